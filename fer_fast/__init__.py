@@ -1,0 +1,1 @@
+"""Fused training losses for facial-expression recognition and deep metric learning."""

@@ -1,0 +1,1 @@
+"""The ``fer-fast`` command."""

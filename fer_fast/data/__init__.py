@@ -1,0 +1,1 @@
+"""Data sets: generated faces, folders people have on disk, batched augmentation."""

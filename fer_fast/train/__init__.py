@@ -1,0 +1,1 @@
+"""Models, recipes, the training loop, metrics and reports."""

@@ -1,0 +1,1 @@
+"""Triton engines: kernel and launcher, one file each."""

@@ -1,0 +1,1 @@
+"""One ``@triton.jit`` function (or two) per loss, named after it."""
