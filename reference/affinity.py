@@ -1,0 +1,14 @@
+"""Affinity loss (Zhu et al. 2022, ECAN, eq. 8): center distances over the variance of the centers."""
+
+from torch import Tensor
+
+from .primitives import accumulate, own_distances, reduce
+
+
+def affinity(x: Tensor, y: Tensor, centers: Tensor, reduction: str = "mean") -> Tensor:
+    """L = Σ_i ‖x_i - c_{y_i}‖² / σ_c², σ_c² = Σ_dims of the unbiased variance over classes of the centers.
+
+    x (n, d), y (n,), centers (C, d). The centers move by the rule of center loss. Needs two centers that differ:
+    with σ_c² = 0 the loss is inf (NaN where the distance is 0 too), as the formula says.
+    """
+    return reduce(own_distances(x, y, centers).sum() / accumulate(centers).var(0).sum(), len(x), reduction)

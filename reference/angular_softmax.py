@@ -1,0 +1,59 @@
+"""A-softmax (SphereFace) and L-softmax: a multiplicative angular margin (Lu & Wu 2022, section 3; Liu et al. 2016, 2017)."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
+
+from .primitives import accumulate, unit
+
+
+def blended_cosine(cosine: Tensor, m: int, lambda_: float) -> Tensor:
+    """(λ cos θ + ψ(θ)) / (1 + λ) with ψ(θ) = (-1)^k cos(mθ) - 2k for θ in [kπ/m, (k+1)π/m].
+
+    cos(mθ) is the Chebyshev polynomial T_m(cos θ), and k counts the thresholds cos(jπ/m) the cosine lies below, so no
+    arccos (whose slope is infinite at ±1) is taken.
+    """
+    previous, multiple = torch.ones_like(cosine), cosine
+    for _ in range(m - 1):
+        previous, multiple = multiple, 2 * cosine * multiple - previous
+    thresholds = torch.tensor([math.cos(j * math.pi / m) for j in range(1, m)], dtype=cosine.dtype)
+    k = (cosine.detach()[..., None] < thresholds.to(cosine.device)).sum(-1)
+    psi = (1 - 2 * (k % 2)) * multiple - 2 * k
+    return (lambda_ * cosine + psi) / (1 + lambda_)
+
+
+def a_softmax_logits(x: Tensor, weight: Tensor) -> Tensor:
+    """f_j = ‖x‖ cos θ_j, without the margin: (n, C)."""
+    return accumulate(linear(accumulate(x), unit(accumulate(weight))))
+
+
+def a_softmax(
+    x: Tensor, y: Tensor, weight: Tensor, m: int = 4, lambda_: float = 5.0, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy of f_j = ‖x‖ cos θ_j, the target's cos θ_y replaced by :func:`blended_cosine`.
+
+    x (n, d), y (n,), weight (C, d), whose rows are scaled to length one; m the integer margin, λ the blend in force.
+    """
+    return _angular_margin(x, y, unit(accumulate(weight)), m, lambda_, reduction)
+
+
+def l_softmax(
+    x: Tensor, y: Tensor, weight: Tensor, m: int = 4, lambda_: float = 5.0, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy of f_j = ‖x‖ ‖w_j‖ cos θ_j, the target's cos θ_y replaced by :func:`blended_cosine`.
+
+    As :func:`a_softmax`, but the class weights keep their lengths.
+    """
+    return _angular_margin(x, y, accumulate(weight), m, lambda_, reduction)
+
+
+def _angular_margin(x: Tensor, y: Tensor, weight: Tensor, m: int, lambda_: float, reduction: str) -> Tensor:
+    x = accumulate(x)
+    logits = accumulate(linear(x, weight))
+    own = weight[y]
+    lengths = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(own, dim=-1)
+    cosine = (unit(x) * unit(own)).sum(-1)
+    target = lengths * blended_cosine(cosine, m, lambda_)
+    return cross_entropy(logits.scatter(1, y[:, None], target[:, None].to(logits.dtype)), y, reduction=reduction)

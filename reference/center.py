@@ -1,0 +1,22 @@
+"""Center loss (Wen et al. 2016; Pham et al. 2023, section 2)."""
+
+from torch import Tensor
+
+from .primitives import accumulate, class_counts, class_sums, own_distances, reduce
+
+
+def center(x: Tensor, y: Tensor, centers: Tensor, reduction: str = "mean") -> Tensor:
+    """L = ½ Σ_i ‖x_i - c_{y_i}‖².   x (n, d), y (n,), centers (C, d)."""
+    return reduce(own_distances(x, y, centers).sum() / 2, len(x), reduction)
+
+
+def center_direction(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
+    """Δ_k = Σ_{y_i=k} (c_k - x_i) / (1 + n_k): (C, d). Zero for a class absent from the batch."""
+    counts = class_counts(y, len(centers), centers.dtype)[:, None]
+    return (counts * centers - class_sums(x.to(centers.dtype), y, len(centers))) / (1 + counts)
+
+
+def center_update(x: Tensor, y: Tensor, centers: Tensor, alpha: float = 0.5) -> Tensor:
+    """The moved centers c - α Δ: (C, d). α in [0, 1] is the centers' own learning rate."""
+    old = accumulate(centers)
+    return (old - alpha * center_direction(x, y, old)).to(centers.dtype)

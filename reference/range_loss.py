@@ -1,0 +1,51 @@
+"""Range loss (Zhang et al. 2017; Pham et al. 2023, section 2): the widest pairs of a class, the nearest two classes."""
+
+import torch
+from torch import Tensor
+
+from .primitives import accumulate
+
+
+def range_loss(
+    x: Tensor,
+    y: Tensor,
+    k: int = 2,
+    alpha: float = 5e-5,
+    beta: float = 1e-4,
+    margin: float = 2e4,
+) -> Tensor:
+    """L = α Σ_c K_c / (Σ_{j=1..K_c} 1/D_cj) + β [M - D]₊.
+
+    D_cj is the j-th largest squared distance within class c of the batch, K_c the smaller of k and the pairs there
+    are (classes with one sample are skipped); D the smallest squared distance between two class means of the batch
+    (no second class: no term). x (n, d), y (n,). No term runs over samples, so there is nothing to average.
+
+    A harmonic mean with a zero in it is zero: where one of the K_c distances is 0 the class adds nothing and passes no
+    gradient. Of equal distances the pair that comes first counts.
+    """
+    x = accumulate(x)
+    return alpha * _intra_class(x, y, k) + beta * _inter_class(x, y, margin)
+
+
+def _intra_class(x: Tensor, y: Tensor, k: int) -> Tensor:
+    first, second = torch.nonzero((y[:, None] == y).triu(1), as_tuple=True)  # pairs within a class
+    distances = (x[first] - x[second]).square().sum(-1)
+    # Sorted by class, largest distance first: the rank within the class is the place less the class's first place.
+    order = distances.detach().argsort(descending=True, stable=True)
+    order = order[y[first][order].argsort(stable=True)]
+    _, class_of, sizes = y[first][order].unique_consecutive(return_inverse=True, return_counts=True)
+    rank = torch.arange(len(order), device=y.device) - (sizes.cumsum(0) - sizes)[class_of]
+    largest, class_of = distances[order][rank < k], class_of[rank < k]
+    inverse = torch.zeros(len(sizes), dtype=x.dtype, device=x.device).index_add(0, class_of, 1 / largest.where(largest != 0, 1))
+    degenerate = torch.zeros_like(inverse).index_add(0, class_of, (largest == 0).to(x.dtype)) > 0
+    return torch.where(degenerate, 0, sizes.clamp(max=k) / inverse).sum()
+
+
+def _inter_class(x: Tensor, y: Tensor, margin: float) -> Tensor:
+    _, index, counts = y.unique(return_inverse=True, return_counts=True)
+    means = torch.zeros(len(counts), x.shape[1], dtype=x.dtype, device=x.device).index_add(0, index, x) / counts[:, None]
+    first, second = torch.triu_indices(len(counts), len(counts), 1, device=x.device)
+    if len(first) == 0:
+        return x.sum() * 0
+    nearest = (means[first] - means[second]).square().sum(-1).min(0).values
+    return (margin - nearest).relu()

@@ -1,0 +1,75 @@
+"""Variant loss (Pham et al. 2023): pull to the own center, push from all others, spread the centers."""
+
+import torch
+from torch import Tensor
+
+from .primitives import (
+    accumulate,
+    anti_center_distances,
+    center_spread,
+    class_counts,
+    class_sums,
+    own_distances,
+    reduce,
+)
+
+
+def variant(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    lambda1: float = 0.4,
+    lambda2: float = 0.6,
+    eps1: float = 0.01,
+    eps2: float = 0.01,
+    feature_gradient: str = "exact",
+    reduction: str = "mean",
+) -> Tensor:
+    """L = ½ Σ_i ( ‖x_i - c_{y_i}‖² + λ₁ / (ε₁ + S_i) ) + λ₂ / (ε₂ + T)   (eq. 1).
+
+    S_i = Σ_{j≠y_i} ‖x_i - c_j‖² and T = Σ_m Σ_{n≠m} ‖c_m - c_n‖² over ordered pairs of all classes. x (n, d), y (n,),
+    centers (C, d). The last term runs over centers: it is not divided by n.
+
+    `feature_gradient="exact"` gives the derivative of this formula. `"paper"` adds the third term of the printed
+    eq. 3, -λ₂ · 2 Σ_{n≠y_i} (c_{y_i} - c_n) / (ε₂ + T)², although the centers are not functions of x_i; it changes the
+    gradient only, not the value.
+    """
+    old = accumulate(centers)
+    spread = center_spread(old).sum()
+    own, anti = own_distances(x, y, old), anti_center_distances(x, y, old)
+    samples = 0.5 * (own + lambda1 / (eps1 + anti))
+    if feature_gradient == "paper":
+        printed = -lambda2 * 2 * (len(old) * old - old.sum(0)) / (eps2 + spread).square()
+        along = (accumulate(x) * printed[y]).sum(-1)
+        samples = samples + along - along.detach()
+    return reduce(samples.sum(), len(x), reduction) + lambda2 / (eps2 + spread)
+
+
+def variant_update(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    lambda1: float = 0.4,
+    lambda2: float = 0.6,
+    eps1: float = 0.01,
+    eps2: float = 0.01,
+    alpha: float = 0.5,
+) -> Tensor:
+    """c ← c - α ∇_k (eq. 5), with
+
+    ∇_k = Σ_i δ(y_i,k) (c_k-x_i)/(1+n_k) - λ₁ Σ_i (1-δ(y_i,k)) (c_k-x_i)/(ε₁+S_i)² - λ₂ Σ_{n≠k} (c_k-c_n)/(2(ε₂+T)²).
+
+    The plus printed in eq. 4 would ascend; Algorithm 1 has the minus, used here. A class absent from the batch is
+    still pushed by the samples of the others. Returns (C, d).
+    """
+    old = accumulate(centers)
+    x = x.to(old.dtype)
+    num_classes = len(old)
+    counts = class_counts(y, num_classes, old.dtype)[:, None]
+    pull = (counts * old - class_sums(x, y, num_classes)) / (1 + counts)
+    push_weight = (eps1 + anti_center_distances(x, y, old)).pow(-2)
+    others = (torch.arange(num_classes, device=y.device)[:, None] != y).to(old.dtype) * push_weight
+    push = others.sum(1, keepdim=True) * old - others @ x
+    spread = num_classes * old - old.sum(0)
+    direction = pull - lambda1 * push - lambda2 * spread / (2 * (eps2 + center_spread(old).sum()).square())
+    return (old - alpha * direction).to(centers.dtype)

@@ -1,0 +1,46 @@
+"""Weighted-cluster loss (Ngo & Yoon 2020): distances to the own center, relative to the other centers."""
+
+import torch
+from torch import Tensor
+
+from .primitives import accumulate, center_spread, class_counts, class_sums, own_distances, reduce
+
+
+def weighted_cluster(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    class_weights: Tensor | None = None,
+    alpha: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """L = ½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α)   (eq. 4; its inner j≠i is j≠y_i).
+
+    x (n, d), y (n,), centers (C, d); class_weights W (C,), all one when left out; α > 0 in squared feature units.
+    The mean divides by n.
+    """
+    scale = _class_scale(accumulate(centers), class_weights, alpha)
+    return reduce((scale[y] * own_distances(x, y, centers)).sum() / 2, len(x), reduction)
+
+
+def weighted_cluster_update(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    class_weights: Tensor | None = None,
+    alpha: float = 1.0,
+    gamma: float = 1.0,
+) -> Tensor:
+    """c_k ← c_k + γ Σ_{y_i=k} W_k (x_i - c_k) / (Σ_{j≠k} ‖c_j - c_k‖² + α): (C, d).
+
+    Eq. 8-9 print a sign that ascends; this one descends. γ is the centers' learning rate.
+    """
+    old = accumulate(centers)
+    counts = class_counts(y, len(old), old.dtype)[:, None]
+    pull = class_sums(x.to(old.dtype), y, len(old)) - counts * old
+    return (old + gamma * _class_scale(old, class_weights, alpha)[:, None] * pull).to(centers.dtype)
+
+
+def _class_scale(centers: Tensor, class_weights: Tensor | None, alpha: float) -> Tensor:
+    weights = torch.ones_like(centers[:, 0]) if class_weights is None else class_weights.to(centers.dtype)
+    return weights / (center_spread(centers) + alpha)
