@@ -1,4 +1,4 @@
-"""A-softmax (SphereFace) and L-softmax: a multiplicative angular margin (Lu & Wu 2022, section 3; Liu et al. 2016, 2017)."""
+"""A-softmax (SphereFace) and L-softmax: a multiplicative angular margin (Lu & Wu 2022; Liu et al. 2016, 2017)."""
 
 import math
 

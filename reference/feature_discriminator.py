@@ -21,7 +21,8 @@ def nfd(e: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 def fd(e: Tensor, y: Tensor, class_difficulty: Tensor, reduction: str = "mean") -> Tensor:
     """L = 1/(k n²) Σ_l Σ_{i≠j} Ω_ij |Φ_ij - corr(e_li, e_lj)|, Ω_ij = w(y_i) + w(y_j).
 
-    As :func:`nfd`, with class_difficulty w (C,) from :func:`class_difficulty`: pairs of often-confused classes weigh more.
+    As :func:`nfd`, with class_difficulty w (C,) from :func:`class_difficulty`: pairs of often-confused classes weigh
+    more.
     """
     u = standardised(accumulate(e))
     _, n, _ = e.shape

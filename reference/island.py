@@ -24,7 +24,7 @@ def island_update(x: Tensor, y: Tensor, centers: Tensor, lambda1: float = 10.0, 
     """
     old = accumulate(centers)
     directions = unit(old)
-    lengths = old.norm(dim=-1, keepdim=True)
+    lengths = (old * directions).sum(-1, keepdim=True)  # ‖c‖ = c·ĉ, whose squares do not overflow
     others = directions.sum(0) - directions
     along = (others * directions).sum(-1, keepdim=True)
     repulsion = ((others - along * directions) / lengths.where(lengths > 0, 1)).where(lengths > 0, 0)

@@ -101,8 +101,10 @@ def contrastive_log_denominator(
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     logits = (accumulate(z @ z.mT) / temperature).masked_fill(itself, -torch.inf)
     if mode != "supcon" and bank_z is not None:
-        bank_logits = accumulate(z @ bank_z.detach().to(z.dtype).mT) / temperature
         left_out = bank_y < 0
+        # Zeroed as well as left out: what lies in an unfilled row must not reach the gradient as 0·NaN.
+        bank_z = bank_z.detach().to(z.dtype).masked_fill(left_out[:, None], 0)
+        bank_logits = accumulate(z @ bank_z.mT) / temperature
         if mode == "ensc":
             left_out = left_out | (bank_y == y[:, None])
         logits = torch.cat([logits, bank_logits.masked_fill(left_out, -torch.inf)], 1)

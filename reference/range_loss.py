@@ -21,10 +21,11 @@ def range_loss(
     (no second class: no term). x (n, d), y (n,). No term runs over samples, so there is nothing to average.
 
     A harmonic mean with a zero in it is zero: where one of the K_c distances is 0 the class adds nothing and passes no
-    gradient. Of equal distances the pair that comes first counts.
+    gradient. Of equal distances the pair that comes first counts. A row that is not finite makes the loss NaN: an
+    infinite distance would otherwise vanish from the harmonic mean, and from the minimum.
     """
     x = accumulate(x)
-    return alpha * _intra_class(x, y, k) + beta * _inter_class(x, y, margin)
+    return alpha * _intra_class(x, y, k) + beta * _inter_class(x, y, margin) + (x - x).sum()
 
 
 def _intra_class(x: Tensor, y: Tensor, k: int) -> Tensor:
@@ -35,17 +36,22 @@ def _intra_class(x: Tensor, y: Tensor, k: int) -> Tensor:
     order = order[y[first][order].argsort(stable=True)]
     _, class_of, sizes = y[first][order].unique_consecutive(return_inverse=True, return_counts=True)
     rank = torch.arange(len(order), device=y.device) - (sizes.cumsum(0) - sizes)[class_of]
+    counted = sizes.clamp(max=k)
+    smallest = distances.detach()[order][rank == counted[class_of] - 1]
     largest, class_of = distances[order][rank < k], class_of[rank < k]
-    inverse = torch.zeros(len(sizes), dtype=x.dtype, device=x.device).index_add(0, class_of, 1 / largest.where(largest != 0, 1))
-    degenerate = torch.zeros_like(inverse).index_add(0, class_of, (largest == 0).to(x.dtype)) > 0
-    return torch.where(degenerate, 0, sizes.clamp(max=k) / inverse).sum()
+    # In units of the class's smallest distance: neither 1/D nor the 1/D² of its gradient overflows at near duplicates.
+    scale = smallest.where((smallest > 0) & smallest.isfinite(), 1)
+    ratios = (largest / scale[class_of]).where(smallest[class_of] != 0, 1)
+    inverse = torch.zeros_like(smallest).index_add(0, class_of, 1 / ratios)
+    return torch.where(smallest == 0, 0, scale * counted / inverse).sum()
 
 
 def _inter_class(x: Tensor, y: Tensor, margin: float) -> Tensor:
     _, index, counts = y.unique(return_inverse=True, return_counts=True)
-    means = torch.zeros(len(counts), x.shape[1], dtype=x.dtype, device=x.device).index_add(0, index, x) / counts[:, None]
+    sums = torch.zeros(len(counts), x.shape[1], dtype=x.dtype, device=x.device).index_add(0, index, x)
+    means = sums / counts[:, None]
     first, second = torch.triu_indices(len(counts), len(counts), 1, device=x.device)
     if len(first) == 0:
-        return x.sum() * 0
+        return x.new_zeros(())
     nearest = (means[first] - means[second]).square().sum(-1).min(0).values
     return (margin - nearest).relu()
