@@ -9,6 +9,7 @@ if __name__ != "fer_fast.reference":
         "import this package as fer_fast.reference: under its bare name it would shadow other people's code"
     )
 
+from .ad_corre import ad_corre
 from .affinity import affinity
 from .angular_softmax import a_softmax, a_softmax_logits, l_softmax
 from .center import center, center_update
@@ -34,6 +35,7 @@ from .weighted_cluster import weighted_cluster, weighted_cluster_update
 __all__ = [
     "a_softmax",
     "a_softmax_logits",
+    "ad_corre",
     "affinity",
     "anti_center_distances",
     "center",

@@ -1,0 +1,57 @@
+"""Which backend a call runs on: an argument, a context manager, or what the device has."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from os import environ
+
+import torch
+
+from .suggest import one_of
+
+BACKENDS = ("auto", "triton", "blocked", "reference")
+
+_preferred = "auto"
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Run every loss and primitive below on one backend: `with fer_fast.backend("blocked"): ...`.
+
+    A call's own `backend=` argument wins over the context. `"auto"` takes Triton on a GPU that has it, else the
+    blocked engines; `"reference"` is plain PyTorch, the only one with second derivatives.
+    """
+    global _preferred
+    outer, _preferred = _preferred, one_of(name, BACKENDS, "backend")
+    try:
+        yield
+    finally:
+        _preferred = outer
+
+
+def resolve(name: str, device: torch.device) -> str:
+    """The backend a call on `device` runs on: "triton", "blocked" or "reference".
+
+    Raises `ValueError` for an unknown name, and for "triton" where it cannot run.
+    """
+    name = one_of(name, BACKENDS, "backend")
+    if name == "auto":
+        name = _preferred
+    if name == "auto":
+        return (
+            "triton" if device.type == "cuda" and triton_runs_on("cuda") else "reference"
+        )  # TEMPORARY until blocked lands
+    if name == "triton" and not triton_runs_on(device.type):
+        raise ValueError(f'backend: "triton" does not run on {device.type} here; "blocked" and "reference" do')
+    return name
+
+
+@cache
+def triton_runs_on(device_type: str) -> bool:
+    """Whether kernels run there: a GPU with Triton installed, or a CPU under Triton's interpreter."""
+    if find_spec("triton") is None:
+        return False
+    if device_type == "cpu":
+        return environ.get("TRITON_INTERPRET") == "1"
+    return device_type == "cuda"

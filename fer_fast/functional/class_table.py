@@ -1,0 +1,83 @@
+"""Classifier losses and the center family: rows against a small per-class table, one or both in one pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .. import checks, ops
+from ..dispatch import resolve
+from ..registry import call, find
+
+SWITCHES = {"exact": 0.0, "paper": 1.0}  # the values of feature_gradient, as the engine takes them
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of the class-table engine: its row in the registry and what it needs besides features and labels."""
+
+    name: str
+    tensors: dict[str, Tensor | None]
+    params: dict[str, float | int | str] = field(default_factory=dict)
+    groups: Sequence[tuple[Tensor, Tensor]] = ()
+    update: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.tensors["weight"] if "weight" in self.tensors else self.tensors["centers"])
+
+    def engine_params(self) -> list[float]:
+        return [float(SWITCHES.get(v, v)) for v in (self.params[name] for name in find(self.name).params)]
+
+    def reference(self, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        """The loss in plain PyTorch, its centers moved afterwards."""
+        spec = find(self.name)
+        extra = {"groups": self.groups} if self.groups else {}
+        given = {**self.tensors, **self.params, **extra}
+        loss = call(spec.reference, x=x, y=y, reduction=reduction, **given)
+        if self.update:
+            with torch.no_grad():
+                centers = self.tensors["centers"]
+                centers.copy_(call(spec.update, x=x, y=y, **given))
+        return loss
+
+
+def joint_loss(
+    x: Tensor,
+    y: Tensor,
+    classifier: Term | None = None,
+    auxiliary: Term | None = None,
+    weight: float = 1.0,
+    *,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """classifier(x, y) + weight · auxiliary(x, y), either left out, in one pass over the features x (n, d).
+
+    One read of the features gives the loss, all gradients and the moved centers. Each term is averaged (or summed)
+    as it is alone.
+    """
+    checks.features(x, "features")
+    y = checks.labels(y, len(x))
+    checks.reduction(reduction)
+    terms = [term for term in (classifier, auxiliary) if term is not None]
+    for term in terms:
+        _check(term, x)
+        checks.label_range(y, term.num_classes)
+        for group_x, group_y in term.groups:
+            checks.table(group_x, "bank features", x.shape[1])
+            checks.label_range(checks.labels(group_y, len(group_x), "bank labels"), term.num_classes, "bank labels")
+    backend = resolve(backend, x.device)
+    if backend != "reference":
+        return ops.class_table(x, y, classifier, auxiliary, float(weight), reduction == "mean", backend)
+    loss = 0 if classifier is None else classifier.reference(x, y, reduction)
+    return loss if auxiliary is None else loss + weight * auxiliary.reference(x, y, reduction)
+
+
+def _check(term: Term, x: Tensor) -> None:
+    for name, tensor in term.tensors.items():
+        if name in ("weight", "centers"):
+            checks.table(tensor, name, x.shape[1])
+        elif tensor is not None:
+            checks.per_class(tensor, name, term.num_classes)

@@ -1,0 +1,117 @@
+"""SelfCon, SupCon, ESC and ENSC as functions of L2-normalised embeddings z (n, d), labels y (n,) and a bank."""
+
+import torch
+from torch import Tensor
+
+from .. import checks, ops, reference
+from ..dispatch import resolve
+from ..registry import call, find
+
+MODES = ("supcon", "esc", "ensc")
+
+
+def selfcon_loss(
+    z: Tensor, y: Tensor | None = None, *, temperature: float = 0.1, reduction: str = "mean", backend: str = "auto"
+) -> Tensor:
+    """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`."""
+    checks.features(z, "embeddings")
+    if len(z) % 2:
+        raise ValueError(f"embeddings: rows i and i+N are two views, so an even number is needed; got {len(z)}")
+    y = torch.arange(len(z), device=z.device) if y is None else y
+    return _contrastive("selfcon", z, y, None, None, temperature, reduction, backend)
+
+
+def supcon_loss(
+    z: Tensor, y: Tensor, *, temperature: float = 0.1, reduction: str = "mean", backend: str = "auto"
+) -> Tensor:
+    """Rows of one class against the batch; see :func:`fer_fast.reference.supcon`."""
+    return _contrastive("supcon", z, y, None, None, temperature, reduction, backend)
+
+
+def esc_loss(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None = None,
+    bank_y: Tensor | None = None,
+    *,
+    temperature: float = 0.1,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """SupCon whose denominator also has every bank row, bank_z (M, d); see :func:`fer_fast.reference.esc`.
+
+    Bank rows get no gradient; those with a negative label are not filled and take part in nothing.
+    """
+    return _contrastive("esc", z, y, bank_z, bank_y, temperature, reduction, backend)
+
+
+def ensc_loss(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None = None,
+    bank_y: Tensor | None = None,
+    *,
+    temperature: float = 0.1,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """SupCon whose denominator also has the bank rows of other classes; see :func:`fer_fast.reference.ensc`.
+
+    Bank rows get no gradient; those with a negative label are not filled and take part in nothing.
+    """
+    return _contrastive("ensc", z, y, bank_z, bank_y, temperature, reduction, backend)
+
+
+def contrastive_log_denominator(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None = None,
+    bank_y: Tensor | None = None,
+    temperature: float = 0.1,
+    mode: str = "supcon",
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """log Σ_{a≠i} e^{z_i·z_a/τ} over the batch and, by `mode`, the bank: (n,).
+
+    `mode` is "supcon" (no bank), "esc" (every bank row) or "ensc" (bank rows of other classes); see
+    :func:`fer_fast.reference.contrastive_log_denominator`.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode: {mode!r} given; allowed are {', '.join(MODES)}")
+    y, bank_z, bank_y = _check(z, y, bank_z, bank_y, temperature)
+    backend = resolve(backend, z.device)
+    if backend == "reference":
+        return reference.contrastive_log_denominator(z, y, bank_z, bank_y, temperature, mode)
+    return ops.contrastive_log_denominator(z, y, bank_z, bank_y, float(temperature), mode, backend)
+
+
+def _contrastive(
+    name: str,
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    temperature: float,
+    reduction: str,
+    backend: str,
+) -> Tensor:
+    y, bank_z, bank_y = _check(z, y, bank_z, bank_y, temperature)
+    checks.reduction(reduction)
+    backend = resolve(backend, z.device)
+    if backend != "reference":
+        return ops.contrastive(z, y, bank_z, bank_y, float(temperature), name, reduction == "mean", backend)
+    bank = {"bank_z": bank_z, "bank_y": bank_y}
+    return call(find(name).reference, z=z, y=y, temperature=temperature, reduction=reduction, **bank)
+
+
+def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float):
+    checks.features(z, "embeddings")
+    y = checks.labels(y, len(z))
+    checks.positive(temperature, "temperature")
+    if (bank_z is None) != (bank_y is None):
+        raise ValueError("bank: features and labels are given together or not at all")
+    if bank_z is None or len(bank_z) == 0:
+        return y, None, None
+    checks.table(bank_z, "bank features", z.shape[1])
+    return y, bank_z.detach(), checks.labels(bank_y, len(bank_z), "bank labels")

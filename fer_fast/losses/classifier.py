@@ -1,0 +1,161 @@
+"""Classifier losses: modules that own the class weights and also give the logits for inference."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .. import checks, reference
+from ..functional import Term, joint_loss
+from .base import HostState, Loss
+
+
+class ClassifierLoss(Loss):
+    """A loss with a weight per class, called as `loss(x, y)` with features x (n, d) and labels y (n,)."""
+
+    def __init__(self, num_classes: int, feature_dim: int, *, reduction: str = "mean", backend: str = "auto"):
+        super().__init__(reduction=reduction, backend=backend)
+        self.num_classes = checks.at_least(num_classes, 1, "num_classes")
+        self.feature_dim = checks.at_least(feature_dim, 1, "feature_dim")
+        self.weight = nn.Parameter(torch.empty(num_classes, feature_dim))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear
+
+    def term(self) -> Term:
+        """This loss and its tensors, for a pass it may share with an auxiliary loss."""
+        raise NotImplementedError
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The scores (n, C) for inference, without a margin."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Called after each forward pass, for losses that change as training goes on."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = joint_loss(x, y, self.term(), **self.common)
+        self.step()
+        return loss
+
+
+class SoftmaxLoss(ClassifierLoss):
+    """Softmax cross-entropy, -Σ_i W_{y_i} log softmax(x_i Wᵀ + b)_{y_i}; see :func:`fer_fast.reference.softmax`.
+
+    `class_weights` (C,), finite and not negative, makes it the weighted softmax of Ngo & Yoon 2020, whose mean divides
+    by Σ_i W_{y_i}; W_k = N_min / N_k there, N_k the training samples of class k.
+    """
+
+    name = "softmax"
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        class_weights: Tensor | Sequence[float] | None = None,
+        *,
+        reduction: str = "mean",
+        backend: str = "auto",
+    ):
+        super().__init__(num_classes, feature_dim, reduction=reduction, backend=backend)
+        bound = 1 / math.sqrt(feature_dim)
+        self.bias = nn.Parameter(torch.empty(num_classes).uniform_(-bound, bound))
+        self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
+
+    def term(self) -> Term:
+        tensors = {"weight": self.weight, "bias": self.bias, "class_weights": self.class_weights}
+        return Term(self.name, tensors)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return reference.softmax_logits(x, self.weight, self.bias)
+
+
+class LMCLLoss(ClassifierLoss):
+    """Large-margin cosine loss (CosFace, AM-softmax) of Lu & Wu 2022; see :func:`fer_fast.reference.lmcl`.
+
+    Cross-entropy of s·(cos θ_j - m·[j = y]). Scale `s` > 0; margin `m` >= 0 in units of the cosine.
+    """
+
+    name = "lmcl"
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        s: float = 30.0,
+        m: float = 0.35,
+        *,
+        reduction: str = "mean",
+        backend: str = "auto",
+    ):
+        super().__init__(num_classes, feature_dim, reduction=reduction, backend=backend)
+        self.s, self.m = checks.positive(s, "s"), checks.positive(m, "m", zero=True)
+
+    def term(self) -> Term:
+        return Term(self.name, {"weight": self.weight}, {"s": self.s, "m": self.m})
+
+    def logits(self, x: Tensor) -> Tensor:
+        return reference.lmcl_logits(x, self.weight, self.s)
+
+
+class AngularSoftmaxLoss(HostState, ClassifierLoss):
+    """A multiplicative angular margin, blended with the plain cosine by λ, which falls as training goes on.
+
+    λ = max(λ_min, λ_max · (1 + gamma · t)^-power) after t forward passes in training mode, the schedule of SphereFace.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        m: int = 4,
+        lambda_max: float = 1000.0,
+        lambda_min: float = 5.0,
+        gamma: float = 0.12,
+        power: float = 1.0,
+        *,
+        reduction: str = "mean",
+        backend: str = "auto",
+    ):
+        super().__init__(num_classes, feature_dim, reduction=reduction, backend=backend)
+        self.m = checks.at_least(m, 1, "m")
+        self.lambda_max = checks.positive(lambda_max, "lambda_max", zero=True)
+        self.lambda_min = checks.positive(lambda_min, "lambda_min", zero=True)
+        self.gamma, self.power = checks.positive(gamma, "gamma", zero=True), checks.positive(power, "power", zero=True)
+        self._steps = 0
+
+    @property
+    def host_state(self) -> list[int]:
+        return [self._steps]
+
+    @host_state.setter
+    def host_state(self, values: list[int]) -> None:
+        (self._steps,) = values
+
+    @property
+    def lambda_(self) -> float:
+        """The blend in force for the next forward pass."""
+        return max(self.lambda_min, self.lambda_max * (1 + self.gamma * self._steps) ** -self.power)
+
+    def term(self) -> Term:
+        return Term(self.name, {"weight": self.weight}, {"m": self.m, "lambda_": self.lambda_})
+
+    def step(self) -> None:
+        self._steps += self.training
+
+
+class ASoftmaxLoss(AngularSoftmaxLoss):
+    """A-softmax (SphereFace): class weights of length one; see :func:`fer_fast.reference.a_softmax`."""
+
+    name = "a-softmax"
+
+    def logits(self, x: Tensor) -> Tensor:
+        return reference.a_softmax_logits(x, self.weight)
+
+
+class LSoftmaxLoss(AngularSoftmaxLoss):
+    """L-softmax: class weights keep their lengths; see :func:`fer_fast.reference.l_softmax`."""
+
+    name = "l-softmax"
+
+    def logits(self, x: Tensor) -> Tensor:
+        return reference.softmax_logits(x, self.weight)

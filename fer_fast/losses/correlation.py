@@ -1,0 +1,97 @@
+"""The losses of Ad-Corre: modules called with k embeddings e (k, n, d) of n samples and their labels y (n,)."""
+
+import torch
+from torch import Tensor
+
+from .. import checks, functional, reference
+from .base import Loss
+
+
+class NFDLoss(Loss):
+    """1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|, Φ = ±1 for the same / another class; see :func:`fer_fast.reference.nfd`."""
+
+    name = "nfd"
+
+    def __init__(self, num_classes: int, **common):
+        super().__init__(**common)
+        self.num_classes = checks.at_least(num_classes, 1, "num_classes")
+
+    def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
+        return functional.nfd_loss(e, y, self.num_classes, **self.common)
+
+
+class ConfusionWeightedLoss(Loss):
+    """A loss whose pairs weigh more the more their classes were confused in the last `history` batches.
+
+    Called as `loss(e, y, predictions=None)`: the batch's predicted classes (n,) enter the window after the loss of the
+    step was computed from the earlier ones, in training mode. Without any prediction every class counts as difficult.
+    The paper's window is the last 5·n pairs; here it is the last `history` batches given, the same for equal batches.
+    """
+
+    def __init__(self, num_classes: int, history: int = 5, **common):
+        super().__init__(**common)
+        self.num_classes = checks.at_least(num_classes, 1, "num_classes")
+        self.history = checks.at_least(history, 1, "history")
+        self.register_buffer("confusion", torch.zeros(history, num_classes, num_classes))
+
+    @property
+    def class_difficulty(self) -> Tensor:
+        """w(c) = 1 - CONF[c, c] + 1e-6 of the window: (C,); see :func:`fer_fast.reference.class_difficulty`."""
+        return reference.class_difficulty(self.confusion.sum(0))
+
+    @torch.no_grad()
+    def observe(self, y: Tensor, predictions: Tensor) -> None:
+        """Take the (truth, prediction) pairs of a batch into the window; the oldest batch leaves it."""
+        predictions = checks.labels(predictions, len(y), "predictions")
+        checks.label_range(predictions, self.num_classes, "predictions")
+        newest = reference.confusion_counts(y.long(), predictions, self.num_classes)
+        self.confusion.copy_(torch.cat([self.confusion[1:], newest[None]]))
+
+    def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
+        loss = self._loss(e, y)
+        if predictions is not None and self.training:
+            self.observe(y, predictions)
+        return loss
+
+    def _loss(self, e: Tensor, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class FDLoss(ConfusionWeightedLoss):
+    """NFD with pairs weighed by w(y_i) + w(y_j); see :func:`fer_fast.reference.fd`."""
+
+    name = "fd"
+
+    def _loss(self, e: Tensor, y: Tensor) -> Tensor:
+        return functional.fd_loss(e, y, self.class_difficulty, **self.common)
+
+
+class MDLoss(Loss):
+    """1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)| over the class means of the batch; see :func:`fer_fast.reference.md`."""
+
+    name = "md"
+
+    def __init__(self, num_classes: int, **common):
+        super().__init__(**common)
+        self.num_classes = checks.at_least(num_classes, 1, "num_classes")
+
+    def forward(self, e: Tensor, y: Tensor) -> Tensor:
+        return functional.md_loss(e, y, self.num_classes, **self.common)
+
+
+class EDLoss(Loss):
+    """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)| over the embeddings of a sample; see :func:`fer_fast.reference.ed`."""
+
+    name = "ed"
+
+    def forward(self, e: Tensor, y: Tensor | None = None) -> Tensor:
+        return functional.ed_loss(e, y, **self.common)
+
+
+class AdCorreLoss(ConfusionWeightedLoss):
+    """FD + MD + ED in one pass (Fard & Mahoor 2022), added to cross-entropy with weight 0.5 in the paper."""
+
+    name = "ad-corre"
+
+    def _loss(self, e: Tensor, y: Tensor) -> Tensor:
+        return functional.ad_corre_loss(e, y, self.class_difficulty, **self.common)

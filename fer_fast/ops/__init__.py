@@ -1,0 +1,19 @@
+"""One opaque operator per engine, each with a fake and an autograd registration.
+
+`torch.compile(fullgraph=True)`, CUDA graphs and `torch.library.opcheck` see these and nothing behind them.
+"""
+
+from .losses import ad_corre, class_table, contrastive, pairwise, range_loss
+from .primitives import anti_center_distances, center_distances, contrastive_log_denominator, correlation_matrix
+
+__all__ = [
+    "ad_corre",
+    "anti_center_distances",
+    "center_distances",
+    "class_table",
+    "contrastive",
+    "contrastive_log_denominator",
+    "correlation_matrix",
+    "pairwise",
+    "range_loss",
+]

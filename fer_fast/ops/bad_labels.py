@@ -1,0 +1,29 @@
+"""How a label outside [0, C) on a GPU becomes an error without waiting for the device.
+
+A kernel that meets one makes the loss NaN and writes the label to a flag in pinned host memory. The next call of a
+loss on that device reads the flag, which is an ordinary read of host memory, and raises. On the CPU the same flag is
+read right after the call.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+NONE = torch.iinfo(torch.int64).min
+
+
+@cache
+def bad_label_flag(device: torch.device) -> Tensor:
+    """The flag of a device: one int64 on the host that its kernels can write."""
+    return torch.full((1,), NONE, dtype=torch.int64, pin_memory=device.type == "cuda")
+
+
+def raise_for_bad_labels(device: torch.device) -> None:
+    """Raise `ValueError` if a kernel that has run on `device` met a label outside [0, C), and clear the flag."""
+    flag = bad_label_flag(device)
+    label = int(flag[0])
+    if label != NONE:
+        flag.fill_(NONE)
+        when = "" if device.type == "cpu" else " (met by an earlier call on this device, whose loss is NaN)"
+        raise ValueError(f"labels: class {label} is outside [0, C){when}")

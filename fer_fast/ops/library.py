@@ -1,0 +1,114 @@
+"""How a loss becomes an opaque operator: schema, fake, autograd, and the engine its backend names."""
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+
+import torch
+from torch import Tensor
+from torch._C import _AutoDispatchBelowAutograd
+
+from .bad_labels import bad_label_flag, raise_for_bad_labels
+
+PACKAGES = {"triton": "fer_fast.kernels.engines", "blocked": "fer_fast.blocked"}
+
+
+def run_engine(backend: str, module: str, function: str, *args, flag_labels: bool = False):
+    """Call a function of an engine: `fer_fast.kernels.engines.<module>` or `fer_fast.blocked.<module>`."""
+    engine = getattr(import_module(f"{PACKAGES[backend]}.{module}"), function)
+    if backend == "blocked":
+        return engine(*args)
+    device = args[0].device
+    if flag_labels:
+        raise_for_bad_labels(device)  # of an earlier call: this one's are known when the device has run it
+        args = (*args, bad_label_flag(device))
+    result = engine(*args)
+    if flag_labels and device.type == "cpu":
+        raise_for_bad_labels(device)
+    return result
+
+
+def loss_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of a loss: float32, or float64 for float64 features."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()) -> Callable:
+    """Register `function(..., gradient: bool, backend: str) -> (loss, *gradients)` as `fer_fast::<its name>`.
+
+    The gradients of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is
+    set; the backward multiplies them by the incoming scalar on the device and never waits for the host. The autograd
+    kernel is registered by hand because `register_autograd` refuses operators that move a buffer (the centers).
+    """
+
+    def register(function: Callable):
+        name = function.__name__
+        names = list(inspect.signature(function).parameters)
+        positions = [names.index(argument) for argument in differentiable]
+        operator = torch.library.custom_op(f"fer_fast::{name}", function, mutates_args=mutates)
+        overload = getattr(torch.ops.fer_fast, name).default
+
+        @operator.register_fake
+        def _(*args):
+            inputs = [args[position] for position in positions]
+            wanted = args[names.index("gradient")]
+            gradients = [
+                torch.empty(t.shape, dtype=t.dtype, device=t.device)
+                if wanted and t is not None
+                else _absent(args[0], t)
+                for t in inputs
+            ]
+            return args[0].new_empty((), dtype=loss_dtype(args[0])), *gradients
+
+        class Loss(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, *args):
+                with _AutoDispatchBelowAutograd():
+                    loss, *gradients = overload(*args)
+                ctx.save_for_backward(*gradients)
+                ctx.mark_non_differentiable(*gradients)
+                ctx.arguments = len(args)
+                return loss, *gradients
+
+            @staticmethod
+            def backward(ctx, grad_loss, *_):
+                result = [None] * ctx.arguments
+                scaled = scale(ctx.saved_tensors, grad_loss)
+                for position, gradient in zip(positions, scaled, strict=True):
+                    if ctx.needs_input_grad[position]:
+                        result[position] = RefuseSecondDerivative.apply(gradient, name)
+                return tuple(result)
+
+        operator._lib.impl(name, Loss.apply, "Autograd")
+        return overload
+
+    return register
+
+
+class RefuseSecondDerivative(torch.autograd.Function):
+    """The identity; differentiating through it says that the fused losses have no second derivatives."""
+
+    @staticmethod
+    def forward(ctx, gradient, name):
+        ctx.name = name
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx, _):
+        raise RuntimeError(f'fer_fast::{ctx.name} has no second derivative; backend="reference" has')
+
+
+def scale(gradients: tuple[Tensor, ...], factor: Tensor) -> list[Tensor]:
+    """Gradients times a device scalar. On the CPU, where looking is free, a factor of one costs nothing."""
+    if type(factor) is Tensor and factor.device.type == "cpu" and factor == 1:
+        return list(gradients)
+    return [gradient * factor.to(gradient.dtype) for gradient in gradients]
+
+
+def wants_gradient(*inputs: Tensor | None) -> bool:
+    """Whether a backward can come: gradients are computed in the forward only then."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+
+
+def _absent(like: Tensor, given: Tensor | None) -> Tensor:
+    return like.new_empty(0) if given is None else given.new_empty(0)

@@ -1,0 +1,186 @@
+"""The operators of the losses: loss and gradients in one forward. What each computes stands with its engine."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .library import loss_operator, run_engine, wants_gradient
+
+
+@loss_operator(differentiable=("x", "weight", "bias"), mutates=("centers",))
+def class_table_(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    class_weights: Tensor | None,
+    centers: Tensor | None,
+    center_weights: Tensor | None,
+    groups_x: Tensor | None,
+    groups_y: Tensor | None,
+    group_sizes: Sequence[int],
+    classifier: str,
+    classifier_params: Sequence[float],
+    auxiliary: str,
+    auxiliary_params: Sequence[float],
+    auxiliary_weight: float,
+    mean: bool,
+    update: bool,
+    gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return run_engine(
+        backend,
+        "class_table",
+        "class_table",
+        x,
+        y,
+        weight,
+        bias,
+        class_weights,
+        centers,
+        center_weights,
+        groups_x,
+        groups_y,
+        list(group_sizes),
+        classifier,
+        list(classifier_params),
+        auxiliary,
+        list(auxiliary_params),
+        auxiliary_weight,
+        mean,
+        update,
+        gradient,
+        flag_labels=True,
+    )
+
+
+def class_table(
+    x: Tensor, y: Tensor, classifier, auxiliary, auxiliary_weight: float, mean: bool, backend: str
+) -> Tensor:
+    """Loss of a classifier term, an auxiliary term (:class:`fer_fast.functional.Term`), or both."""
+    head = classifier.tensors if classifier else {}
+    table = auxiliary.tensors if auxiliary else {}
+    groups = auxiliary.groups if auxiliary else ()
+    return class_table_(
+        x,
+        y,
+        head.get("weight"),
+        head.get("bias"),
+        head.get("class_weights"),
+        table.get("centers"),
+        table.get("class_weights"),
+        torch.cat([group_x.detach() for group_x, _ in groups]) if groups else None,
+        torch.cat([group_y for _, group_y in groups]) if groups else None,
+        [len(group_y) for _, group_y in groups],
+        classifier.name if classifier else "",
+        classifier.engine_params() if classifier else [],
+        auxiliary.name if auxiliary else "",
+        auxiliary.engine_params() if auxiliary else [],
+        auxiliary_weight,
+        mean,
+        bool(auxiliary and auxiliary.update),
+        wants_gradient(x, head.get("weight"), head.get("bias")),
+        backend,
+    )[0]
+
+
+@loss_operator(differentiable=("e",))
+def ad_corre_(
+    e: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    num_classes: int,
+    fd: float,
+    md: float,
+    ed: float,
+    mean: bool,
+    gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    args = (e, y, class_difficulty, num_classes, fd, md, ed, mean, gradient)
+    return run_engine(backend, "ad_corre", "ad_corre", *args, flag_labels=True)
+
+
+def ad_corre(
+    e: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    num_classes: int,
+    fd: float,
+    md: float,
+    ed: float,
+    mean: bool,
+    backend: str,
+) -> Tensor:
+    """fd · FD + md · MD + ed · ED."""
+    return ad_corre_(e, y, class_difficulty, num_classes, fd, md, ed, mean, wants_gradient(e), backend)[0]
+
+
+@loss_operator(differentiable=("x",))
+def pairwise_(
+    x: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    epilogue: str,
+    params: Sequence[float],
+    mean: bool,
+    gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return run_engine(backend, "pairwise", "pairwise", x, y, class_difficulty, epilogue, list(params), mean, gradient)
+
+
+def pairwise(
+    x: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    epilogue: str,
+    params: Sequence[float],
+    mean: bool,
+    backend: str,
+) -> Tensor:
+    """A loss over all pairs of rows, named by its epilogue."""
+    return pairwise_(x, y, class_difficulty, epilogue, params, mean, wants_gradient(x), backend)[0]
+
+
+@loss_operator(differentiable=("x",))
+def range_loss_(
+    x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    return run_engine(backend, "range_loss", "range_loss", x, y, k, alpha, beta, margin, gradient)
+
+
+def range_loss(x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, backend: str) -> Tensor:
+    """Range loss."""
+    return range_loss_(x, y, k, alpha, beta, margin, wants_gradient(x), backend)[0]
+
+
+@loss_operator(differentiable=("z",))
+def contrastive_(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    temperature: float,
+    mode: str,
+    mean: bool,
+    gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return run_engine(backend, "contrastive", "contrastive", z, y, bank_z, bank_y, temperature, mode, mean, gradient)
+
+
+def contrastive(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    temperature: float,
+    mode: str,
+    mean: bool,
+    backend: str,
+) -> Tensor:
+    """SelfCon, SupCon, ESC or ENSC, by `mode`."""
+    return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, wants_gradient(z), backend)[0]
