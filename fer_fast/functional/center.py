@@ -76,7 +76,10 @@ def weighted_cluster_loss(
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
-    """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α); see :func:`fer_fast.reference.weighted_cluster`."""
+    """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α).
+
+    See :func:`fer_fast.reference.weighted_cluster`.
+    """
     tensors = {"centers": centers, "class_weights": class_weights}
     term = Term("weighted-cluster", tensors, {"alpha": alpha, "gamma": gamma}, update=update)
     return joint_loss(x, y, auxiliary=term, reduction=reduction, backend=backend)

@@ -9,7 +9,10 @@ from ..dispatch import resolve
 def marginal_loss(
     x: Tensor, y: Tensor, *, theta: float = 1.2, xi: float = 0.3, reduction: str = "mean", backend: str = "auto"
 ) -> Tensor:
-    """1/(n²-n) Σ_{i≠j} [ξ - y_ij (θ - ‖x̂_i - x̂_j‖²)]₊; see :func:`fer_fast.reference.marginal`.   x (n, d), y (n,)."""
+    """1/(n²-n) Σ_{i≠j} [ξ - y_ij (θ - ‖x̂_i - x̂_j‖²)]₊.
+
+    See :func:`fer_fast.reference.marginal`.   x (n, d), y (n,).
+    """
     checks.features(x, "features")
     y = checks.labels(y, len(x))
     checks.reduction(reduction)
@@ -30,7 +33,9 @@ def range_loss(
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
-    """α Σ_c harmonic mean of the k widest pairs + β [M - nearest class means]₊; see :func:`fer_fast.reference.range_loss`.
+    """α Σ_c harmonic mean of the k widest pairs + β [M - nearest class means]₊.
+
+    See :func:`fer_fast.reference.range_loss`.
 
     x (n, d), y (n,). No term runs over samples: `reduction` changes nothing.
     """

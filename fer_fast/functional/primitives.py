@@ -7,7 +7,10 @@ from ..dispatch import resolve
 
 
 def correlation_matrix(x: Tensor, *, backend: str = "auto") -> Tensor:
-    """Pearson's correlation of every two rows of x (n, d): (n, n); see :func:`fer_fast.reference.correlation_matrix`."""
+    """Pearson's correlation of every two rows of x (n, d): (n, n).
+
+    See :func:`fer_fast.reference.correlation_matrix`.
+    """
     checks.features(x, "features")
     backend = resolve(backend, x.device)
     return reference.correlation_matrix(x) if backend == "reference" else ops.correlation_matrix(x, backend)

@@ -57,7 +57,10 @@ class CenterLoss(CenterFamilyLoss):
 
 
 class IslandLoss(CenterFamilyLoss):
-    """Center + λ₁ Σ_j Σ_{k≠j} (cos(c_j, c_k) + 1), which drives the centers apart; see :func:`fer_fast.reference.island`."""
+    """Center + λ₁ Σ_j Σ_{k≠j} (cos(c_j, c_k) + 1), which drives the centers apart.
+
+    See :func:`fer_fast.reference.island`.
+    """
 
     name = "island"
 
@@ -93,7 +96,9 @@ class VariantLoss(CenterFamilyLoss):
 
 
 class WeightedClusterLoss(CenterFamilyLoss):
-    """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α); see :func:`fer_fast.reference.weighted_cluster`.
+    """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α).
+
+    See :func:`fer_fast.reference.weighted_cluster`.
 
     `class_weights` W (C,), finite and not negative: N_min / N_k in the paper. `alpha` > 0 keeps the ratio finite;
     `gamma` is the centers' learning rate.

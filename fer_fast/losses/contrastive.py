@@ -16,7 +16,10 @@ class ContrastiveLoss(Loss):
 
 
 class SelfConLoss(ContrastiveLoss):
-    """Rows i and i+N are two views of an image and each other's only positive; see :func:`fer_fast.reference.selfcon`."""
+    """Rows i and i+N are two views of an image and each other's only positive.
+
+    See :func:`fer_fast.reference.selfcon`.
+    """
 
     name = "selfcon"
 

@@ -8,7 +8,10 @@ from .base import Loss
 
 
 class NFDLoss(Loss):
-    """1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|, Φ = ±1 for the same / another class; see :func:`fer_fast.reference.nfd`."""
+    """1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|, Φ = ±1 for the same / another class.
+
+    See :func:`fer_fast.reference.nfd`.
+    """
 
     name = "nfd"
 
@@ -67,7 +70,10 @@ class FDLoss(ConfusionWeightedLoss):
 
 
 class MDLoss(Loss):
-    """1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)| over the class means of the batch; see :func:`fer_fast.reference.md`."""
+    """1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)| over the class means of the batch.
+
+    See :func:`fer_fast.reference.md`.
+    """
 
     name = "md"
 
@@ -80,7 +86,10 @@ class MDLoss(Loss):
 
 
 class EDLoss(Loss):
-    """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)| over the embeddings of a sample; see :func:`fer_fast.reference.ed`."""
+    """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)| over the embeddings of a sample.
+
+    See :func:`fer_fast.reference.ed`.
+    """
 
     name = "ed"
 

@@ -1,5 +1,7 @@
-"""The operators of the primitives, each with a backward operator. A second derivative is refused by PyTorch: the backward
-operators have no autograd formula."""
+"""The operators of the primitives, each with a backward operator.
+
+A second derivative is refused by PyTorch: the backward operators have no autograd formula.
+"""
 
 import torch
 from torch import Tensor
