@@ -40,7 +40,8 @@ class Face:
 
     Args:
         crop: uint8 (side, side, 3) RGB, eyes level where they were found; what lies outside the photo repeats its edge.
-        box: left, top, width, height in pixels of the photo: the face as found, or the central square.
+        box: left, top, width, height in pixels of the photo: the face as found, which may reach beyond the photo, or
+            the central square.
         found: whether a face was found; otherwise the crop is the photo's central square.
         angle: degrees the eyes were tilted, clockwise; 0.0 where no eyes were found.
     """
@@ -86,9 +87,9 @@ def find_face(image: np.ndarray) -> Face:
     """Find the face of a photo and cut it out as an upright square framed like FER2013's.
 
     Haar cascades propose faces; the largest counts, the more central one among equals. Eyes found inside it are turned
-    level and fix place and scale; without eyes the box does. Where no face is found the central square is returned,
-    which suits images that are face crops already. Same photo, same answer. Not for use from several threads at once:
-    OpenCV's cascades are not safe for that.
+    level and fix place and scale; without eyes the box does, if two cascades agree on it. Where no face is found the
+    central square is returned, which suits images that are face crops already. Same photo, same answer. Not for use
+    from several threads at once: OpenCV's cascades are not safe for that.
 
     Args:
         image: uint8 (height, width, 3) RGB, as `read_photo` returns it.
