@@ -1,0 +1,169 @@
+"""The pictures of a report: curves and the feature map as SVG that follows the page's theme, faces as PNG."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's palette for the colour-blind, its black replaced by a gray that shows on dark pages too.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A400", "#808080")
+MARKERS = "osD^vPX"  # seven against eight colours: 56 classes stay apart
+
+MOST_POINTS = 2000
+FEWEST_POINTS = 5
+LARGEST_FACE = 96  # pixels; a page of larger ones would weigh megabytes
+
+# Stand-ins that matplotlib writes and the page replaces by its own colours.
+_INK, _GRID = "#010203", "#040506"
+_THEME = {_INK: "currentColor", _GRID: "var(--line)"}
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a class may be called "$x$"
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "font.size": 9,
+    "axes.edgecolor": _GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 3.5,
+}
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def curves(
+    history: Sequence[dict[str, Any]], series: dict[str, str], *, title: str, log: bool = False
+) -> Markup | None:
+    """Draw some columns of the log against the epoch.
+
+    Args:
+        history: the rows of ``log.jsonl``; what is missing, no number or not finite leaves a gap.
+        series: column -> its name in the legend.
+        title: what the axis shows.
+        log: a logarithmic axis, where every value is positive.
+
+    Returns:
+        An SVG element; ``None`` where no row holds any of the columns.
+    """
+    epochs = _column(history, "epoch")
+    epochs = np.where(np.isnan(epochs), np.arange(1, len(history) + 1), epochs)
+    columns = {name: _column(history, key) for key, name in series.items()}
+    columns = {name: values for name, values in columns.items() if not np.isnan(values).all()}
+    if not columns:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.5, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        for index, (name, values) in enumerate(columns.items()):
+            style = {"color": PALETTE[index % len(PALETTE)], "linestyle": ("-", "--")[index % 2]}
+            axes.plot(epochs, values, label=name, marker="o" if len(history) <= 30 else None, **style)
+        if log and all(np.nanmin(values) > 0 for values in columns.values()):
+            axes.set_yscale("log")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if len(columns) > 1:
+            axes.legend()
+        return _svg(figure, title)
+
+
+def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> tuple[Markup | None, str]:
+    """Draw the t-SNE map of features, coloured by class.
+
+    Args:
+        features: (n, d); rows that are not finite are left out, and of many rows a fixed sample is drawn.
+        labels: (n,) index into `classes`.
+        classes: the class names.
+
+    Returns:
+        An SVG element and a line on what it shows; ``None`` and the reason where there is nothing to show.
+    """
+    kept = np.flatnonzero(np.isfinite(features).all(1))
+    dropped = len(features) - len(kept)
+    if len(kept) > MOST_POINTS:
+        kept = np.sort(np.random.default_rng(0).choice(kept, MOST_POINTS, replace=False))
+    note = f"{len(kept)} of {len(features)} images" + (f"; {dropped} with features that are not finite" * (dropped > 0))
+    if len(kept) < FEWEST_POINTS:
+        return None, f"No map: it takes {FEWEST_POINTS} images with finite features, there are {len(kept)}."
+    points = _embed(features[kept].astype(np.float64))
+    if points is None:
+        return None, "No map: every image has the same features."
+
+    labels = labels[kept]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 5.6), layout="constrained")
+        axes = figure.add_subplot()
+        for index, name in enumerate(classes):
+            here = points[labels == index]
+            if len(here):
+                style = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
+                axes.scatter(*here.T, s=14, alpha=0.75, linewidths=0, label=name, **style)
+        axes.set(xticks=[], yticks=[], aspect="equal")
+        axes.spines[:].set_visible(False)
+        figure.legend(loc="outside right upper", markerscale=1.8, ncols=1 + len(classes) // 24)
+        return _svg(figure, "t-SNE"), f"t-SNE of the features of {note}. Distances between far groups mean little."
+
+
+def png(face: np.ndarray) -> str:
+    """A face, uint8 (1 or 3, height, width) RGB, as a data address of at most `LARGEST_FACE` pixels a side."""
+    pixels = np.ascontiguousarray(face.transpose(1, 2, 0)[..., ::-1])
+    shrink = LARGEST_FACE / max(pixels.shape[:2])
+    if shrink < 1:
+        size = [max(1, round(side * shrink)) for side in pixels.shape[1::-1]]
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", pixels)[1]).decode()
+
+
+def _embed(features: np.ndarray) -> np.ndarray | None:
+    """t-SNE in two dimensions, (n, 2); None where all rows are the same."""
+    from sklearn.decomposition import PCA  # a second of import that only reports need
+    from sklearn.manifold import TSNE
+
+    # The map does not depend on place and scale; huge features would overflow in the squared distances.
+    features = features / max(np.abs(features).max(initial=0), np.finfo(float).tiny)
+    features = features - features.mean(0)
+    largest = np.abs(features).max(initial=0)
+    if largest < 1e-12:
+        return None
+    features = PCA(min(50, *features.shape), random_state=0).fit_transform(features / largest)
+    perplexity = min(30, (len(features) - 1) / 3)
+    start = np.zeros((len(features), 2))
+    start[:, : features.shape[1]] = features[:, :2]
+    start *= 1e-4 / start.std(0)[0]
+    return TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(features)
+
+
+def _column(history: Sequence[dict[str, Any]], key: str) -> np.ndarray:
+    values = (row.get(key) for row in history)
+    numbers = [float(value) if isinstance(value, int | float) else np.nan for value in values]
+    column = np.array(numbers, dtype=np.float64)
+    return np.where(np.isfinite(column), column, np.nan)
+
+
+def _svg(figure: Figure, name: str) -> Markup:
+    """The figure as an element to stand in a page, in the page's colours and fonts."""
+    file = io.StringIO()
+    # The salt names the clip paths: the same in every run, different from figure to figure of one page.
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(file, metadata=_NO_METADATA)
+    text = file.getvalue()
+    for colour, theme in _THEME.items():
+        text = text.replace(colour, theme)
+    return Markup(text[text.index("<svg") :])

@@ -1,0 +1,182 @@
+"""The report of a run: one HTML file that shows how well a model does, where it fails and what it was."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer_fast.errors import InputError
+from fer_fast.train import figures
+
+MOST_MISTAKES = 24
+
+_HEADLINES = {
+    "accuracy": "Accuracy",
+    "average_accuracy": "Mean class accuracy",
+    "macro_f1": "Macro F1",
+    "cohen_kappa": "Cohen's κ",
+    "krippendorff_alpha": "Krippendorff's α",
+    "auc": "AUC",
+    "auc_pr": "AUC-PR",
+}
+# Title of the panel, its columns and whether its axis is logarithmic.
+_PANELS = (
+    ("Loss", {"train_loss": "training", "val_loss": "validation"}, False),
+    ("Accuracy", {"train_accuracy": "training", "val_accuracy": "validation"}, False),
+    ("Images per second", {"images_per_second": "images/s"}, False),
+    ("Learning rate", {"learning_rate": "learning rate"}, True),
+)
+_NO_CURVE = {"epoch", "step", "seconds"}
+
+_PAGE = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    metrics: dict[str, Any],
+    history: Sequence[dict[str, Any]],
+    config: dict[str, Any],
+    features: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    images: Tensor,
+    names: Sequence[str] | None,
+    classes: Sequence[str],
+) -> None:
+    """Write the report as a self-contained HTML file: no script, no font, no picture from elsewhere.
+
+    Args:
+        path: the file to write.
+        title: the headline.
+        metrics: what `fer_fast.train.metrics.evaluate` returns; shown too where present: ``split``, ``seconds``,
+            ``data`` (name -> digest) and ``versions`` (name -> version).
+        history: rows of ``log.jsonl``, one an epoch; numbers under unknown names get a panel of their own. Without
+            rows (an evaluation) there are no curves.
+        config: the resolved configuration, nested as it likes.
+        features: (n, ...) of the images, for the map; may hold NaN.
+        labels: (n,) integers, index into `classes`.
+        scores: (n, C) probabilities.
+        images: uint8 (n, 1 or 3, height, width).
+        names: (n,) file or row names, where known.
+        classes: the C class names.
+
+    Raises:
+        InputError: no image, columns of unequal length, or a file that cannot be written.
+    """
+    _check(features, labels, scores, images, names, classes)
+    labels, scores = labels.detach().cpu().long(), scores.detach().cpu().double()
+    flat = features.detach().cpu().float().flatten(1).numpy()
+    feature_map, map_note = figures.feature_map(flat, labels.numpy(), classes)
+    page = _PAGE.get_template("report.html.j2").render(
+        title=title,
+        facts=_facts(metrics, len(labels), len(classes)),
+        headlines=[(name, metrics.get(key), key) for key, name in _HEADLINES.items()],
+        curves=_curves(history),
+        classes=classes,
+        confusion=_confusion(metrics["confusion_matrix"]),
+        per_class=metrics["per_class"],
+        feature_map=feature_map,
+        map_note=map_note,
+        mistakes=_mistakes(labels, scores, images, names, classes),
+        wrong=int((scores.argmax(1) != labels).sum()),
+        tables=[
+            ("Configuration", list(_flatten(config))),
+            ("Versions", list(_flatten(metrics.get("versions", {})))),
+            ("SHA-256 of the data", list(_flatten(metrics.get("data", {})))),
+        ],
+    )
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: the report cannot be written ({error.strerror or error})") from error
+
+
+def _facts(metrics: dict[str, Any], images: int, classes: int) -> list[str]:
+    facts = [f"{images:,} images".replace(",", "\u202f"), f"{classes} classes"]
+    if "split" in metrics:
+        facts.insert(0, f"split {metrics['split']}")
+    if isinstance(metrics.get("seconds"), int | float):
+        minutes, seconds = divmod(round(metrics["seconds"]), 60)
+        facts.append(f"{minutes} min {seconds} s" if minutes else f"{metrics['seconds']:.1f} s")
+    return facts
+
+
+def _curves(history: Sequence[dict[str, Any]]) -> list[Any]:
+    known = _NO_CURVE.union(*(columns for _, columns, _ in _PANELS))
+    further = {key: key for row in history for key in row if key not in known}
+    panels = (*_PANELS, ("Further values", further, False))
+    drawn = (figures.curves(history, columns, title=title, log=log) for title, columns, log in panels)
+    return [curve for curve in drawn if curve is not None]
+
+
+def _confusion(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
+    """Count and share of its row, cell by cell."""
+    counts = np.asarray(matrix, dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return [
+        [(int(count), float(share)) for count, share in zip(row, row_shares, strict=True)]
+        for row, row_shares in zip(matrix, shares, strict=True)
+    ]
+
+
+def _mistakes(
+    labels: Tensor, scores: Tensor, images: Tensor, names: Sequence[str] | None, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The wrong predictions the model was surest of."""
+    confidence, predicted = scores.max(1)
+    wrong = (predicted != labels).nonzero().flatten()
+    surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST_MISTAKES].tolist()
+    return [
+        {
+            "png": figures.png(images[i].cpu().numpy()),
+            "truth": classes[labels[i]],
+            "prediction": classes[predicted[i]],
+            "score": float(confidence[i]),
+            "name": names[i] if names is not None else f"image {i}",
+        }
+        for i in surest
+    ]
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as rows: dotted name, value."""
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, dict) and inner:
+            yield from _flatten(inner, f"{name}.")
+        else:
+            yield name, "none" if inner is None else str(inner)
+
+
+def _check(
+    features: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    images: Tensor,
+    names: Sequence[str] | None,
+    classes: Sequence[str],
+) -> None:
+    n = len(labels)
+    if n == 0:
+        raise InputError("labels: a report takes at least one image, got none")
+    for name, column in (("features", features), ("scores", scores), ("images", images), ("names", names)):
+        if column is not None and len(column) != n:
+            raise InputError(f"{name}: one entry per label is needed, {n}, got {len(column)}")
+    if scores.shape != (n, len(classes)):
+        raise InputError(f"scores: shape {(n, len(classes))} (images, classes) is needed, got {tuple(scores.shape)}")
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
+        raise InputError(
+            f"images: uint8 (n, 1 or 3, height, width) is needed, got {images.dtype} {tuple(images.shape)}"
+        )
