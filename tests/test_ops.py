@@ -1,0 +1,158 @@
+"""The operators inside PyTorch: opcheck, torch.compile, autocast, accumulation, no_grad, second derivatives."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cases import evaluate, make_inputs
+from fer_fast import functional, losses
+from fer_fast.registry import LOSSES
+
+C, D, N = 4, 16, 12
+SPECS = [pytest.param(spec, id=name) for name, spec in LOSSES.items()]
+
+
+class Recorded(TorchDispatchMode):
+    """The calls of our operators made inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "fer_fast":
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def opcheck(func, args):
+    args = [a.detach().clone().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in args]
+    report = torch.library.opcheck(func, tuple(args))
+    assert set(report.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_opcheck_of_losses(spec):
+    tensors, options = make_inputs(spec, N, C, D, torch.float32)
+    with Recorded() as recorded:
+        evaluate(spec, tensors, options, backend="blocked")
+    (func, args), *_ = recorded.calls
+    assert any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+    opcheck(func, args)
+
+
+@pytest.mark.parametrize("name", ["correlation_matrix", "center_distances", "anti_center_distances", "log_denominator"])
+def test_opcheck_of_primitives(name):
+    x, y, centers = torch.randn(N, D, requires_grad=True), torch.arange(N) % C, torch.randn(C, D)
+    call = {
+        "correlation_matrix": lambda **how: functional.correlation_matrix(x, **how),
+        "center_distances": lambda **how: functional.center_distances(x, centers, **how),
+        "anti_center_distances": lambda **how: functional.anti_center_distances(x, y, centers, **how),
+        "log_denominator": lambda **how: functional.contrastive_log_denominator(
+            x, y, centers, torch.arange(C), 0.5, "ensc", **how
+        ),
+    }[name]
+    with Recorded() as recorded:
+        result = call(backend="blocked")
+    expected = call(backend="reference")
+    torch.testing.assert_close(result, expected)
+    cotangent = torch.randn_like(result)
+    gradients = [torch.autograd.grad(r, x, cotangent)[0] for r in (result, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    opcheck(*recorded.calls[0])
+
+
+def networks():
+    """One module per engine with its inputs: what a step of training does with it."""
+    torch.manual_seed(0)
+    x, y = torch.randn(N, D), torch.arange(N) % C
+    z = torch.nn.functional.normalize(x, dim=1)
+    bank = losses.MemoryBank(20, D)
+    bank.enqueue(torch.nn.functional.normalize(torch.randn(20, D), dim=1), torch.arange(20) % C)
+    return {
+        "class_table": (losses.JointLoss(losses.SoftmaxLoss(C, D), losses.VariantLoss(C, D), 0.1), (x, y)),
+        "ad_corre": (losses.AdCorreLoss(C), (torch.randn(3, N, D), y, y.flip(0))),
+        "pairwise": (losses.MarginalLoss(), (x, y)),
+        "range_loss": (losses.RangeLoss(), (x, y)),
+        "contrastive": (losses.ENSCLoss(), (z, y, bank)),
+    }
+
+
+def step(loss_module, inputs, run):
+    """Loss, gradient of the features and every buffer after one call of `run`."""
+    features = inputs[0].clone().requires_grad_()
+    loss = run(features, *inputs[1:])
+    loss.backward()
+    return [loss.detach(), features.grad, *(b.clone() for b in loss_module.buffers())]
+
+
+@pytest.mark.parametrize("engine", networks())
+def test_compiles_as_one_graph(engine):
+    eager, inputs = networks()[engine]
+    compiled, _ = networks()[engine]
+    compiled.load_state_dict(eager.state_dict())
+    run = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(step(compiled, inputs, run), step(eager, inputs, eager), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_compiles_with_inductor():
+    head, (x, y) = networks()["class_table"]
+    expected = head.eval()(x, y)
+    run = torch.compile(lambda x, y: 2 * head(x.relu() - (-x).relu(), y), fullgraph=True)
+    torch.testing.assert_close(run(x, y), 2 * expected)
+
+
+@pytest.mark.parametrize("engine", networks())
+def test_second_derivatives_are_refused(engine):
+    loss_module, (features, *rest) = networks()[engine]
+    features.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss_module(features, *rest), features, create_graph=True)
+    with pytest.raises(RuntimeError, match=r'no second derivative; backend="reference" has'):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("engine", networks())
+def test_backward_twice_scales_and_accumulates(engine):
+    loss_module, (features, *rest) = networks()[engine]
+    features.requires_grad_()
+    loss_module.eval()
+    loss = loss_module(features, *rest)
+    once = torch.autograd.grad(loss, features, retain_graph=True)[0].clone()
+    (3 * loss + loss_module(features, *rest)).backward()
+    torch.testing.assert_close(features.grad, 4 * once)
+    with torch.no_grad():
+        torch.testing.assert_close(loss_module(features, *rest), loss)
+
+
+def test_no_gradient_is_computed_when_none_can_be_asked_for():
+    x, y = torch.randn(N, D), torch.arange(N) % C
+    with Recorded() as recorded:
+        functional.marginal_loss(x, y, backend="blocked")
+        with torch.no_grad():
+            functional.marginal_loss(x.requires_grad_(), y, backend="blocked")
+        functional.marginal_loss(x, y, backend="blocked")
+    assert [args[-2] for _, args in recorded.calls] == [False, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_features_meet_float32_tables(dtype):
+    joint, (x, y) = networks()["class_table"]
+    layer = torch.nn.Linear(D, D)
+    with torch.autocast("cpu", dtype):
+        features = layer(x)
+        assert features.dtype == dtype
+        loss = joint(features, y)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert joint.classifier.weight.grad.dtype == torch.float32
+    assert joint.auxiliary.centers.dtype == torch.float32
+    assert torch.isfinite(layer.weight.grad).all()
+
+
+def test_bad_labels_are_found_inside_a_compiled_graph():
+    joint, (x, y) = networks()["class_table"]
+    run = torch.compile(joint, fullgraph=True, backend="aot_eager")
+    run(x, y)
+    with pytest.raises(ValueError, match=rf"labels: class {C} is outside \[0, {C}\)"):
+        run(x, torch.full_like(y, C))
