@@ -1,1 +1,68 @@
-"""The ``fer-fast`` command."""
+"""The ``fer-fast`` command: one table of subcommands, and one place where errors become one line."""
+
+import importlib
+import os
+import sys
+from importlib.metadata import version
+
+from fer_fast.errors import InputError
+from fer_fast.suggest import one_of
+
+# Modules are imported when their command runs: `fer-fast --help` must not wait for torch.
+COMMANDS = {
+    "train": ("fer_fast.cli.train", "train a model; without options: the quick recipe on generated faces"),
+    "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
+    "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
+    "data": ("fer_fast.cli.data", "look at a dataset on disk: fer-fast data check DIR"),
+    "list": ("fer_fast.cli.list", "losses, backbones, datasets and recipes by name"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 2 for bad input, 130 when interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(arguments)
+    except InputError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # The reader went away (`| head`); Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt as stop:
+        print(f"fer-fast: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"fer-fast {version('fer-fast')}")
+        return 0
+    module, _ = COMMANDS[one_of(arguments[0], COMMANDS, "command")]
+    return importlib.import_module(module).run(arguments[1:])
+
+
+def _help() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: fer-fast COMMAND [OPTIONS]",
+            "",
+            "Training losses for facial-expression recognition: train, evaluate, predict.",
+            "",
+            *lines,
+            "",
+            "`fer-fast COMMAND --help` shows the options of a command; `fer-fast --version` the version.",
+        )
+    )
+
+
+def _fail(message: str) -> int:
+    print(f"fer-fast: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,29 @@
+"""``fer-fast eval``."""
+
+from pathlib import Path
+
+from fer_fast.cli.parser import Parser
+from fer_fast.cli.summary import print_metrics
+from fer_fast.train.evaluation import load_trained
+from fer_fast.train.run import evaluate_checkpoint, load_split
+
+
+def run(argv: list[str]) -> int:
+    """Evaluate as the arguments say."""
+    parser = Parser(prog="fer-fast eval", description="Evaluate a checkpoint on a dataset.")
+    parser.add_argument("--checkpoint", metavar="F", required=True, help="checkpoint.safetensors or a run's folder")
+    parser.add_argument("--dataset", metavar="NAME", help="default: the dataset the checkpoint was trained on")
+    parser.add_argument("--root", metavar="DIR", help="folder of the dataset (default: where it was for training)")
+    parser.add_argument("--split", default="test", help="train, val or test (default: test)")
+    parser.add_argument("--out", metavar="DIR", help="write metrics.json and report.html there")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    given = parser.parse_args(argv)
+    trained = load_trained(given.checkpoint, given.device)
+    config = trained.config
+    if given.dataset:
+        config.dataset, config.root = given.dataset, given.root
+    elif given.root:
+        config.root = given.root
+    metrics = evaluate_checkpoint(trained, load_split(config, given.split), Path(given.out) if given.out else None)
+    print_metrics(metrics)
+    return 0

@@ -1,0 +1,71 @@
+"""``fer-fast predict``."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from fer_fast.cli.parser import Parser
+from fer_fast.cli.summary import print_table
+from fer_fast.data.photos import find_face, read_photo
+from fer_fast.train.evaluation import Trained, load_trained, predict
+
+BATCH = 64  # photos whose crops are in memory at once
+
+
+def run(argv: list[str]) -> int:
+    """Predict as the arguments say."""
+    parser = Parser(
+        prog="fer-fast predict",
+        description="Name the expression in photos. The face is found and aligned; where none is found, the central "
+        "square of the photo is used and the table says so.",
+    )
+    parser.add_argument("--checkpoint", metavar="F", required=True, help="checkpoint.safetensors or a run's folder")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("--json", action="store_true", help="print JSON with the scores of all classes")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    given = parser.parse_args(argv)
+    trained = load_trained(given.checkpoint, given.device)
+    rows = list(predict_photos(trained, given.images))
+    if given.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    lines = (
+        (row["file"], row["class"], f"{row['score']:.3f}", "found" if row["face_found"] else "not found")
+        for row in rows
+    )
+    print_table(("file", "class", "score", "face"), lines, right=("score",))
+    return 0
+
+
+def predict_photos(trained: Trained, paths: list[str]) -> Iterator[dict[str, Any]]:
+    """One dict for each photo: file, class, score, face_found, box and the scores of all classes.
+
+    Raises:
+        InputError: a photo that cannot be read.
+    """
+    augment = trained.config.augment
+    for first in range(0, len(paths), BATCH):
+        part = paths[first : first + BATCH]
+        faces = [find_face(read_photo(path)) for path in part]
+        crops = np.stack([_square(face.crop, augment.size) for face in faces])
+        images = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+        _, scores = predict(trained.recogniser, images, augment, trained.hardware)
+        for path, face, row in zip(part, faces, scores, strict=True):
+            best = int(row.argmax())
+            yield {
+                "file": path,
+                "class": trained.classes[best],
+                "score": float(row[best]),
+                "face_found": face.found,
+                "box": list(face.box),
+                "scores": dict(zip(trained.classes, row.tolist(), strict=True)),
+            }
+
+
+def _square(crop: np.ndarray, size: int) -> np.ndarray:
+    shrinks = crop.shape[0] > size
+    return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -1,0 +1,36 @@
+"""Tables on the terminal."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_NUMBERS = ("accuracy", "average_accuracy", "macro_f1", "cohen_kappa", "krippendorff_alpha", "auc", "auc_pr")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print aligned columns; those named in `right` are numbers. Nothing is cut off, whatever the width."""
+    console = Console(highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, width=max(console.width, console.measure(table).maximum), crop=False, soft_wrap=True)
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    """The headline numbers, and one row for each class."""
+    print(f"\n{metrics['split']} ({metrics['images']} images), {metrics['seconds']:.0f} s")
+    print("  ".join(f"{name} {_number(metrics[name])}" for name in _NUMBERS))
+    columns = ("class", "precision", "recall", "f1", "support")
+    rows = (
+        (name, *(_number(row[key]) for key in columns[1:4]), str(row["support"]))
+        for name, row in metrics["per_class"].items()
+    )
+    print_table(columns, rows, right=columns[1:])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,191 @@
+"""The nine backbones: one table over timm and torchvision, adapted to gray and to small images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fer_fast.errors import InputError
+from fer_fast.suggest import one_of
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """One row of the table.
+
+    Attributes:
+        source: where the network comes from, for people.
+        feature_dim: width of the pooled features.
+        build: function of the number of input channels that returns the network without its classifier.
+        minimum_size: the smallest image side in pixels it can take; smaller images are enlarged to it.
+        small_stem: changes the stem in place for small images, or None where no such practice exists.
+        stages: module names of each stage, in order, for freezing; empty where the network has no such division.
+    """
+
+    source: str
+    feature_dim: int
+    build: Callable[[int], nn.Module]
+    minimum_size: int = 32
+    small_stem: Callable[[nn.Module, int], None] | None = None
+    stages: tuple[tuple[str, ...], ...] = ()
+
+
+class Backbone(nn.Module):
+    """A network that maps images (n, channels, height, width) to pooled features (n, feature_dim).
+
+    Images smaller than the network's minimum (AlexNet: 63 pixels; all others: 32) are enlarged bilinearly to it.
+    """
+
+    def __init__(self, network: nn.Module, info: BackboneInfo):
+        super().__init__()
+        self.network = network
+        self.info = info
+        self.feature_dim = info.feature_dim
+        self._frozen: list[nn.Module] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        shortest = min(height, width)
+        if shortest < self.info.minimum_size:
+            scale = self.info.minimum_size / shortest
+            size = (round(height * scale), round(width * scale))
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        return self.network(images)
+
+    def freeze(self, stages: int) -> None:
+        """Keep the first `stages` stages as they are: no gradient, BatchNorm by its stored statistics.
+
+        Raises:
+            InputError: the network is not divided into that many stages.
+        """
+        if not 0 <= stages <= len(self.info.stages):
+            raise InputError(
+                f"model.frozen_stages is {stages}, but this backbone ({self.info.source}) has "
+                f"{len(self.info.stages)} stages that can be frozen"
+            )
+        names = [name for stage in self.info.stages[:stages] for name in stage]
+        self._frozen = [self.network.get_submodule(name) for name in names]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+
+def build_backbone(name: str, channels: int = 3, *, stem: str = "standard") -> Backbone:
+    """Build one backbone with fresh weights from torch's global generator.
+
+    Args:
+        name: a key of `BACKBONES`.
+        channels: 1 (gray) or 3 (colour) input channels.
+        stem: "standard" is the published network. "small", for images around 48 pixels, is the usual change to a
+            ResNet: the first convolution keeps the resolution (stride 1; 3×3 where it was one 7×7) and the max-pool
+            goes. It costs about 16 times the arithmetic.
+
+    Raises:
+        InputError: unknown name, channels or stem.
+    """
+    if channels not in (1, 3):
+        raise InputError(f"a backbone takes 1 (gray) or 3 (colour) channels, not {channels}")
+    info = BACKBONES[one_of(name, BACKBONES, "backbone")]
+    network = info.build(channels)
+    if stem == "small":
+        if info.small_stem is None:
+            fitting = ", ".join(key for key, row in BACKBONES.items() if row.small_stem)
+            raise InputError(f"model.stem 'small' does not exist for {name}; it does for {fitting}")
+        info.small_stem(network, channels)
+    elif stem != "standard":
+        raise InputError(f"model.stem is {stem!r}; allowed: standard, small")
+    return Backbone(network, info)
+
+
+def load_weights(backbone: Backbone, tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """Copy every tensor that fits by name and shape into the backbone; return (matched, total) keys of the backbone.
+
+    A leading "module." is ignored. A first convolution stored for colour is summed over its channels for a gray
+    backbone: the same response to an image whose three channels are equal.
+
+    Raises:
+        InputError: nothing matches.
+    """
+    own = backbone.network.state_dict()
+    matched = {}
+    for key, value in tensors.items():
+        key = key.removeprefix("module.")
+        if key not in own:
+            continue
+        target = own[key]
+        if value.ndim == target.ndim == 4 and (value.shape[1], target.shape[1]) == (3, 1):
+            value = value.sum(1, keepdim=True)
+        if value.shape == target.shape:
+            matched[key] = value
+    if not matched:
+        raise InputError(
+            f"no tensor of the weights fits the backbone: they hold e.g. {next(iter(tensors), 'nothing')!r}, "
+            f"the backbone ({backbone.info.source}) {next(iter(own))!r}"
+        )
+    backbone.network.load_state_dict(matched, strict=False)
+    return len(matched), len(own)
+
+
+def _timm(model: str, channels: int) -> nn.Module:
+    import timm
+
+    return timm.create_model(model, pretrained=False, num_classes=0, in_chans=channels)
+
+
+def _alexnet(channels: int) -> nn.Module:
+    from torchvision.models import alexnet
+
+    network = alexnet(weights=None)
+    network.classifier = network.classifier[:-1]
+    if channels == 1:
+        network.features[0] = nn.Conv2d(1, 64, kernel_size=11, stride=4, padding=2)
+    return network
+
+
+def _googlenet(channels: int) -> nn.Module:
+    from torchvision.models import googlenet
+
+    network = googlenet(weights=None, aux_logits=False, init_weights=False)
+    network.fc = nn.Identity()
+    if channels == 1:
+        network.conv1.conv = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    return network
+
+
+def _small_resnet_stem(network: nn.Module, channels: int) -> None:
+    network.conv1 = nn.Conv2d(channels, network.conv1.out_channels, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
+def _small_deep_stem(network: nn.Module, _channels: int) -> None:
+    network.conv1[0].stride = (1, 1)
+    network.maxpool = nn.Identity()
+
+
+_RESNET = {
+    "stages": (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)),
+    "small_stem": _small_resnet_stem,
+}
+
+BACKBONES: dict[str, BackboneInfo] = {
+    "alexnet": BackboneInfo("torchvision alexnet", 4096, _alexnet, minimum_size=63),
+    "googlenet": BackboneInfo("torchvision googlenet", 1024, _googlenet),
+    "resnet18": BackboneInfo("timm resnet18", 512, partial(_timm, "resnet18"), **_RESNET),
+    "resnet50": BackboneInfo("timm resnet50", 2048, partial(_timm, "resnet50"), **_RESNET),
+    "densenet121": BackboneInfo("timm densenet121", 1024, partial(_timm, "densenet121")),
+    "mobilenetv3": BackboneInfo("timm mobilenetv3_large_100", 1280, partial(_timm, "mobilenetv3_large_100")),
+    "resnest50": BackboneInfo(
+        "timm resnest50d", 2048, partial(_timm, "resnest50d"), **{**_RESNET, "small_stem": _small_deep_stem}
+    ),
+    "seresnet50": BackboneInfo("timm seresnet50", 2048, partial(_timm, "seresnet50"), **_RESNET),
+    "xception": BackboneInfo("timm legacy_xception", 2048, partial(_timm, "legacy_xception")),
+}

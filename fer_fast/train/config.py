@@ -1,0 +1,325 @@
+"""The configuration of a run: dataclasses with their defaults, recipe files, and how they are laid over each other."""
+
+import copy
+import difflib
+import re
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from fer_fast.data.augment import AugmentConfig
+from fer_fast.errors import InputError
+from fer_fast.suggest import one_of
+from fer_fast.train.schedule import ScheduleConfig
+
+RECIPES: dict[str, str] = {
+    "quick": "generated faces on a CPU in under three minutes",
+    "variant": "softmax + variant loss, ResNet-18 (Pham et al. 2023)",
+    "weighted-cluster": "weighted softmax + weighted-cluster loss, SE-ResNet-50 (Ngo & Yoon 2020)",
+    "ad-corre": "softmax + Ad-Corre over k embeddings, Xception (Fard & Mahoor 2022)",
+    "lmcl": "large-margin cosine loss on 512 nodes, ResNet-50 (Lu & Wu 2022)",
+    "ecan": "softmax + ENSC + MVA with a momentum encoder and a memory bank, ResNet-18 (Zhu et al. 2022)",
+}
+
+
+@dataclass
+class DataConfig:
+    """How images are read.
+
+    Args:
+        image_size: side in pixels at which images are kept in memory; null keeps the size of the dataset.
+        channels: 1 or 3 channels kept in memory; null keeps those of the dataset.
+        options: further options by dataset name, e.g. {faces: {samples: 4000}}.
+        fourteen_fold: expand the training images to the 14-fold set of the variant-loss paper.
+        balanced: draw every class equally often in an epoch.
+    """
+
+    image_size: int | None = None
+    channels: int | None = None
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fourteen_fold: bool = False
+    balanced: bool = False
+
+
+@dataclass
+class ModelConfig:
+    """The network around the backbone.
+
+    Args:
+        stem: standard, or small for ResNets on images around 48 pixels.
+        weights: a local file of backbone weights (.safetensors, or a state dict of torch.save) to start from.
+        frozen_stages: how many stages of a ResNet stay as they are.
+        nodes: width of an extra linear layer between backbone and head; 0 leaves it out.
+        embeddings: k of the k-embedding head; 0 takes the number of classes.
+        embedding_dim: width of each embedding.
+        dropout: dropout before the classifier of the k-embedding head.
+        projection_dim: width of the normalised projection for contrastive losses.
+        key_momentum: m of the key encoder, θ_k ← m·θ_k + (1 - m)·θ_q.
+        bank_groups: memory bank size in batches.
+    """
+
+    stem: Literal["standard", "small"] = "standard"
+    weights: str | None = None
+    frozen_stages: int = 0
+    nodes: int = 0
+    embeddings: int = 0
+    embedding_dim: int = 256
+    dropout: float = 0.5
+    projection_dim: int = 128
+    key_momentum: float = 0.999
+    bank_groups: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_dim", "projection_dim", "bank_groups"):
+            _check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
+        for name in ("frozen_stages", "nodes", "embeddings"):
+            _check(getattr(self, name) >= 0, f"model.{name}", getattr(self, name), "0 or more")
+        _check(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
+        _check(0 <= self.key_momentum < 1, "model.key_momentum", self.key_momentum, "at least 0 and below 1")
+
+
+@dataclass
+class ObjectiveConfig:
+    """How the losses add up: classifier_weight · classifier + weight · loss + Σ extra weight · extra loss.
+
+    Args:
+        classifier: the classifier beside an auxiliary loss; null takes the one of its paper.
+        classifier_weight: weight of the classifier; null takes the paper's (1, or 0.8 beside a contrastive loss).
+        weight: weight of the auxiliary loss; null takes the paper's.
+        extra: further auxiliary losses and their weights by the name of the loss they go with, e.g. {ensc: {mva: 0.7}}.
+        options: constructor keywords by loss name, e.g. {lmcl: {s: 30, m: 0.35}}.
+    """
+
+    classifier: str | None = None
+    classifier_weight: float | None = None
+    weight: float | None = None
+    extra: dict[str, dict[str, float]] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class OptimiserConfig:
+    """The optimiser.
+
+    Args:
+        name: sgd, adam or adamw.
+        rate: base learning rate.
+        momentum: momentum of sgd.
+        nesterov: Nesterov momentum for sgd.
+        betas: the two betas of adam and adamw.
+        weight_decay: weight decay of the encoder.
+        head_weight_decay: weight decay of the classifier (margin layer); null takes weight_decay.
+        clip: largest norm of the gradient; 0 does not clip.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    rate: float = 0.01
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    head_weight_decay: float | None = None
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.rate > 0, "optimiser.rate", self.rate, "above 0")
+        _check(0 <= self.momentum < 1, "optimiser.momentum", self.momentum, "at least 0 and below 1")
+        _check(all(0 <= beta < 1 for beta in self.betas), "optimiser.betas", self.betas, "at least 0 and below 1")
+        decays = (self.weight_decay, self.head_weight_decay or 0.0, self.clip)
+        _check(min(decays) >= 0, "optimiser.weight_decay, head_weight_decay or clip", min(decays), "0 or more")
+        _check(self.momentum > 0 or not self.nesterov, "optimiser.nesterov", True, "false without momentum")
+
+
+@dataclass
+class HardwareConfig:
+    """Where and how the arithmetic runs.
+
+    Args:
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+        precision: float32, bfloat16 (autocast) or float16 (autocast with a gradient scaler; CUDA only).
+        channels_last: keep images and weights in channels-last order; much faster on CPUs and on tensor cores.
+    """
+
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: bool = True
+
+
+@dataclass
+class RunConfig:
+    """Everything that decides a training run.
+
+    Args:
+        recipe: the recipe the run started from.
+        dataset: name of the dataset.
+        root: folder of the dataset; generated faces need none.
+        backbone: name of the backbone.
+        loss: name of the loss; an auxiliary loss brings its classifier along.
+        epochs: passes over the training images.
+        iterations: end after so many optimiser steps if that comes before the last epoch; 0 for no such limit.
+        batch_size: images a step of the network.
+        accumulate: batches whose gradients make one optimiser step.
+        select: best reports the epoch with the best validation accuracy, last the last one.
+        ema: decay of averaged weights used for evaluation, e.g. 0.999; 0 for none.
+        seed: seed of weights, order, augmentation and the validation cut.
+        data: how images are read.
+        model: the network around the backbone.
+        objective: how the losses add up.
+        augment: random changes of the images and their normalisation.
+        optimiser: the optimiser.
+        schedule: the learning rate over time.
+        hardware: where and how the arithmetic runs.
+    """
+
+    recipe: str = "quick"
+    dataset: str = "faces"
+    root: str | None = None
+    backbone: str = "resnet18"
+    loss: str = "softmax"
+    epochs: int = 10
+    iterations: int = 0
+    batch_size: int = 64
+    accumulate: int = 1
+    select: Literal["best", "last"] = "best"
+    ema: float = 0.0
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _check(self.iterations >= 0, "iterations", self.iterations, "0 or more")
+        _check(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
+        one_of(self.recipe, RECIPES, "recipe")
+
+
+def config_parser(**keywords: Any) -> ArgumentParser:
+    """A parser with one option per field of `RunConfig`, nested fields as --group.field."""
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, **keywords)
+    parser.add_class_arguments(RunConfig, nested_key=None)
+    return parser
+
+
+def resolve(parser: ArgumentParser, arguments: list[str], layers: list[dict[str, Any]]) -> tuple[RunConfig, Namespace]:
+    """Lay the defaults, the given layers and the command-line arguments over each other, later ones winning.
+
+    Returns the configuration and whatever options of the parser are not part of it.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type or out of range.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _merge(merged, layer)
+    try:
+        values = parser.parse_args(arguments, namespace=parser.parse_object(merged))
+    except ArgumentError as error:
+        raise InputError(one_line(error, parser)) from None
+    except TypeError as error:
+        raise InputError(f"the configuration does not hold together: {error}") from None
+    return build(parser, values), values
+
+
+def build(parser: ArgumentParser, values: Namespace) -> RunConfig:
+    """The dataclasses of parsed values."""
+    filled = parser.instantiate(values)
+    return RunConfig(**{name: filled[name] for name in RunConfig.__dataclass_fields__})
+
+
+def from_dict(values: dict[str, Any]) -> RunConfig:
+    """The configuration stored in a checkpoint or a config.yaml."""
+    return resolve(config_parser(), [], [values])[0]
+
+
+def recipe_layer(name: str) -> dict[str, Any]:
+    """The contents of a recipe file of the package."""
+    one_of(name, RECIPES, "recipe")
+    text = resources.files("fer_fast.train").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8")
+    return {"recipe": name, **yaml.safe_load(text)}
+
+
+def file_layer(path: str | Path) -> dict[str, Any]:
+    """The contents of a user's configuration file.
+
+    Raises:
+        InputError: the file cannot be read or is not a YAML mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold a YAML mapping of configuration keys, not {type(values).__name__}")
+    return values
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain YAML and JSON values."""
+    return _plain(asdict(config))
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The text of config.yaml, which can be given back with --config."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def difference(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str | None:
+    """The first key in which two configurations differ, as "key: stored there, wanted here", or None."""
+    for key in dict.fromkeys((*stored, *wanted)):
+        one, other = stored.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            if found := difference(one, other, f"{prefix}{key}."):
+                return found
+        elif one != other:
+            return f"{prefix}{key} was {one} and is now {other}"
+    return None
+
+
+def one_line(error: Exception, parser: ArgumentParser) -> str:
+    """What a jsonargparse error says, in one line, with the closest option where one is unknown."""
+    text = " ".join(str(error).split()).replace("Expected a typing.Literal", "expected one of ")
+    found = _UNKNOWN_OPTION.search(text)
+    if not found:
+        return text
+    name = found["flag"] or ".".join(filter(None, (found["group"], found["key"])))
+    options = [option.lstrip("-") for action in parser._actions for option in action.option_strings or [action.dest]]
+    near = difflib.get_close_matches(name, options, n=1)
+    dashes = "--" if found["flag"] else ""
+    return f"unknown option {dashes}{name}" + (f" (did you mean {dashes}{near[0]}?)" if near else "")
+
+
+_UNKNOWN_OPTION = re.compile(
+    r"unrecognized arguments: --(?P<flag>[^\s=]+)|(Group '(?P<group>\S+)' does not accept o|O)ption '(?P<key>\S+)'"
+)
+
+
+def _merge(base: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = copy.deepcopy(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _check(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise InputError(f"{name} is {value}; allowed: {allowed}")

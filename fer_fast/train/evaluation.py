@@ -1,0 +1,108 @@
+"""From a trained recogniser to probabilities, and from a checkpoint to a recogniser."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fer_fast.data.augment import AugmentConfig, Normalise, five_crop
+from fer_fast.data.dataset import FaceDataset
+from fer_fast.errors import InputError
+from fer_fast.train.checkpoint import below, load_checkpoint, restore
+from fer_fast.train.config import RunConfig, from_dict
+from fer_fast.train.hardware import Hardware
+from fer_fast.train.learner import build_recogniser
+from fer_fast.train.models import Recogniser
+from fer_fast.train.objective import plan_losses
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint gives for inference.
+
+    Attributes:
+        recogniser: in evaluation mode, on the device.
+        classes: names of its classes.
+        config: of the run.
+        hardware: where it runs.
+        state: the rest of the checkpoint's state.
+    """
+
+    recogniser: Recogniser
+    classes: tuple[str, ...]
+    config: RunConfig
+    hardware: Hardware
+    state: dict[str, Any]
+
+
+def load_trained(path: str | Path, device: str | None = None) -> Trained:
+    """Build the recogniser of a checkpoint and load the weights its run selected.
+
+    Args:
+        path: checkpoint.safetensors, or the folder of the run.
+        device: where to run; None takes what the run was configured for, or what there is instead.
+
+    Raises:
+        InputError: no readable checkpoint, or one whose parts do not fit together.
+    """
+    tensors, state = load_checkpoint(path)
+    try:
+        config, classes, prefix = from_dict(state["config"]), tuple(state["classes"]), state["weights"]
+    except KeyError as error:
+        raise InputError(f"the checkpoint {path} is corrupt: it has no {error}") from None
+    config.hardware.device = device or "auto"
+    if not torch.cuda.is_available():
+        config.hardware.precision = "float32"  # half precision saves nothing where a CPU evaluates
+    hardware = Hardware(config.hardware)
+    recogniser = build_recogniser(config, plan_losses(config), torch.ones(len(classes)), classes)
+    restore(recogniser, below(prefix, tensors), f"the checkpoint {path}")
+    return Trained(hardware.place(recogniser).eval(), classes, config, hardware, state)
+
+
+@torch.inference_mode()
+def predict(
+    recogniser: Recogniser, images: Tensor, augment: AugmentConfig, hardware: Hardware, batch_size: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Features (n, d) and class probabilities (n, C), float32 on the CPU, for images uint8 (n, c, h, w).
+
+    The recogniser is used in evaluation mode and left in the mode it was in. With `augment.five_crop`, both are means
+    over the five crops.
+    """
+    normalise = Normalise(augment)
+    crops = 5 if augment.five_crop else 1
+    training = recogniser.training
+    recogniser.eval()
+    features, scores = [], []
+    for part in images.split(max(1, batch_size // crops)):
+        part = part.to(hardware.device)
+        if augment.five_crop:
+            part = five_crop(part).flatten(0, 1)
+        with hardware.autocast():
+            x, logits = recogniser(hardware.layout(normalise(part)))
+        features.append(x.float().unflatten(0, (-1, crops)).mean(1))
+        scores.append(logits.float().softmax(1).unflatten(0, (-1, crops)).mean(1))
+    recogniser.train(training)
+    return torch.cat(features).cpu(), torch.cat(scores).cpu()
+
+
+def loss_and_accuracy(scores: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Cross-entropy of probabilities (n, C) against labels (n,), and the share of right answers."""
+    loss = F.nll_loss(scores.double().clamp_min(1e-12).log(), labels)
+    return float(loss), float((scores.argmax(1) == labels).double().mean())
+
+
+def match_classes(dataset: FaceDataset, classes: tuple[str, ...]) -> Tensor:
+    """The dataset's labels (n,) as indices into the classes of a model, by name.
+
+    Raises:
+        InputError: the dataset has images of a class the model does not know.
+    """
+    counts = dataset.class_counts().tolist()
+    missing = [name for name, count in zip(dataset.classes, counts, strict=True) if count and name not in classes]
+    if missing:
+        raise InputError(f"the model does not know {', '.join(missing)} of the dataset; it knows {', '.join(classes)}")
+    table = [classes.index(name) if name in classes else -1 for name in dataset.classes]
+    return torch.tensor(table)[dataset.labels]

@@ -1,0 +1,51 @@
+"""The device of a run, its precision and its memory format."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from fer_fast.errors import InputError
+from fer_fast.train.config import HardwareConfig
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Hardware:
+    """Resolved `HardwareConfig`: places modules and images, and gives the autocast context.
+
+    Raises:
+        InputError: a device that is not there, or float16 where gradients cannot be scaled.
+    """
+
+    def __init__(self, config: HardwareConfig):
+        self.device = _device(config.device)
+        if config.precision == "float16" and self.device.type != "cuda":
+            raise InputError(f"hardware.precision float16 needs a CUDA device, not {self.device}; allowed: bfloat16")
+        self.dtype = _AUTOCAST.get(config.precision)
+        self.scales_gradients = config.precision == "float16"
+        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device and the memory format."""
+        return module.to(self.device).to(memory_format=self.memory_format)
+
+    def layout(self, images: Tensor) -> Tensor:
+        """Images (n, c, h, w) in the memory format."""
+        return images.contiguous(memory_format=self.memory_format)
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which the network runs."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or ["unknown"])[0]
+        raise InputError(f"hardware.device {name!r} cannot be used: {reason}") from None
+    return device

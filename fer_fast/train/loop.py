@@ -1,0 +1,272 @@
+"""The training loop: uint8 images in device memory, augmentation in batches, no wait for the device inside a step."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer_fast.data.augment import Augment
+from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.sampling import epoch_batches
+from fer_fast.errors import InputError
+from fer_fast.train.backbones import load_weights
+from fer_fast.train.checkpoint import below, optimiser_tensors, prefixed, read_weights, restore, restore_optimiser
+from fer_fast.train.config import OptimiserConfig, RunConfig
+from fer_fast.train.evaluation import loss_and_accuracy, predict
+from fer_fast.train.hardware import Hardware
+from fer_fast.train.learner import build_learner
+from fer_fast.train.models import move_towards
+from fer_fast.train.progress import LineProgress
+from fer_fast.train.schedule import rate_factor
+
+REFRESH_SECONDS = 0.5  # the least time between two reads of the running numbers, each of which waits for the device
+_ORDER, _AUGMENT, _NETWORK, _BANK = range(4)  # purposes of random numbers
+
+OPTIMISERS: dict[str, Callable[[list[dict], OptimiserConfig], torch.optim.Optimizer]] = {
+    "sgd": lambda groups, c: torch.optim.SGD(groups, lr=c.rate, momentum=c.momentum, nesterov=c.nesterov),
+    "adam": lambda groups, c: torch.optim.Adam(groups, lr=c.rate, betas=c.betas),
+    "adamw": lambda groups, c: torch.optim.AdamW(groups, lr=c.rate, betas=c.betas),
+}
+
+
+class Trainer:
+    """One run: everything that changes over it, one epoch at a time.
+
+    Random numbers of an epoch (order, augmentation, dropout) follow from the seed and the epoch's number alone, so a
+    run that resumes after an epoch continues exactly as if it had never stopped.
+
+    Args:
+        config: of the run.
+        train, val: images to learn from, images to select the epoch by.
+
+    Raises:
+        InputError: a configuration that cannot be trained, or data too small for it.
+    """
+
+    def __init__(self, config: RunConfig, train: FaceDataset, val: FaceDataset):
+        if min(len(train), len(val)) < 2:
+            raise InputError(f"training needs at least 2 images a split; there are {len(train)} train, {len(val)} val")
+        self.config, self.train_set, self.val_set = config, train, val
+        self.hardware = Hardware(config.hardware)
+        torch.manual_seed(config.seed)
+        self.learner = build_learner(config, train.class_counts(), train.classes)
+        self.loaded_keys = self._load_backbone()
+        self.hardware.place(self.learner)
+        groups = self.learner.parameter_groups(config.optimiser)
+        self.optimiser = OPTIMISERS[config.optimiser.name](groups, config.optimiser)
+        self.scaler = torch.amp.GradScaler(self.hardware.device.type, enabled=self.hardware.scales_gradients)
+        self.ema = copy.deepcopy(self.learner.recogniser).requires_grad_(False) if config.ema else None
+        self.augment = Augment(config.augment)
+        self.images = train.images.to(self.hardware.device)
+        self.labels = train.labels.to(self.hardware.device)
+        self.steps_per_epoch = math.ceil(len(self._batches(0)) / config.accumulate)
+        limit = config.iterations or config.epochs * self.steps_per_epoch
+        self.steps = min(limit, config.epochs * self.steps_per_epoch)
+        self.epochs = math.ceil(self.steps / self.steps_per_epoch)
+        self.epoch = self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.best_tensors: dict[str, Tensor] = {}
+
+    def fit(self, progress: LineProgress, on_epoch: Callable[[], None]) -> None:
+        """Train the remaining epochs, calling `on_epoch` after each.
+
+        Raises:
+            InputError: the loss is no longer finite.
+        """
+        if self.epoch == 0 and self.learner.bank is not None:
+            self._fill_bank()
+        while self.epoch < self.epochs:
+            self._train_epoch(progress)
+            on_epoch()
+            progress.finish(self.history[-1], self.epochs)
+
+    def weights(self) -> tuple[str, dict[str, Tensor]]:
+        """The recogniser to evaluate now: its prefix in the checkpoint, and its state."""
+        if self.config.select == "best" and self.best_tensors:
+            return "best", self.best_tensors
+        if self.ema is not None:
+            return "ema", self.ema.state_dict()
+        return "learner.recogniser", self.learner.recogniser.state_dict()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a resumed run needs."""
+        return {
+            **prefixed("learner", self.learner.state_dict()),
+            **prefixed("ema", self.ema.state_dict() if self.ema is not None else {}),
+            **prefixed("best", self.best_tensors),
+            **prefixed("optimiser", optimiser_tensors(self.optimiser)),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Everything else that a resumed run needs, as JSON values."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+            "best": self.best,
+            "weights": self.weights()[0],
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def resume(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Continue from what `tensors` and `state` gave after some epoch.
+
+        Raises:
+            InputError: they do not fit this run.
+        """
+        restore(self.learner, below("learner", tensors), "the checkpoint")
+        if self.ema is not None:
+            restore(self.ema, below("ema", tensors), "the checkpoint's averaged weights")
+        restore_optimiser(self.optimiser, below("optimiser", tensors))
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        self.best_tensors = below("best", tensors)
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.history, self.best = state["history"], state["best"]
+
+    def _train_epoch(self, progress: LineProgress) -> None:
+        started = time.perf_counter()
+        torch.manual_seed(self._seed(_NETWORK, self.epoch))
+        generator = torch.Generator(self.hardware.device).manual_seed(self._seed(_AUGMENT, self.epoch))
+        batches = self._batches(self.epoch)[: (self.steps - self.step) * self.config.accumulate]
+        total = sum(len(batch) for batch in batches)
+        # One copy for the whole epoch: a copy a step would make the host wait.
+        order = torch.cat(batches).to(self.hardware.device).split([len(batch) for batch in batches])
+        running = Running(self.hardware.device)
+        progress.start(self.epoch + 1, self.epochs, total)
+        self.learner.train()
+        refreshed = started
+        for first in range(0, len(order), self.config.accumulate):
+            rate = self._set_rate()
+            self._optimiser_step(order[first : first + self.config.accumulate], generator, running)
+            if (now := time.perf_counter()) - refreshed > REFRESH_SECONDS:
+                refreshed = now
+                loss, accuracy = self._read(running)
+                progress.update(running.count, loss, accuracy, running.count / (now - started))
+        loss, accuracy = self._read(running)
+        speed = total / (time.perf_counter() - started)
+        self.epoch += 1
+        self._close_epoch(loss, accuracy, rate, speed, started)
+
+    def _close_epoch(self, loss: float, accuracy: float, rate: float, speed: float, started: float) -> None:
+        """Validate, write the epoch's row and keep the weights if they are the best so far."""
+        recogniser = self.ema if self.ema is not None else self.learner.recogniser
+        _, scores = predict(recogniser, self.val_set.images, self.config.augment, self.hardware)
+        val_loss, val_accuracy = loss_and_accuracy(scores, self.val_set.labels)
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "step": self.step,
+                "train_loss": loss,
+                "train_accuracy": accuracy,
+                "val_loss": val_loss,
+                "val_accuracy": val_accuracy,
+                "learning_rate": rate,
+                "images_per_second": speed,
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        if self.best is None or val_accuracy > self.best["val_accuracy"]:
+            self.best = {"epoch": self.epoch, "val_accuracy": val_accuracy}
+            if self.config.select == "best":
+                self.best_tensors = {name: value.clone() for name, value in recogniser.state_dict().items()}
+
+    def _optimiser_step(self, batches: tuple[Tensor, ...], generator: torch.Generator, running: "Running") -> None:
+        images = sum(len(batch) for batch in batches)
+        self.optimiser.zero_grad(set_to_none=True)
+        for indices in batches:
+            pixels, labels = self.images[indices], self.labels[indices]
+            views = [self.hardware.layout(self.augment(pixels, generator)) for _ in range(self.learner.views)]
+            with self.hardware.autocast():
+                loss, predictions, keys = self.learner(views, labels)
+            self.scaler.scale(loss * (len(indices) / images)).backward()
+            self.learner.remember(keys, labels)
+            running.update(loss.detach(), predictions, labels, self.step)
+        if self.config.optimiser.clip:
+            self.scaler.unscale_(self.optimiser)
+            parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.optimiser.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.step += 1
+        self.learner.after_step()
+        if self.ema is not None:
+            # An average over few steps so far must not remember the random weights it began with.
+            decay = min(self.config.ema, self.step / (self.step + 10))
+            move_towards(self.ema, self.learner.recogniser, decay, copy_buffers=True)
+
+    def _set_rate(self) -> float:
+        factor = rate_factor(self.config.schedule, self.step, self.steps_per_epoch, self.steps)
+        rate = self.config.optimiser.rate * factor
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _read(self, running: "Running") -> tuple[float, float]:
+        loss, accuracy, bad_step = running.read()
+        if bad_step is not None:
+            raise InputError(
+                f"the loss became infinite or not a number in epoch {self.epoch + 1}, step {bad_step + 1}; "
+                f"the checkpoint of epoch {self.epoch} is kept; try a lower optimiser.rate or optimiser.clip"
+            )
+        return loss, accuracy
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(self._seed(_ORDER, epoch))
+        config = self.config
+        return epoch_batches(
+            self.train_set.labels, config.batch_size, generator=generator, balanced=config.data.balanced
+        )
+
+    def _fill_bank(self) -> None:
+        torch.manual_seed(self._seed(_BANK, 0))
+        generator = torch.Generator(self.hardware.device).manual_seed(self._seed(_BANK, 0))
+        batches = self._batches(0)
+        self.learner.train()
+        for group in range(self.config.model.bank_groups):
+            indices = batches[group % len(batches)].to(self.hardware.device)
+            view = self.hardware.layout(self.augment(self.images[indices], generator))
+            with self.hardware.autocast():
+                self.learner.fill_bank(view, self.labels[indices])
+
+    def _seed(self, purpose: int, epoch: int) -> int:
+        return int(np.random.SeedSequence((self.config.seed, purpose, epoch)).generate_state(1, np.uint64)[0] >> 1)
+
+    def _load_backbone(self) -> tuple[int, int] | None:
+        """Start from a file of weights and freeze stages where the configuration says so; (matched, total) keys."""
+        model, key = self.config.model, self.learner.key
+        backbones = [self.learner.recogniser.encoder.backbone, *([key.backbone] if key is not None else [])]
+        weights = read_weights(model.weights) if model.weights else None
+        for backbone in backbones:
+            keys = load_weights(backbone, weights) if weights else None
+            backbone.freeze(model.frozen_stages)
+        return keys
+
+
+class Running:
+    """Loss and accuracy of an epoch so far, kept on the device."""
+
+    def __init__(self, device: torch.device):
+        self.count = 0
+        self._loss = torch.zeros((), device=device)
+        self._right = torch.zeros((), device=device)
+        self._bad_step = torch.full((), -1.0, device=device)
+
+    def update(self, loss: Tensor, predictions: Tensor, labels: Tensor, step: int) -> None:
+        """Add a batch of `len(labels)` images with mean loss `loss`."""
+        self.count += len(labels)
+        self._loss += loss * len(labels)
+        self._right += (predictions == labels).sum()
+        first = (self._bad_step < 0) & ~torch.isfinite(loss)
+        self._bad_step = torch.where(first, float(step), self._bad_step)
+
+    def read(self) -> tuple[float, float, int | None]:
+        """Mean loss, accuracy and the first step whose loss was not finite. Waits for the device."""
+        loss, right, bad_step = torch.stack((self._loss, self._right, self._bad_step)).tolist()
+        return loss / self.count, right / self.count, int(bad_step) if bad_step >= 0 else None
