@@ -121,7 +121,7 @@ class DatasetInfo:
         needs_root: whether a folder of the user is read.
         splits: the parts that can be asked for.
         description: one line for `fer-fast list`.
-        load: `load(root, *, split, seed, image_size, channels, **options) -> FaceDataset`.
+        load: `load(root, *, split, seed, **options) -> FaceDataset`; it may also take `image_size` and `channels`.
         inspect: `inspect(root) -> Inspection | None` for `fer-fast data check`; None for a folder of something else.
     """
 
