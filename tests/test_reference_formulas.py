@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 import torch
-from strategies import LOSSES, Batch, combinations, make_batch
 from torch import Tensor
 
 from fer_fast import reference as ref
+from strategies import LOSSES, Batch, combinations, make_batch
 
 Vector = list[float]
 # Five samples, class 3 absent, class 2 with one sample; then one class only; then every sample its own class.

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from strategies import LOSSES, combinations, make_batch
 from torch.autograd import gradcheck
 
 from fer_fast import reference as ref
+from strategies import LOSSES, combinations, make_batch
 
 LABELS = [0, 1, 0, 2, 1, 1]  # class 3 absent, class 2 with one sample
 

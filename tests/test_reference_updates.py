@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from hypothesis import given
-from strategies import Batch, batches, make_batch, repeatable
 from torch import Tensor
 
 from fer_fast import reference as ref
+from strategies import Batch, batches, make_batch, repeatable
 
 UPDATES: dict[str, Callable[..., Tensor]] = {
     "center": lambda b, **kw: ref.center_update(b.x, b.y, b.centers, **kw),
