@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 # Okabe and Ito's palette for the colour-blind, its black replaced by a gray that shows on dark pages too.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A400", "#808080")
@@ -25,6 +26,8 @@ LARGEST_FACE = 96  # pixels; a page of larger ones would weigh megabytes
 _INK, _GRID = "#010203", "#040506"
 _THEME = {_INK: "currentColor", _GRID: "var(--line)"}
 _STYLE = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called "$x$"
     "text.color": _INK,
@@ -49,7 +52,7 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def curves(
-    history: Sequence[dict[str, Any]], series: dict[str, str], *, title: str, log: bool = False
+    history: Sequence[dict[str, Any]], series: dict[str, str], *, title: str, scale: str = "linear"
 ) -> Markup | None:
     """Draw some columns of the log against the epoch.
 
@@ -57,7 +60,7 @@ def curves(
         history: the rows of ``log.jsonl``; what is missing, no number or not finite leaves a gap.
         series: column -> its name in the legend.
         title: what the axis shows.
-        log: a logarithmic axis, where every value is positive.
+        scale: "linear", "from zero", or "log", which stays linear where a value is not positive.
 
     Returns:
         An SVG element; ``None`` where no row holds any of the columns.
@@ -74,8 +77,13 @@ def curves(
         for index, (name, values) in enumerate(columns.items()):
             style = {"color": PALETTE[index % len(PALETTE)], "linestyle": ("-", "--")[index % 2]}
             axes.plot(epochs, values, label=name, marker="o" if len(history) <= 30 else None, **style)
-        if log and all(np.nanmin(values) > 0 for values in columns.values()):
+        if scale == "from zero":
+            axes.set_ylim(bottom=0)
+        elif scale == "log" and all(np.nanmin(values) > 0 for values in columns.values()):
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes mathtext
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -161,7 +169,8 @@ def _svg(figure: Figure, name: str) -> Markup:
     """The figure as an element to stand in a page, in the page's colours and fonts."""
     file = io.StringIO()
     # The salt names the clip paths: the same in every run, different from figure to figure of one page.
-    with matplotlib.rc_context({"svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader's browser has the font
         FigureCanvasSVG(figure).print_svg(file, metadata=_NO_METADATA)
     text = file.getvalue()
     for colour, theme in _THEME.items():

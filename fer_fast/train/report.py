@@ -16,19 +16,19 @@ MOST_MISTAKES = 24
 
 _HEADLINES = {
     "accuracy": "Accuracy",
-    "average_accuracy": "Mean class accuracy",
+    "average_accuracy": "Average accuracy",
     "macro_f1": "Macro F1",
     "cohen_kappa": "Cohen's κ",
     "krippendorff_alpha": "Krippendorff's α",
     "auc": "AUC",
     "auc_pr": "AUC-PR",
 }
-# Title of the panel, its columns and whether its axis is logarithmic.
+# Title of the panel, its columns with their names, the scale of its axis.
 _PANELS = (
-    ("Loss", {"train_loss": "training", "val_loss": "validation"}, False),
-    ("Accuracy", {"train_accuracy": "training", "val_accuracy": "validation"}, False),
-    ("Images per second", {"images_per_second": "images/s"}, False),
-    ("Learning rate", {"learning_rate": "learning rate"}, True),
+    ("Loss", {"train_loss": "training", "val_loss": "validation"}, "linear"),
+    ("Accuracy", {"train_accuracy": "training", "val_accuracy": "validation"}, "linear"),
+    ("Images per second", {"images_per_second": "images/s"}, "from zero"),
+    ("Learning rate", {"learning_rate": "learning rate"}, "log"),
 )
 _NO_CURVE = {"epoch", "step", "seconds"}
 
@@ -62,7 +62,7 @@ def write_report(
         title: the headline.
         metrics: what `fer_fast.train.metrics.evaluate` returns; shown too where present: ``split``, ``seconds``,
             ``data`` (name -> digest) and ``versions`` (name -> version).
-        history: rows of ``log.jsonl``, one an epoch; numbers under unknown names get a panel of their own. Without
+        history: rows of ``log.jsonl``, one an epoch; numbers under further names get a panel each. Without
             rows (an evaluation) there are no curves.
         config: the resolved configuration, nested as it likes.
         features: (n, ...) of the images, for the map; may hold NaN.
@@ -115,9 +115,9 @@ def _facts(metrics: dict[str, Any], images: int, classes: int) -> list[str]:
 
 def _curves(history: Sequence[dict[str, Any]]) -> list[Any]:
     known = _NO_CURVE.union(*(columns for _, columns, _ in _PANELS))
-    further = {key: key for row in history for key in row if key not in known}
-    panels = (*_PANELS, ("Further values", further, False))
-    drawn = (figures.curves(history, columns, title=title, log=log) for title, columns, log in panels)
+    further = dict.fromkeys(key for row in history for key in row if key not in known)
+    panels = (*_PANELS, *((key, {key: key}, "linear") for key in further))
+    drawn = (figures.curves(history, columns, title=title, scale=scale) for title, columns, scale in panels)
     return [curve for curve in drawn if curve is not None]
 
 

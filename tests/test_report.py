@@ -1,0 +1,256 @@
+"""The report page: complete, self-contained, safe against hostile names, unbothered by missing or broken numbers."""
+
+import base64
+import re
+import time
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fer_fast.errors import InputError
+from fer_fast.train import figures
+from fer_fast.train.metrics import evaluate
+from fer_fast.train.report import MOST_MISTAKES, write_report
+
+CLASSES = ("neutral", "happiness", "sadness")
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects what a page shows and complains about elements that do not close."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.text, self.images, self.tags, self.links, self.attributes, self._open = [], [], [], [], set(), []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.attributes |= attrs.keys()
+        self.links += [attrs[key] for key in ("src", "href", "xlink:href") if key in attrs]
+        if tag == "img":
+            self.images.append(attrs["src"])
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] != "style":
+            self.text.append(data.strip())
+
+    @property
+    def words(self) -> str:
+        return " ".join(filter(None, self.text))
+
+
+def run(n: int = 40, classes: tuple[str, ...] = CLASSES, channels: int = 3, size: int = 16, **changes) -> dict:
+    """Arguments of a report on random predictions."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(len(classes), (n,), generator=generator)
+    scores = torch.rand(n, len(classes), generator=generator).softmax(1)
+    arguments = {
+        "title": "center · resnet18 · faces",
+        "metrics": {**evaluate(labels, scores, classes), "split": "test", "seconds": 83.4},
+        "history": [{"epoch": e, "train_loss": 2 / e, "val_loss": 2.5 / e, "learning_rate": 0.1} for e in range(1, 5)],
+        "config": {"loss": "center", "optimiser": {"name": "sgd", "rate": 0.1}, "root": None},
+        "features": torch.randn(n, 8, generator=generator),
+        "labels": labels,
+        "scores": scores,
+        "images": torch.randint(256, (n, channels, size, size), generator=generator, dtype=torch.uint8),
+        "names": tuple(f"face_{i}.jpg" for i in range(n)),
+        "classes": classes,
+    }
+    return arguments | changes
+
+
+def written(path, **arguments) -> tuple[str, Page]:
+    write_report(path / "report.html", **arguments)
+    text = (path / "report.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_everything_is_on_the_page(tmp_path):
+    arguments = run()
+    metrics = arguments["metrics"]
+    metrics |= {"versions": {"torch": "2.99"}, "data": {"test": "c0ffee"}}
+    _, page = written(tmp_path, **arguments)
+    for heading in ("Learning curves", "Confusion matrix", "Classes", "Features", "Mistakes", "Configuration"):
+        assert heading in page.words
+    for fact in (arguments["title"], "split test", "40 images", "1 min 23 s", "optimiser.rate 0.1", "2.99", "c0ffee"):
+        assert fact in page.words
+    assert f"{100 * metrics['accuracy']:.1f} % Accuracy" in page.words
+    for key in ("macro_f1", "cohen_kappa", "krippendorff_alpha", "auc", "auc_pr"):
+        assert f"{metrics[key]:.3f}" in page.words
+    for name, row in metrics["per_class"].items():
+        shown = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
+        assert " ".join((name, str(row["support"]), *shown)) in page.words
+    for row in metrics["confusion_matrix"]:
+        assert " ".join(f"{100 * count / sum(row):.1f} {count}" for count in row) in page.words
+
+
+def test_the_page_needs_nothing_from_outside(tmp_path):
+    text, page = written(tmp_path, **run())
+    assert "script" not in page.tags
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    nasty = ("<script>alert(1)</script>", "$\\frac{", 'a" onload="x', "mit Größe & 表情")
+    arguments = run(classes=nasty, title="<img src=x onerror=y>", config={"<b>": "</table>"})
+    arguments["names"] = tuple(f"<script>{i}</script>" for i in range(40))
+    arguments["history"][0]["</svg><script>"] = 1.0
+    _, page = written(tmp_path, **arguments)
+    assert "script" not in page.tags
+    assert not [name for name in page.attributes if name.startswith("on")]
+    for name in (*nasty, "</svg><script>", arguments["title"], "<b> </table>"):
+        assert name in page.words
+    assert re.search(r"<script>\d+</script>", page.words)  # a file's name, as text
+
+
+def test_the_same_run_gives_the_same_page(tmp_path):
+    first, _ = written(tmp_path, **run())
+    second, _ = written(tmp_path, **run())
+    assert first == second
+
+
+def test_without_history_there_are_no_curves(tmp_path):
+    _, page = written(tmp_path, **run(history=[]))
+    assert "Learning curves" not in page.words
+    assert page.tags.count("svg") == 1  # the map
+
+
+@pytest.mark.parametrize(
+    ("history", "panels"),
+    [
+        ([{"epoch": 1}], 0),
+        ([{"train_loss": 1.0}, {"train_loss": 0.5}], 1),
+        ([{"epoch": 1, "train_loss": float("nan"), "val_accuracy": None}], 0),
+        ([{"epoch": 1, "train_loss": float("inf")}, {"epoch": 2, "train_loss": 1.0, "val_loss": 2.0}], 1),
+        ([{"epoch": 1, "train_loss": "broken", "learning_rate": 0.0}, {"epoch": 2, "learning_rate": 0.1}], 1),
+        ([{"epoch": e, "center": e, "affinity": -e, "note": "text"} for e in range(100)], 2),
+    ],
+)
+def test_a_patchy_history(tmp_path, history, panels):
+    _, page = written(tmp_path, **run(history=history))
+    assert page.tags.count("svg") == panels + 1
+
+
+def test_curves_show_the_logged_values():
+    """Read the line back from the drawing: equal steps across, heights in the proportion of the values."""
+    values = [1.0, 3.0, 2.0, 5.0]
+    svg = figures.curves([{"epoch": e, "x": v} for e, v in enumerate(values, 1)], {"x": "x"}, title="x")
+    lines = [node.get("d") for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")]
+    drawn = [re.findall(r"[ML] (\S+) (\S+)", d) for d in lines if d and d.count("L") == 3 and "z" not in d]
+    ((x, y),) = [np.array(points, dtype=float).T for points in drawn]
+    assert np.ptp(np.diff(x)) < 1e-3
+    np.testing.assert_allclose((y[0] - y) / (y[0] - y[3]), (np.array(values) - 1) / 4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "classes"), [(1, 2), (2, 3), (4, 8), (5, 60), (6, 2)])
+def test_small_runs_and_many_classes(tmp_path, n, classes):
+    _, page = written(tmp_path, **run(n=n, classes=tuple(f"class {c}" for c in range(classes))))
+    assert ("No map" in page.words) == (n < 5)
+
+
+def test_undefined_metrics_show_a_dash(tmp_path):
+    labels, scores = torch.zeros(6, dtype=torch.int64), torch.tensor([[1.0, 0, 0]] * 6)
+    arguments = run(n=6, labels=labels, scores=scores, metrics=evaluate(labels, scores, CLASSES))
+    _, page = written(tmp_path, **arguments)
+    assert "– Cohen's κ" in page.words
+    assert "happiness 0 – – –" in page.words
+    assert "None: every image was recognised." in page.words
+
+
+@pytest.mark.parametrize(
+    ("features", "map_drawn"),
+    [
+        (torch.zeros(40, 8), False),
+        (torch.full((40, 8), 0.1), False),
+        (torch.full((40, 8), torch.nan), False),
+        (torch.randn(40, 8).index_fill(0, torch.arange(30), torch.inf), True),
+        (torch.randn(40, 8) * 1e30, True),
+        (torch.randn(40, 8) * 1e-30 + 0.0, True),
+        (torch.randn(40, 1), True),
+        (torch.randn(40, 3, 4, 2), True),
+        (torch.eye(8)[torch.arange(40) % 2], True),
+        (torch.randn(40, 8, dtype=torch.bfloat16), True),
+        (torch.zeros(40, 0), False),
+    ],
+)
+def test_features_of_every_kind(tmp_path, features, map_drawn):
+    _, page = written(tmp_path, **run(features=features, history=[]))
+    assert page.tags.count("svg") == map_drawn
+    assert ("No map" in page.words) != map_drawn
+
+
+def test_the_map_keeps_groups_together():
+    labels = np.arange(300) % 3
+    features = np.random.default_rng(0).normal(size=(300, 20)) + 10 * np.eye(3, 20)[labels]
+    points = figures._embed(features)
+    centers = np.stack([points[labels == c].mean(0) for c in range(3)])
+    nearest = np.linalg.norm(points[:, None] - centers, axis=2).argmin(1)
+    assert (nearest == labels).mean() > 0.95
+
+
+def test_mistakes_are_the_surest_wrong_ones(tmp_path):
+    arguments = run(n=200)
+    confidence, predicted = arguments["scores"].max(1)
+    wrong = [i for i in confidence.argsort(descending=True).tolist() if predicted[i] != arguments["labels"][i]]
+    _, page = written(tmp_path, **arguments)
+    assert re.findall(r"face_\d+\.jpg", page.words) == [f"face_{i}.jpg" for i in wrong[:MOST_MISTAKES]]
+    assert f"out of {len(wrong)}" in page.words
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(page.images[0].split(",")[1]), np.uint8), cv2.IMREAD_COLOR_RGB)
+    np.testing.assert_array_equal(shown, arguments["images"][wrong[0]].permute(1, 2, 0).numpy())
+
+
+def test_gray_images_without_names(tmp_path):
+    _, page = written(tmp_path, **run(channels=1, names=None))
+    assert re.search(r"image \d+", page.words)
+    assert page.images
+
+
+def test_size_and_time_of_a_full_run(tmp_path):
+    arguments = run(n=3589, classes=tuple(f"class {c}" for c in range(8)), size=224)
+    started = time.perf_counter()
+    text, _ = written(tmp_path, **arguments)
+    assert len(text.encode()) < 2_000_000
+    assert time.perf_counter() - started < 60  # about 8 s on two free cores
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": torch.empty(0, dtype=torch.int64)}, "at least one image"),
+        ({"features": torch.zeros(39, 8)}, "features: one entry per label is needed, 40, got 39"),
+        ({"names": ("a",)}, "names: one entry per label"),
+        ({"scores": torch.zeros(40, 2)}, r"scores: shape \(40, 3\)"),
+        ({"images": torch.zeros(40, 3, 8, 8)}, "images: uint8"),
+        ({"images": torch.zeros(40, 2, 8, 8, dtype=torch.uint8)}, "images: uint8"),
+    ],
+)
+def test_columns_that_do_not_fit(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        write_report(tmp_path / "report.html", **run(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report(tmp_path, **run())
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report(tmp_path / "missing" / "report.html", **run())
