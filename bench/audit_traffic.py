@@ -1,0 +1,100 @@
+"""What a kernel moves and multiplies, counted in Triton's interpreter: bytes by argument, dot operations, launches.
+
+A count needs no GPU and does not depend on one: it holds the algorithm, not the chip. Loads and stores are counted
+where their mask is set. A tensor whose size does not grow with the batch (weights, centers, partial sums) stays in a
+GPU's caches, so its traffic is reported apart from the streamed tensors'.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from triton.runtime import interpreter
+
+
+@dataclass
+class Traffic:
+    """Bytes loaded and stored by kernel argument, multiply-add operations in dots (two each), and launches."""
+
+    loaded: Counter = field(default_factory=Counter)
+    stored: Counter = field(default_factory=Counter)
+    operations: int = 0
+    launches: Counter = field(default_factory=Counter)
+
+    def streamed(self, other: "Traffic", growth: int) -> dict[str, float]:
+        """Bytes per added row and argument, from a second count of `growth` more rows; arguments that stay are left out."""
+        both = {name: (self.loaded[name] + self.stored[name], other.loaded[name] + other.stored[name]) for name in other.sizes}
+        grown = {name for name, size in other.sizes.items() if size > self.sizes.get(name, size)}
+        return {name: (after - before) / growth for name, (before, after) in both.items() if name in grown}
+
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+class _Ranges:
+    """Which argument an address belongs to."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]):
+        storages = {}
+        for name, t in tensors.items():
+            storage = t.untyped_storage()
+            storages.setdefault(storage.data_ptr(), (name, storage.data_ptr() + storage.nbytes()))
+        self.starts = np.array(sorted(storages), dtype=np.uint64)
+        self.names = [storages[int(start)][0] for start in self.starts]
+
+    def count(self, addresses: np.ndarray, mask: np.ndarray, width: int, into: Counter) -> None:
+        places = np.searchsorted(self.starts, addresses[mask].astype(np.uint64), side="right") - 1
+        for place, times in zip(*np.unique(places, return_counts=True), strict=True):
+            into[self.names[place]] += int(times) * width
+
+
+@contextmanager
+def counted() -> Iterator[Traffic]:
+    """Count everything kernels do inside. The interpreter must be on: TRITON_INTERPRET=1 before kernels are imported."""
+    traffic, ranges = Traffic(), _Ranges({})
+    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+    load, store, dot, call = (
+        builder.create_masked_load,
+        builder.create_masked_store,
+        builder.create_dot,
+        executor.__call__,
+    )
+
+    def counting_load(self, ptrs, mask, *rest):
+        ranges.count(ptrs.data, mask.data, ptrs.get_element_ty().primitive_bitwidth // 8, traffic.loaded)
+        return load(self, ptrs, mask, *rest)
+
+    def counting_store(self, ptrs, value, mask, *rest):
+        ranges.count(ptrs.data, mask.data, ptrs.get_element_ty().primitive_bitwidth // 8, traffic.stored)
+        return store(self, ptrs, value, mask, *rest)
+
+    def counting_dot(self, a, b, d, *rest):
+        traffic.operations += 2 * int(np.prod(d.data.shape)) * a.data.shape[-1]
+        return dot(self, a, b, d, *rest)
+
+    def counting_call(self, *args, **kwargs):
+        nonlocal ranges
+        given = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor) and value.numel()}
+        ranges = _Ranges(tensors)
+        traffic.launches[self.fn.__name__] += 1
+        for name, t in tensors.items():
+            traffic.sizes[name] = max(traffic.sizes.get(name, 0), t.untyped_storage().nbytes())
+        return call(self, *args, **kwargs)
+
+    builder.create_masked_load, builder.create_masked_store = counting_load, counting_store
+    builder.create_dot, executor.__call__ = counting_dot, counting_call
+    try:
+        yield traffic
+    finally:
+        builder.create_masked_load, builder.create_masked_store = load, store
+        builder.create_dot, executor.__call__ = dot, call
+
+
+def count(run: Callable[[], object]) -> Traffic:
+    """The traffic of one call."""
+    with counted() as traffic:
+        run()
+    return traffic
