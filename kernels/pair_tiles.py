@@ -1,0 +1,158 @@
+"""What the engines over pairs of rows share: tile loads, similarity tiles, and how a launch is laid out on a chip."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def load_rows(base, rows, valid, stride, columns, width):
+    """Rows (R, columns) of a matrix whose rows lie `stride` apart; zero where not valid or past the width.
+
+    Offsets are 64-bit: a bank of 8.4 M rows of 256 passes 2³¹ elements.
+    """
+    offsets = rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    return tl.load(base + offsets, mask=valid[:, None] & (columns < width)[None, :], other=0.0)
+
+
+@triton.jit
+def share(count, part, parts, BLOCK: tl.constexpr):
+    """The range [first, last) of `count` rows that falls to one of `parts` programs, in whole tiles."""
+    tiles = tl.cdiv(count, BLOCK).to(tl.int64)
+    first = tiles * part // parts * BLOCK
+    last = tiles * (part + 1) // parts * BLOCK
+    return first.to(tl.int32), last.to(tl.int32)
+
+
+@triton.jit
+def similarities(
+    anchors,
+    anchor_base,
+    rows,
+    row_valid,
+    anchor_stride,
+    key_base,
+    keys,
+    key_valid,
+    key_stride,
+    columns,
+    width,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A tile of A Kᵀ (R, N) in float32, and the keys' columns (N, D) that the gradient's product takes.
+
+    Where the rows fit one chunk (BLOCK_K = D) the anchors stay on chip and a key is loaded once for both products;
+    wider rows are multiplied chunk by chunk, and their keys' columns come a second time, from cache.
+    """
+    if BLOCK_K == columns.shape[0]:
+        key_tile = load_rows(key_base, keys, key_valid, key_stride, columns, width).to(anchors.dtype)
+        s = tl.dot(anchors, tl.trans(key_tile), input_precision=PRECISION)
+    else:
+        s = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
+        chunk = tl.arange(0, BLOCK_K)
+        for start in range(0, width, BLOCK_K):
+            a = load_rows(anchor_base, rows, row_valid, anchor_stride, start + chunk, width)
+            k = load_rows(key_base, keys, key_valid, key_stride, start + chunk, width).to(a.dtype)
+            s = tl.dot(a, tl.trans(k), s, input_precision=PRECISION)
+        key_tile = load_rows(key_base, keys, key_valid, key_stride, columns, width).to(anchors.dtype)
+    return s, key_tile
+
+
+@triton.jit
+def last_to_finish(counter, programs):
+    """Whether all other programs have already passed here: one integer atomic; what they stored is then visible."""
+    tl.debug_barrier()
+    return tl.atomic_add(counter, 1) == programs - 1
+
+
+class Tile(NamedTuple):
+    """Anchors by keys by output columns; products are summed over chunks of `block_k` columns."""
+
+    block_m: int
+    block_n: int
+    block_d: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n, "BLOCK_D": self.block_d, "BLOCK_K": self.block_k}
+
+    @property
+    def options(self) -> dict[str, int]:
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+@cache
+def chip(device: torch.device) -> str:
+    """The family whose tile settings fit: by matrix unit and shared memory. `cpu` is Triton's interpreter."""
+    if device.type != "cuda":
+        return "cpu"
+    if torch.version.hip:
+        return "cdna"
+    major, minor = torch.cuda.get_device_capability(device)
+    return {8: "sm80" if minor in (0, 7) else "sm89", 9: "sm90", 10: "sm100"}.get(major, "sm89")
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """Programs that run at once, one to a multiprocessor."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+def product(dtype: torch.dtype) -> tuple[str, str]:
+    """Kind of matrix product, as tile tables name it, and Triton's precision of a float32 one.
+
+    float32 is multiplied in TF32 only where PyTorch's own setting says so.
+    """
+    if dtype != torch.float32:
+        return "half", "tf32"
+    return ("tf32", "tf32") if torch.backends.cuda.matmul.allow_tf32 else ("float32", "ieee")
+
+
+def pick_tile(table: Mapping[tuple[str, str, int], Tile], family: str, kind: str, d: int) -> Tile:
+    """The setting for rows of `d` columns: of the narrowest width that holds them, or of the widest there is."""
+    widths = sorted(width for name, of, width in table if (name, of) == (family, kind))
+    return table[family, kind, next((width for width in widths if d <= width), widths[-1])]
+
+
+def pick_splits(tiles: int, key_tiles: int, slots: int) -> int:
+    """Into how many parts the keys are split so that few tiles of anchors still fill the chip.
+
+    The fewest parts that leave the smallest share of the last wave of programs idle.
+    """
+    most = max(1, min(key_tiles, max(slots // tiles, 4)))
+    return min(range(1, most + 1), key=lambda parts: (-(-tiles * parts // slots) / parts, parts))
+
+
+def dense_rows(x: Tensor) -> Tensor:
+    """`x` with its columns side by side, as the kernels read it; rows may lie any distance apart, also 0."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+def aot_case(name: str, kernel, types: Mapping[str, object], constexprs: Mapping[str, object], tile: Tile) -> tuple:
+    """(name, kernel, signature, constexprs, attrs, warps, stages) to compile a kernel ahead of time.
+
+    As a launch finds them: pointers, widths and row strides are divisible by 16, other integers unknown.
+    """
+    signature = {argument: types.get(argument, "constexpr") for argument in kernel.arg_names}
+    aligned = [
+        place
+        for place, (argument, of) in enumerate(signature.items())
+        if str(of).startswith("*") or argument == "d" or argument.endswith("_stride")
+    ]
+    attrs = {(place,): [["tt.divisibility", 16]] for place in aligned}
+    return name, kernel, signature, dict(constexprs), attrs, tile.num_warps, tile.num_stages
