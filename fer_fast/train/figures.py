@@ -14,11 +14,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-# Okabe and Ito's palette for the colour-blind, its black replaced by a gray that shows on dark pages too.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A400", "#808080")
+# Okabe and Ito's palette for the colour-blind; black is a gray and yellow darker, to show on dark and light pages alike.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#808080", "#B8A400")
 MARKERS = "osD^vPX"  # seven against eight colours: 56 classes stay apart
 
-MOST_POINTS = 2000
+MOST_POINTS = 1500
 FEWEST_POINTS = 5
 LARGEST_FACE = 96  # pixels; a page of larger ones would weigh megabytes
 
@@ -78,6 +78,8 @@ def curves(
             style = {"color": PALETTE[index % len(PALETTE)], "linestyle": ("-", "--")[index % 2]}
             axes.plot(epochs, values, label=name, marker="o" if len(history) <= 30 else None, **style)
         if scale == "from zero":
+            axes.update_datalim([(epochs[0], 0)])
+            axes.autoscale_view()
             axes.set_ylim(bottom=0)
         elif scale == "log" and all(np.nanmin(values) > 0 for values in columns.values()):
             axes.set_yscale("log")
