@@ -212,7 +212,9 @@ def equalize(images: Tensor) -> Tensor:
     # The darkest value present maps to 0, so its count leaves both the running sum and the total.
     darkest = histogram.gather(1, levels.amin(1, keepdim=True))
     span = (total - darkest).clamp(min=1).float()
-    table = ((histogram.cumsum(1) - darkest).clamp_(min=0).float() * (255.0 / span)).round_()
+    # A tensor over a tensor: 255.0 / span would multiply by a rounded reciprocal, and ties would round another way.
+    scale = torch.full_like(span, 255.0) / span
+    table = ((histogram.cumsum(1) - darkest).clamp_(min=0).float() * scale).round_()
     flat = darkest == total
     table = torch.where(flat, torch.arange(256, device=images.device, dtype=table.dtype), table)
     spread = table.gather(1, levels).view_as(luma)
