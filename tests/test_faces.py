@@ -152,7 +152,7 @@ def test_a_small_network_learns_what_a_linear_classifier_cannot():
         return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
     network = nn.Sequential(
-        block(1, 16, 1), nn.MaxPool2d(2), block(16, 32, 1), nn.MaxPool2d(2), block(32, 64, 1), nn.MaxPool2d(2),
+        block(1, 24, 2), block(24, 48, 1), nn.MaxPool2d(2), block(48, 64, 1), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(64 * 16, 7),
     )  # fmt: skip
     augment = Augment(AugmentConfig(size=32, mirror=0.5))
