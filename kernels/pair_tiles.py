@@ -14,13 +14,20 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def load_rows(base, rows, valid, stride, columns, width):
-    """Rows (R, columns) of a matrix whose rows lie `stride` apart; zero where not valid or past the width.
+def row_pointers(base, first, stride, columns, BLOCK: tl.constexpr):
+    """Pointers (BLOCK, D) to the rows from `first` on of a matrix whose rows lie `stride` apart.
 
-    Offsets are 64-bit: a bank of 8.4 M rows of 256 passes 2³¹ elements.
+    The first row's offset is 64-bit, as a bank of 8.4 M rows of 256 passes 2³¹ elements; within the tile 32 bits do,
+    and take half the registers.
     """
-    offsets = rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    return tl.load(base + offsets, mask=valid[:, None] & (columns < width)[None, :], other=0.0)
+    return base + tl.cast(first, tl.int64) * stride + (tl.arange(0, BLOCK)[:, None] * stride + columns[None, :])
+
+
+@triton.jit
+def load_rows(base, first, valid, stride, columns, width):
+    """Rows (R, D) from `first` on; zero where not `valid` (R,) or past the width."""
+    mask = valid[:, None] & (columns < width)[None, :]
+    return tl.load(row_pointers(base, first, stride, columns, valid.shape[0]), mask=mask, other=0.0)
 
 
 @triton.jit
@@ -36,11 +43,11 @@ def share(count, part, parts, BLOCK: tl.constexpr):
 def similarities(
     anchors,
     anchor_base,
-    rows,
+    first_row,
     row_valid,
     anchor_stride,
     key_base,
-    keys,
+    first_key,
     key_valid,
     key_stride,
     columns,
@@ -54,16 +61,16 @@ def similarities(
     wider rows are multiplied chunk by chunk, and their keys' columns come a second time, from cache.
     """
     if BLOCK_K == columns.shape[0]:
-        key_tile = load_rows(key_base, keys, key_valid, key_stride, columns, width).to(anchors.dtype)
+        key_tile = load_rows(key_base, first_key, key_valid, key_stride, columns, width).to(anchors.dtype)
         s = tl.dot(anchors, tl.trans(key_tile), input_precision=PRECISION)
     else:
-        s = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
+        s = tl.zeros((row_valid.shape[0], key_valid.shape[0]), tl.float32)
         chunk = tl.arange(0, BLOCK_K)
         for start in range(0, width, BLOCK_K):
-            a = load_rows(anchor_base, rows, row_valid, anchor_stride, start + chunk, width)
-            k = load_rows(key_base, keys, key_valid, key_stride, start + chunk, width).to(a.dtype)
+            a = load_rows(anchor_base, first_row, row_valid, anchor_stride, start + chunk, width)
+            k = load_rows(key_base, first_key, key_valid, key_stride, start + chunk, width).to(a.dtype)
             s = tl.dot(a, tl.trans(k), s, input_precision=PRECISION)
-        key_tile = load_rows(key_base, keys, key_valid, key_stride, columns, width).to(anchors.dtype)
+        key_tile = load_rows(key_base, first_key, key_valid, key_stride, columns, width).to(anchors.dtype)
     return s, key_tile
 
 
@@ -136,8 +143,9 @@ def pick_splits(tiles: int, key_tiles: int, slots: int) -> int:
 
 
 def dense_rows(x: Tensor) -> Tensor:
-    """`x` with its columns side by side, as the kernels read it; rows may lie any distance apart, also 0."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    """`x` with its columns side by side, as the kernels read it; rows may lie any near distance apart, also 0."""
+    dense = (x.stride(-1) == 1 or x.shape[-1] == 1) and x.stride(-2) < 2**23
+    return x if dense else x.contiguous()
 
 
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}

@@ -35,6 +35,7 @@ from ..pair_tiles import (
     dense_rows,
     last_to_finish,
     load_rows,
+    row_pointers,
     pick_splits,
     pick_tile,
     processors,
@@ -88,9 +89,14 @@ def _fold(s, scale, peak, mass, SHIFT: tl.constexpr):
     """
     new_peak = tl.maximum(peak, tl.max(s, 1) * scale - SHIFT)
     finite_peak = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-    p = tl.exp2(s * scale - finite_peak[:, None])
+    p = tl.exp2(tl.fma(s, scale, -finite_peak[:, None]))
     decay = tl.exp2(peak - finite_peak)
     return p, decay, new_peak, mass * decay + tl.sum(p, 1)
+
+
+@triton.jit
+def _add_pairs(a, b, other_a, other_b):
+    return a + other_a, b + other_b
 
 
 @triton.jit
@@ -114,7 +120,7 @@ def _sweep(
         tl.store(counter, 0)
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    anchors = load_rows(z, rows, rows < n, z_stride, columns, d)
+    anchors = load_rows(z, tile * BLOCK_M, rows < n, z_stride, columns, d)
     labels = _labels(y, rows, n, PAIRED)
     peak = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     mass = tl.zeros((BLOCK_M,), tl.float32)
@@ -125,15 +131,23 @@ def _sweep(
     for start in range(first, last, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
         s, _ = similarities(
-            anchors, z, rows, rows < n, z_stride, z, keys, keys < n, z_stride, columns, d, BLOCK_K, PRECISION
+            anchors, z, tile * BLOCK_M, rows < n, z_stride, z, start, keys < n, z_stride, columns, d, BLOCK_K, PRECISION
         )
         others = (keys < n)[None, :] & (rows[:, None] != keys[None, :])
         _, _, peak, mass = _fold(tl.where(others, s, float("-inf")), scale, peak, mass, SHIFT)
         same = others & (labels[:, None] == _labels(y, keys, n, PAIRED)[None, :])
-        similar += tl.sum(tl.where(same, s, 0.0), 1)
-        positives += tl.sum(same.to(tl.float32), 1)
+        # One reduction of both: on its own the count would be laid out, and its labels compared, a second time.
+        tile_similar, tile_positives = tl.reduce(
+            (tl.where(same, s, 0.0), tl.where(same, 1.0, 0.0)), 1, _add_pairs
+        )
+        similar += tile_similar
+        positives += tile_positives
 
     output = split * n + rows
+    plane = splits * n
+    if chunk == 0:
+        tl.store(statistics + 2 * plane + output, similar * scale, mask=rows < n)
+        tl.store(statistics + 3 * plane + output, positives, mask=rows < n)
     if BANK:
         total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
         first, last = share(m, split, splits, BLOCK_N)
@@ -142,8 +156,9 @@ def _sweep(
             key_labels = tl.load(bank_y + keys, mask=keys < m, other=-1)
             filled = key_labels >= 0
             s, key_tile = similarities(
-                anchors, z, rows, rows < n, z_stride, bank_z, keys, filled, bank_stride, columns, d, BLOCK_K, PRECISION
-            )
+                anchors, z, tile * BLOCK_M, rows < n, z_stride, bank_z, start, filled, bank_stride, columns, d,
+                BLOCK_K, PRECISION,
+            )  # fmt: skip
             counted = filled[None, :]
             if not OWN_LABEL:
                 counted = counted & (labels[:, None] != key_labels[None, :])
@@ -151,14 +166,11 @@ def _sweep(
             if GRADIENT:
                 total = tl.dot(p.to(anchors.dtype), key_tile, total * decay[:, None], input_precision=PRECISION)
         if GRADIENT:
-            inside = (rows < n)[:, None] & (columns < d)[None, :]
-            tl.store(values + output.to(tl.int64)[:, None] * d + columns[None, :], total, mask=inside)
+            pointers = row_pointers(values + split.to(tl.int64) * n * d, tile * BLOCK_M, d, columns, BLOCK_M)
+            tl.store(pointers, total, mask=(rows < n)[:, None] & (columns < d)[None, :])
     if chunk == 0:
-        plane = splits * n
         tl.store(statistics + output, peak, mask=rows < n)
         tl.store(statistics + plane + output, mass, mask=rows < n)
-        tl.store(statistics + 2 * plane + output, similar * scale, mask=rows < n)
-        tl.store(statistics + 3 * plane + output, positives, mask=rows < n)
 
 
 @triton.jit(do_not_specialize=["n", "splits"])
@@ -189,7 +201,7 @@ def _combine(
     # 0·z is NaN where z is not finite: such a row reaches the loss even if no similarity shows it.
     losses = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, d, BLOCK_D):
-        losses += tl.sum(load_rows(z, rows, valid, z_stride, start + tl.arange(0, BLOCK_D), d).to(tl.float32) * 0.0, 1)
+        losses += tl.sum(load_rows(z, tile * BLOCK, valid, z_stride, start + tl.arange(0, BLOCK_D), d) * 0.0, 1)
     losses += tl.where(anchor, (log2_denominator - similar / tl.maximum(positives, 1.0)) * LN2, 0.0)
     tl.store(log_denominator + rows, log2_denominator * unit, mask=valid)
     tl.store(positive_weight + rows, tl.where(anchor, 1.0 / tl.maximum(positives, 1.0), 0.0), mask=valid)
@@ -222,23 +234,20 @@ def _batch_gradient(
     tile, chunk = tl.program_id(0), tl.program_id(1)
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    anchors = load_rows(z, rows, rows < n, z_stride, columns, d)
+    anchors = load_rows(z, tile * BLOCK_M, rows < n, z_stride, columns, d)
     labels = _labels(y, rows, n, PAIRED)
     log2_d, w, positive = _row_weights(log2_denominator, weight, rows, n, POSITIVES)
-    inside = (rows < n)[:, None] & (columns < d)[None, :]
     magnified: tl.constexpr = 2.0**SHIFT
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     if BANK:
         for split in range(splits):
-            row = split * n + rows
-            # An anchor without weight may have an empty denominator, whose infinity must not meet its zero.
-            exponent = tl.load(statistics + row, mask=rows < n, other=0.0) - log2_d
-            part = load_rows(values, row, rows < n, d, columns, d)
+            exponent = tl.load(statistics + split * n + rows, mask=rows < n, other=0.0) - log2_d
+            part = load_rows(values + tl.cast(split, tl.int64) * n * d, tile * BLOCK_M, rows < n, d, columns, d)
             total += (w * magnified * tl.exp2(exponent))[:, None] * part
     for start in range(0, n, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
         s, key_tile = similarities(
-            anchors, z, rows, rows < n, z_stride, z, keys, keys < n, z_stride, columns, d, BLOCK_K, PRECISION
+            anchors, z, tile * BLOCK_M, rows < n, z_stride, z, start, keys < n, z_stride, columns, d, BLOCK_K, PRECISION
         )
         key_log2_d, key_w, key_positive = _row_weights(log2_denominator, weight, keys, n, POSITIVES)
         g = w[:, None] * tl.exp2(s * scale - log2_d[:, None])
@@ -249,7 +258,8 @@ def _batch_gradient(
         g = tl.where((keys < n)[None, :] & (rows[:, None] != keys[None, :]), g * magnified, 0.0)
         total = tl.dot(g.to(anchors.dtype), key_tile, total, input_precision=PRECISION)
     total *= tl.load(factor) / magnified
-    tl.store(dz + rows.to(tl.int64)[:, None] * d + columns[None, :], total, mask=inside)
+    inside = (rows < n)[:, None] & (columns < d)[None, :]
+    tl.store(row_pointers(dz, tile * BLOCK_M, d, columns, BLOCK_M), total, mask=inside)
 
 
 @triton.jit

@@ -1,0 +1,157 @@
+"""Pairwise engine: losses that are a sum over pairs of rows of a function of one similarity.
+
+    L = c Σ_{i≠j} ℓ(s_ij),  s = U Uᵀ,   dL/dU_i = 2c Σ_{j≠i} ℓ'(s_ij) u_j,
+
+U = rows of x (n, d) to length one, or centred first as well (then s is Pearson's correlation). Three launches:
+`normalise` writes U, one sweep over tiles of S gives loss and dU together (S tile, epilogue, G tile, dU += G U),
+`chain_rule` takes dU back through the normalisation. No n×n buffer exists.
+
+Floor: 4·n²·d operations; U is read once per tile of rows, through L2.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..directions import chain_rule, normalise
+from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
+from ..epilogues.marginal import MarginalArguments, marginal
+from ..pair_tiles import (
+    TYPES,
+    Tile,
+    aot_case,
+    chip,
+    dense_rows,
+    load_rows,
+    pick_splits,
+    pick_tile,
+    processors,
+    product,
+    row_pointers,
+    share,
+    similarities,
+)
+
+# (chip family, product, widest row): (rows, keys, columns of the result, chunk of a product, warps, stages).
+TILES = {
+    ("cpu", "half", 32): Tile(16, 16, 32, 32, 4, 1),
+    ("cpu", "half", 64): Tile(16, 16, 64, 32, 4, 1),
+    ("cpu", "float32", 32): Tile(16, 16, 32, 32, 4, 1),
+    ("cpu", "float32", 64): Tile(16, 16, 64, 32, 4, 1),
+    ("sm80", "half", 128): Tile(128, 64, 128, 128, 8, 2),
+    ("sm80", "half", 256): Tile(64, 64, 256, 256, 8, 2),
+    ("sm90", "half", 128): Tile(128, 64, 128, 128, 8, 3),
+    ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 2),
+    ("sm90", "tf32", 128): Tile(64, 64, 128, 64, 8, 2),
+    ("sm90", "float32", 128): Tile(64, 32, 128, 32, 8, 2),
+}
+
+
+class Epilogue(NamedTuple):
+    """A loss: (s, same class, weight_i, weight_j, arguments) → (loss, dloss/ds), symmetric in i and j."""
+
+    function: Callable
+    arguments: type
+    standardise: bool
+    divisor: Callable[[int, int], int]  # of the mean, from (k, n)
+
+
+EPILOGUES = {
+    "marginal": Epilogue(marginal, MarginalArguments, False, lambda k, n: max(n * n - n, 1)),
+    "fd": Epilogue(fd_pairwise, FDArguments, True, lambda k, n: k * n * n),
+}
+
+
+@triton.jit(do_not_specialize=["n"])
+def _sweep(
+    u, y, weights, gradients, partial, n, d, args, EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """A tile of rows of one plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss."""
+    tile, split, plane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    chunks = tl.cdiv(d, BLOCK_D)
+    chunk = plane % chunks
+    plane = plane // chunks
+    u += plane.to(tl.int64) * n * d
+    first_row = tile * BLOCK_M
+    rows = first_row + tl.arange(0, BLOCK_M)
+    columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+    own = load_rows(u, first_row, rows < n, d, columns, d)
+    labels = tl.load(y + rows, mask=rows < n, other=0)
+    weight = tl.load(weights + rows, mask=rows < n, other=0.0)
+    losses = tl.zeros((BLOCK_M,), tl.float32)
+    total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    first, last = share(n, split, tl.num_programs(1), BLOCK_N)
+    for start in range(first, last, BLOCK_N):
+        keys = start + tl.arange(0, BLOCK_N)
+        s, key_tile = similarities(own, u, first_row, rows < n, d, u, start, keys < n, d, columns, d, BLOCK_K, PRECISION)
+        same = labels[:, None] == tl.load(y + keys, mask=keys < n, other=0)[None, :]
+        key_weight = tl.load(weights + keys, mask=keys < n, other=0.0)
+        loss, slope = EPILOGUE(s, same, weight[:, None], key_weight[None, :], args)
+        pair = (rows[:, None] != keys[None, :]) & (rows < n)[:, None] & (keys < n)[None, :]
+        losses += tl.sum(tl.where(pair, loss, 0.0), 1)
+        if GRADIENT:
+            g = tl.where(pair, slope, 0.0).to(own.dtype)
+            total = tl.dot(g, key_tile, total, input_precision=PRECISION)
+    if GRADIENT:
+        planes = tl.num_programs(2) // chunks
+        gradients += (split.to(tl.int64) * planes + plane) * n * d
+        inside = (rows < n)[:, None] & (columns < d)[None, :]
+        tl.store(row_pointers(gradients, first_row, d, columns, BLOCK_M), total, mask=inside)
+    if chunk == 0:
+        program = (plane * tl.num_programs(1) + split) * tl.num_programs(0) + tile
+        tl.store(partial + program, tl.sum(losses))
+
+
+_empty = torch.empty
+
+
+def pairwise(
+    x: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    epilogue: str,
+    params: list[float],
+    mean: bool,
+    gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """Loss () in float32 and dx of `marginal` (params θ, ξ; x (n, d)) or `fd` (no params; x (k, n, d)).
+
+    y (n,) is any int64 for marginal; FD takes w(y) from class_difficulty (C,), and a label outside it makes the loss
+    NaN. Without `gradient` dx is (0,).
+    """
+    rule = EPILOGUES[epilogue]
+    x, y = dense_rows(x), y.contiguous()
+    n, d = x.shape[-2:]
+    k = x.numel() // (n * d)
+    u, weights = normalise(x, y, class_difficulty, rule.standardise)
+    kind, precision = product(x.dtype)
+    tile = pick_tile(TILES, chip(x.device), kind, d)
+    tiles, key_tiles = triton.cdiv(n, tile.block_m), triton.cdiv(n, tile.block_n)
+    splits = pick_splits(tiles * k, key_tiles, processors(x.device))
+    gradients = _empty((splits, *x.shape) if gradient else (0,), dtype=torch.float32, device=x.device)
+    partial = _empty((k, splits, tiles), dtype=torch.float32, device=x.device)
+    chunks = triton.cdiv(d, tile.block_d) if gradient else 1
+    _sweep[tiles, splits, k * chunks](
+        u, y, weights, gradients, partial, n, d, rule.arguments(*params), EPILOGUE=rule.function, GRADIENT=gradient,
+        PRECISION=precision, **tile.constexprs, **tile.options,
+    )  # fmt: skip
+    scale = 1 / rule.divisor(k, n) if mean else 1.0
+    return chain_rule(x, gradients if gradient else None, partial, rule.standardise, scale, 2 * scale)
+
+
+def aot_cases(family: str) -> Iterator[tuple]:
+    """The sweep with every epilogue at every setting of a chip family, for tests/aot.py."""
+    types = {"n": "i32", "d": "i32", "y": "*i64"} | dict.fromkeys(("weights", "gradients", "partial"), "*fp32")
+    for (of, kind, width), tile in TILES.items():
+        for dtype in {"half": (torch.bfloat16, torch.float16)}.get(kind, (torch.float32,)) if of == family else ():
+            for name, rule in EPILOGUES.items():
+                arguments = rule.arguments(*("fp32" for _ in rule.arguments._fields))
+                flags = {"EPILOGUE": rule.function, "GRADIENT": True, **tile.constexprs}
+                flags["PRECISION"] = "ieee" if kind == "float32" else "tf32"
+                signature = types | {"u": f"*{TYPES[dtype]}", "args": arguments}
+                yield aot_case(f"sweep-{name}-{TYPES[dtype]}-{kind}-{width}", _sweep, signature, flags, tile)
