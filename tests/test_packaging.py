@@ -1,0 +1,110 @@
+"""What gets installed: every folder of code and data, under fer_fast and nowhere else, importable without Triton."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+# Folder at the top of the repository -> where it installs.
+FOLDERS = {"fer_fast": "fer_fast", "kernels": "fer_fast/kernels", "reference": "fer_fast/reference"}
+
+
+def files() -> dict[str, Path]:
+    """Every file of code and data by the path it installs under."""
+    return {
+        f"{target}/{path.relative_to(ROOT / folder).as_posix()}": path
+        for folder, target in FOLDERS.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def modules() -> list[str]:
+    """Every module by its installed name, but for those that run a program when imported."""
+    names = (name.removesuffix(".py").removesuffix("/__init__") for name in files() if name.endswith(".py"))
+    return sorted(name.replace("/", ".") for name in names if not name.endswith("__main__"))
+
+
+def test_package_list_equals_the_folders_on_disk():
+    folders = {name.rpartition("/")[0].replace("/", ".") for name in files() if name.endswith("/__init__.py")}
+    assert sorted(SETUPTOOLS["packages"]) == sorted(folders)
+
+
+def test_every_folder_with_code_is_a_package():
+    with_code = {path.parent for path in files().values() if path.suffix == ".py"}
+    assert [folder for folder in sorted(with_code) if not (folder / "__init__.py").exists()] == []
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, unpacked as an installer does. Built in a copy of the repository: a build leaves folders behind."""
+    if int(importlib.metadata.version("setuptools").partition(".")[0]) < 77:
+        pytest.skip("building needs setuptools 77, the first that reads the license as pyproject.toml states it")
+    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
+    run = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (wheel,) = out.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(out / "site-packages")
+    return out / "site-packages"
+
+
+def test_wheel_holds_every_file_under_the_package_and_nothing_else(unpacked: Path):
+    package, metadata = sorted(unpacked.iterdir())
+    assert (package.name, metadata.suffix) == ("fer_fast", ".dist-info")
+    installed = {path.relative_to(unpacked).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert installed == files().keys()
+
+
+def test_wheel_brings_its_command_and_license(unpacked: Path):
+    (metadata,) = unpacked.glob("*.dist-info")
+    assert "fer-fast = fer_fast.cli:main" in (metadata / "entry_points.txt").read_text()
+    assert list(metadata.rglob("LICENSE"))
+
+
+def test_unpacked_wheel_imports_and_takes_no_global_name(unpacked: Path):
+    code = """
+import importlib.util, pathlib, sys
+import fer_fast.kernels.engines, fer_fast.reference
+for module in (fer_fast, fer_fast.kernels, fer_fast.reference):
+    assert pathlib.Path(module.__file__).is_relative_to(sys.argv[1]), module
+assert importlib.util.find_spec("kernels") is None and importlib.util.find_spec("reference") is None
+"""
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    command = [sys.executable, "-c", code, str(unpacked)]
+    run = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+WITHOUT_TRITON = """
+import importlib, sys
+
+class NoTriton:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "triton":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoTriton())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert not any(name.partition(".")[0] == "triton" for name in sys.modules)
+"""
+
+
+def test_everything_but_the_kernels_imports_without_triton():
+    names = [name for name in modules() if not name.startswith("fer_fast.kernels")]
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TRITON, *names], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
