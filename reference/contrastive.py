@@ -58,8 +58,7 @@ def _contrast(
     anchors = positives > 0
     mean_positive = (class_sums(rows, index, len(y))[index] - rows) / positives.clamp(min=1)[:, None]
     log_denominator = contrastive_log_denominator(z, y, bank_z, bank_y, temperature, mode)
-    # where() on both sides: an anchor that does not count must not turn its -inf into a NaN gradient.
-    losses = log_denominator.where(anchors, 0) - (rows * mean_positive).sum(-1) / temperature
+    losses = log_denominator - (rows * mean_positive).sum(-1) / temperature
     # 0, and NaN where a row is not finite: as a key with the logit -inf it would vanish from every denominator.
     losses = losses + (rows - rows).sum()
     return reduce(losses.where(anchors, 0).sum(), anchors.sum().clamp(min=1), reduction)
