@@ -1,0 +1,129 @@
+"""NFD, FD, MD, ED and Ad-Corre by their linear form: class sums of standardised rows, no pair is visited.
+
+|Φ - corr| = 1 - Φ·corr because corr lies in [-1, 1] and Φ = ±1. Two sweeps over e (k, n, d) in blocks of samples: the
+first sums rows by class, the second writes the gradient, which is a row of a (k, C, d) table passed through the chain
+rule of standardisation. Floor: two reads and one write of e, O(k·n·d) operations. Memory beyond the gradient: tables
+of (k, C, d) and a few blocks.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .tiles import add_rows, directions, rows_per_block, spans, wide_dtype, work_dtype
+
+
+def ad_corre(
+    e: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    num_classes: int,
+    fd: float,
+    md: float,
+    ed: float,
+    mean: bool,
+    gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """fd·FD + md·MD + ed·ED: (loss, de). A weight of 0 leaves its term out; class_difficulty w (C,) is FD's alone.
+
+    e (k, n, d), y (n,). With u the standardised rows, s_c their sum over class c, v_c the p standardised class means:
+    FD = Σ_{i≠j} Ω_ij - 4 Σ_c w_c ‖s_c‖² + 2 W·U + 2 Σ_i w_{y_i} ‖u_i‖², W = Σ_c w_c s_c, U = Σ_c s_c;
+    MD = p(p-1) + ‖Σ_c v_c‖² - Σ_c ‖v_c‖²;  ED = Σ_i k(k-1) + ‖Σ_a u_ai‖² - Σ_a ‖u_ai‖².
+    """
+    k, n, _ = e.shape
+    if mean:
+        fd, md, ed = fd / (k * n * n), md / (k * num_classes**2), ed / (n * k * k)
+    sums = _sum_by_class(e, y, num_classes, fd != 0, md != 0, ed != 0)
+    loss, on_unit, on_row = ed * sums.embedding_loss, None, None
+    if fd:
+        total, table = _feature_discriminator(sums, class_difficulty.to(loss), n)
+        loss, on_unit = loss + fd * total, (fd * table).to(work_dtype(e))
+    if md:
+        total, table = _mean_discriminator(sums)
+        loss, on_row = loss + md * total, (md * table).to(work_dtype(e))
+    de = torch.empty(e.shape if gradient else (0,), dtype=e.dtype, device=e.device)
+    if gradient:
+        _write_gradient(e, y, on_unit, on_row, ed, de)
+    return loss.to(work_dtype(e)), de
+
+
+class _Sums(NamedTuple):
+    """What the first sweep leaves, in float64 where there is one; (0,) where no term asks for it."""
+
+    counts: Tensor  # (C,)
+    units: Tensor  # (k, C, d), s
+    squares: Tensor  # (k, C), Σ ‖u_i‖² over a class: the number of its rows that have a direction
+    rows: Tensor  # (k, C, d), sums of the rows themselves
+    embedding_loss: Tensor  # (), ED as a sum
+
+
+def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: bool, embeddings: bool) -> _Sums:
+    k, n, d = e.shape
+    zero = torch.zeros((), dtype=wide_dtype(e.device), device=e.device)
+    sums = _Sums(
+        y.new_zeros(num_classes).scatter_add_(0, y, torch.ones_like(y)).to(zero),
+        zero.new_zeros((k, num_classes, d) if units else 0),
+        zero.new_zeros((k, num_classes) if units else 0),
+        zero.new_zeros((k, num_classes, d) if rows else 0),
+        zero,
+    )
+    for block in spans(n, rows_per_block(k * d)):
+        x = e[:, block].to(work_dtype(e))
+        if rows:
+            _add_by_class(sums.rows, y[block], x)
+        if units or embeddings:
+            u = directions(x, centred=True).unit
+            squares = u.square().sum(-1)
+        if units:
+            _add_by_class(sums.units, y[block], u)
+            _add_by_class(sums.squares[..., None], y[block], squares[..., None])
+        if embeddings:
+            together = u.sum(0).square().sum(-1) - squares.sum(0)
+            zero += (k * (k - 1) + together).sum(dtype=zero.dtype)
+    return sums
+
+
+def _add_by_class(table: Tensor, y: Tensor, rows: Tensor) -> None:
+    """table (k, C, d) += rows (k, r, d) at their classes y (r,)."""
+    k, num_classes, d = table.shape
+    places = torch.arange(0, k * num_classes, num_classes, device=y.device)[:, None] + y
+    add_rows(table.view(-1, d), places.view(-1), rows.reshape(-1, d).to(table.dtype))
+
+
+def _feature_discriminator(sums: _Sums, w: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """FD as a sum, and d/du for a row of each class, (k, C, d), less a multiple of u that the chain rule removes."""
+    weighted = w[:, None] * sums.units
+    everything, weighed = sums.units.sum(1, keepdim=True), weighted.sum(1, keepdim=True)
+    attraction = 4 * (weighted * sums.units).sum() - 2 * (weighed * everything).sum() - 2 * (w * sums.squares).sum()
+    pairs = 2 * (n - 1) * (w * sums.counts).sum() * len(sums.units)
+    return pairs - attraction, 2 * (w[:, None] * everything + weighed) - 8 * weighted
+
+
+def _mean_discriminator(sums: _Sums) -> tuple[Tensor, Tensor]:
+    """MD as a sum, and d/de for a row of each class: (k, C, d)."""
+    counts = sums.counts.clamp(min=1)[:, None]
+    means = directions(sums.rows / counts, centred=True)
+    everything = means.unit.sum(1, keepdim=True)
+    present = (sums.counts > 0).sum()
+    total = len(means.unit) * present * (present - 1) + everything.square().sum() - means.unit.square().sum()
+    return total, means.backward_(2 * everything.expand_as(means.unit).clone()).div_(counts)
+
+
+def _write_gradient(
+    e: Tensor, y: Tensor, on_unit: Tensor | None, on_row: Tensor | None, embeddings: float, de: Tensor
+) -> None:
+    """Fill de (k, n, d) from the tables (k, C, d) of FD, on u, and of MD, on e; ED's gradient on u is 2 Σ_a u_a."""
+    k, n, d = e.shape
+    for block in spans(n, rows_per_block(k * d)):
+        grad = torch.zeros((), dtype=work_dtype(e), device=e.device)
+        if on_unit is not None or embeddings:
+            rows = directions(e[:, block].to(work_dtype(e)), centred=True)
+            if on_unit is not None:
+                grad = on_unit.index_select(1, y[block])
+            if embeddings:
+                grad = grad + 2 * embeddings * rows.unit.sum(0)
+            grad = rows.backward_(grad.expand_as(rows.unit).contiguous())
+        if on_row is not None:
+            grad = grad + on_row.index_select(1, y[block])
+        de[:, block] = grad

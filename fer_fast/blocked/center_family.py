@@ -1,0 +1,210 @@
+"""What each loss of the center family adds to the class-table engine: its terms, their gradient, its move of centers.
+
+All are Σ_i a_{y_i} ‖x_i - c_{y_i}‖² with a scale of their own, plus a constant; the variant loss adds anti-center terms.
+A move is a step of every center, where the rule has one, plus what the rows of its class ask of a center.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .center_spread import CenterSpread
+from .tiles import Classes, add_rows, classes_of, directions, rows_per_block, spans, wide_dtype
+
+
+class CenterTask(NamedTuple):
+    """What an auxiliary loss is given."""
+
+    x: Tensor  # (n, d)
+    y: Tensor  # (n,)
+    centers: Tensor  # (C, d), moved in place
+    center_weights: Tensor | None  # (C,), the W of the weighted-cluster loss
+    groups: list[tuple[Tensor, Tensor]]  # the bank's, newest first
+    mean: bool
+
+
+class Center:
+    """½ Σ ‖x_i - c_{y_i}‖²; c_k moves by α Σ_{y_i=k} (x_i - c_k) / (1 + n_k).
+
+    Touches the centers of the batch's classes only. x (n, d), y (n,), centers (C, d).
+    """
+
+    moves_every_center = False
+
+    def __init__(self, task: CenterTask, params: list[float], update: bool, dtype: torch.dtype):
+        self.task, self.dtype, self.wide = task, dtype, wide_dtype(task.x.device)
+        self.constant: Tensor | float = 0.0
+        self.classes: Classes | None = None
+        if update:
+            self.classes = classes_of(task.y)
+            size = len(self.classes.labels), task.x.shape[1]
+            self.offsets = torch.zeros(size, dtype=dtype, device=task.x.device)
+        self.configure(*params)
+
+    def configure(self, alpha: float) -> None:
+        self.alpha = alpha
+
+    def scale(self, y: Tensor, own_centers: Tensor) -> Tensor | float:
+        """a of classes y (r,) whose centers (r, d) are given: (r,), or one number for all."""
+        return 0.5
+
+    def visit(self, rows: Tensor, block: slice, factor: float) -> tuple[Tensor, Tensor]:
+        """The loss of the samples of a block, (), and factor · d loss / d rows, (r, d). Takes them into the move."""
+        y = self.task.y[block]
+        own_centers = self.task.centers[y].to(self.dtype)
+        offset = rows - own_centers
+        scale = torch.as_tensor(self.scale(y, own_centers), dtype=self.dtype, device=rows.device)
+        loss = (scale * offset.square().sum(1)).sum(dtype=self.wide)
+        if self.classes is not None:
+            add_rows(self.offsets, self.classes.index[block], offset)
+        return loss, offset.mul_((2 * factor * scale)[..., None])
+
+    def move(self) -> None:
+        """Move the centers in place. Those of the batch are computed from their old values before any other moves."""
+        labels, _, counts = self.classes
+        first = torch.searchsorted(labels, labels)  # places that stand for no class repeat the last one
+        old = self.task.centers[labels].to(self.wide)
+        moved = old + self.attraction(old, counts[first][:, None], self.offsets[first].to(self.wide), first)
+        if self.moves_every_center:
+            moved += self.step(old)
+            for block in spans(len(self.task.centers), rows_per_block(old.shape[1])):
+                rows = self.task.centers[block].to(self.wide)
+                self.task.centers[block] = rows + self.step(rows)
+        self.task.centers.index_copy_(0, labels, moved.to(self.task.centers.dtype))
+
+    def attraction(self, old: Tensor, counts: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
+        """What moves the centers of the batch's classes besides :meth:`step`: (s, d)."""
+        return self.alpha * offsets / (1 + counts)
+
+    def step(self, old: Tensor) -> Tensor:
+        """What moves any center, of the batch or not: (r, d) from the old centers (r, d)."""
+        raise NotImplementedError
+
+
+class Island(Center):
+    """Center + λ₁ Σ_j Σ_{k≠j} (cos(c_j, c_k) + 1), every center moving by -α λ₁/(C-1) Σ_{k≠j} ∂cos(c_j, c_k)/∂c_j."""
+
+    moves_every_center = True
+
+    def configure(self, lambda1: float, alpha: float) -> None:
+        self.alpha = alpha
+        num_classes, d = self.task.centers.shape
+        self.repulsion = alpha * lambda1 / max(num_classes - 1, 1)
+        self.directions = self.task.centers.new_zeros(d, dtype=self.wide)
+        squares = self.directions.new_zeros(())
+        for block in spans(num_classes, rows_per_block(d)):
+            unit = directions(self.task.centers[block].to(self.wide)).unit
+            self.directions += unit.sum(0)
+            squares += unit.square().sum()
+        self.constant = lambda1 * (self.directions.square().sum() - squares + num_classes * (num_classes - 1))
+
+    def step(self, old: Tensor) -> Tensor:
+        rows = directions(old)
+        return rows.backward_(self.directions - rows.unit).mul_(-self.repulsion)
+
+
+class Variant(Center):
+    """½ Σ_i (‖x_i - c_{y_i}‖² + λ₁/(ε₁ + S_i)) + λ₂/(ε₂ + T), with S by :class:`CenterSpread` and T = 2·C·V.
+
+    `paper` adds the printed third term, -2 λ₂ Σ_n (c_{y_i} - c_n)/(ε₂ + T)², to the gradient of the features. With the
+    weights p_i = (ε₁ + S_i)⁻², P = Σ p_i and X = Σ p_i x_i, every center moves by
+    α λ₁ (P c - X) + α λ₂ Σ_n (c - c_n)/(2 (ε₂ + T)²), and one of the batch also by its own rows' α λ₁ Σ p_i (x_i - c).
+    """
+
+    moves_every_center = True
+
+    def configure(self, lambda1: float, lambda2: float, eps1: float, eps2: float, alpha: float, paper: float) -> None:
+        self.alpha, self.lambda1, self.eps1 = alpha, lambda1, eps1
+        self.spread = CenterSpread.of(self.task.centers)
+        between = eps2 + 2 * self.spread.count * self.spread.spread
+        self.constant = lambda2 / between
+        self.apart = lambda2 / between.square()
+        self.paper = bool(paper)
+        self.push_weight = between.new_zeros(())
+        self.push_rows = torch.zeros_like(self.spread.total)
+        if self.classes is not None:
+            self.own_push = torch.zeros_like(self.offsets, dtype=self.wide)
+
+    def visit(self, rows: Tensor, block: slice, factor: float) -> tuple[Tensor, Tensor]:
+        loss, grad = super().visit(rows, block, factor)
+        own_centers = self.task.centers[self.task.y[block]].to(self.wide)
+        anti, away = self.spread.anti(rows, own_centers)
+        inverse = 1 / (self.eps1 + anti)
+        loss = loss + 0.5 * self.lambda1 * inverse.sum()
+        weights = inverse.square_()[:, None]
+        if self.classes is not None:
+            wide_rows = rows.to(self.wide)
+            self.push_weight += weights.sum()
+            self.push_rows += (weights * wide_rows).sum(0)
+            add_rows(self.own_push, self.classes.index[block], weights * (wide_rows - own_centers))
+        push = away.mul_(weights * (self.lambda1 * (self.spread.count - 1)))
+        if self.paper:
+            push += 2 * self.apart * self._from_others(own_centers)
+        return loss, grad.sub_(push.mul_(factor))
+
+    def attraction(self, old: Tensor, counts: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
+        return super().attraction(old, counts, offsets, places) + self.alpha * self.lambda1 * self.own_push[places]
+
+    def step(self, old: Tensor) -> Tensor:
+        push = self.push_weight * old - self.push_rows
+        return self.alpha * (self.lambda1 * push + self.apart / 2 * self._from_others(old))
+
+    def _from_others(self, centers: Tensor) -> Tensor:
+        """Σ_n (c - c_n) for some of the centers: (r, d)."""
+        return self.spread.count * centers - self.spread.total
+
+
+class WeightedCluster(Center):
+    """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_j ‖c_j - c_{y_i}‖² + α), a sum of W_k/(…) Σ (x_i - c_k) times γ moving c_k."""
+
+    def configure(self, alpha: float, gamma: float) -> None:
+        self.alpha, self.gamma, self.spread = alpha, gamma, CenterSpread.of(self.task.centers)
+
+    def scale(self, y: Tensor, own_centers: Tensor) -> Tensor:
+        weights = self.task.center_weights
+        return (0.5 if weights is None else 0.5 * weights[y]) / (self.spread.to_others(own_centers) + self.alpha)
+
+    def attraction(self, old: Tensor, counts: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
+        return self.gamma * 2 * self.scale(self.classes.labels, old)[:, None] * offsets
+
+
+class Affinity(Center):
+    """Σ_i ‖x_i - c_{y_i}‖² / σ², σ² = V/(C-1) the unbiased variance of the centers over all dimensions."""
+
+    def configure(self, alpha: float) -> None:
+        self.alpha = alpha
+        spread = CenterSpread.of(self.task.centers)
+        self.own_scale = (spread.count - 1) / spread.spread if spread.count > 1 else spread.spread / 0
+
+    def scale(self, y: Tensor, own_centers: Tensor) -> Tensor:
+        return self.own_scale
+
+
+class MVA(Affinity):
+    """α_v times affinity, α_v = 1 + the variance of affinity over the batch and the groups of the bank.
+
+    α_v scales every gradient, so the batch's own affinity is taken in a sweep before: two reads of x.
+    """
+
+    def configure(self, alpha: float) -> None:
+        super().configure(alpha)
+        values = torch.stack([self._affinity(x, y) for x, y in ((self.task.x, self.task.y), *self.task.groups)])
+        self.own_scale = self.own_scale * (1 + values.var(correction=0))
+
+    def _affinity(self, x: Tensor, y: Tensor) -> Tensor:
+        total = torch.zeros_like(self.own_scale)
+        for block in spans(len(x), rows_per_block(x.shape[1])):
+            rows = x[block].to(self.dtype)
+            total += (rows - self.task.centers[y[block]].to(self.dtype)).square_().sum()
+        return self.own_scale * total / (len(x) if self.task.mean else 1)
+
+
+RULES: dict[str, type[Center]] = {
+    "center": Center,
+    "island": Island,
+    "variant": Variant,
+    "weighted-cluster": WeightedCluster,
+    "affinity": Affinity,
+    "mva": MVA,
+}

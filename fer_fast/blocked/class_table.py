@@ -1,0 +1,82 @@
+"""The class-table engine: a classifier, a loss of the center family, or both, in one sweep over the features.
+
+Rows meet a table of classes and never each other. Floor: one read of x, one write of dx (MVA reads x twice), and the
+head's products. Memory beyond the gradients: a block of logits of fixed size, a few blocks of rows, and where centers
+move a table of the batch's classes.
+"""
+
+import torch
+from torch import Tensor
+
+from .center_family import RULES, CenterTask
+from .classifiers import HEADS
+from .tiles import rows_per_block, spans, wide_dtype, work_dtype
+
+
+def class_table(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    class_weights: Tensor | None,
+    centers: Tensor | None,
+    center_weights: Tensor | None,
+    groups_x: Tensor | None,
+    groups_y: Tensor | None,
+    group_sizes: list[int],
+    classifier: str,
+    classifier_params: list[float],
+    auxiliary: str,
+    auxiliary_params: list[float],
+    auxiliary_weight: float,
+    mean: bool,
+    update: bool,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """classifier(x, y) + auxiliary_weight · auxiliary(x, y), either of them absent as "": (loss, dx, dweight, dbias).
+
+    x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,), centers (C, d), center_weights (C,), groups_x (m, d),
+    groups_y (m,). The mean divides by n, a weighted softmax by Σ W_y. With `update` the centers move in place.
+    """
+    dtype, count = work_dtype(x, weight, centers), len(x) if mean else 1
+    rows_at_once = rows_per_block(x.shape[1])
+    head = rule = None
+    if classifier:
+        head = HEADS[classifier](weight, bias, classifier_params, gradient, dtype)
+        rows_at_once = min(rows_at_once, head.rows_per_block)
+        weights = _sample_weights(y, class_weights, mean, dtype)
+    if auxiliary:
+        groups = list(zip(groups_x.split(group_sizes), groups_y.split(group_sizes), strict=True)) if group_sizes else []
+        task = CenterTask(x, y, centers, center_weights, groups, mean)
+        rule = RULES[auxiliary](task, auxiliary_params, update, dtype)
+
+    loss = torch.zeros((), dtype=wide_dtype(x.device), device=x.device)
+    dx = torch.empty(x.shape if gradient else (0,), dtype=x.dtype, device=x.device)
+    for block in spans(len(x), rows_at_once):
+        rows, grad = x[block].to(dtype), None
+        if head is not None:
+            block_loss, grad = head.visit(rows, y[block], weights[block])
+            loss += block_loss
+        if rule is not None:
+            block_loss, center_grad = rule.visit(rows, block, auxiliary_weight / count)
+            loss += block_loss * (auxiliary_weight / count)
+            grad = center_grad if grad is None else grad.add_(center_grad)
+        if gradient:
+            dx[block] = grad
+    if rule is not None:
+        loss += auxiliary_weight * rule.constant
+        if update:
+            rule.move()
+    dweight, dbias = (_absent(x, weight), _absent(x, bias)) if head is None or not gradient else head.gradients()
+    return loss.to(work_dtype(x)), dx, dweight, dbias
+
+
+def _sample_weights(y: Tensor, class_weights: Tensor | None, mean: bool, dtype: torch.dtype) -> Tensor:
+    """d loss / d cross-entropy of each sample: (n,). A batch whose classes all weigh nothing loses nothing."""
+    weights = torch.ones_like(y, dtype=dtype) if class_weights is None else class_weights.to(dtype)[y]
+    total = weights.sum()
+    return weights / total.where(total != 0, 1) if mean else weights
+
+
+def _absent(x: Tensor, like: Tensor | None) -> Tensor:
+    return torch.empty(0, dtype=x.dtype if like is None else like.dtype, device=x.device)

@@ -1,0 +1,227 @@
+"""SelfCon, SupCon, ESC and ENSC as tiles of anchors by keys: an online log-sum-exp that also accumulates P·K.
+
+Logits are to base 2 (anchors carry log₂e/τ): exp2 costs a third of exp. Shapes: anchors (n, d), bank (M, d).
+Operations: 4·n·M·d over the bank and 6·n²·d inside the batch; 2·n·(n+M)·d without a gradient. Memory beyond the
+gradient: two tiles of logits, a tile of keys, the class sums of the batch, and for 16-bit features with a bank the
+gradient once in float32.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .tiles import Classes, add_rows, classes_of, may_hold, shaped, spans, work_dtype
+
+ANCHORS, KEYS = 512, 1024  # a float32 tile of logits is 2 MiB: the second-level caches of two cores
+LOG2E = math.log2(math.e)
+
+
+def contrastive(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    temperature: float,
+    mode: str,
+    mean: bool,
+    gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """L = Σ_i (log D_i - z_i·z̄_i/τ), z̄_i the mean of the other rows of i's class: (loss, dz).
+
+    z (n, d), y (n,), bank_z (M, d), bank_y (M,), negative where the bank is not filled. "selfcon" has rows i and
+    i + n/2 for a class. D_i runs over the other rows of the batch, with "esc" also over the bank, with "ensc" over
+    the bank's rows of other classes. The mean is over anchors that have a positive; the others lose nothing.
+    """
+    if mode == "selfcon":
+        y = torch.arange(len(z) // 2, device=z.device).repeat(2)
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
+    positives = (batch.classes.counts[batch.classes.index] - 1).to(batch.dtype)
+    counted = positives > 0
+    weight = counted.to(batch.dtype)  # d loss / d log D_i
+    if mean:
+        weight /= counted.sum().clamp(min=1)
+    pull = weight / (positives.clamp(min=1) * temperature)
+
+    class_sums = _class_sums(batch)
+    dz = torch.empty(z.shape if gradient else (0,), dtype=z.dtype, device=z.device)
+    # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
+    from_bank = dz if dz.dtype == batch.dtype else torch.empty_like(dz, dtype=batch.dtype)
+    swept = gradient and batch.bank_z is not None
+    log2_denominator, attraction = torch.empty_like(weight), torch.empty_like(weight)
+    for block in spans(len(z), ANCHORS):
+        rows = z[block].to(batch.dtype)
+        attraction[block] = (rows * (class_sums[batch.classes.index[block]] - rows)).sum(1)
+        running = _Running.start(rows)
+        _sweep_batch(batch, block, running)
+        _sweep_bank(batch, block, running, weigh_keys=gradient)
+        log2_denominator[block] = running.log2_sum()
+        if swept:
+            from_bank[block] = running.mean_key(log2_denominator[block]).mul_(weight[block, None] / temperature)
+    loss = (weight * log2_denominator / LOG2E - pull * attraction).where(counted, 0).sum()
+    if gradient:
+        for block, grad in _batch_gradient(batch, weight / temperature, log2_denominator):
+            if swept:
+                grad += from_bank[block]
+            others = class_sums[batch.classes.index[block]] - z[block]
+            dz[block] = grad.sub_(others.mul_(2 * pull[block, None]))
+    return loss, dz
+
+
+def contrastive_log_denominator(
+    z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str
+) -> Tensor:
+    """log D_i of :func:`contrastive`: (n,). A single row without a bank has an empty denominator: -inf."""
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
+    result = torch.empty(len(z), dtype=batch.dtype, device=z.device)
+    for block in spans(len(z), ANCHORS):
+        running = _Running.start(z[block].to(batch.dtype))
+        _sweep_batch(batch, block, running)
+        _sweep_bank(batch, block, running, weigh_keys=False)
+        result[block] = running.log2_sum()
+    return result.div_(LOG2E)
+
+
+def contrastive_log_denominator_backward(
+    grad: Tensor,
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    temperature: float,
+    mode: str,
+    log_denominator: Tensor,
+) -> Tensor:
+    """Σ_i g_i d log D_i / dz, the rows of the batch being anchors and keys: (n, d)."""
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
+    weight = grad.to(batch.dtype) / temperature
+    log2_denominator = log_denominator.to(batch.dtype) * LOG2E
+    dz = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    for block, rows in _batch_gradient(batch, weight, log2_denominator):
+        if batch.bank_z is not None:
+            running = _Running.start(rows)
+            _sweep_bank(batch, block, running, weigh_keys=True)
+            rows += running.mean_key(log2_denominator[block]).mul_(weight[block, None])
+        dz[block] = rows
+    return dz
+
+
+class _Batch(NamedTuple):
+    """The rows that are anchors and keys, and the bank, absent where no key comes from it."""
+
+    z: Tensor
+    classes: Classes
+    place: Tensor  # (n, 1), the number of each row's class in the dtype of the logits: compared at their speed
+    bank_z: Tensor | None
+    bank_y: Tensor | None
+    same_class_out: bool  # whether D leaves out the bank's rows of the anchor's class
+    scale: float  # log₂e / τ
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str):
+        dtype, classes = work_dtype(z), classes_of(y)
+        if mode not in ("esc", "ensc") or (bank_z is not None and len(bank_z) == 0):
+            bank_z = bank_y = None
+        place = classes.index[:, None].to(dtype)
+        return cls(z, classes, place, bank_z, bank_y, mode == "ensc", LOG2E / temperature, dtype)
+
+    def bank_place(self, span: slice) -> Tensor:
+        """As `place` for rows of the bank, -1 for a class the batch does not have: (1, keys)."""
+        labels = self.classes.labels
+        found = torch.searchsorted(labels, self.bank_y[span]).clamp_(max=len(labels) - 1)
+        return found.where(labels[found] == self.bank_y[span], -1)[None].to(self.dtype)
+
+
+@dataclass
+class _Running:
+    """Of the logits seen so far: the maxima of the rows, Σ 2^(logit - maximum), and the same sum weighing the keys."""
+
+    highest: Tensor  # (r, 1)
+    total: Tensor  # (r, 1)
+    weighted: Tensor  # (r, d)
+
+    @classmethod
+    def start(cls, rows: Tensor) -> "_Running":
+        # Finite: where every logit is -inf, differences from the maximum must not be NaN.
+        highest = rows.new_full((len(rows), 1), torch.finfo(rows.dtype).min / 16)
+        return cls(highest, torch.zeros_like(highest), torch.zeros_like(rows))
+
+    def absorb(self, logits: Tensor, keys: Tensor | None) -> None:
+        """Take in a tile of logits (r, c), which is overwritten, and the keys (c, d) where they are to be weighed."""
+        highest = torch.maximum(self.highest, logits.amax(1, keepdim=True))
+        shrink = (self.highest - highest).exp2_()
+        logits.sub_(highest).exp2_()
+        self.total.mul_(shrink).add_(logits.sum(1, keepdim=True))
+        if keys is not None:
+            self.weighted.mul_(shrink).addmm_(logits, keys)
+        self.highest = highest
+
+    def log2_sum(self) -> Tensor:
+        """log₂ Σ 2^logit: (r,)."""
+        return (self.highest + self.total.log2())[:, 0]
+
+    def mean_key(self, log2_denominator: Tensor) -> Tensor:
+        """Σ (2^logit / D)·key over the keys weighed so far: (r, d). Overwrites the sums."""
+        return self.weighted.mul_((self.highest - log2_denominator[:, None]).exp2_())
+
+
+def _class_sums(batch: _Batch) -> Tensor:
+    sums = torch.zeros(len(batch.classes.labels), batch.z.shape[1], dtype=batch.dtype, device=batch.z.device)
+    for block in spans(len(batch.z), KEYS):
+        add_rows(sums, batch.classes.index[block], batch.z[block].to(batch.dtype))
+    return sums
+
+
+def _batch_tiles(batch: _Batch, block: slice) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Spans of the batch with their rows as keys and the logits of a block of anchors, -inf of a row with itself."""
+    anchors = batch.z[block].to(batch.dtype) * batch.scale
+    tile = anchors.new_empty(len(anchors) * min(KEYS, len(batch.z)))
+    for span in spans(len(batch.z), KEYS):
+        keys = batch.z[span].to(batch.dtype)
+        logits = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys)))
+        logits.diagonal(block.start - span.start).fill_(-torch.inf)
+        yield span, keys, logits
+
+
+def _sweep_batch(batch: _Batch, block: slice, running: _Running) -> None:
+    for _, _, logits in _batch_tiles(batch, block):
+        running.absorb(logits, None)
+
+
+def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool) -> None:
+    if batch.bank_z is None:
+        return
+    anchors = batch.z[block].to(batch.dtype) * batch.scale
+    tile, same = anchors.new_empty(2, len(anchors) * min(KEYS, len(batch.bank_z))).unbind()
+    for span in spans(len(batch.bank_z), KEYS):
+        keys = batch.bank_z[span].to(batch.dtype)
+        unfilled = batch.bank_y[span] < 0
+        some_unfilled = may_hold(unfilled)
+        if some_unfilled:
+            keys = keys.masked_fill(unfilled[:, None], 0)
+        logits = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys)))
+        if some_unfilled:
+            logits.masked_fill_(unfilled, -torch.inf)
+        if batch.same_class_out:
+            # A comparison into floats and a subtraction run at the speed of memory; a bool mask costs ten times that.
+            torch.eq(batch.place[block], batch.bank_place(span), out=shaped(same, *logits.shape))
+            logits.sub_(shaped(same, *logits.shape), alpha=torch.finfo(batch.dtype).max / 4)
+        running.absorb(logits, keys if weigh_keys else None)
+
+
+def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of rows and Σ_j (w_i P_ij + w_j P_ji) z_j over the batch, a row being an anchor and a key of others."""
+    # A row of weight 0 may have no denominator; 2^(logit - inf) is 0 whatever its logits are.
+    shift = log2_denominator.where((weight != 0) & (log2_denominator != -torch.inf), torch.inf)
+    for block in spans(len(batch.z), ANCHORS):
+        grad = torch.zeros_like(batch.z[block], dtype=batch.dtype, memory_format=torch.contiguous_format)
+        second = grad.new_empty(len(grad) * min(KEYS, len(batch.z)))
+        for span, keys, logits in _batch_tiles(batch, block):
+            as_key = torch.sub(logits, shift[span], out=shaped(second, *logits.shape)).exp2_()
+            logits.sub_(shift[block, None]).exp2_().mul_(weight[block, None])
+            grad.addmm_(logits.addcmul_(as_key, weight[span]), keys)
+        yield block, grad

@@ -1,0 +1,159 @@
+"""Range loss: the widest pairs of each class and the nearest two class means, found by tiles of products.
+
+Rows of a class are brought together, so that only the tiles a class crosses are visited: 2·d operations for each of
+its pairs. A row's k farthest later rows are found from ‖a‖² + ‖b‖² - 2 a·b in float64; the n·k pairs found are then
+measured by differences, ranked within their class, and the first k kept. Memory beyond the gradient: a few tiles,
+n·k candidates, the class means, and for 16-bit features the gradient once in float32.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .tiles import add_rows, classes_of, rows_per_block, spans, wide_dtype, work_dtype
+
+TILE = 512
+
+
+def range_loss(
+    x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """L = α Σ_c K_c / (Σ_{j≤K_c} 1/D_cj) + β [M - D]₊: (loss, dx).   x (n, d), y (n,) any labels.
+
+    D_cj is the j-th largest squared distance within class c, K_c the smaller of k and its pairs, D the smallest squared
+    distance between two class means. A harmonic mean with a zero in it is 0; of equal distances the pair that comes
+    first counts; a row that is not finite makes the loss NaN.
+    """
+    dtype = work_dtype(x)
+    _, index, counts = classes_of(y)
+    means = torch.zeros(len(counts), x.shape[1], dtype=dtype, device=x.device)
+    for block in spans(len(x), TILE):
+        add_rows(means, index[block], x[block].to(dtype))
+    means /= counts.clamp(min=1)[:, None]
+
+    widest = _widest(x, index, counts, means, k)
+    intra, intra_slope = _harmonic_means(widest, index, len(counts), k)
+    nearest = _nearest(means, counts)
+    inter = (margin - nearest.squared).relu()
+    loss = alpha * intra.sum() + beta * inter
+    finite = torch.stack(x.aminmax()).isfinite().all()
+    loss = loss.where(finite, torch.nan)
+    if not gradient:
+        return loss, x.new_empty(0)
+
+    dx = torch.zeros(x.shape, dtype=dtype, device=x.device)
+    for block in spans(len(widest.first), rows_per_block(x.shape[1])):
+        first, second = widest.first[block], widest.second[block]
+        pull = (x[first].to(dtype) - x[second].to(dtype)).mul_(2 * alpha * intra_slope[block, None])
+        add_rows(dx, first, pull)
+        add_rows(dx, second, pull.neg_())
+    ends = torch.stack([nearest.first, nearest.second])
+    share = (index == ends[:, None]).to(dtype) / counts[ends, None]
+    apart = (means[ends[0]] - means[ends[1]]) * (-2 * beta * (inter > 0))
+    return loss, dx.addr_(share[0] - share[1], apart).to(x.dtype)
+
+
+class _Pairs(NamedTuple):
+    """Pairs of rows, first < second, with the distance taken from their difference."""
+
+    first: Tensor  # (m,), or () for a single pair
+    second: Tensor
+    squared: Tensor  # -inf (inf for the nearest) where there is no such pair
+
+
+def _widest(x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int) -> _Pairs:
+    """For each row its k farthest later rows of the same class, row by row, of equal distances the earlier first."""
+    order = index.argsort(stable=True)
+    place = index[order]
+
+    def rows(span: slice) -> Tensor:
+        # About the mean of the class, so that a product form of distances has nothing to cancel.
+        return x[order[span]].to(wide_dtype(x.device)).sub_(means[place[span]])
+
+    found, partner = _farthest(rows, place, counts.cumsum(0), k)
+    first, second = order.repeat_interleave(k), order[partner.flatten()]
+    squared = torch.empty(len(first), dtype=means.dtype, device=x.device)
+    for block in spans(len(first), rows_per_block(x.shape[1])):
+        squared[block] = (x[first[block]].to(means.dtype) - x[second[block]].to(means.dtype)).square_().sum(1)
+    return _Pairs(first, second, squared.masked_fill_(~found.flatten(), -torch.inf))
+
+
+def _nearest(means: Tensor, counts: Tensor) -> _Pairs:
+    """The two nearest class means, the first such pair."""
+    wide = means.to(wide_dtype(means.device)) - means.mean(0)
+    numbers = torch.arange(len(means), device=means.device)
+    # All classes share place 0; places that stand for no class are alone in theirs.
+    place = numbers.where(counts == 0, 0)
+    found, partner = _farthest(lambda span: wide[span], place, None, 1, sign=-1)
+    partner = partner[:, 0]
+    squared = torch.empty_like(means[:, 0])
+    for block in spans(len(means), TILE):
+        squared[block] = (means[block] - means[partner[block]]).square_().sum(1)
+    squared.masked_fill_(~found[:, 0], torch.inf)
+    first = squared.argmin()
+    return _Pairs(first, partner[first], squared[first])
+
+
+def _farthest(
+    rows: Callable[[slice], Tensor], place: Tensor, ends: Tensor | None, k: int, sign: int = 1
+) -> tuple[Tensor, Tensor]:
+    """For each row the k farthest (sign -1: nearest) later rows of its place: whether there is one, and which, (n, k).
+
+    `ends`, where rows of a place are consecutive: one past the last row of each. `rows(span)` are wide and centred.
+    """
+    n = len(place)
+    found = torch.zeros(n, k, dtype=torch.bool, device=place.device)
+    partner = torch.zeros(n, k, dtype=torch.int64, device=place.device)
+    for block in spans(n, TILE):
+        own = rows(block)
+        best = own.new_full((len(own), k), -torch.inf)
+        chosen = partner[block]
+        stop = int(ends[place[block][-1]]) if ends is not None and place.is_cpu else n
+        for span in spans(stop, TILE, block.start):
+            scores = _coarse_distances(own, own if span == block else rows(span)).mul_(sign)
+            scores.masked_fill_(place[block, None] != place[span], -torch.inf)
+            if span == block:
+                scores.masked_fill_(torch.ones_like(scores, dtype=torch.bool).tril_(), -torch.inf)
+            values, columns = [best], [chosen]
+            for _ in range(min(k, scores.shape[1])):
+                value, column = scores.max(1, keepdim=True)  # of equal ones the first
+                scores.scatter_(1, column, -torch.inf)
+                values.append(value)
+                columns.append(column + span.start)
+            best, rank = torch.cat(values, 1).sort(dim=1, descending=True, stable=True)
+            best, chosen = best[:, :k], torch.cat(columns, 1).gather(1, rank[:, :k])
+        found[block], partner[block] = best > -torch.inf, chosen
+    return found, partner
+
+
+def _coarse_distances(a: Tensor, b: Tensor) -> Tensor:
+    """‖a_i - b_j‖² for wide rows, rounded to 32 binary digits: equal distances come out equal despite their rounding."""
+    squared = torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a.square().sum(1, keepdim=True))
+    coarse = squared * (2**21 + 1 if squared.dtype == torch.float64 else 2**4 + 1)
+    return coarse.sub_(coarse - squared)
+
+
+def _harmonic_means(pairs: _Pairs, index: Tensor, num_classes: int, k: int) -> tuple[Tensor, Tensor]:
+    """K / Σ 1/D over each class's first k of its pairs, (C,), and its derivative by the distance of every pair, (m,)."""
+    squared, of_class = pairs.squared, index[pairs.first]
+    order = squared.argsort(descending=True, stable=True)
+    order = order[of_class[order].argsort(stable=True)]
+    squared, of_class = squared[order], of_class[order]
+    sizes = torch.zeros(num_classes, dtype=torch.int64, device=index.device)
+    sizes.scatter_add_(0, of_class, torch.ones_like(of_class))
+    rank = torch.arange(len(order), device=index.device) - (sizes.cumsum(0) - sizes)[of_class]
+    kept = (rank < k) & ~torch.isneginf(squared)
+    counted = torch.zeros_like(sizes).scatter_add_(0, of_class, kept.long())
+    # In units of the class's smallest distance kept, neither 1/D nor 1/D² overflows at near duplicates.
+    last = (sizes.cumsum(0) - sizes + counted - 1).clamp_(min=0)
+    smallest = squared[last].where(counted > 0, 0)
+    unit = smallest.where((smallest > 0) & smallest.isfinite(), 1)
+    ratios = (unit[of_class] / squared).where(kept & (smallest[of_class] != 0), 0)
+    inverse = torch.zeros_like(smallest)
+    add_rows(inverse, of_class, ratios)
+    means = (unit * counted / inverse).where(smallest != 0, 0)
+    slopes = (counted / inverse.square())[of_class] * ratios.square()
+    slopes = slopes.where(kept & (smallest[of_class] != 0), 0)
+    return means, torch.empty_like(slopes).scatter_(0, order, slopes)

@@ -1,0 +1,98 @@
+"""What every blocked engine is built from: spans of rows, unit rows and their chain rule, classes of a batch."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def work_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """The dtype of products and tiles: float32, or float64 when an input is."""
+    return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of sums over a whole batch: float64, or float32 on a device that has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def spans(count: int, size: int, first: int = 0) -> Iterator[slice]:
+    """Consecutive slices of at most `size` rows that cover the rows from `first` up to `count`."""
+    return (slice(start, min(start + size, count)) for start in range(first, count, size))
+
+
+def shaped(buffer: Tensor, rows: int, columns: int) -> Tensor:
+    """The first entries of a flat buffer as a matrix: one allocation serves every tile, ragged ones too."""
+    return buffer[: rows * columns].view(rows, columns)
+
+
+def rows_per_block(width: int, elements: int = 2**17) -> int:
+    """How many rows of `width` make a block whose few temporaries stay in the second-level cache."""
+    return max(elements // max(width, 1), 1)
+
+
+def may_hold(condition: Tensor) -> bool:
+    """Whether some entry may be true. Looked up on the CPU only: elsewhere looking would wait for the device."""
+    return not condition.is_cpu or bool(condition.any())
+
+
+def add_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
+    """`table[index] += rows`, the same bits on every run: on CUDA `index_add_` would use float atomics."""
+    if table.is_cuda:
+        table.index_put_((index,), rows, accumulate=True)
+    else:
+        table.index_add_(0, index, rows)
+
+
+class Directions(NamedTuple):
+    """Unit rows u = x / ‖x‖ over the last dimension, and what their chain rule needs."""
+
+    unit: Tensor  # (..., d)
+    scale: Tensor  # (..., 1), the largest magnitude of the row; 1 for a zero row
+    inverse: Tensor  # (..., 1), 1 / ‖x / scale‖; 0 for a zero row, which has no direction and passes no gradient
+    centred: bool
+
+    def backward_(self, grad: Tensor) -> Tensor:
+        """d/dx = (g - u (u·g)) / ‖x‖, less its mean where the rows were centred. Overwrites and returns `grad`."""
+        grad.sub_((grad * self.unit).sum(-1, keepdim=True) * self.unit)
+        grad.mul_(self.inverse).div_(self.scale)
+        return grad.sub_(grad.mean(-1, keepdim=True)) if self.centred else grad
+
+
+def directions(x: Tensor, centred: bool = False) -> Directions:
+    """Rows of `x` (..., d) scaled to length one; centred first, a dot product of two is Pearson's correlation.
+
+    Rows are divided by their largest entry before they are squared, so that no magnitude overflows, and shifted by
+    their first entry before their mean, so that a constant row is exactly zero. NaN and inf come out as NaN.
+    """
+    if centred:
+        x = x - x[..., :1]
+        x.sub_(x.mean(-1, keepdim=True))
+    scale = x.abs().amax(-1, keepdim=True)
+    zero = scale == 0
+    scale.masked_fill_(zero, 1)
+    unit = x / scale
+    inverse = unit.square().sum(-1, keepdim=True).rsqrt_().masked_fill_(zero, 0)
+    return Directions(unit.mul_(inverse), scale, inverse, centred)
+
+
+class Classes(NamedTuple):
+    """The classes of a batch, numbered from 0 in the order of their labels."""
+
+    labels: Tensor  # (s,) int64, ascending; s is the number of classes, or n where only the device knows it
+    index: Tensor  # (n,) int64, the place of each row's label in `labels`
+    counts: Tensor  # (s,) int64, rows of each; 0 for places that stand for no class
+
+
+def classes_of(y: Tensor) -> Classes:
+    """The classes of labels y (n,), without waiting for a device."""
+    ordered, order = y.sort(stable=True)
+    starts = torch.ones_like(y)
+    starts[1:] = ordered[1:] != ordered[:-1]
+    place = starts.cumsum(0) - 1
+    slots = int(place[-1]) + 1 if y.is_cpu else len(y)
+    index = torch.empty_like(y).scatter_(0, order, place)
+    labels = ordered[-1:].repeat(slots).scatter_(0, place, ordered)
+    counts = y.new_zeros(slots).scatter_add_(0, place, torch.ones_like(y))
+    return Classes(labels, index, counts)
