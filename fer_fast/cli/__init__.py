@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 from importlib.metadata import version
 
 from fer_fast.errors import InputError
@@ -14,6 +15,7 @@ COMMANDS = {
     "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
     "data": ("fer_fast.cli.data", "look at a dataset on disk: fer-fast data check DIR"),
+    "bench": ("fer_fast.bench.command", "time, memory and error of every loss beside its peers and the floor"),
     "list": ("fer_fast.cli.list", "losses, backbones, datasets and recipes by name"),
 }
 
@@ -22,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 2 for bad input, 130 when interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return _dispatch(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return _dispatch(arguments)
     except InputError as error:
         return _fail(str(error))
     except BrokenPipeError:
@@ -61,6 +65,10 @@ def _help() -> str:
             "`fer-fast COMMAND --help` shows the options of a command; `fer-fast --version` the version.",
         )
     )
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"fer-fast: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

@@ -11,10 +11,6 @@ from fer_fast.train.config import RECIPES
 def run(argv: list[str]) -> int:
     """Print the names that the other commands take."""
     Parser(prog="fer-fast list", description="The names that the other commands take.").parse_args(argv)
-    print_table(
-        ("loss", "class", "family", "source"), ((row.name, row.cls, row.family, row.paper) for row in available())
-    )
-    print()
     losses = ((row.name, row.cls, row.family, row.paper) for row in available())
     print_table(("loss", "class", "family", "source"), losses)
     print()

@@ -4,20 +4,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _NUMBERS = ("accuracy", "average_accuracy", "macro_f1", "cohen_kappa", "krippendorff_alpha", "auc", "auc_pr")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Print aligned columns; those named in `right` are numbers. Nothing is cut off, whatever the width."""
-    console = Console(highlight=False, markup=False)
+    """Print aligned columns; those named in `right` are numbers."""
+    # Wider than any row: rich would otherwise cut names off to fit the terminal.
+    console = Console(width=10_000, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+        table.add_column(column, justify="right" if column in right else "left")
     for row in rows:
-        table.add_row(*row)
-    console.print(table, width=max(console.width, console.measure(table).maximum), crop=False, soft_wrap=True)
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:

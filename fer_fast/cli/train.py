@@ -13,6 +13,8 @@ from fer_fast.train.checkpoint import CHECKPOINT, read_state
 from fer_fast.train.config import config_parser, file_layer, recipe_layer, resolve
 from fer_fast.train.run import fresh_folder, latest_folder, train
 
+USAGE = """fer-fast train [--recipe NAME] [--dataset NAME] [--root DIR] [--backbone NAME] [--loss NAME]
+                      [--epochs N] [--out DIR] [--seed N] [--resume] [--config FILE] [--GROUP.KEY VALUE ...]"""
 DESCRIPTION = """Train a model, evaluate it on the test split, and leave config.yaml, log.jsonl, a checkpoint,
 metrics.json and report.html in the run's folder. Without options: the quick recipe on generated faces. A key takes its
 value from the last of: defaults, recipe, --config FILE, options."""
@@ -28,7 +30,7 @@ def run(argv: list[str]) -> int:
     out = Path(given.out) if given.out else None
     if given.resume and out is None:
         out = latest_folder(given.recipe or "quick")
-    parser = config_parser(prog="fer-fast train", description=DESCRIPTION)
+    parser = config_parser(prog="fer-fast train", usage=USAGE, description=DESCRIPTION)
     _add_run_options(parser)
     config, _ = resolve(parser, argv, _layers(given, out))
     out = out or fresh_folder(config.recipe)
@@ -46,10 +48,8 @@ def run(argv: list[str]) -> int:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="YAML file of configuration keys, e.g. config.yaml of a run")
-    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: the next free runs/<recipe>-<n>)")
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the run in --out (default: the latest of the recipe)"
-    )
+    parser.add_argument("--out", metavar="DIR", help="folder of the run; by itself the next free runs/<recipe>-<n>")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out, or the latest of the recipe")
 
 
 def _layers(given: argparse.Namespace, out: Path | None) -> list[dict[str, Any]]:

@@ -78,6 +78,11 @@ class Backbone(nn.Module):
         return self
 
 
+def find_backbone(name: str) -> BackboneInfo:
+    """The row of a backbone; an unknown name is an `InputError` that names the nearest."""
+    return BACKBONES[one_of(name, BACKBONES, "backbone")]
+
+
 def build_backbone(name: str, channels: int = 3, *, stem: str = "standard") -> Backbone:
     """Build one backbone with fresh weights from torch's global generator.
 
@@ -93,7 +98,7 @@ def build_backbone(name: str, channels: int = 3, *, stem: str = "standard") -> B
     """
     if channels not in (1, 3):
         raise InputError(f"a backbone takes 1 (gray) or 3 (colour) channels, not {channels}")
-    info = BACKBONES[one_of(name, BACKBONES, "backbone")]
+    info = find_backbone(name)
     network = info.build(channels)
     if stem == "small":
         if info.small_stem is None:

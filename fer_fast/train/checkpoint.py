@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fer_fast.errors import InputError
@@ -26,13 +26,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
         InputError: the file cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = folder / f".{CHECKPOINT}.part"
-    try:
-        save_file(plain, temporary, metadata={"format": FORMAT, "state": json.dumps(state)})
-        _replace(temporary, folder / CHECKPOINT)
-    except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {folder / CHECKPOINT}: {error}") from None
+    _write(folder / CHECKPOINT, save(plain, metadata={"format": FORMAT, "state": json.dumps(state)}))
     write_text(folder / "checkpoint.json", json.dumps(state, indent=1) + "\n")
 
 
@@ -82,13 +76,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        _replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    _write(path, text.encode())
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -149,7 +137,14 @@ def _read(path: str | Path, *, tensors: bool) -> tuple[dict[str, Tensor], dict[s
         raise InputError(f"the checkpoint {path} is corrupt or unreadable: {error}") from None
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}") from None

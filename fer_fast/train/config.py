@@ -50,7 +50,7 @@ class ModelConfig:
     """The network around the backbone.
 
     Args:
-        stem: standard, or small for ResNets on images around 48 pixels.
+        stem: standard, small (ResNets on images around 48 pixels), or auto: small for a ResNet on up to 64 pixels.
         weights: a local file of backbone weights (.safetensors, or a state dict of torch.save) to start from.
         frozen_stages: how many stages of a ResNet stay as they are.
         nodes: width of an extra linear layer between backbone and head; 0 leaves it out.
@@ -62,7 +62,7 @@ class ModelConfig:
         bank_groups: memory bank size in batches.
     """
 
-    stem: Literal["standard", "small"] = "standard"
+    stem: Literal["standard", "small", "auto"] = "standard"
     weights: str | None = None
     frozen_stages: int = 0
     nodes: int = 0
@@ -196,8 +196,9 @@ class RunConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "accumulate"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _check(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (BatchNorm needs two)")
         _check(self.iterations >= 0, "iterations", self.iterations, "0 or more")
         _check(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
         _check(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")

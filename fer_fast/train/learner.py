@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from fer_fast.errors import InputError
 from fer_fast.losses import JointLoss, MemoryBank
-from fer_fast.train.backbones import build_backbone
+from fer_fast.train.backbones import build_backbone, find_backbone
 from fer_fast.train.config import OptimiserConfig, RunConfig
 from fer_fast.train.models import Encoder, Recogniser, move_towards
 from fer_fast.train.objective import Batch, Plan, Term, build_loss, class_weights, plan_losses
+
+SMALL_SIDE = 64  # pixels up to which the automatic stem keeps the resolution
 
 
 class Learner(nn.Module):
@@ -103,7 +105,11 @@ def build_recogniser(config: RunConfig, plan: Plan, weights: Tensor, classes: tu
     Raises:
         InputError: a configuration that cannot be built.
     """
-    backbone = build_backbone(config.backbone, config.augment.channels, stem=config.model.stem)
+    stem = config.model.stem
+    if stem == "auto":
+        small = config.augment.size <= SMALL_SIDE and find_backbone(config.backbone).small_stem is not None
+        stem = "small" if small else "standard"
+    backbone = build_backbone(config.backbone, config.augment.channels, stem=stem)
     encoder = Encoder(backbone, plan.shape, config.model, len(classes))
     return Recogniser(encoder, _loss(plan.classifier, config, encoder, weights))
 

@@ -1,0 +1,115 @@
+"""Checkpoints: round trip, atomic replacement, and files that are not what they should be."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fer_fast.errors import InputError
+from fer_fast.train import checkpoint
+from fer_fast.train.checkpoint import (
+    below,
+    load_checkpoint,
+    optimiser_tensors,
+    prefixed,
+    read_state,
+    restore_optimiser,
+    save_checkpoint,
+)
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(3), "b.empty": torch.zeros(0, 4)}
+
+
+def test_round_trip(tmp_path):
+    strided = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path, {**TENSORS, "conv": strided}, {"epoch": 2, "classes": ["ä", "b"]})
+    tensors, state = load_checkpoint(tmp_path)
+    assert state == {"epoch": 2, "classes": ["ä", "b"]} == read_state(tmp_path / "checkpoint.safetensors")
+    assert tensors.keys() == {*TENSORS, "conv"}
+    assert all(torch.equal(tensors[name], value) for name, value in {**TENSORS, "conv": strided}.items())
+    assert json.loads((tmp_path / "checkpoint.json").read_text(encoding="utf-8")) == state
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.json", "checkpoint.safetensors"]
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_stop_between_any_two_writes_leaves_one_consistent_checkpoint(tmp_path, monkeypatch, at):
+    save_checkpoint(tmp_path, {"x": torch.zeros(2)}, {"epoch": 1})
+    replaced = []
+
+    def stop(source, target):
+        if len(replaced) == at:
+            raise KeyboardInterrupt
+        replaced.append(target)
+        real(source, target)
+
+    real = os.replace
+    monkeypatch.setattr(checkpoint.os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, {"x": torch.ones(2)}, {"epoch": 2})
+    tensors, state = load_checkpoint(tmp_path)
+    assert state["epoch"] == at + 1
+    assert tensors["x"].tolist() == [at, at]
+
+
+def test_a_failed_write_keeps_the_old_checkpoint_and_leaves_no_rubbish(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, {"x": torch.zeros(2)}, {"epoch": 1})
+
+    def full(*_args, **_keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*safetensors: No space left on device"):
+        save_checkpoint(tmp_path, {"x": torch.ones(2)}, {"epoch": 2})
+    assert load_checkpoint(tmp_path)[1]["epoch"] == 1
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.json", "checkpoint.safetensors"]
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_cut_file_is_refused_in_one_line(tmp_path, keep):
+    save_checkpoint(tmp_path, TENSORS, {"epoch": 1})
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors is corrupt or unreadable"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_file_of_someone_else_is_refused(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="not a checkpoint of fer-fast"):
+        load_checkpoint(tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="no checkpoint at"):
+        load_checkpoint(tmp_path / "none")
+
+
+def test_prefixes():
+    named = {**prefixed("ema", TENSORS), **prefixed("ema2", TENSORS)}
+    assert below("ema", named) == TENSORS
+    assert below("none", named) == {}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        lambda p: torch.optim.SGD(p, lr=0.1),
+        lambda p: torch.optim.AdamW(p, lr=0.1),
+    ],
+)
+def test_a_restored_optimiser_takes_the_same_step(tmp_path, make):
+    def step(parameter, optimiser, gradient):
+        parameter.grad = gradient.clone()
+        optimiser.step()
+
+    first = torch.nn.Parameter(torch.ones(3))
+    optimiser = make([first])
+    step(first, optimiser, torch.tensor([1.0, 2.0, 3.0]))
+    save_checkpoint(tmp_path, {**prefixed("o", optimiser_tensors(optimiser)), "p": first}, {})
+    tensors, _ = load_checkpoint(tmp_path)
+    second = torch.nn.Parameter(tensors["p"])
+    restored = make([second])
+    restore_optimiser(restored, below("o", tensors))
+    for parameter, its in ((first, optimiser), (second, restored)):
+        step(parameter, its, torch.tensor([-1.0, 0.5, 2.0]))
+    assert torch.equal(first, second)

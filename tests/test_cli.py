@@ -1,0 +1,220 @@
+"""The command line: what each command prints and leaves, and that bad input is one line and exit status 2."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fer_fast.cli import COMMANDS, main
+from fer_fast.registry import available
+from fer_fast.train.backbones import BACKBONES
+from fer_fast.train.config import RECIPES
+
+TRAIN = (
+    *("train", "--backbone", "mobilenetv3", "--epochs", "1", "--batch_size", "16", "--augment.size", "32"),
+    *("--data.image_size", "32", "--data.options", "{faces: {samples: 32}}"),
+)
+METRICS = {
+    *("accuracy", "average_accuracy", "macro_f1", "cohen_kappa", "krippendorff_alpha", "auc", "auc_pr"),
+    *("per_class", "confusion_matrix", "classes", "split", "seconds"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    assert main([*TRAIN, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / name for name in ("tall [bold] x.png", "wide.jpg", "gray.png")]
+    for path, shape in zip(paths, ((90, 40, 3), (40, 90, 3), (50, 50)), strict=True):
+        assert cv2.imwrite(str(path), rng.integers(0, 255, shape, dtype=np.uint8))
+    return [str(path) for path in paths]
+
+
+def fails(arguments, capsys):
+    """Run, and return the one line on standard error."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("fer-fast: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_a_run_leaves_what_it_should(trained):
+    names = ["checkpoint.json", "checkpoint.safetensors", "config.yaml", "log.jsonl", "metrics.json", "report.html"]
+    assert sorted(path.name for path in trained.iterdir()) == names
+    metrics = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics.keys() >= METRICS
+    assert metrics["split"] == "test"
+    assert len(metrics["data"]) == 3
+
+
+def test_every_run_without_out_has_its_own_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "nothing to resume" in fails([*TRAIN, "--resume"], capsys)
+    for _ in range(2):
+        assert main([*TRAIN]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["quick-1", "quick-2"]
+    assert "quick-2 is finished" in fails(["train", "--resume"], capsys)
+
+
+def test_eval_agrees_with_the_end_of_training(trained, tmp_path, capsys):
+    out = tmp_path / "eval"
+    assert main(["eval", "--checkpoint", str(trained / "checkpoint.safetensors"), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (trained, out))
+    assert {key: one[key] for key in METRICS - {"seconds"}} == {key: other[key] for key in METRICS - {"seconds"}}
+    assert f"accuracy {one['accuracy']:.4f}" in printed
+    assert (out / "report.html").stat().st_size > 1000
+    assert "already holds" in fails(["eval", "--checkpoint", trained, "--out", out], capsys)
+    assert main(["eval", "--checkpoint", str(trained), "--split", "val"]) == 0
+    assert "val (32 images)" in capsys.readouterr().out
+
+
+def test_predict_prints_a_row_for_each_photo(trained, photos, capsys):
+    assert main(["predict", "--checkpoint", str(trained), *photos]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["file", "class", "score", "face"]
+    assert [line.split("  ")[0] for line in lines[1:]] == photos
+    assert main(["predict", "--checkpoint", str(trained), "--json", *photos]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == photos
+    for row in rows:
+        assert sum(row["scores"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["scores"][row["class"]] == row["score"] == max(row["scores"].values())
+        assert row["face_found"] is False
+
+
+def test_predictions_do_not_depend_on_the_batch(trained, photos, capsys, monkeypatch):
+    answers = []
+    for batch in (1, 2):
+        monkeypatch.setattr("fer_fast.cli.predict.BATCH", batch)
+        assert main(["predict", "--checkpoint", str(trained), "--json", *photos]) == 0
+        answers.append([row["score"] for row in json.loads(capsys.readouterr().out)])
+    assert answers[0] == pytest.approx(answers[1], abs=1e-6)
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    words = capsys.readouterr().out.split()
+    assert {*RECIPES, *BACKBONES, *(row.name for row in available())} <= {*words}
+
+
+def test_help_and_version(capsys):
+    assert main([]) == main(["--help"]) == main(["--version"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in COMMANDS)
+    assert "fer-fast 0" in printed
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"fer-fast {command}" in capsys.readouterr().out
+
+
+def test_data_check_counts_and_reports(tmp_path, capsys):
+    for split, count in (("train", 3), ("test", 1)):
+        for index in range(count):
+            path = tmp_path / split / "happy" / f"{split}_{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((48, 48), 10 * index + (split == "test"), np.uint8))
+    assert main(["data", "check", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("fer2013: ")
+    assert "problem: " in printed
+    assert ["total", "3", "1"] in [line.split() for line in printed.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], 'did you mean "train"'),
+        (["train", "--epoch", "3"], "--epochs"),
+        (["train", "--epochs", "three"], "epochs"),
+        (["train", "--epochs"], "--epochs"),
+        (["train", "--loss", "varient"], 'did you mean "variant"'),
+        (["train", "--backbone", "resnet81"], 'did you mean "resnet18"'),
+        (["train", "--recipe", "quik"], 'did you mean "quick"'),
+        (["train", "--dataset", "fer2031"], "fer2013"),
+        (["train", "--dataset", "fer2013"], "--root"),
+        (["train", "--dataset", "fer2013", "--root", "/nonexistent/x"], "/nonexistent/x"),
+        (["train", "--config", "/nonexistent/c.yaml"], "/nonexistent/c.yaml"),
+        (["train", "--out", __file__], "is a file"),
+        (["train", "surplus"], "surplus"),
+        (["eval"], "--checkpoint"),
+        (["eval", "--checkpoint", "/nonexistent/f"], "no checkpoint at"),
+        (["eval", "--checkpoint", __file__], "corrupt or unreadable"),
+        (["eval", "--chekpoint", "f"], "--checkpoint"),
+        (["predict", "--checkpoint", "f"], "IMAGE"),
+        (["data", "chek", "x"], "check"),
+        (["data", "check", "/nonexistent/x"], "/nonexistent/x"),
+        (["list", "losses"], "losses"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_photos_and_splits_are_named(trained, tmp_path, capsys):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff garbage")
+    assert "broken.jpg" in fails(["predict", "--checkpoint", trained, broken], capsys)
+    assert "none.jpg" in fails(["predict", "--checkpoint", trained, tmp_path / "none.jpg"], capsys)
+    assert "nowhere" in fails(["eval", "--checkpoint", trained, "--split", "nowhere"], capsys)
+    assert "abacus" in fails(["eval", "--checkpoint", trained, "--device", "abacus"], capsys)
+
+
+@pytest.mark.parametrize("text", ["epochs: 3\nepochz: 2", "epochs: [", "- 1", "optimiser: {rate: fast}", "\x00"])
+def test_bad_configuration_files(text, tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    fails([*TRAIN, "--config", path, "--out", tmp_path / "out"], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_with_a_missing_part(trained, tmp_path, capsys):
+    from fer_fast.train.checkpoint import load_checkpoint, save_checkpoint
+
+    tensors, state = load_checkpoint(trained)
+    name = next(name for name in tensors if name.startswith(state["weights"]))
+    save_checkpoint(tmp_path, {**tensors, name: torch.zeros(1)}, state)
+    assert "does not fit the model" in fails(["eval", "--checkpoint", tmp_path], capsys)
+    save_checkpoint(tmp_path, tensors, {key: value for key, value in state.items() if key != "classes"})
+    assert "classes" in fails(["eval", "--checkpoint", tmp_path], capsys)
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fer_fast.train.checkpoint.os.fsync", full)
+    assert "No space left on device" in fails([*TRAIN, "--out", tmp_path / "out"], capsys)
+
+
+def test_the_installed_command_exits_with_2():
+    done = subprocess.run(
+        [sys.executable, "-c", "from fer_fast.cli import main; raise SystemExit(main())", "train", "--nope"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "fer-fast: error: unknown option --nope\n"
+
+
+def test_commands_that_do_not_train_do_not_import_the_slow_libraries():
+    code = "import sys; from fer_fast.cli import main; main(['list']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert not loaded & {"timm", "torchvision", "sklearn", "matplotlib", "torchmetrics"}
