@@ -136,7 +136,8 @@ def test_zero_weights_have_no_direction():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("constant", [0.0, 0.1, -1e30])
 def test_constant_rows_correlate_with_nothing(dtype: torch.dtype, constant: float):
-    batch = make_batch([0, 0, 1, 2], num_classes=3, d=5, dtype=dtype)
+    # Seven of them: their mean is rounded away from 0.1 and -1e30, so a row less its mean is not 0.
+    batch = make_batch([0, 0, 1, 2], num_classes=3, d=7, dtype=dtype)
     batch.e[:, 1] = constant
     matrix = ref.correlation_matrix(batch.e[0])
     assert matrix[1].eq(0).all()
@@ -157,7 +158,7 @@ def test_one_feature_is_a_constant_row():
 
 
 def test_a_large_offset_costs_correlation_no_digits():
-    x = make_batch([0] * 6, 1, d=9, dtype=torch.float32).x + 4096
+    x = 4 * make_batch([0] * 6, 1, d=9, dtype=torch.float32).x + 2**20  # in steps of an eighth
     torch.testing.assert_close(
         ref.correlation_matrix(x).double(), ref.correlation_matrix(x.double()), rtol=0, atol=1e-6
     )
