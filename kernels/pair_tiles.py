@@ -40,6 +40,21 @@ def share(count, part, parts, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def chunked_similarities(
+    a, first_row, row_valid, a_stride, k, first_key, key_valid, k_stride, width,
+    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A tile of A Kᵀ (R, N) in float32, in the dtype of A, over chunks of BLOCK_K columns."""
+    s = tl.zeros((row_valid.shape[0], key_valid.shape[0]), tl.float32)
+    for start in range(0, width, BLOCK_K):
+        columns = start + tl.arange(0, BLOCK_K)
+        row_tile = load_rows(a, first_row, row_valid, a_stride, columns, width)
+        key_tile = load_rows(k, first_key, key_valid, k_stride, columns, width).to(row_tile.dtype)
+        s = tl.dot(row_tile, tl.trans(key_tile), s, input_precision=PRECISION)
+    return s
+
+
+@triton.jit
 def similarities(
     anchors,
     anchor_base,
@@ -64,14 +79,43 @@ def similarities(
         key_tile = load_rows(key_base, first_key, key_valid, key_stride, columns, width).to(anchors.dtype)
         s = tl.dot(anchors, tl.trans(key_tile), input_precision=PRECISION)
     else:
-        s = tl.zeros((row_valid.shape[0], key_valid.shape[0]), tl.float32)
-        chunk = tl.arange(0, BLOCK_K)
-        for start in range(0, width, BLOCK_K):
-            a = load_rows(anchor_base, first_row, row_valid, anchor_stride, start + chunk, width)
-            k = load_rows(key_base, first_key, key_valid, key_stride, start + chunk, width).to(a.dtype)
-            s = tl.dot(a, tl.trans(k), s, input_precision=PRECISION)
+        s = chunked_similarities(
+            anchor_base, first_row, row_valid, anchor_stride, key_base, first_key, key_valid, key_stride, width,
+            BLOCK_K, PRECISION,
+        )  # fmt: skip
         key_tile = load_rows(key_base, first_key, key_valid, key_stride, columns, width).to(anchors.dtype)
     return s, key_tile
+
+
+@triton.jit
+def compensated(total, error, term):
+    """Kahan's sum: total + term, and the rounding error to take off the next term."""
+    term -= error
+    new_total = total + term
+    return new_total, (new_total - total) - term
+
+
+@triton.jit
+def squared_distances(a, rows, row_valid, a_stride, b, keys, key_valid, b_stride, width, CHUNK: tl.constexpr):
+    """Σ_c (a_ci - b_cj)² (R, N) of tables laid out by :func:`columns_first`.
+
+    Differences, so that duplicates are at exactly 0; summed in chunks, so that the error does not grow with the width.
+    """
+    total = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
+    error = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
+    a += rows
+    b += keys
+    for start in range(0, width, CHUNK):
+        part = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
+        for _ in tl.static_range(CHUNK):
+            left = tl.load(a, mask=row_valid, other=0.0)
+            right = tl.load(b, mask=key_valid, other=0.0)
+            difference = left[:, None] - right[None, :]
+            part += difference * difference
+            a += a_stride
+            b += b_stride
+        total, error = compensated(total, error, part)
+    return total
 
 
 @triton.jit
@@ -146,6 +190,15 @@ def dense_rows(x: Tensor) -> Tensor:
     """`x` with its columns side by side, as the kernels read it; rows may lie any near distance apart, also 0."""
     dense = (x.stride(-1) == 1 or x.shape[-1] == 1) and x.stride(-2) < 2**23
     return x if dense else x.contiguous()
+
+
+def columns_first(x: Tensor, chunk: int) -> Tensor:
+    """`x` (n, d) as (d, n) in float32 with rows of zeros up to a whole chunk, for :func:`squared_distances`."""
+    n, d = x.shape
+    table = torch.empty((triton.cdiv(d, chunk) * chunk, n), dtype=torch.float32, device=x.device)
+    table[:d].copy_(x.mT)
+    table[d:].zero_()
+    return table
 
 
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}

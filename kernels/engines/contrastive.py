@@ -137,9 +137,7 @@ def _sweep(
         _, _, peak, mass = _fold(tl.where(others, s, float("-inf")), scale, peak, mass, SHIFT)
         same = others & (labels[:, None] == _labels(y, keys, n, PAIRED)[None, :])
         # One reduction of both: on its own the count would be laid out, and its labels compared, a second time.
-        tile_similar, tile_positives = tl.reduce(
-            (tl.where(same, s, 0.0), tl.where(same, 1.0, 0.0)), 1, _add_pairs
-        )
+        tile_similar, tile_positives = tl.reduce((tl.where(same, s, 0.0), tl.where(same, 1.0, 0.0)), 1, _add_pairs)
         similar += tile_similar
         positives += tile_positives
 
@@ -341,7 +339,9 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
 COMBINE_ROWS = 128
 
 
-def _combine_shares(call: _Launch, statistics: Tensor, counter: Tensor, mean: bool, unit: float = 1.0) -> tuple[Tensor, ...]:
+def _combine_shares(
+    call: _Launch, statistics: Tensor, counter: Tensor, mean: bool, unit: float = 1.0
+) -> tuple[Tensor, ...]:
     z = call.z
     rows = _empty((2, len(z)), dtype=torch.float32, device=z.device)
     tiles = triton.cdiv(len(z), COMBINE_ROWS)

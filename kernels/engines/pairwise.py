@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .. import directions
 from ..directions import chain_rule, normalise
 from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
 from ..epilogues.marginal import MarginalArguments, marginal
@@ -88,7 +89,9 @@ def _sweep(
     first, last = share(n, split, tl.num_programs(1), BLOCK_N)
     for start in range(first, last, BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
-        s, key_tile = similarities(own, u, first_row, rows < n, d, u, start, keys < n, d, columns, d, BLOCK_K, PRECISION)
+        s, key_tile = similarities(
+            own, u, first_row, rows < n, d, u, start, keys < n, d, columns, d, BLOCK_K, PRECISION
+        )
         same = labels[:, None] == tl.load(y + keys, mask=keys < n, other=0)[None, :]
         key_weight = tl.load(weights + keys, mask=keys < n, other=0.0)
         loss, slope = EPILOGUE(s, same, weight[:, None], key_weight[None, :], args)
@@ -145,7 +148,8 @@ def pairwise(
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
-    """The sweep with every epilogue at every setting of a chip family, for tests/aot.py."""
+    """The sweep with every epilogue at every setting of a chip family, and the rows' kernels, for tests/aot.py."""
+    yield from directions.aot_cases()
     types = {"n": "i32", "d": "i32", "y": "*i64"} | dict.fromkeys(("weights", "gradients", "partial"), "*fp32")
     for (of, kind, width), tile in TILES.items():
         for dtype in {"half": (torch.bfloat16, torch.float16)}.get(kind, (torch.float32,)) if of == family else ():
