@@ -1,0 +1,95 @@
+"""Whether a contender's answer is right, asked before it is timed: against the reference in float64.
+
+An answer may be at most twice as wrong as plain PyTorch in the same precision, plus one rounding of its dtype: the
+rule of the parity tests. Errors are norms over a whole tensor.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .contenders import Step, eager, of_backend, too_large
+from .problems import DTYPES, Inputs, Problem
+
+# Where the reference does not fit in memory there is no plain PyTorch to compare errors with: sums over many rows
+# then get this many roundings of float32, and half-precision features a few of their own.
+ROUNDINGS, HALF_ROUNDINGS = 64, 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The worst relative error of the outputs, what was allowed there, which output it is, and the reason if wrong."""
+
+    error: float
+    budget_used: float
+    reason: str = ""
+
+    @property
+    def right(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Exact outputs of a problem's inputs, and the error allowed for each, as a share of its norm."""
+
+    outputs: dict[str, Tensor]
+    allowed: dict[str, float]
+    source: str  # "reference float64" or "blocked float64"
+
+    def judge(self, bind: Callable[[Problem, Inputs], Step], problem: Problem, inputs: Inputs) -> Verdict:
+        """Run a contender once and hold its outputs against the truth."""
+        try:
+            got = bind(problem, inputs)()
+        except Exception as error:  # somebody else's code: whatever it raises is its answer
+            return Verdict(float("inf"), float("inf"), f"{type(error).__name__}: {_first_line(error)}")
+        return self.compare(got)
+
+    def compare(self, got: dict[str, Tensor]) -> Verdict:
+        worst = Verdict(0.0, 0.0)
+        for name, exact in self.outputs.items():
+            if name not in got or got[name].shape != exact.shape:
+                return Verdict(float("inf"), float("inf"), f"{name} is missing or of another shape")
+            error = _relative_error(got[name], exact)
+            allowed = self.allowed[name] + torch.finfo(got[name].dtype).eps
+            used = error / allowed
+            # `not <=`: an error that is NaN is no pass.
+            reason = "" if used <= 1 else f"{name}: error {error:.2g}, allowed {allowed:.2g}"
+            if reason or used > worst.budget_used:
+                worst = Verdict(error, used, reason)
+            if reason:
+                break
+        return worst
+
+
+def truth(problem: Problem, inputs: Inputs) -> Truth:
+    """The answer to these inputs in float64, and what plain PyTorch makes of them in their own dtype.
+
+    Where the reference does not fit, the blocked engines in float64 stand in: other code than a Triton kernel, but on
+    a CPU the same code as what is judged, so that only rounding is checked there; smaller shapes check the formula.
+    """
+    device = inputs.tensors["y"].device
+    if too_large(problem, device):
+        exact = of_backend(problem, inputs.to(torch.float64), "blocked")()
+        dtype = DTYPES[problem.dtype]
+        roundings = ROUNDINGS * torch.finfo(torch.float32).eps
+        roundings += HALF_ROUNDINGS * torch.finfo(dtype).eps if dtype.itemsize == 2 else 0
+        return Truth(exact, dict.fromkeys(exact, roundings), "blocked float64")
+    exact = eager(Problem(problem.loss, problem.shape), inputs.to(torch.float64))()
+    plain = eager(problem, inputs.to())()
+    allowed = {name: 2 * _relative_error(plain[name], value) for name, value in exact.items()}
+    return Truth(exact, allowed, "reference float64")
+
+
+def _relative_error(got: Tensor, exact: Tensor) -> float:
+    """‖got - exact‖ / ‖exact‖; against zero, 0 if it is met and inf if not."""
+    error, size = (got.double() - exact).norm().item(), exact.norm().item()
+    if size == 0:
+        return 0.0 if error == 0 else float("inf")
+    return error / size
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -1,0 +1,132 @@
+"""Who is measured: this library, its plain PyTorch reference, that reference compiled, and other people's packages.
+
+A contender binds one set of inputs and gives back a step: a call without arguments that computes the loss and its
+gradients through autograd, as a user's training step does, and returns them by name.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from torch import Tensor
+
+from fer_fast import dispatch, functional
+
+from .problems import DTYPES, Inputs, Problem
+
+Step = Callable[[], dict[str, Tensor]]
+
+REFERENCE_LIMIT = 0.4  # of the memory that is free: what a contender that holds all pairs may be expected to take
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Somebody's way to compute a loss.
+
+    `offers` says whether it has the same mathematics at all (without a `bind` it never has); `unavailable` and
+    `refuses` why it cannot run on this device, or not this problem, or "". `backend` is what runs, for the rows;
+    `package` is whose version to note.
+    """
+
+    name: str
+    bind: Callable[[Problem, Inputs], Step] | None
+    offers: Callable[[Problem], bool] = lambda problem: True
+    unavailable: Callable[[torch.device], str] = lambda device: ""
+    refuses: Callable[[Problem, torch.device], str] = lambda problem, device: ""
+    backend: Callable[[torch.device], str] = lambda device: ""
+    package: str = ""
+    missing: str = ""  # what it has no equivalent of, in words
+
+    @property
+    def version(self) -> str:
+        return installed(self.package) or "" if self.package else ""
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed distribution, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def step(loss: Callable[[], Tensor], inputs: Inputs) -> Step:
+    """Forward and backward of `loss` with respect to the leaves of the inputs."""
+    leaves = inputs.leaves
+    names, tensors = ["loss", *(f"d{name}" for name in leaves)], list(leaves.values())
+    moved = {"centers": inputs.tensors["centers"]} if "centers" in inputs.tensors else {}
+
+    def run() -> dict[str, Tensor]:
+        value = loss()
+        gradients = torch.autograd.grad(value, tensors)
+        return dict(zip(names, (value.detach(), *gradients), strict=True)) | moved
+
+    return run
+
+
+def of_backend(problem: Problem, inputs: Inputs, backend: str) -> Step:
+    """The library's own function on one backend."""
+    function = getattr(functional, problem.spec.function)
+    return step(lambda: function(**inputs.tensors, **inputs.options, backend=backend), inputs)
+
+
+def eager(problem: Problem, inputs: Inputs) -> Step:
+    """The reference, under autocast for features in half precision."""
+    function, autocast = getattr(functional, problem.spec.function), _autocast(problem, inputs)
+
+    def loss() -> Tensor:
+        with autocast:
+            return function(**inputs.tensors, **inputs.options, backend="reference")
+
+    return step(loss, inputs)
+
+
+def compiled(problem: Problem, inputs: Inputs) -> Step:
+    """`torch.compile` of the reference, forward and backward, shapes fixed."""
+    function, autocast = getattr(functional, problem.spec.function), _autocast(problem, inputs)
+    graph = torch.compile(function, dynamic=False)
+
+    def loss() -> Tensor:
+        with autocast:
+            return graph(**inputs.tensors, **inputs.options, backend="reference")
+
+    return step(loss, inputs)
+
+
+def _autocast(problem: Problem, inputs: Inputs):
+    dtype = DTYPES[problem.dtype]
+    device = inputs.tensors["y"].device.type
+    return torch.autocast(device, dtype) if dtype in (torch.float16, torch.bfloat16) else nullcontext()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be had: on the device, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return _meminfo().get("MemAvailable", 8 * 2**30)
+
+
+def _meminfo() -> dict[str, int]:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    except OSError:  # not Linux
+        return {}
+
+
+def too_large(problem: Problem, device: torch.device) -> str:
+    """Why a contender that holds every pair, or every sample beside every center, cannot run; or ""."""
+    needed, free = problem.eager_bytes, free_bytes(device)
+    return "" if needed <= REFERENCE_LIMIT * free else f"would need about {needed / 2**30:.0f} GiB"
+
+
+FER_FAST = Contender(
+    "fer_fast",
+    lambda problem, inputs: of_backend(problem, inputs, "auto"),
+    backend=lambda device: dispatch.resolve("auto", device),
+    package="fer-fast",
+)
+EAGER = Contender("eager", eager, refuses=too_large, backend=lambda device: "reference", package="torch")
+COMPILED = Contender("compiled", compiled, refuses=too_large, backend=lambda device: "inductor", package="torch")
