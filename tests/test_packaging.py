@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 # Folder at the top of the repository -> where it installs.
-FOLDERS = {"fer_fast": "fer_fast", "kernels": "fer_fast/kernels", "reference": "fer_fast/reference"}
+FOLDERS = {"fer_fast": "fer_fast"} | {f: name.replace(".", "/") for name, f in SETUPTOOLS["package-dir"].items()}
+MEASUREMENTS = ROOT / "bench" / "results"  # stay in the repository
 
 
 def files() -> dict[str, Path]:
@@ -23,7 +24,7 @@ def files() -> dict[str, Path]:
         f"{target}/{path.relative_to(ROOT / folder).as_posix()}": path
         for folder, target in FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and MEASUREMENTS not in path.parents
     }
 
 
@@ -31,6 +32,11 @@ def modules() -> list[str]:
     """Every module by its installed name, but for those that run a program when imported."""
     names = (name.removesuffix(".py").removesuffix("/__init__") for name in files() if name.endswith(".py"))
     return sorted(name.replace("/", ".") for name in names if not name.endswith("__main__"))
+
+
+def test_readers_folders_install_inside_the_package():
+    assert {"kernels": "fer_fast/kernels", "reference": "fer_fast/reference"}.items() <= FOLDERS.items()
+    assert all(target.partition("/")[0] == "fer_fast" for target in FOLDERS.values())
 
 
 def test_package_list_equals_the_folders_on_disk():
@@ -62,6 +68,13 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "site-packages"
 
 
+def run_in(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python code that finds the packages of `folder` before any installed ones."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
 def test_wheel_holds_every_file_under_the_package_and_nothing_else(unpacked: Path):
     package, metadata = sorted(unpacked.iterdir())
     assert (package.name, metadata.suffix) == ("fer_fast", ".dist-info")
@@ -83,9 +96,7 @@ for module in (fer_fast, fer_fast.kernels, fer_fast.reference):
     assert pathlib.Path(module.__file__).is_relative_to(sys.argv[1]), module
 assert importlib.util.find_spec("kernels") is None and importlib.util.find_spec("reference") is None
 """
-    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
-    command = [sys.executable, "-c", code, str(unpacked)]
-    run = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True)
+    run = run_in(unpacked, code, str(unpacked))
     assert run.returncode == 0, run.stderr
 
 
@@ -104,7 +115,11 @@ assert not any(name.partition(".")[0] == "triton" for name in sys.modules)
 """
 
 
-def test_everything_but_the_kernels_imports_without_triton():
-    names = [name for name in modules() if not name.startswith("fer_fast.kernels")]
-    run = subprocess.run([sys.executable, "-c", WITHOUT_TRITON, *names], cwd=ROOT, capture_output=True, text=True)
+# The kernels, and the audits that take them apart.
+NEED_TRITON = ("fer_fast.kernels", "fer_fast.bench.audit_")
+
+
+def test_everything_but_the_kernels_imports_without_triton(unpacked: Path):
+    names = [name for name in modules() if not name.startswith(NEED_TRITON)]
+    run = run_in(unpacked, WITHOUT_TRITON, *names)
     assert run.returncode == 0, run.stderr
