@@ -1,0 +1,89 @@
+"""Tile arithmetic of the classifiers: products with the class weights, cross-entropy, and the way back."""
+
+import triton
+import triton.language as tl
+
+from .tiles import inverse_or_zero, load_chunk, tile_lengths
+
+
+@triton.jit
+def of_class(hot, values):
+    """Each row's own class's entry of `values` (K,): (rows,), 0 for a row without a class."""
+    return tl.sum(tl.where(hot, values[None, :], 0.0), 1)
+
+
+@triton.jit
+def load_per_class(ptr, num_classes, DEFAULT: tl.constexpr, K: tl.constexpr):
+    """An optional vector of C numbers as (K,) float32; `DEFAULT` without one, 0 past the last class."""
+    classes = tl.arange(0, K)
+    if ptr is None:
+        values = tl.where(classes < num_classes, DEFAULT, 0.0)
+    else:
+        values = tl.load(ptr + classes, mask=classes < num_classes, other=0.0).to(tl.float32)
+    return values
+
+
+@triton.jit
+def row_operands(x, UNIT: tl.constexpr, LENGTHS: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
+    """The rows as they enter the products, ‖x‖ and the factor 1/‖x‖ they were scaled by (1 unless `UNIT`)."""
+    length = tl.zeros((ROWS,), tl.float32)
+    factor = tl.full((ROWS,), 1.0, tl.float32)
+    operands = x
+    if LENGTHS:
+        length = tile_lengths(x, ROWS, CHUNKS)
+    if UNIT:
+        factor = inverse_or_zero(length)
+        operands = ()
+        for chunk in tl.static_range(CHUNKS):
+            operands = operands + ((x[chunk].to(tl.float32) * factor[:, None]).to(x[0].dtype),)
+    return operands, length, factor
+
+
+@triton.jit
+def class_operand(
+    w_ptr, length, num_classes, d, UNIT: tl.constexpr, DTYPE: tl.constexpr,
+    chunk, K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """A chunk of the class weights as it enters the products: (K, BLOCK_D), unit rows if `UNIT`."""
+    classes = tl.arange(0, K)
+    table = load_chunk(w_ptr, classes, classes < num_classes, d, chunk, d, BLOCK_D)
+    if UNIT:
+        table = table.to(tl.float32) * inverse_or_zero(length)[:, None]
+    return table.to(DTYPE)
+
+
+@triton.jit
+def products(
+    operands, w_ptr, w_length, num_classes, d, UNIT: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """x·w_j for a tile of rows and every class: (ROWS, K)."""
+    dot = tl.zeros((ROWS, K), tl.float32)
+    for chunk in tl.static_range(CHUNKS):
+        w = class_operand(w_ptr, w_length, num_classes, d, UNIT, operands[0].dtype, chunk, K, BLOCK_D)
+        dot = tl.dot(operands[chunk], tl.trans(w), dot, input_precision=PRECISION)
+    return dot
+
+
+@triton.jit
+def own_products(x, y, valid, w_ptr, d, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+    """x·w_y in float32: (ROWS,). An angle's margin stands on it, and half-precision weights would tilt the angle."""
+    dot = tl.zeros((ROWS,), tl.float32)
+    for chunk in tl.static_range(CHUNKS):
+        own = load_chunk(w_ptr, y, valid, d, chunk, d, BLOCK_D).to(tl.float32)
+        dot += tl.sum(x[chunk].to(tl.float32) * own, 1)
+    return dot
+
+
+@triton.jit
+def cross_entropy(dot, hot, valid, x_length, w_length, bias, weights, num_classes, LOGITS: tl.constexpr, a):
+    """Loss (rows,) and p = d loss/d logits (rows, K) of a tile from its products with the class weights."""
+    real = (tl.arange(0, hot.shape[1]) < num_classes)[None, :]
+    logits = tl.where(real, LOGITS(dot, hot, x_length, w_length, bias, a), -float("inf"))
+    largest = tl.max(logits, 1)
+    exponentials = tl.exp(logits - largest[:, None])
+    total = tl.sum(exponentials, 1)
+    weight = of_class(hot, weights)
+    own = tl.sum(tl.where(hot, logits, 0.0), 1)
+    p = (exponentials / total[:, None] - tl.where(hot, 1.0, 0.0)) * weight[:, None]
+    return tl.where(valid, weight * (tl.log(total) + largest - own), 0.0), tl.where(valid[:, None], p, 0.0)

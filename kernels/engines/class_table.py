@@ -1,0 +1,268 @@
+"""Class-table engine: classifier and center-family losses of one feature batch, launched."""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from ..epilogues.center import no_push
+from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
+from ..launch import arrival_counters, max_programs, product_precision, rows_of
+from .class_table_kernel import FAN_IN, STATS, class_table_rows
+from .class_table_scales import class_table_scales
+from .class_table_sums import class_table_sums
+
+FUSED_CLASSES, FUSED_COLUMNS = 64, 2048
+
+
+class Config(NamedTuple):
+    """Tile of one program: rows, columns of a chunk, warps, and the (16, d) accumulators that fit beside it."""
+
+    block_n: int
+    block_d: int
+    num_warps: int
+    accumulators: int
+
+
+CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a power of two
+    **{(size, d): Config(16, d, max(1, d // 64), 6) for size in (2, 4) for d in (16, 32, 64, 128)},
+    **{(size, 256): Config(16, 128, 4, 4) for size in (2, 4)},
+    (2, 512): Config(16, 128, 8, 3),
+    (4, 512): Config(16, 128, 8, 2),
+    (2, 1024): Config(16, 256, 8, 2),
+    (4, 1024): Config(16, 128, 8, 1),
+    (2, 2048): Config(16, 256, 8, 0),
+    (4, 2048): Config(16, 256, 16, 0),
+}
+SUMS_CONFIG = Config(32, 64, 4, 0)
+SCALES_PROGRAMS = 16
+
+_empty = torch.empty
+
+
+class _Plan(NamedTuple):
+    """What one call needs, read off its shapes and the rows of the two tables of epilogues."""
+
+    classifier: Classifier
+    auxiliary: Auxiliary
+    constexprs: dict[str, Any]
+    config: Config
+    num_classes: int
+    k: int  # C rounded up to the side of a tile
+    programs: int
+    fused: bool
+
+
+def _plan(
+    x: Tensor, num_classes: int, classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool
+) -> _Plan:
+    n, d = x.shape
+    k = max(16, triton.next_power_of_2(num_classes))
+    config = CLASS_TABLE_CONFIGS[x.element_size(), max(16, triton.next_power_of_2(d))]
+    head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
+    rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
+    push = update and rule.push is not no_push
+    sums = bool(classifier and gradient) + update + push
+    precision, tensor_cores = product_precision(x)
+    constexprs = {
+        "K": k,
+        "BLOCK_N": config.block_n,
+        "BLOCK_D": config.block_d,
+        "CHUNKS": triton.cdiv(d, config.block_d),
+        "CLASSIFIER": bool(classifier),
+        "LOGITS": head.logits,
+        "CHAIN": head.chain,
+        "UNIT_X": head.unit_x,
+        "UNIT_W": head.unit_w,
+        "LENGTHS": head.lengths,
+        "EXACT_OWN": head.exact_own and x.element_size() < 4,
+        "AUXILIARY": bool(auxiliary),
+        "ROW_LOSS": rule.loss,
+        "CLASS_SCALAR": rule.scalar,
+        "CONSTANT": rule.constant,
+        "PUSH_WEIGHT": rule.push,
+        "PAPER_SLOPE": rule.paper_slope,
+        "MOVE": rule.move,
+        "SPREAD": rule.spread,
+        "ANTI": rule.anti,
+        "DIRECTIONS": rule.directions,
+        "PAPER": paper,
+        "UPDATE": update,
+        "PUSH": push,
+        "FUSED": sums * k <= 16 * config.accumulators,
+        "PRECISION": precision,
+        "TENSOR_CORES": tensor_cores,
+    }
+    programs = min(triton.cdiv(n, config.block_n), max_programs(x.device))
+    return _Plan(head, rule, constexprs, config, num_classes, k, programs, constexprs["FUSED"] or not sums)
+
+
+def class_table(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    class_weights: Tensor | None,
+    centers: Tensor | None,
+    center_weights: Tensor | None,
+    groups_x: Tensor | None,
+    groups_y: Tensor | None,
+    group_sizes: list[int],
+    classifier: str,
+    classifier_params: list[float],
+    auxiliary: str,
+    auxiliary_params: list[float],
+    auxiliary_weight: float,
+    mean: bool,
+    update: bool,
+    gradient: bool,
+    status: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place.
+
+    x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 64 and d <= 2048. A launch more,
+    and a read more, where the sums per class outgrow the registers, and for the factors of MVA (a read of the groups
+    too) and of a weighted mean (a read of the labels alone). A label outside [0, C) makes the loss NaN and goes to
+    `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a classifier.
+    """
+    num_classes, d = (weight if classifier else centers).shape
+    if x.dtype == torch.float64 or num_classes > FUSED_CLASSES or d > FUSED_COLUMNS:
+        raise NotImplementedError("a table of more than 64 classes, of more than 2048 columns, or in float64")
+    n, new = len(x), {"device": x.device}
+    x, y, update = rows_of(x), y.contiguous(), update and bool(auxiliary)
+    paper = auxiliary == "variant" and auxiliary_params[5] != 0
+    plan = _plan(x, num_classes, classifier, auxiliary, paper, update, gradient)
+    weight = weight.contiguous() if classifier else None
+    table = centers.contiguous() if auxiliary else None
+    scales = None
+    if mean and class_weights is not None or auxiliary == "mva":
+        scales = _scales(plan, x, y, class_weights if mean else None, table, groups_x, groups_y, group_sizes, mean, status)
+    by_scales = mean and class_weights is not None
+    loss = _empty((), dtype=torch.float32, **new)
+    dx = _empty((n, d), dtype=x.dtype, **new) if gradient else None
+    dweight = _empty((num_classes, d), dtype=weight.dtype, **new) if gradient and classifier else None
+    dbias = _empty((num_classes,), dtype=bias.dtype, **new) if gradient and bias is not None else None
+    stores = not plan.fused
+    push = plan.constexprs["PUSH"]
+    arguments = {
+        "x_ptr": x,
+        "y_ptr": y,
+        "w_ptr": weight,
+        "bias_ptr": bias,
+        "class_weights_ptr": class_weights,
+        "c_ptr": table,
+        "center_weights_ptr": center_weights,
+        "scales_ptr": scales,
+        "status_ptr": status,
+        "loss_ptr": loss,
+        "dx_ptr": dx,
+        "dw_ptr": dweight,
+        "dbias_ptr": dbias,
+        "stats_ptr": _blocks(plan.programs, STATS.value * plan.k, 1, x.device),
+        "slabs_ptr": _blocks(plan.programs, plan.k * d, _sums(dweight, update, push), x.device) if plan.fused else None,
+        "counters_ptr": arrival_counters(x.device),
+        "rows_ptr": _empty((plan.programs, 2, d), dtype=torch.float32, **new) if plan.auxiliary.anti else None,
+        "g_ptr": _empty((n, plan.k), dtype=torch.float32, **new) if stores and dweight is not None else None,
+        "factors_ptr": _empty((2, n), dtype=torch.float32, **new) if stores else None,
+        "classifier": plan.classifier.arguments(*classifier_params),
+        "auxiliary": plan.auxiliary.arguments(*auxiliary_params),
+        "n": n,
+        "num_classes": num_classes,
+        "d": d,
+        "x_stride": x.stride(0),
+        "classifier_scale": 1 / n if mean and not by_scales else 1.0,
+        "sample_scale": 1 / n if mean else 1.0,
+        "auxiliary_weight": auxiliary_weight,
+    }
+    class_table_rows[(plan.programs,)](**arguments, **plan.constexprs, num_warps=plan.config.num_warps, num_stages=1)
+    if stores:
+        _sum_rows(plan, arguments, x.device)
+    if update and table is not centers:
+        centers.copy_(table)
+    empty = _empty((0,), dtype=x.dtype, **new)
+    none = [empty.to(t.dtype) if t is not None else empty for t in (x, weight, bias)]
+    return loss, *(t if t is not None else other for t, other in zip((dx, dweight, dbias), none, strict=True))
+
+
+def _groups(programs: int) -> int:
+    return triton.cdiv(programs, FAN_IN.value)
+
+
+def _blocks(programs: int, size: int, kinds: int, device: torch.device) -> Tensor:
+    """Scratch for every program, every group of programs, and the finished block."""
+    return _empty((kinds, programs + _groups(programs) + 1, size), dtype=torch.float32, device=device)
+
+
+def _sums(dweight: Tensor | None, update: bool, push: bool) -> int:
+    return (dweight is not None) + update + push
+
+
+def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
+    """The second launch: sums over rows by chunks of columns, from what the first stored."""
+    n, d, k = rows["n"], rows["d"], plan.k
+    chunks = triton.cdiv(d, SUMS_CONFIG.block_d)
+    programs = min(triton.cdiv(n, SUMS_CONFIG.block_n), max(1, 2 * max_programs(device) // chunks))
+    shared = ("x_ptr", "y_ptr", "w_ptr", "c_ptr", "dw_ptr", "g_ptr", "factors_ptr", "counters_ptr", "auxiliary")
+    sizes = ("n", "num_classes", "d", "x_stride", "scales_ptr", "classifier_scale")
+    flags = ("K", "UNIT_X", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION", "TENSOR_CORES")
+    kinds = _sums(rows["dw_ptr"], plan.constexprs["UPDATE"], plan.constexprs["PUSH"])
+    class_table_sums[(programs, chunks)](
+        **{name: rows[name] for name in shared + sizes},
+        **{name: plan.constexprs[name] for name in flags},
+        stats_ptr=rows["stats_ptr"][0, -1],
+        slabs_ptr=_blocks(programs, k * d, kinds, device),
+        BLOCK_N=SUMS_CONFIG.block_n,
+        BLOCK_D=SUMS_CONFIG.block_d,
+        num_warps=SUMS_CONFIG.num_warps,
+        num_stages=1,
+    )
+
+
+def _scales(
+    plan: _Plan,
+    x: Tensor,
+    y: Tensor,
+    class_weights: Tensor | None,
+    centers: Tensor | None,
+    groups_x: Tensor | None,
+    groups_y: Tensor | None,
+    group_sizes: list[int],
+    mean: bool,
+    status: Tensor | None,
+) -> Tensor:
+    """1 / Σ W_y of a weighted mean and α_v of MVA, on the device: one launch for both."""
+    mva = plan.auxiliary is AUXILIARIES["mva"]
+    grouped = mva and groups_x is not None and len(groups_x) > 0
+    ends = tuple(torch.tensor(group_sizes).cumsum(0).tolist()) if grouped else ()
+    slots = triton.next_power_of_2(max(2, 1 + len(ends)))
+    scales = _empty((2,), dtype=torch.float32, device=x.device)
+    groups_x = rows_of(groups_x) if grouped else None
+    class_table_scales[(SCALES_PROGRAMS,)](
+        x,
+        y,
+        class_weights,
+        centers,
+        groups_x,
+        groups_y.contiguous() if grouped else None,
+        status,
+        scales,
+        _empty((SCALES_PROGRAMS, 2, slots), dtype=torch.float32, device=x.device),
+        arrival_counters(x.device),
+        ends,
+        len(x),
+        len(groups_x) if grouped else 0,
+        plan.num_classes,
+        x.shape[1],
+        x.stride(0),
+        groups_x.stride(0) if grouped else 0,
+        **{name: plan.constexprs[name] for name in ("K", "BLOCK_N", "BLOCK_D", "CHUNKS")},
+        GROUPS=slots,
+        WEIGHTED=class_weights is not None,
+        MVA=mva,
+        MEAN=mean,
+        PROGRAMS=SCALES_PROGRAMS,
+        num_warps=plan.config.num_warps,
+        num_stages=1,
+    )
+    return scales

@@ -1,0 +1,354 @@
+"""Kernels of the class-table engine for up to 64 classes; :mod:`.class_table` launches them."""
+
+import triton
+import triton.language as tl
+
+from ..classifier_tiles import class_operand, cross_entropy, load_per_class, of_class, own_products, products, row_operands
+from ..table_tiles import (
+    anti_offset,
+    center_directions,
+    center_spread,
+    class_lengths,
+    leave_one_out,
+    others_offset,
+    own_offset,
+)
+from ..tiles import (
+    add_products,
+    arrive_last,
+    fold_chunk,
+    inverse_or_zero,
+    load_chunk,
+    load_tile,
+    read_labels,
+    store_chunk,
+    store_slab_chunk,
+    zeros_tile,
+)
+
+FAN_IN = tl.constexpr(16)  # slabs one program folds; two levels cover every grid
+STATS = tl.constexpr(16)  # rows of a block of sums per class, (STATS, K)
+P_SUM, COUNT, PUSH_SUM, Q_SUM, LOSS = (tl.constexpr(i) for i in range(5))
+# Rows the last program adds for the finish.
+SCALAR, SPREAD_TOTAL, W_LENGTH, INVERSE_LENGTH, ALONG = (tl.constexpr(i) for i in range(5, 10))
+
+
+@triton.jit
+def load_stat(stats_ptr, row: tl.constexpr, K: tl.constexpr):
+    """A row of the finished block as a column, (K, 1)."""
+    return tl.load(stats_ptr + row * K + tl.arange(0, K))[:, None]
+
+
+@triton.jit
+def stat(block, row: tl.constexpr):
+    """A row of a block in registers, (K,)."""
+    return tl.sum(tl.where((tl.arange(0, STATS) == row)[:, None], block, 0.0), 0)
+
+
+@triton.jit
+def store_stat(stats_ptr, row: tl.constexpr, values, K: tl.constexpr):
+    """Writes a row, (K,), of a block."""
+    tl.store(stats_ptr + row * K + tl.arange(0, K), values)
+
+
+@triton.jit
+def finish_weights(
+    sums, stats_ptr, w_ptr, dw_ptr, scale, num_classes, d, chunk,
+    UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """d loss/dw_k = υ_k (Σ G x + (Σ Q) ŵ_k) of one chunk, from the finished sums."""
+    classes = tl.arange(0, K)
+    real = classes < num_classes
+    if LENGTHS:
+        inverse = inverse_or_zero(load_stat(stats_ptr, W_LENGTH, K))
+        direction = load_chunk(w_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32) * inverse
+        sums += load_stat(stats_ptr, Q_SUM, K) * direction
+        if UNIT_W:
+            sums *= inverse
+    store_chunk(dw_ptr, sums * scale, classes, real, d, chunk, d, BLOCK_D)
+
+
+@triton.jit
+def finish_centers(
+    sums, push_sums, stats_ptr, c_ptr, auxiliary, num_classes, d, chunk,
+    MOVE: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The centers of one chunk, moved in place from the finished sums."""
+    classes = tl.arange(0, K)
+    real = classes < num_classes
+    c = load_chunk(c_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32)
+    first = tl.sum(tl.where((classes == 0)[:, None], c, 0.0), 0)[None, :]
+    shifted = tl.where(real[:, None], c - first, 0.0)
+    apart = num_classes * shifted - tl.sum(shifted, 0)[None, :]
+    count = load_stat(stats_ptr, COUNT, K)
+    inverse_length = load_stat(stats_ptr, INVERSE_LENGTH, K)
+    directions = c * inverse_length
+    directions = (tl.sum(directions, 0)[None, :] - directions) / tl.maximum(num_classes - 1, 1)
+    moved = MOVE(
+        c,
+        sums - count * c,
+        load_stat(stats_ptr, PUSH_SUM, K) * c - push_sums,
+        apart,
+        directions,
+        count,
+        load_stat(stats_ptr, SCALAR, K),
+        tl.load(stats_ptr + SPREAD_TOTAL * K),
+        inverse_length,
+        load_stat(stats_ptr, ALONG, K),
+        auxiliary,
+    )
+    store_chunk(c_ptr, moved, classes, real, d, chunk, d, BLOCK_D)
+
+
+@triton.jit
+def fold_slabs(slabs_ptr, first, count, into, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+    """Slab `into` = Σ of `count` slabs from `first` on."""
+    for chunk in tl.static_range(CHUNKS):
+        total = fold_chunk(slabs_ptr, first, count, d, chunk, K, BLOCK_D)
+        store_slab_chunk(slabs_ptr, total, into, d, chunk, K, BLOCK_D)
+
+
+@triton.jit
+def read_centers(
+    c_ptr, rows_ptr, center_weights_ptr, scales_ptr, auxiliary, num_classes, d, CLASS_SCALAR: tl.constexpr,
+    K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, ANTI: tl.constexpr,
+):  # fmt: skip
+    """The loss's factor per class (K,), the spread of all ordered pairs, and what :func:`leave_one_out` returns."""
+    squared = center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+    whole = tl.sum(squared, 0)
+    classes = num_classes.to(tl.float32)
+    weights = load_per_class(center_weights_ptr, num_classes, 1.0, K)
+    scalar = CLASS_SCALAR(weights, classes * squared + whole, whole / (classes - 1), auxiliary)
+    if scales_ptr is not None:
+        scalar *= tl.load(scales_ptr + 1)
+    without = ()
+    if ANTI:
+        without = leave_one_out(squared, c_ptr, rows_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+    return scalar, 2 * classes * whole, without
+
+
+@triton.jit
+def center_distances(
+    x, y, valid, c_ptr, num_classes, d, without,
+    ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, ANTI: tl.constexpr,
+):  # fmt: skip
+    """‖x - c_y‖² and ‖x - c̄₋y‖² of a tile: (ROWS,) both."""
+    own = tl.zeros((ROWS,), tl.float32)
+    anti = tl.zeros((ROWS,), tl.float32)
+    for chunk in tl.static_range(CHUNKS):
+        offset = own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
+        own += tl.sum(offset * offset, 1)
+        if ANTI:
+            offset = anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
+            anti += tl.sum(offset * offset, 1)
+    return own, anti
+
+
+@triton.jit
+def finish_rows(
+    stats_ptr, first, count, into, loss_ptr, dbias_ptr, w_length, scalar, spread_total, c_ptr,
+    auxiliary, num_classes, d, classifier_scale, sample_scale, auxiliary_weight,
+    CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """Adds the programs' blocks up, writes the loss and the bias gradient, and leaves a finished block for the table."""
+    classes = tl.arange(0, K)
+    block = fold_chunk(stats_ptr, first, count, K, 0, STATS, K)
+    inverse_length = tl.zeros((K,), tl.float32)
+    along = inverse_length
+    if DIRECTIONS:
+        inverse_length, along = center_directions(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+    others = (num_classes - 1).to(tl.float32)
+    cosine_total = tl.sum(along, 0) + num_classes * others
+    losses = stat(block, LOSS)
+    classifier_loss = tl.sum(tl.where(classes == 0, losses, 0.0), 0)
+    auxiliary_loss = tl.sum(tl.where(classes == 1, losses, 0.0), 0)
+    constant = CONSTANT(spread_total, cosine_total, auxiliary)
+    loss = classifier_scale * classifier_loss + auxiliary_weight * (sample_scale * auxiliary_loss + constant)
+    tl.store(loss_ptr, loss)
+    if dbias_ptr is not None:
+        bias_gradient = stat(block, P_SUM) * classifier_scale
+        tl.store(dbias_ptr + classes, bias_gradient.to(dbias_ptr.dtype.element_ty), mask=classes < num_classes)
+    finished = stats_ptr + into * STATS * K
+    store_stat(finished, COUNT, stat(block, COUNT), K)
+    store_stat(finished, PUSH_SUM, stat(block, PUSH_SUM), K)
+    store_stat(finished, Q_SUM, stat(block, Q_SUM), K)
+    store_stat(finished, SCALAR, scalar, K)
+    store_stat(finished, SPREAD_TOTAL, tl.zeros((K,), tl.float32) + spread_total, K)
+    store_stat(finished, W_LENGTH, w_length, K)
+    store_stat(finished, INVERSE_LENGTH, inverse_length, K)
+    store_stat(finished, ALONG, along / tl.maximum(others, 1.0), K)
+    tl.debug_barrier()
+
+
+@triton.jit
+def class_table_rows(
+    x_ptr, y_ptr, w_ptr, bias_ptr, class_weights_ptr, c_ptr, center_weights_ptr, scales_ptr, status_ptr,
+    loss_ptr, dx_ptr, dw_ptr, dbias_ptr, stats_ptr, slabs_ptr, counters_ptr, rows_ptr, g_ptr, factors_ptr,
+    classifier, auxiliary, n, num_classes, d, x_stride, classifier_scale, sample_scale, auxiliary_weight,
+    K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+    CLASSIFIER: tl.constexpr, LOGITS: tl.constexpr, CHAIN: tl.constexpr,
+    UNIT_X: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, EXACT_OWN: tl.constexpr,
+    AUXILIARY: tl.constexpr, ROW_LOSS: tl.constexpr, CLASS_SCALAR: tl.constexpr, CONSTANT: tl.constexpr,
+    PUSH_WEIGHT: tl.constexpr, PAPER_SLOPE: tl.constexpr, MOVE: tl.constexpr,
+    SPREAD: tl.constexpr, ANTI: tl.constexpr, DIRECTIONS: tl.constexpr, PAPER: tl.constexpr, UPDATE: tl.constexpr,
+    PUSH: tl.constexpr, FUSED: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+):  # fmt: skip
+    """Loss and gradients of a strided set of row tiles; the last program finishes what is summed over rows.
+
+    Every program is done with the old centers before it arrives, so the last one may overwrite them. Unless FUSED, the
+    sums over rows are left to :func:`class_table_sums`, which finds G, 1/‖x‖ and the push weights stored.
+    """
+    program = tl.program_id(0)
+    classes = tl.arange(0, K)
+    others = (num_classes - 1).to(tl.float32)
+    w_length = tl.zeros((K,), tl.float32)
+    scalar = tl.zeros((K,), tl.float32)
+    without = ()
+    spread_total = 0.0
+    if CLASSIFIER:
+        bias = load_per_class(bias_ptr, num_classes, 0.0, K)
+        weights = load_per_class(class_weights_ptr, num_classes, 1.0, K)
+        if LENGTHS:
+            w_length = class_lengths(w_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+        if scales_ptr is not None:
+            classifier_scale *= tl.load(scales_ptr)
+    if SPREAD:
+        scalar, spread_total, without = read_centers(
+            c_ptr, rows_ptr, center_weights_ptr, scales_ptr, auxiliary, num_classes, d, CLASS_SCALAR, K, BLOCK_D, CHUNKS, ANTI
+        )
+    gradient_scale = auxiliary_weight * sample_scale
+
+    p_sum = tl.zeros((K,), tl.float32)
+    count = tl.zeros((K,), tl.float32)
+    push_sum = tl.zeros((K,), tl.float32)
+    q_sum = tl.zeros((K,), tl.float32)
+    classifier_loss = tl.zeros((BLOCK_N,), tl.float32)
+    auxiliary_loss = tl.zeros((BLOCK_N,), tl.float32)
+    w_sums = zeros_tile(K, BLOCK_D, CHUNKS)
+    c_sums = zeros_tile(K, BLOCK_D, CHUNKS)
+    push_sums = zeros_tile(K, BLOCK_D, CHUNKS)
+    for tile in range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0)):
+        rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+        in_batch = rows < n
+        y, valid = read_labels(y_ptr, rows, in_batch, num_classes, status_ptr)
+        hot = (y[:, None] == classes[None, :]) & valid[:, None]
+        unlabelled = tl.where(in_batch & ~valid, float("nan"), 0.0)
+        x = load_tile(x_ptr, rows, in_batch, x_stride, d, BLOCK_D, CHUNKS)
+        operands = x
+        g = tl.zeros((BLOCK_N, K), tl.float32)
+        push = g
+
+        if CLASSIFIER:
+            operands, x_length, factor = row_operands(x, UNIT_X, LENGTHS, BLOCK_N, CHUNKS)
+            dot = products(operands, w_ptr, w_length, num_classes, d, UNIT_W, PRECISION, BLOCK_N, K, BLOCK_D, CHUNKS)
+            if EXACT_OWN:
+                dot = tl.where(hot, own_products(x, y, valid, w_ptr, d, BLOCK_N, BLOCK_D, CHUNKS)[:, None], dot)
+                if UNIT_W:
+                    dot = tl.where(hot, dot * inverse_or_zero(w_length)[None, :], dot)
+            losses, p = cross_entropy(dot, hot, valid, x_length, w_length, bias, weights, num_classes, LOGITS, classifier)
+            g, r, q = CHAIN(p, dot, hot, x_length, w_length, classifier)
+            classifier_loss += losses + unlabelled
+            p_sum += tl.sum(p, 0)
+            q_sum += tl.sum(q, 0)
+        if AUXILIARY:
+            own, anti = center_distances(x, y, valid, c_ptr, num_classes, d, without, BLOCK_N, BLOCK_D, CHUNKS, ANTI)
+            if ANTI:
+                anti = others * anti + of_class(hot, without[0])
+            losses, d_own, d_anti = ROW_LOSS(own, anti, of_class(hot, scalar), auxiliary)
+            auxiliary_loss += tl.where(valid, losses, 0.0) + unlabelled
+            count += tl.sum(tl.where(hot, tl.where(own - own == 0, 1.0, float("nan"))[:, None], 0.0), 0)
+            if PUSH:
+                away = valid[:, None] & ~hot & (classes < num_classes)[None, :]
+                push = tl.where(away, PUSH_WEIGHT(anti, auxiliary)[:, None], 0.0)
+                push_sum += tl.sum(push, 0)
+
+        new_w, new_c, new_push = (), (), ()
+        for chunk in tl.static_range(CHUNKS):
+            if dx_ptr is not None:
+                dx = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+                if CLASSIFIER:
+                    w = class_operand(w_ptr, w_length, num_classes, d, UNIT_W, operands[0].dtype, chunk, K, BLOCK_D)
+                    dx = tl.dot(g.to(w.dtype), w, input_precision=PRECISION)
+                    if LENGTHS:
+                        dx += (r * inverse_or_zero(x_length))[:, None] * x[chunk].to(tl.float32)
+                    dx *= (factor * classifier_scale)[:, None]
+                if AUXILIARY:
+                    slope = tl.where(valid, 2 * gradient_scale * d_own, 0.0)[:, None]
+                    dx += slope * own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
+                if ANTI:
+                    slope = tl.where(valid, 2 * gradient_scale * others * d_anti, 0.0)[:, None]
+                    dx += slope * anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
+                if PAPER:
+                    slope = tl.where(valid, gradient_scale * PAPER_SLOPE(spread_total, auxiliary), 0.0)[:, None]
+                    dx += slope * others_offset(y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
+                store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)
+            if FUSED:
+                w_sum, c_sum, away_sum = add_products(
+                    x[chunk], operands[chunk], g, hot, push, w_sums[chunk], c_sums[chunk], push_sums[chunk],
+                    dw_ptr is not None, UPDATE, PUSH, PRECISION, TENSOR_CORES,
+                )  # fmt: skip
+                new_w, new_c, new_push = new_w + (w_sum,), new_c + (c_sum,), new_push + (away_sum,)
+        if FUSED:
+            w_sums, c_sums, push_sums = new_w, new_c, new_push
+        else:
+            if dw_ptr is not None:
+                tl.store(g_ptr + rows[:, None] * K + classes[None, :], g, mask=in_batch[:, None])
+                tl.store(factors_ptr + rows, factor, mask=in_batch)
+            if PUSH:
+                tl.store(factors_ptr + n + rows, tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0), mask=in_batch)
+
+    programs = tl.num_programs(0)
+    groups = tl.cdiv(programs, FAN_IN)
+    slot = tl.arange(0, STATS)[:, None]
+    block = tl.where(slot == P_SUM, p_sum[None, :], tl.where(slot == COUNT, count[None, :], 0.0))
+    block = tl.where(slot == PUSH_SUM, push_sum[None, :], tl.where(slot == Q_SUM, q_sum[None, :], block))
+    both = tl.where(classes == 0, tl.sum(classifier_loss, 0), tl.where(classes == 1, tl.sum(auxiliary_loss, 0), 0.0))
+    block = tl.where(slot == LOSS, both[None, :], block)
+    store_slab_chunk(stats_ptr, block, program, K, 0, STATS, K)
+    slab_size = (programs + groups + 1).to(tl.int64) * K * d
+    c_slabs_ptr = slabs_ptr
+    if FUSED and dw_ptr is not None:
+        c_slabs_ptr += slab_size
+    push_slabs_ptr = c_slabs_ptr
+    if FUSED:
+        push_slabs_ptr += slab_size
+    for chunk in tl.static_range(CHUNKS):
+        if FUSED and dw_ptr is not None:
+            store_slab_chunk(slabs_ptr, w_sums[chunk], program, d, chunk, K, BLOCK_D)
+        if FUSED and UPDATE:
+            store_slab_chunk(c_slabs_ptr, c_sums[chunk], program, d, chunk, K, BLOCK_D)
+        if FUSED and PUSH:
+            store_slab_chunk(push_slabs_ptr, push_sums[chunk], program, d, chunk, K, BLOCK_D)
+
+    group = program // FAN_IN
+    members = tl.minimum(programs - group * FAN_IN, FAN_IN)
+    if arrive_last(counters_ptr + 1 + group, members):
+        fold_slabs(stats_ptr, group * FAN_IN, members, programs + group, K, STATS, K, 1)
+        if FUSED and dw_ptr is not None:
+            fold_slabs(slabs_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, CHUNKS)
+        if FUSED and UPDATE:
+            fold_slabs(c_slabs_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, CHUNKS)
+        if FUSED and PUSH:
+            fold_slabs(push_slabs_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, CHUNKS)
+        if arrive_last(counters_ptr, groups):
+            finish_rows(
+                stats_ptr, programs, groups, programs + groups, loss_ptr, dbias_ptr, w_length, scalar, spread_total,
+                c_ptr, auxiliary, num_classes, d, classifier_scale, sample_scale, auxiliary_weight,
+                CONSTANT, DIRECTIONS, K, BLOCK_D, CHUNKS,
+            )  # fmt: skip
+            finished = stats_ptr + (programs + groups) * STATS * K
+            for chunk in tl.static_range(CHUNKS):
+                if FUSED and dw_ptr is not None:
+                    total = fold_chunk(slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
+                    finish_weights(
+                        total, finished, w_ptr, dw_ptr, classifier_scale, num_classes, d, chunk,
+                        UNIT_W, LENGTHS, K, BLOCK_D,
+                    )  # fmt: skip
+                if FUSED and UPDATE:
+                    total = fold_chunk(c_slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
+                    away = total
+                    if PUSH:
+                        away = fold_chunk(push_slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
+                    finish_centers(
+                        total, away, finished, c_ptr, auxiliary, num_classes, d, chunk, MOVE, K, BLOCK_D
+                    )

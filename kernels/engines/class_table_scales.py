@@ -1,0 +1,93 @@
+"""Factors of the loss that must be known before the first gradient is written: Σ W_y of a weighted mean, α_v of MVA."""
+
+import triton
+import triton.language as tl
+
+from ..classifier_tiles import load_per_class, of_class
+from ..epilogues.mva import group_weight
+from ..table_tiles import center_spread, own_offset
+from ..tiles import arrive_last, load_tile, read_labels
+
+
+@triton.jit
+def row_values(
+    x_ptr, y_ptr, c_ptr, weights, tile, n, num_classes, d, x_stride, status_ptr,
+    K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, DISTANCES: tl.constexpr,
+):  # fmt: skip
+    """‖x - c_y‖² and W_y of one tile of rows, 0 past the last: (BLOCK_N,) both."""
+    rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+    y, valid = read_labels(y_ptr, rows, rows < n, num_classes, status_ptr)
+    own = tl.where((rows < n) & ~valid, float("nan"), 0.0)
+    if DISTANCES:
+        x = load_tile(x_ptr, rows, valid, x_stride, d, BLOCK_D, CHUNKS)
+        for chunk in tl.static_range(CHUNKS):
+            offset = own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
+            own += tl.sum(offset * offset, 1)
+    hot = (y[:, None] == tl.arange(0, K)[None, :]) & valid[:, None]
+    return own, of_class(hot, weights)
+
+
+@triton.jit
+def class_table_scales(
+    x_ptr, y_ptr, class_weights_ptr, c_ptr, groups_x_ptr, groups_y_ptr, status_ptr, scales_ptr, partials_ptr,
+    counter_ptr, ends, n, m, num_classes, d, x_stride, groups_stride,
+    K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr,
+    WEIGHTED: tl.constexpr, MVA: tl.constexpr, MEAN: tl.constexpr, PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    """scales = (1 / Σ W_y if `WEIGHTED`, α_v if `MVA`), 1 where not asked for.
+
+    Group 0 is the batch, group v the rows [ends[v-2], ends[v-1]) of groups_x (m, d). One read of the labels; for MVA one
+    of the features and of the groups. Partial sums (PROGRAMS, GROUPS + 1 → a power of two) are added in a fixed order.
+    """
+    program = tl.program_id(0)
+    slots = tl.arange(0, GROUPS)
+    weights = load_per_class(class_weights_ptr, num_classes, 1.0, K)
+    distances = tl.zeros((GROUPS,), tl.float32)
+    weight_sum = tl.zeros((BLOCK_N,), tl.float32)
+    batch_tiles = tl.cdiv(n, BLOCK_N)
+    for tile in range(program, batch_tiles, PROGRAMS):
+        own, weight = row_values(
+            x_ptr, y_ptr, c_ptr, weights, tile, n, num_classes, d, x_stride, status_ptr,
+            K, BLOCK_N, BLOCK_D, CHUNKS, MVA,
+        )  # fmt: skip
+        distances += tl.where(slots == 0, tl.sum(own, 0), 0.0)
+        weight_sum += weight
+    if MVA and groups_x_ptr is not None:
+        for tile in range(program, tl.cdiv(m, BLOCK_N), PROGRAMS):
+            own, _ = row_values(
+                groups_x_ptr, groups_y_ptr, c_ptr, weights, tile, m, num_classes, d, groups_stride, status_ptr,
+                K, BLOCK_N, BLOCK_D, CHUNKS, MVA,
+            )  # fmt: skip
+            rows = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+            group = tl.full((BLOCK_N,), 1, tl.int32)
+            for v in tl.static_range(len(ends) - 1):
+                group += tl.where(rows >= ends[v], 1, 0)
+            distances += tl.sum(tl.where(group[:, None] == slots[None, :], own[:, None], 0.0), 0)
+    tl.store(partials_ptr + program * 2 * GROUPS + slots, distances)
+    tl.store(partials_ptr + (program * 2 + 1) * GROUPS, tl.sum(weight_sum, 0))
+    if arrive_last(counter_ptr, PROGRAMS):
+        programs = tl.arange(0, PROGRAMS)
+        if WEIGHTED:
+            at = partials_ptr + (programs * 2 + 1) * GROUPS
+            total = tl.sum(tl.load(at, cache_modifier=".cg"), 0)
+            tl.store(scales_ptr, 1 / tl.where(total == 0, 1.0, total))
+        else:
+            tl.store(scales_ptr, 1.0)
+        if MVA:
+            at = partials_ptr + programs[:, None] * 2 * GROUPS + slots[None, :]
+            totals = tl.sum(tl.load(at, cache_modifier=".cg"), 0)
+            variance = tl.sum(center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS), 0) / (num_classes - 1)
+            losses = totals / variance
+            real = slots == 0
+            if MEAN:
+                losses = tl.where(real, losses / n, losses)
+            if groups_x_ptr is not None:
+                first = 0
+                for v in tl.static_range(len(ends)):
+                    real = real | (slots == v + 1)
+                    if MEAN:
+                        losses = tl.where(slots == v + 1, losses / (ends[v] - first), losses)
+                    first = ends[v]
+            tl.store(scales_ptr + 1, group_weight(losses, real))
+        else:
+            tl.store(scales_ptr + 1, 1.0)

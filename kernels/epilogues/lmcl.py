@@ -1,0 +1,27 @@
+"""LMCL, also CosFace and AM-softmax: the contract of :mod:`.softmax` on unit rows and unit class weights."""
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+
+
+class LMCL(NamedTuple):
+    """Scale s, and margin m in units of the cosine."""
+
+    s: float
+    m: float
+
+
+@triton.jit
+def lmcl_logits(dot, hot, x_length, w_length, bias, a):
+    """f_j = s (cos θ_j - m [j = y]); dot is the cosine."""
+    return a.s * (dot - tl.where(hot, a.m, 0.0))
+
+
+@triton.jit
+def lmcl_chain(p, dot, hot, x_length, w_length, a):
+    """G = s p; a direction has no part along itself: R = -Σ_j G_j cos θ_j, Q = -G cos θ."""
+    g = a.s * p
+    along = -g * dot
+    return g, tl.sum(along, 1), along

@@ -1,0 +1,31 @@
+"""Weighted-cluster loss: own distances relative to the other centers. The contract is in :mod:`.center`."""
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+
+
+class WeightedCluster(NamedTuple):
+    """α in squared feature units, and the centers' learning rate γ."""
+
+    alpha: float
+    gamma: float
+
+
+@triton.jit
+def weighted_cluster_scalar(weights, spread, variance, a):
+    """W_k / (Σ_j ‖c_j - c_k‖² + α)."""
+    return weights / (spread + a.alpha)
+
+
+@triton.jit
+def weighted_cluster(own, anti, scalar, a):
+    """½ scalar_y ‖x - c_y‖²."""
+    return 0.5 * scalar * own, 0.5 * scalar, tl.zeros_like(own)
+
+
+@triton.jit
+def weighted_cluster_move(c, pull, push, apart, directions, count, scalar, spread_total, inverse_length, along, a):
+    """c + γ scalar_k Σ_{y=k} (x - c_k)."""
+    return c + a.gamma * scalar * pull

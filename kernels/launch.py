@@ -1,0 +1,34 @@
+"""What the launchers of the class-table and Ad-Corre engines share on the host."""
+
+import torch
+from torch import Tensor
+
+_MOST_COUNTERS = 4096
+_counters: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def arrival_counters(device: torch.device) -> Tensor:
+    """Zeros that every launch leaves as zeros: one set for each stream, since launches on one stream never overlap."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        # Memory of a captured allocation belongs to the graph, which zeroes it at every replay: not to be kept.
+        return torch.zeros(_MOST_COUNTERS, dtype=torch.int32, device=device)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    if (device, stream) not in _counters:
+        _counters[device, stream] = torch.zeros(_MOST_COUNTERS, dtype=torch.int32, device=device)
+    return _counters[device, stream]
+
+
+def max_programs(device: torch.device) -> int:
+    """Programs that stay resident, two on each multiprocessor; a handful in the interpreter."""
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+def product_precision(x: Tensor) -> tuple[str, bool]:
+    """How float32 products are taken, as PyTorch's own setting says, and whether TF32 units are there."""
+    tensor_cores = torch.version.hip is None
+    return "tf32" if tensor_cores and torch.backends.cuda.matmul.allow_tf32 else "ieee", tensor_cores
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """`x` with neighbouring columns. Rows may lie anywhere, also on top of each other."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
