@@ -39,9 +39,7 @@ def resolve(name: str, device: torch.device) -> str:
     if name == "auto":
         name = _preferred
     if name == "auto":
-        return (
-            "triton" if device.type == "cuda" and triton_runs_on("cuda") else "reference"
-        )  # TEMPORARY until blocked lands
+        return "triton" if device.type == "cuda" and triton_runs_on("cuda") else "blocked"
     if name == "triton" and not triton_runs_on(device.type):
         raise ValueError(f'backend: "triton" does not run on {device.type} here; "blocked" and "reference" do')
     return name

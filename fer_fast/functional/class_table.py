@@ -32,6 +32,12 @@ class Term:
 
     def reference(self, x: Tensor, y: Tensor, reduction: str) -> Tensor:
         """The loss in plain PyTorch, its centers moved afterwards."""
+        if self.update and torch.compiler.is_compiling():
+            # The compiled backward would recompute from the centers as they are after the move.
+            raise ValueError('update: backend="reference" cannot move centers inside torch.compile; the others can')
+        checks.label_range(y, self.num_classes)
+        for _, group_y in self.groups:
+            checks.label_range(group_y, self.num_classes, "bank labels")
         spec = find(self.name)
         extra = {"groups": self.groups} if self.groups else {}
         given = {**self.tensors, **self.params, **extra}
@@ -64,10 +70,9 @@ def joint_loss(
     terms = [term for term in (classifier, auxiliary) if term is not None]
     for term in terms:
         _check(term, x)
-        checks.label_range(y, term.num_classes)
         for group_x, group_y in term.groups:
             checks.table(group_x, "bank features", x.shape[1])
-            checks.label_range(checks.labels(group_y, len(group_x), "bank labels"), term.num_classes, "bank labels")
+            checks.labels(group_y, len(group_x), "bank labels")
     backend = resolve(backend, x.device)
     if backend != "reference":
         return ops.class_table(x, y, classifier, auxiliary, float(weight), reduction == "mean", backend)

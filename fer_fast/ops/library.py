@@ -65,18 +65,21 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
             def forward(ctx, *args):
                 with _AutoDispatchBelowAutograd():
                     loss, *gradients = overload(*args)
-                ctx.save_for_backward(*gradients)
+                ctx.save_for_backward(*gradients, *(args[position] for position in positions))
                 ctx.mark_non_differentiable(*gradients)
                 ctx.arguments = len(args)
                 return loss, *gradients
 
             @staticmethod
             def backward(ctx, grad_loss, *_):
+                gradients, inputs = ctx.saved_tensors[: len(positions)], ctx.saved_tensors[len(positions) :]
+                gradients = scale(gradients, grad_loss)
+                if torch.is_grad_enabled():  # create_graph=True: a constant gradient would be silently wrong
+                    gradients = RefuseSecondDerivative.apply(name, len(gradients), *gradients, *inputs)
                 result = [None] * ctx.arguments
-                scaled = scale(ctx.saved_tensors, grad_loss)
-                for position, gradient in zip(positions, scaled, strict=True):
+                for position, gradient in zip(positions, gradients, strict=True):
                     if ctx.needs_input_grad[position]:
-                        result[position] = RefuseSecondDerivative.apply(gradient, name)
+                        result[position] = gradient
                 return tuple(result)
 
         operator._lib.impl(name, Loss.apply, "Autograd")
@@ -86,15 +89,15 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
 
 
 class RefuseSecondDerivative(torch.autograd.Function):
-    """The identity; differentiating through it says that the fused losses have no second derivatives."""
+    """Gradients as they are, tied to the inputs they depend on; differentiating them is refused by name."""
 
     @staticmethod
-    def forward(ctx, gradient, name):
+    def forward(ctx, name: str, count: int, *gradients_and_inputs: Tensor | None):
         ctx.name = name
-        return gradient.view_as(gradient)
+        return tuple(gradient.view_as(gradient) for gradient in gradients_and_inputs[:count])
 
     @staticmethod
-    def backward(ctx, _):
+    def backward(ctx, *_):
         raise RuntimeError(f'fer_fast::{ctx.name} has no second derivative; backend="reference" has')
 
 

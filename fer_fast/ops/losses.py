@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import checks
 from .library import loss_operator, run_engine, wants_gradient
 
 
@@ -30,6 +31,11 @@ def class_table_(
     gradient: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    for table in (weight, centers):
+        if table is not None:
+            checks.label_range(y, len(table))
+    if groups_y is not None:
+        checks.label_range(groups_y, len(centers), "bank labels")
     return run_engine(
         backend,
         "class_table",
@@ -99,6 +105,7 @@ def ad_corre_(
     gradient: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
+    checks.label_range(y, num_classes)
     args = (e, y, class_difficulty, num_classes, fd, md, ed, mean, gradient)
     return run_engine(backend, "ad_corre", "ad_corre", *args, flag_labels=True)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from .. import checks
 from .library import loss_dtype, run_engine
 
 
@@ -32,6 +33,7 @@ def center_distances_backward(grad: Tensor, x: Tensor, centers: Tensor, backend:
 
 @custom_op("fer_fast::anti_center_distances", mutates_args=())
 def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor, backend: str) -> Tensor:
+    checks.label_range(y, len(centers))
     return run_engine(backend, "primitives", "anti_center_distances", x, y, centers)
 
 
