@@ -34,6 +34,8 @@ def ad_corre(
     k, n, _ = e.shape
     if mean:
         fd, md, ed = fd / (k * n * n), md / (k * num_classes**2), ed / (n * k * k)
+    if n == 1:
+        fd = 0.0  # a single sample has no pair: exactly nothing, not what is left of sums that cancel
     sums = _sum_by_class(e, y, num_classes, fd != 0, md != 0, ed != 0)
     loss, on_unit, on_row = ed * sums.embedding_loss, None, None
     if fd:
@@ -69,18 +71,18 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
         zero,
     )
     for block in spans(n, rows_per_block(k * d)):
-        x = e[:, block].to(work_dtype(e))
+        x = e[:, block].to(work_dtype(e)).contiguous()
         if rows:
             _add_by_class(sums.rows, y[block], x)
         if units or embeddings:
             u = directions(x, centred=True).unit
-            squares = u.square().sum(-1)
+            squares = u.square().sum(-1, dtype=zero.dtype)
         if units:
             _add_by_class(sums.units, y[block], u)
             _add_by_class(sums.squares[..., None], y[block], squares[..., None])
         if embeddings:
             together = u.sum(0).square().sum(-1) - squares.sum(0)
-            zero += (k * (k - 1) + together).sum(dtype=zero.dtype)
+            zero += (k * (k - 1) + together).sum()
     return sums
 
 
@@ -106,23 +108,24 @@ def _mean_discriminator(sums: _Sums) -> tuple[Tensor, Tensor]:
     means = directions(sums.rows / counts, centred=True)
     everything = means.unit.sum(1, keepdim=True)
     present = (sums.counts > 0).sum()
-    total = len(means.unit) * present * (present - 1) + everything.square().sum() - means.unit.square().sum()
-    return total, means.backward_(2 * everything.expand_as(means.unit).clone()).div_(counts)
+    others = everything - means.unit
+    total = len(means.unit) * present * (present - 1) + (others * means.unit).sum()
+    return total, means.backward_(2 * others).div_(counts)
 
 
 def _write_gradient(
     e: Tensor, y: Tensor, on_unit: Tensor | None, on_row: Tensor | None, embeddings: float, de: Tensor
 ) -> None:
-    """Fill de (k, n, d) from the tables (k, C, d) of FD, on u, and of MD, on e; ED's gradient on u is 2 Σ_a u_a."""
+    """Fill de (k, n, d) from the tables (k, C, d) of FD, on u, and of MD, on e; ED's gradient on u is 2 Σ_{b≠a} u_b."""
     k, n, d = e.shape
     for block in spans(n, rows_per_block(k * d)):
         grad = torch.zeros((), dtype=work_dtype(e), device=e.device)
         if on_unit is not None or embeddings:
-            rows = directions(e[:, block].to(work_dtype(e)), centred=True)
+            rows = directions(e[:, block].to(work_dtype(e)).contiguous(), centred=True)
             if on_unit is not None:
                 grad = on_unit.index_select(1, y[block])
             if embeddings:
-                grad = grad + 2 * embeddings * rows.unit.sum(0)
+                grad = grad + 2 * embeddings * (rows.unit.sum(0) - rows.unit)
             grad = rows.backward_(grad.expand_as(rows.unit).contiguous())
         if on_row is not None:
             grad = grad + on_row.index_select(1, y[block])

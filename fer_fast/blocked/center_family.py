@@ -1,6 +1,6 @@
 """What each loss of the center family adds to the class-table engine: its terms, their gradient, its move of centers.
 
-All are Σ_i a_{y_i} ‖x_i - c_{y_i}‖² with a scale of their own, plus a constant; the variant loss adds anti-center terms.
+All are Σ_i a_{y_i} ‖x_i - c_{y_i}‖², each with a scale a, plus a constant; the variant loss has anti-center terms.
 A move is a step of every center, where the rule has one, plus what the rows of its class ask of a center.
 """
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .center_spread import CenterSpread
-from .tiles import Classes, add_rows, classes_of, directions, rows_per_block, spans, wide_dtype
+from .tiles import Classes, add_rows, classes_of, directions, rows_per_block, spans, take, wide_dtype
 
 
 class CenterTask(NamedTuple):
@@ -52,19 +52,19 @@ class Center:
     def visit(self, rows: Tensor, block: slice, factor: float) -> tuple[Tensor, Tensor]:
         """The loss of the samples of a block, (), and factor · d loss / d rows, (r, d). Takes them into the move."""
         y = self.task.y[block]
-        own_centers = self.task.centers[y].to(self.dtype)
+        own_centers = self.task.centers.index_select(0, y).to(self.dtype)
         offset = rows - own_centers
-        scale = torch.as_tensor(self.scale(y, own_centers), dtype=self.dtype, device=rows.device)
-        loss = (scale * offset.square().sum(1)).sum(dtype=self.wide)
+        scale = torch.as_tensor(self.scale(y, own_centers), dtype=self.wide, device=rows.device)
+        loss = (scale * offset.square().sum(1, dtype=self.wide)).sum()
         if self.classes is not None:
             add_rows(self.offsets, self.classes.index[block], offset)
-        return loss, offset.mul_((2 * factor * scale)[..., None])
+        return loss, offset.mul_((2 * factor * scale).to(self.dtype)[..., None])
 
     def move(self) -> None:
         """Move the centers in place. Those of the batch are computed from their old values before any other moves."""
         labels, _, counts = self.classes
         first = torch.searchsorted(labels, labels)  # places that stand for no class repeat the last one
-        old = self.task.centers[labels].to(self.wide)
+        old = self.task.centers.index_select(0, labels).to(self.wide)
         moved = old + self.attraction(old, counts[first][:, None], self.offsets[first].to(self.wide), first)
         if self.moves_every_center:
             moved += self.step(old)
@@ -94,7 +94,7 @@ class Island(Center):
         self.directions = self.task.centers.new_zeros(d, dtype=self.wide)
         squares = self.directions.new_zeros(())
         for block in spans(num_classes, rows_per_block(d)):
-            unit = directions(self.task.centers[block].to(self.wide)).unit
+            unit = directions(take(self.task.centers, block, self.wide)).unit
             self.directions += unit.sum(0)
             squares += unit.square().sum()
         self.constant = lambda1 * (self.directions.square().sum() - squares + num_classes * (num_classes - 1))
@@ -128,7 +128,7 @@ class Variant(Center):
 
     def visit(self, rows: Tensor, block: slice, factor: float) -> tuple[Tensor, Tensor]:
         loss, grad = super().visit(rows, block, factor)
-        own_centers = self.task.centers[self.task.y[block]].to(self.wide)
+        own_centers = self.task.centers.index_select(0, self.task.y[block]).to(self.wide)
         anti, away = self.spread.anti(rows, own_centers)
         inverse = 1 / (self.eps1 + anti)
         loss = loss + 0.5 * self.lambda1 * inverse.sum()
@@ -156,7 +156,7 @@ class Variant(Center):
 
 
 class WeightedCluster(Center):
-    """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_j ‖c_j - c_{y_i}‖² + α), a sum of W_k/(…) Σ (x_i - c_k) times γ moving c_k."""
+    """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_j ‖c_j - c_{y_i}‖² + α); c_k moves by γ W_k/(…) Σ_{y_i=k} (x_i - c_k)."""
 
     def configure(self, alpha: float, gamma: float) -> None:
         self.alpha, self.gamma, self.spread = alpha, gamma, CenterSpread.of(self.task.centers)
@@ -195,8 +195,8 @@ class MVA(Affinity):
     def _affinity(self, x: Tensor, y: Tensor) -> Tensor:
         total = torch.zeros_like(self.own_scale)
         for block in spans(len(x), rows_per_block(x.shape[1])):
-            rows = x[block].to(self.dtype)
-            total += (rows - self.task.centers[y[block]].to(self.dtype)).square_().sum()
+            own_centers = self.task.centers.index_select(0, y[block]).to(self.dtype)
+            total += (take(x, block, self.dtype) - own_centers).square_().sum(dtype=self.wide)
         return self.own_scale * total / (len(x) if self.task.mean else 1)
 
 

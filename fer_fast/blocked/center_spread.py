@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import rows_per_block, spans, wide_dtype
+from .tiles import rows_per_block, spans, take, wide_dtype
 
 
 class CenterSpread(NamedTuple):
@@ -26,10 +26,10 @@ class CenterSpread(NamedTuple):
         blocks = list(spans(len(centers), rows_per_block(centers.shape[1])))
         total = torch.zeros(centers.shape[1], dtype=wide, device=centers.device)
         for block in blocks:
-            total += centers[block].to(wide).sum(0)
+            total += take(centers, block, wide).sum(0)
         self = cls(len(centers), total, total.new_zeros(()))
         for block in blocks:
-            self.spread.add_(self.from_mean(centers[block]).sum())
+            self.spread.add_(self.from_mean(take(centers, block, wide)).sum())
         return self
 
     def from_mean(self, centers: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .center_family import RULES, CenterTask
 from .classifiers import HEADS
-from .tiles import rows_per_block, spans, wide_dtype, work_dtype
+from .tiles import rows_per_block, spans, take, wide_dtype, work_dtype
 
 
 def class_table(
@@ -35,8 +35,9 @@ def class_table(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y), either of them absent as "": (loss, dx, dweight, dbias).
 
-    x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,), centers (C, d), center_weights (C,), groups_x (m, d),
-    groups_y (m,). The mean divides by n, a weighted softmax by Σ W_y. With `update` the centers move in place.
+    x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,), centers (C, d), center_weights (C,); groups_x (m, d)
+    and groups_y (m,) are the bank's groups of `group_sizes`, newest first. The mean divides by n, a weighted softmax by
+    Σ W_y. With `update` the centers move in place.
     """
     dtype, count = work_dtype(x, weight, centers), len(x) if mean else 1
     rows_at_once = rows_per_block(x.shape[1])
@@ -53,7 +54,7 @@ def class_table(
     loss = torch.zeros((), dtype=wide_dtype(x.device), device=x.device)
     dx = torch.empty(x.shape if gradient else (0,), dtype=x.dtype, device=x.device)
     for block in spans(len(x), rows_at_once):
-        rows, grad = x[block].to(dtype), None
+        rows, grad = take(x, block, dtype), None
         if head is not None:
             block_loss, grad = head.visit(rows, y[block], weights[block])
             loss += block_loss

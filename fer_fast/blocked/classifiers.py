@@ -32,7 +32,7 @@ class Softmax:
     def __init__(self, weight: Tensor, bias: Tensor | None, params: list[float], gradient: bool, dtype: torch.dtype):
         self.weight, self.bias, self.gradient = weight, bias, gradient
         self.rows_per_block = max(LOGITS // len(weight), 1)
-        self.table, self.to_weight = self.prepare_table(weight.to(dtype))
+        self.table, self.to_weight = self.prepare_table(weight.to(dtype).contiguous())
         self.logits = torch.empty(self.rows_per_block, len(weight), dtype=dtype, device=weight.device)
         if gradient:
             self.table_grad = torch.zeros_like(self.table, memory_format=torch.contiguous_format)

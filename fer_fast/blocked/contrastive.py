@@ -7,14 +7,14 @@ gradient once in float32.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .tiles import Classes, add_rows, classes_of, may_hold, shaped, spans, work_dtype
+from .tiles import Classes, add_rows, classes_of, may_hold, shaped, spans, take, wide_dtype, work_dtype
 
 ANCHORS, KEYS = 512, 1024  # a float32 tile of logits is 2 MiB: the second-level caches of two cores
 LOG2E = math.log2(math.e)
@@ -46,29 +46,29 @@ def contrastive(
         weight /= counted.sum().clamp(min=1)
     pull = weight / (positives.clamp(min=1) * temperature)
 
-    class_sums = _class_sums(batch)
+    others = _other_view(batch) if mode == "selfcon" else _rest_of_class(batch)
     dz = torch.empty(z.shape if gradient else (0,), dtype=z.dtype, device=z.device)
     # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
     from_bank = dz if dz.dtype == batch.dtype else torch.empty_like(dz, dtype=batch.dtype)
     swept = gradient and batch.bank_z is not None
-    log2_denominator, attraction = torch.empty_like(weight), torch.empty_like(weight)
+    attraction = torch.empty_like(weight)
+    log2_denominator = torch.empty_like(weight, dtype=wide_dtype(z.device))
     for block in spans(len(z), ANCHORS):
-        rows = z[block].to(batch.dtype)
-        attraction[block] = (rows * (class_sums[batch.classes.index[block]] - rows)).sum(1)
+        rows = take(z, block, batch.dtype)
+        attraction[block] = (rows * others(block)).sum(1)
         running = _Running.start(rows)
         _sweep_batch(batch, block, running)
         _sweep_bank(batch, block, running, weigh_keys=gradient)
         log2_denominator[block] = running.log2_sum()
         if swept:
-            from_bank[block] = running.mean_key(log2_denominator[block]).mul_(weight[block, None] / temperature)
+            from_bank[block] = running.mean_key(weight[block] / temperature, log2_denominator[block])
     loss = (weight * log2_denominator / LOG2E - pull * attraction).where(counted, 0).sum()
     if gradient:
         for block, grad in _batch_gradient(batch, weight / temperature, log2_denominator):
             if swept:
                 grad += from_bank[block]
-            others = class_sums[batch.classes.index[block]] - z[block]
-            dz[block] = grad.sub_(others.mul_(2 * pull[block, None]))
-    return loss, dz
+            dz[block] = grad.sub_(others(block).mul_(2 * pull[block, None]))
+    return loss.to(batch.dtype), dz
 
 
 def contrastive_log_denominator(
@@ -78,7 +78,7 @@ def contrastive_log_denominator(
     batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
     result = torch.empty(len(z), dtype=batch.dtype, device=z.device)
     for block in spans(len(z), ANCHORS):
-        running = _Running.start(z[block].to(batch.dtype))
+        running = _Running.start(take(z, block, batch.dtype))
         _sweep_batch(batch, block, running)
         _sweep_bank(batch, block, running, weigh_keys=False)
         result[block] = running.log2_sum()
@@ -98,13 +98,13 @@ def contrastive_log_denominator_backward(
     """Σ_i g_i d log D_i / dz, the rows of the batch being anchors and keys: (n, d)."""
     batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
     weight = grad.to(batch.dtype) / temperature
-    log2_denominator = log_denominator.to(batch.dtype) * LOG2E
+    log2_denominator = log_denominator.to(wide_dtype(z.device)) * LOG2E
     dz = torch.empty(z.shape, dtype=z.dtype, device=z.device)
     for block, rows in _batch_gradient(batch, weight, log2_denominator):
         if batch.bank_z is not None:
             running = _Running.start(rows)
             _sweep_bank(batch, block, running, weigh_keys=True)
-            rows += running.mean_key(log2_denominator[block]).mul_(weight[block, None])
+            rows += running.mean_key(weight[block], log2_denominator[block])
         dz[block] = rows
     return dz
 
@@ -161,28 +161,43 @@ class _Running:
         self.highest = highest
 
     def log2_sum(self) -> Tensor:
-        """log₂ Σ 2^logit: (r,)."""
-        return (self.highest + self.total.log2())[:, 0]
+        """log₂ Σ 2^logit, wide: (r,)."""
+        wide = wide_dtype(self.total.device)
+        return (self.highest.to(wide) + self.total.to(wide).log2())[:, 0]
 
-    def mean_key(self, log2_denominator: Tensor) -> Tensor:
-        """Σ (2^logit / D)·key over the keys weighed so far: (r, d). Overwrites the sums."""
-        return self.weighted.mul_((self.highest - log2_denominator[:, None]).exp2_())
+    def mean_key(self, weight: Tensor, log2_denominator: Tensor) -> Tensor:
+        """w_i Σ (2^logit / D_i)·key over the keys weighed so far: (r, d). Overwrites the sums."""
+        share = weight * (self.highest[:, 0] - log2_denominator).exp2_()
+        return self.weighted.mul_(share.to(self.weighted.dtype)[:, None])
 
 
-def _class_sums(batch: _Batch) -> Tensor:
+def _other_view(batch: _Batch) -> Callable[[slice], Tensor]:
+    """For a block of rows the row that is the other view of each: (r, d)."""
+    half = len(batch.z) // 2
+
+    def others(block: slice) -> Tensor:
+        rows = torch.arange(block.start, block.stop, device=batch.z.device)
+        return take(batch.z, (rows + half) % (2 * half), batch.dtype)
+
+    return others
+
+
+def _rest_of_class(batch: _Batch) -> Callable[[slice], Tensor]:
+    """For a block of rows the sum of the other rows of each row's class: (r, d)."""
     sums = torch.zeros(len(batch.classes.labels), batch.z.shape[1], dtype=batch.dtype, device=batch.z.device)
     for block in spans(len(batch.z), KEYS):
-        add_rows(sums, batch.classes.index[block], batch.z[block].to(batch.dtype))
-    return sums
+        add_rows(sums, batch.classes.index[block], take(batch.z, block, batch.dtype))
+    return lambda block: sums.index_select(0, batch.classes.index[block]) - take(batch.z, block, batch.dtype)
 
 
 def _batch_tiles(batch: _Batch, block: slice) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Spans of the batch with their rows as keys and the logits of a block of anchors, -inf of a row with itself."""
-    anchors = batch.z[block].to(batch.dtype) * batch.scale
+    anchors = take(batch.z, block, batch.dtype)
     tile = anchors.new_empty(len(anchors) * min(KEYS, len(batch.z)))
     for span in spans(len(batch.z), KEYS):
-        keys = batch.z[span].to(batch.dtype)
-        logits = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys)))
+        keys = take(batch.z, span, batch.dtype)
+        # Scaled after the product, so that i with j and j with i, as anchor and key, have the same bits.
+        logits = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys))).mul_(batch.scale)
         logits.diagonal(block.start - span.start).fill_(-torch.inf)
         yield span, keys, logits
 
@@ -195,10 +210,10 @@ def _sweep_batch(batch: _Batch, block: slice, running: _Running) -> None:
 def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool) -> None:
     if batch.bank_z is None:
         return
-    anchors = batch.z[block].to(batch.dtype) * batch.scale
+    anchors = take(batch.z, block, batch.dtype) * batch.scale
     tile, same = anchors.new_empty(2, len(anchors) * min(KEYS, len(batch.bank_z))).unbind()
     for span in spans(len(batch.bank_z), KEYS):
-        keys = batch.bank_z[span].to(batch.dtype)
+        keys = take(batch.bank_z, span, batch.dtype)
         unfilled = batch.bank_y[span] < 0
         some_unfilled = may_hold(unfilled)
         if some_unfilled:
@@ -215,8 +230,12 @@ def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool
 
 def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of rows and Σ_j (w_i P_ij + w_j P_ji) z_j over the batch, a row being an anchor and a key of others."""
-    # A row of weight 0 may have no denominator; 2^(logit - inf) is 0 whatever its logits are.
-    shift = log2_denominator.where((weight != 0) & (log2_denominator != -torch.inf), torch.inf)
+    # 2^logit / D = 2^(logit - shift) · 2^(shift - log₂D), the shift a whole number: near logits lose nothing to it. A
+    # row of weight 0 may have no denominator; 2^(logit - inf) is 0 whatever its logits are.
+    counted = (weight != 0) & (log2_denominator != -torch.inf)
+    shift = log2_denominator.round()
+    weight = (weight * (shift - log2_denominator).exp2_()).where(counted, 0).to(batch.dtype)
+    shift = shift.where(counted, torch.inf).to(batch.dtype)
     for block in spans(len(batch.z), ANCHORS):
         grad = torch.zeros_like(batch.z[block], dtype=batch.dtype, memory_format=torch.contiguous_format)
         second = grad.new_empty(len(grad) * min(KEYS, len(batch.z)))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import classes_of, directions, shaped, spans, wide_dtype, work_dtype
+from .tiles import classes_of, directions, shaped, spans, take, wide_dtype, work_dtype
 
 TILE = 1024
 
@@ -102,12 +102,12 @@ def _sweep(x: Tensor, labels: _Labels, rule: _Epilogue, params: list[float], sca
     total = torch.zeros((), dtype=wide_dtype(x.device), device=x.device)
     tile, spare = labels.place.new_empty(2, min(n, TILE) ** 2).unbind()
     for block in spans(n, TILE):
-        own = directions(x[block].to(dtype), rule.centred)
+        own = directions(take(x, block, dtype), rule.centred)
         rows = _Side(own.unit.square().sum(1), labels.weight[block])
         grad = None if dx is None else dx[block] if mirrored else torch.zeros_like(own.unit)
         for span in spans(n, TILE, block.start if mirrored else 0):
             diagonal = span == block
-            unit = own.unit if diagonal else directions(x[span].to(dtype), rule.centred).unit
+            unit = own.unit if diagonal else directions(take(x, span, dtype), rule.centred).unit
             columns = rows if diagonal else _Side(unit.square().sum(1), labels.weight[span])
             s = torch.mm(own.unit, unit.T, out=shaped(tile, len(own.unit), len(unit)))
             sign = torch.eq(labels.place[block], labels.place[span].T, out=shaped(spare, *s.shape)).mul_(2).sub_(1)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import add_rows, classes_of, rows_per_block, spans, wide_dtype, work_dtype
+from .tiles import add_rows, classes_of, rows_per_block, spans, take, wide_dtype, work_dtype
 
 TILE = 512
 
@@ -30,7 +30,7 @@ def range_loss(
     _, index, counts = classes_of(y)
     means = torch.zeros(len(counts), x.shape[1], dtype=dtype, device=x.device)
     for block in spans(len(x), TILE):
-        add_rows(means, index[block], x[block].to(dtype))
+        add_rows(means, index[block], take(x, block, dtype))
     means /= counts.clamp(min=1)[:, None]
 
     widest = _widest(x, index, counts, means, k)
@@ -46,12 +46,12 @@ def range_loss(
     dx = torch.zeros(x.shape, dtype=dtype, device=x.device)
     for block in spans(len(widest.first), rows_per_block(x.shape[1])):
         first, second = widest.first[block], widest.second[block]
-        pull = (x[first].to(dtype) - x[second].to(dtype)).mul_(2 * alpha * intra_slope[block, None])
+        pull = (take(x, first, dtype) - take(x, second, dtype)).mul_(2 * alpha * intra_slope[block, None])
         add_rows(dx, first, pull)
         add_rows(dx, second, pull.neg_())
     ends = torch.stack([nearest.first, nearest.second])
     share = (index == ends[:, None]).to(dtype) / counts[ends, None]
-    apart = (means[ends[0]] - means[ends[1]]) * (-2 * beta * (inter > 0))
+    apart = (means[ends[0]] - means[ends[1]]) * (inter > 0).to(dtype).mul_(-2 * beta)
     return loss, dx.addr_(share[0] - share[1], apart).to(x.dtype)
 
 
@@ -70,13 +70,13 @@ def _widest(x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int) -> 
 
     def rows(span: slice) -> Tensor:
         # About the mean of the class, so that a product form of distances has nothing to cancel.
-        return x[order[span]].to(wide_dtype(x.device)).sub_(means[place[span]])
+        return take(x, order[span], wide_dtype(x.device)).sub_(means[place[span]])
 
     found, partner = _farthest(rows, place, counts.cumsum(0), k)
     first, second = order.repeat_interleave(k), order[partner.flatten()]
     squared = torch.empty(len(first), dtype=means.dtype, device=x.device)
     for block in spans(len(first), rows_per_block(x.shape[1])):
-        squared[block] = (x[first[block]].to(means.dtype) - x[second[block]].to(means.dtype)).square_().sum(1)
+        squared[block] = (take(x, first[block], means.dtype) - take(x, second[block], means.dtype)).square_().sum(1)
     return _Pairs(first, second, squared.masked_fill_(~found.flatten(), -torch.inf))
 
 
@@ -129,14 +129,14 @@ def _farthest(
 
 
 def _coarse_distances(a: Tensor, b: Tensor) -> Tensor:
-    """‖a_i - b_j‖² for wide rows, rounded to 32 binary digits: equal distances come out equal despite their rounding."""
+    """‖a_i - b_j‖² for wide rows, rounded to 32 binary digits, so that equal ones come out equal."""
     squared = torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a.square().sum(1, keepdim=True))
     coarse = squared * (2**21 + 1 if squared.dtype == torch.float64 else 2**4 + 1)
     return coarse.sub_(coarse - squared)
 
 
 def _harmonic_means(pairs: _Pairs, index: Tensor, num_classes: int, k: int) -> tuple[Tensor, Tensor]:
-    """K / Σ 1/D over each class's first k of its pairs, (C,), and its derivative by the distance of every pair, (m,)."""
+    """K / Σ 1/D over the widest k pairs of each class, (C,), and its derivative by every distance, (m,)."""
     squared, of_class = pairs.squared, index[pairs.first]
     order = squared.argsort(descending=True, stable=True)
     order = order[of_class[order].argsort(stable=True)]

@@ -27,6 +27,11 @@ def shaped(buffer: Tensor, rows: int, columns: int) -> Tensor:
     return buffer[: rows * columns].view(rows, columns)
 
 
+def take(x: Tensor, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
+    """Some rows of `x` in `dtype`, side by side in memory: the same bits come out whatever the strides of `x` are."""
+    return x[rows].to(dtype).contiguous()
+
+
 def rows_per_block(width: int, elements: int = 2**17) -> int:
     """How many rows of `width` make a block whose few temporaries stay in the second-level cache."""
     return max(elements // max(width, 1), 1)
