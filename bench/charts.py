@@ -9,16 +9,16 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter, NullLocator
 
 from fer_fast.cli.parser import Parser
 from fer_fast.errors import InputError
 
 from .contenders import COMPILED, EAGER, FER_FAST
-from .problems import SWEEPS, quick_shape
+from .problems import SWEEPS, Floor, quick_shape
 from .readme import BEGIN, END, at_quick_shapes, between_markers, markdown, source
 from .rows import ROOT, Row, file_name, latest, read
-from .table import bytes_text, seconds_text
+from .table import bytes_text
 
 # Okabe & Ito's colours, told apart without red and green; a marker each for print.
 STYLES = {
@@ -35,6 +35,7 @@ SETTINGS = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -127,41 +128,40 @@ def _sweep(panels: Sequence[Axes], rows: Sequence[Row]) -> None:
     loss = rows[0].loss
     axis = SWEEPS[loss][0]
     rows = sorted(_swept(rows, loss), key=lambda row: row.shape[axis])
+    time, memory = panels
     for contender, (colour, marker) in STYLES.items():
         own = [row for row in rows if row.contender == contender and row.q50]
+        if not own:
+            continue
         sizes = [row.shape[axis] for row in own]
-        style = {
-            "color": colour,
-            "marker": marker,
-            "markersize": 4,
-            "linewidth": 2.2 if contender == FER_FAST.name else 1.2,
-        }
-        if own:
-            panels[0].plot(sizes, [row.q50 for row in own], label=LABELS.get(contender, contender), **style)
-            panels[0].fill_between(
-                sizes, [r.q10 for r in own], [r.q90 for r in own], color=colour, alpha=0.15, linewidth=0
-            )
-            panels[1].plot(sizes, [row.peak_bytes for row in own], **style)
-    panels[0].plot(
-        *zip(*((row.shape[axis], _floor(row)) for row in rows if row.contender == FER_FAST.name), strict=True),
-        color="#555555", linestyle=":", linewidth=1, label="floor",
-    )  # fmt: skip
-    _label(panels, rows[0], axis)
+        width = 2.2 if contender == FER_FAST.name else 1.2
+        style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": width}
+        time.plot(sizes, [row.q50 for row in own], label=LABELS.get(contender, contender), **style)
+        time.fill_between(sizes, [row.q10 for row in own], [row.q90 for row in own], color=colour, alpha=0.15, lw=0)
+        memory.plot(sizes, [row.peak_bytes for row in own], **style)
+        for row in (row for row in rows if row.contender == contender and row.status == "skipped"):
+            place = {"xytext": (-6, 5), "textcoords": "offset points", "ha": "right"}
+            memory.annotate(f"then: {row.reason}", (sizes[-1], own[-1].peak_bytes), fontsize=7, color=colour, **place)
+            break
+    ours = [row for row in rows if row.contender == FER_FAST.name]
+    floors = [Floor(r.floor_bytes, r.floor_operations).seconds(r.copy_rate, r.matrix_rate) for r in ours]
+    sizes = [row.shape[axis] for row in ours]
+    time.plot(sizes, floors, color="#555555", linestyle=":", linewidth=1, label="floor")
+    _label(panels, rows[0], axis, sizes)
 
 
-def _label(panels: Sequence[Axes], row: Row, axis: str) -> None:
+def _label(panels: Sequence[Axes], row: Row, axis: str, sizes: Sequence[int]) -> None:
     fixed = ", ".join(f"{name} = {value}" for name, value in row.shape.items() if value and name != axis)
-    for axes, what, text in zip(panels, ("time", "memory beyond the inputs"), (seconds_text, bytes_text), strict=True):
+    for axes, what in zip(panels, ("time", "memory beyond the inputs"), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="rows of the bank" if axis == "bank" else "samples n")
         axes.set_title(f"{row.loss}: {what}\n{fixed}", fontsize=9, loc="left")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _, text=text: text(value)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        for side in (axes.xaxis, axes.yaxis):
-            side.set_minor_formatter(NullFormatter())
-
-
-def _floor(row: Row) -> float:
-    return max(row.floor_bytes / row.copy_rate, row.floor_operations / row.matrix_rate)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.xaxis.set_minor_locator(NullLocator())
+    panels[0].yaxis.set_major_formatter(EngFormatter("s"))
+    panels[1].set_yscale("log", base=4)  # ticks at 1, 4, 16 ... MiB
+    panels[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_text(value)))
+    for axes in panels:
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def summary(rows: Sequence[Row]) -> Figure | None:
@@ -176,18 +176,19 @@ def summary(rows: Sequence[Row]) -> Figure | None:
     figure = Figure(figsize=(8.4, 0.9 + 0.24 * len(problems)), layout="constrained")
     axes = figure.subplots()
     for place, found in enumerate(problems.values()):
-        once = _time(found, EAGER.name)
         for contender, (colour, marker) in STYLES.items():
-            time = _time(found, contender)
-            if time and contender == FER_FAST.name:
-                axes.plot([1, once / time], [place, place], color=colour, linewidth=6, solid_capstyle="butt", zorder=1)
-                axes.annotate(f" {once / time:.3g}×", (max(once / time, 1), place), va="center", fontsize=8)
-            elif time and contender != EAGER.name:
-                axes.plot(once / time, place, color=colour, marker=marker, markersize=6, linestyle="none", zorder=2)
+            if contender == EAGER.name or not _time(found, contender):
+                continue
+            times = _time(found, EAGER.name) / _time(found, contender)
+            if contender == FER_FAST.name:
+                axes.plot([1, times], [place, place], color=colour, linewidth=6, solid_capstyle="butt", zorder=1)
+                text = f" {times:.{2 if times < 10 else 1}f}×"
+                axes.annotate(text, (max(times, 1), place), va="center", fontsize=8)
+            else:
+                axes.plot(times, place, color=colour, marker=marker, markersize=6, linestyle="none", zorder=2)
     axes.axvline(1, color=STYLES[EAGER.name][0], linewidth=1.2)
-    axes.set(
-        xscale="log", yticks=range(len(problems)), yticklabels=list(problems), xlabel="times faster than eager PyTorch"
-    )
+    axes.set_xscale("log", base=2)
+    axes.set(yticks=range(len(problems)), yticklabels=list(problems), xlabel="times faster than eager PyTorch")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.12)
