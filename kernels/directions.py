@@ -81,11 +81,11 @@ def _chain_rule(
             gradient -= (tl.sum(tl.where(inside, gradient, 0.0), 1) / d)[:, None]
         tl.store(row_pointers(dx, first, d, columns, BLOCK), gradient.to(dx.dtype.element_ty), mask=inside)
     if LOSS and first == 0:
-        total = tl.zeros((1024,), tl.float32)
+        losses = tl.zeros((1024,), tl.float32)
         for start in range(0, programs, 1024):
             places = start + tl.arange(0, 1024)
-            total += tl.load(partial + places, mask=places < programs, other=0.0)
-        tl.store(loss, tl.sum(total) * loss_scale)
+            losses += tl.load(partial + places, mask=places < programs, other=0.0)
+        tl.store(loss, tl.sum(losses) * loss_scale)
 
 
 _empty = torch.empty

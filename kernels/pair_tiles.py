@@ -75,7 +75,7 @@ def similarities(
     Where the rows fit one chunk (BLOCK_K = D) the anchors stay on chip and a key is loaded once for both products;
     wider rows are multiplied chunk by chunk, and their keys' columns come a second time, from cache.
     """
-    if BLOCK_K == columns.shape[0]:
+    if columns.shape[0] == BLOCK_K:
         key_tile = load_rows(key_base, first_key, key_valid, key_stride, columns, width).to(anchors.dtype)
         s = tl.dot(anchors, tl.trans(key_tile), input_precision=PRECISION)
     else:
@@ -105,7 +105,7 @@ def squared_distances(a, rows, row_valid, a_stride, b, keys, key_valid, b_stride
     error = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
     a += rows
     b += keys
-    for start in range(0, width, CHUNK):
+    for _start in range(0, width, CHUNK):
         part = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
         for _ in tl.static_range(CHUNK):
             left = tl.load(a, mask=row_valid, other=0.0)
@@ -215,5 +215,6 @@ def aot_case(name: str, kernel, types: Mapping[str, object], constexprs: Mapping
         for place, (argument, of) in enumerate(signature.items())
         if str(of).startswith("*") or argument == "d" or argument.endswith("_stride")
     ]
+    given = {argument: value for argument, value in constexprs.items() if argument in kernel.arg_names}
     attrs = {(place,): [["tt.divisibility", 16]] for place in aligned}
-    return name, kernel, signature, dict(constexprs), attrs, tile.num_warps, tile.num_stages
+    return name, kernel, signature, given, attrs, tile.num_warps, tile.num_stages

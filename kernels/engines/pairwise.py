@@ -72,7 +72,7 @@ def _sweep(
     u, y, weights, gradients, partial, n, d, args, EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of rows of one plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss."""
+    """A tile of rows of a plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss."""
     tile, split, plane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     chunks = tl.cdiv(d, BLOCK_D)
     chunk = plane % chunks

@@ -16,14 +16,14 @@ from ..pair_tiles import (
     Tile,
     aot_case,
     chip,
+    chunked_similarities,
+    columns_first,
+    compensated,
     dense_rows,
     load_rows,
     pick_tile,
     product,
     row_pointers,
-    chunked_similarities,
-    columns_first,
-    compensated,
     squared_distances,
 )
 
@@ -39,7 +39,7 @@ TILES = {
     ("sm90", "tf32", 128): Tile(64, 64, 128, 32, 8, 2),
     ("sm90", "float32", 128): Tile(64, 64, 64, 32, 8, 2),
 }
-DIFFERENCES = Tile(64, 64, 64, 16, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
+DIFFERENCES = Tile(64, 64, 32, 16, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
 ROWS = Tile(8, 0, 256, 0, 4, 1)  # rows and columns of a tile visited once
 
 

@@ -94,7 +94,7 @@ def _class_terms(
     x, starts, values, partners, means, pairs, slopes, losses, n, d,
     K: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """One class: its mean (n, d), its K widest pairs (n, 2, K), their harmonic mean (n,) and its slopes at them (n, K)."""
+    """One class: its mean (n, d), K widest pairs (n, 2, K), their harmonic mean (n,) and the slopes there (n, K)."""
     number = tl.program_id(0)
     first = tl.load(starts + number).to(tl.int32)
     last = tl.load(starts + number + 1).to(tl.int32)
@@ -147,7 +147,7 @@ def _class_mean(x, mean, first, last, d, BLOCK: tl.constexpr, BLOCK_D: tl.conste
 def _next_widest(
     values, partners, first, last, n, value, code, K: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """The candidate of the rows [first, last) that ranks next after (value, code): by distance, then by pair i·n + j."""
+    """The candidate of rows [first, last) that ranks next after (value, code): by distance, then by pair i·n + j."""
     slots = tl.arange(0, SLOTS)
     best = tl.full((), float("-inf"), tl.float32)
     best_code = tl.full((), -1, tl.int64)
@@ -188,8 +188,8 @@ def _total(
     for start in range(0, count, BLOCK):
         numbers = start + tl.arange(0, BLOCK)
         intra += tl.load(losses + numbers, mask=numbers < count, other=0.0)
-    everything = tl.full((), float("inf"), tl.float32), tl.full((), -1, tl.int64)
-    value, code = _next_widest(values, partners, 0, count, n, everything[0], everything[1], 1, 1, BLOCK)
+    value, code = tl.full((), float("inf"), tl.float32), tl.full((), -1, tl.int64)
+    value, code = _next_widest(values, partners, 0, count, n, value, code, 1, 1, BLOCK)
     total = alpha * tl.sum(intra)
     slope = 0.0
     if value > float("-inf"):
