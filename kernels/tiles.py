@@ -7,6 +7,8 @@ registers, and no temporary is wider than a chunk.
 import triton
 import triton.language as tl
 
+FAN_IN = tl.constexpr(16)  # slabs one program folds; two levels cover every grid
+
 
 @triton.jit
 def load_chunk(ptr, rows, row_ok, stride, chunk, width, BLOCK_D: tl.constexpr):
@@ -168,3 +170,11 @@ def store_slab_chunk(slabs_ptr, value, slab, width, chunk, ROWS: tl.constexpr, B
     """One chunk of a program's slab (ROWS, width)."""
     rows = slab * ROWS + tl.arange(0, ROWS)
     store_chunk(slabs_ptr, value, rows, rows >= 0, width, chunk, width, BLOCK_D)
+
+
+@triton.jit
+def fold_slabs(slabs_ptr, first, count, into, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+    """Slab `into` = Σ of `count` slabs from `first` on."""
+    for chunk in tl.static_range(CHUNKS):
+        total = fold_chunk(slabs_ptr, first, count, d, chunk, K, BLOCK_D)
+        store_slab_chunk(slabs_ptr, total, into, d, chunk, K, BLOCK_D)

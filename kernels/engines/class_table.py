@@ -9,7 +9,8 @@ from torch import Tensor
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
 from ..launch import arrival_counters, max_programs, product_precision, rows_of
-from .class_table_kernel import FAN_IN, STATS, class_table_rows
+from .class_table_kernel import STATS, class_table_rows
+from ..tiles import FAN_IN
 from .class_table_scales import class_table_scales
 from .class_table_sums import class_table_sums
 

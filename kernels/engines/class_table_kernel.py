@@ -14,9 +14,11 @@ from ..table_tiles import (
     own_offset,
 )
 from ..tiles import (
+    FAN_IN,
     add_products,
     arrive_last,
     fold_chunk,
+    fold_slabs,
     inverse_or_zero,
     load_chunk,
     load_tile,
@@ -26,7 +28,6 @@ from ..tiles import (
     zeros_tile,
 )
 
-FAN_IN = tl.constexpr(16)  # slabs one program folds; two levels cover every grid
 STATS = tl.constexpr(16)  # rows of a block of sums per class, (STATS, K)
 P_SUM, COUNT, PUSH_SUM, Q_SUM, LOSS = (tl.constexpr(i) for i in range(5))
 # Rows the last program adds for the finish.
@@ -98,14 +99,6 @@ def finish_centers(
         auxiliary,
     )
     store_chunk(c_ptr, moved, classes, real, d, chunk, d, BLOCK_D)
-
-
-@triton.jit
-def fold_slabs(slabs_ptr, first, count, into, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
-    """Slab `into` = Σ of `count` slabs from `first` on."""
-    for chunk in tl.static_range(CHUNKS):
-        total = fold_chunk(slabs_ptr, first, count, d, chunk, K, BLOCK_D)
-        store_slab_chunk(slabs_ptr, total, into, d, chunk, K, BLOCK_D)
 
 
 @triton.jit

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from ..tiles import (
+    FAN_IN,
     add_products,
     arrive_last,
     fold_chunk,
@@ -11,7 +12,7 @@ from ..tiles import (
     read_labels,
     store_slab_chunk,
 )
-from .class_table_kernel import FAN_IN, finish_centers, finish_weights
+from .class_table_kernel import finish_centers, finish_weights
 
 
 @triton.jit

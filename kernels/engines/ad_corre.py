@@ -1,0 +1,338 @@
+"""Ad-Corre engine: FD (NFD), MD and ED in O(n·d), from class sums of standardised rows. Kernels and launcher.
+
+|Φ - corr| = 1 - Φ corr and |1 + corr| = 1 + corr, so all three losses are linear in the correlations, and a sum of
+correlations over pairs is a product of sums of unit rows. With û the standardised rows, s_c = Σ_{y=c} û,
+W = Σ_c w_c s_c and U = Σ_c s_c, for each embedding
+
+    FD = 2 (n-1) Σ_i w_i - (4 Σ_c w_c ‖s_c‖² - 2 W·U - 2 Σ_i w_i ‖û_i‖²),   dFD/dû_i = -2 (4 w_c s_c - w_c U - W), c = y_i.
+
+One sweep takes the class sums and, in the last program of an embedding, its tables (C, d); a second sweep writes the
+gradient. Floor: e is read twice and its gradient written once.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..classifier_tiles import load_per_class
+from ..launch import arrival_counters, max_programs
+from ..tiles import (
+    FAN_IN,
+    arrive_last,
+    class_sum_product,
+    fold_chunk,
+    fold_slabs,
+    inverse_or_zero,
+    load_chunk,
+    read_labels,
+    store_chunk,
+    store_slab_chunk,
+)
+
+STATS = tl.constexpr(16)  # rows of a block of sums per class, (STATS, K)
+COUNT, DIRECTED, UNLABELLED = (tl.constexpr(i) for i in range(3))
+
+
+@triton.jit
+def standardise(x, first, cols, d):
+    """Rows centred and scaled to length one, over the last dimension, and their inverse lengths (0 for constant rows).
+
+    Rows are taken relative to their first entry, which costs a large offset no digits and makes a constant row exactly
+    zero, and are divided by their largest entry before they are squared.
+    """
+    shifted = tl.where(cols < d, x.to(tl.float32) - first.to(tl.float32), 0.0)
+    mean = tl.sum(shifted, len(x.shape) - 1, keep_dims=True) / d
+    centred = tl.where(cols < d, shifted - mean, 0.0)
+    largest = tl.max(tl.abs(centred), len(x.shape) - 1, keep_dims=True)
+    scaled = centred / tl.where(largest > 0, largest, 1.0)
+    squared = tl.sum(scaled * scaled, len(x.shape) - 1, keep_dims=True)
+    inverse = inverse_or_zero(tl.sqrt(squared))
+    return scaled * inverse, inverse / tl.where(largest > 0, largest, 1.0)
+
+
+@triton.jit
+def chain(g, u, inverse, cols, d):
+    """The gradient g in û taken back to the row it came from: centred (g - û (û·g)) / length."""
+    g = (g - u * tl.sum(g * u, len(g.shape) - 1, keep_dims=True)) * inverse
+    return tl.where(cols < d, g - tl.sum(tl.where(cols < d, g, 0.0), len(g.shape) - 1, keep_dims=True) / d, 0.0)
+
+
+@triton.jit
+def feature_table(s, w, counts, directed, n, scale):
+    """FD of one embedding, and its gradient in û for each class (K, D), from the sums s (K, D) of unit rows.
+
+    The loss is what is left of terms of size n²; they are added in float64.
+    """
+    weighted = tl.sum(w[:, None] * s, 0)
+    whole = tl.sum(s, 0)
+    own = tl.sum(w[:, None].to(tl.float64) * s.to(tl.float64) * s.to(tl.float64))
+    crossed = tl.sum(weighted.to(tl.float64) * whole.to(tl.float64), 0)
+    total = tl.sum((w * ((n - 1) * counts + directed)).to(tl.float64), 0)
+    loss = (2 * total - 4 * own + 2 * crossed) * scale
+    return loss.to(tl.float32), (-2 * scale) * (w[:, None] * (4 * s - whole[None, :]) - weighted[None, :])
+
+
+@triton.jit
+def mean_table(sums, counts, cols, d, scale, ROWS: tl.constexpr):
+    """MD of one embedding, and its gradient in each row of a class (K, D), from the sums (K, D) of rows."""
+    present = counts > 0
+    means = sums / tl.where(present, counts, 1.0)[:, None]
+    first = tl.sum(tl.where(cols == 0, means, 0.0), 1)[:, None]
+    u, inverse = standardise(means, first, cols, d)
+    others = tl.sum(u, 0)[None, :] - u
+    pairs = tl.sum(tl.where(present, 1.0, 0.0), 0)
+    loss = (pairs * (pairs - 1) + tl.sum(tl.sum(u * others, 1), 0)) * scale
+    g = chain(2 * scale * others, u, inverse, cols, d)
+    return loss, g / tl.where(present, counts, 1.0)[:, None]
+
+
+@triton.jit
+def ad_corre_tables(
+    e_ptr, y_ptr, w_ptr, status_ptr, losses_ptr, tables_ptr, slabs_ptr, stats_ptr, counters_ptr,
+    n, num_classes, d, e_stride, row_stride, fd_scale, md_scale,
+    K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    FD: tl.constexpr, MD: tl.constexpr, TENSOR_CORES: tl.constexpr,
+):  # fmt: skip
+    """First sweep, a grid of (programs, embeddings): class sums, then the losses and the gradient tables (2, K, d)."""
+    program = tl.program_id(0)
+    programs = tl.num_programs(0)
+    embedding = tl.program_id(1)
+    classes = tl.arange(0, K)
+    cols = tl.arange(0, BLOCK_D)[None, :]
+    e_ptr += embedding.to(tl.int64) * e_stride
+    unit_sums = tl.zeros((K, BLOCK_D), tl.float32)
+    sums = tl.zeros((K, BLOCK_D), tl.float32)
+    counts = tl.zeros((K,), tl.float32)
+    directed = tl.zeros((K,), tl.float32)
+    unlabelled = tl.zeros((BLOCK_N,), tl.float32)
+    for tile in range(program, tl.cdiv(n, BLOCK_N), programs):
+        rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+        y, valid = read_labels(y_ptr, rows, rows < n, num_classes, status_ptr)
+        hot = (y[:, None] == classes[None, :]) & valid[:, None]
+        x = load_chunk(e_ptr, rows, valid, row_stride, 0, d, BLOCK_D)
+        counts += tl.sum(tl.where(hot, 1.0, 0.0), 0)
+        unlabelled += tl.where((rows < n) & ~valid, float("nan"), 0.0)
+        if FD:
+            first = tl.load(e_ptr + rows * row_stride, mask=valid, other=0.0)[:, None]
+            u, inverse = standardise(x, first, cols, d)
+            unit_sums = class_sum_product(hot, u, unit_sums, TENSOR_CORES)
+            directed += tl.sum(tl.where(hot & (inverse != 0), 1.0, 0.0), 0)
+        if MD:
+            sums = class_sum_product(hot, x, sums, TENSOR_CORES)
+
+    groups = tl.cdiv(programs, FAN_IN)
+    blocks = programs + groups
+    slabs_ptr += embedding.to(tl.int64) * 2 * blocks * K * d
+    sums_ptr = slabs_ptr + blocks.to(tl.int64) * K * d
+    stats_ptr += embedding * blocks * STATS * K
+    counters_ptr += embedding * (groups + 1)
+    slot = tl.arange(0, STATS)[:, None]
+    block = tl.where(slot == COUNT, counts[None, :], tl.where(slot == DIRECTED, directed[None, :], 0.0))
+    block = tl.where(slot == UNLABELLED, tl.sum(unlabelled, 0), block)
+    store_slab_chunk(stats_ptr, block, program, K, 0, STATS, K)
+    if FD:
+        store_slab_chunk(slabs_ptr, unit_sums, program, d, 0, K, BLOCK_D)
+    if MD:
+        store_slab_chunk(sums_ptr, sums, program, d, 0, K, BLOCK_D)
+    group = program // FAN_IN
+    members = tl.minimum(programs - group * FAN_IN, FAN_IN)
+    if arrive_last(counters_ptr + 1 + group, members):
+        fold_slabs(stats_ptr, group * FAN_IN, members, programs + group, K, STATS, K, 1)
+        if FD:
+            fold_slabs(slabs_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, 1)
+        if MD:
+            fold_slabs(sums_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, 1)
+        if arrive_last(counters_ptr, groups):
+            stats = fold_chunk(stats_ptr, programs, groups, K, 0, STATS, K)
+            counts = tl.sum(tl.where(slot == COUNT, stats, 0.0), 0)
+            directed = tl.sum(tl.where(slot == DIRECTED, stats, 0.0), 0)
+            loss = tl.sum(tl.sum(tl.where(slot == UNLABELLED, stats, 0.0), 0), 0)
+            tables_ptr += embedding.to(tl.int64) * 2 * K * d
+            if FD:
+                w = load_per_class(w_ptr, num_classes, 0.5, K)
+                total = fold_chunk(slabs_ptr, programs, groups, d, 0, K, BLOCK_D)
+                part, table = feature_table(total, w, counts, directed, n, fd_scale)
+                loss += part
+                store_chunk(tables_ptr, table, classes, classes < num_classes, d, 0, d, BLOCK_D)
+            if MD:
+                total = fold_chunk(sums_ptr, programs, groups, d, 0, K, BLOCK_D)
+                part, table = mean_table(total, counts, cols, d, md_scale, K)
+                loss += part
+                store_chunk(tables_ptr + K * d, table, classes, classes < num_classes, d, 0, d, BLOCK_D)
+            tl.store(losses_ptr + embedding, loss)
+
+
+@triton.jit
+def gather_table(tables_ptr, which, embedding, y, row_ok, cols, d, K: tl.constexpr):
+    """Each row's own class's entry of table `which` for every embedding: (embeddings, rows, columns)."""
+    at = ((embedding * 2 + which) * K + y[None, :, None]).to(tl.int64) * d + cols
+    return tl.load(tables_ptr + at, mask=row_ok & (cols < d), other=0.0)
+
+
+@triton.jit
+def ad_corre_rows(
+    e_ptr, y_ptr, losses_ptr, tables_ptr, de_ptr, partials_ptr, counter_ptr, loss_ptr,
+    n, k, num_classes, d, e_stride, row_stride, ed_scale,
+    K: tl.constexpr, EMBEDDINGS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PROGRAMS: tl.constexpr,
+    FD: tl.constexpr, MD: tl.constexpr, ED: tl.constexpr,
+):  # fmt: skip
+    """Second sweep: the k embeddings of a tile of rows at once; ED, the whole gradient, and the loss of all terms.
+
+    ED of a row is Σ_{a≠b} (1 + û_a·û_b) = k (k-1) + Σ_a û_a·(A - û_a), A = Σ_a û_a, with gradient 2 (A - û_a) in û_a.
+    """
+    program = tl.program_id(0)
+    embedding = tl.arange(0, EMBEDDINGS)[:, None, None]
+    cols = tl.arange(0, BLOCK_D)[None, None, :]
+    total = tl.zeros((BLOCK_N,), tl.float32)
+    for tile in range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0)):
+        rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+        in_batch = rows < n
+        here = in_batch[None, :, None] & (embedding < k)
+        at = embedding.to(tl.int64) * e_stride + rows[None, :, None] * row_stride
+        x = tl.load(e_ptr + at + cols, mask=here & (cols < d), other=0.0)
+        u, inverse = standardise(x, tl.load(e_ptr + at, mask=here, other=0.0), cols, d)
+        g = tl.zeros((EMBEDDINGS, BLOCK_N, BLOCK_D), tl.float32)
+        if ED:
+            others = tl.where(embedding < k, tl.sum(u, 0)[None, :, :] - u, 0.0)
+            total += tl.where(in_batch, k * (k - 1) + tl.sum(tl.sum(u * others, 2), 0), 0.0)
+            g += 2 * ed_scale * others
+        if de_ptr is not None:
+            if FD or MD:
+                y, _ = read_labels(y_ptr, rows, in_batch, num_classes, None)
+            if FD:
+                g += gather_table(tables_ptr, 0, embedding, y, here, cols, d, K)
+            g = chain(g, u, inverse, cols, d)
+            if MD:
+                g += gather_table(tables_ptr, 1, embedding, y, here, cols, d, K)
+            at = (embedding.to(tl.int64) * n + rows[None, :, None]) * d + cols
+            tl.store(de_ptr + at, g.to(de_ptr.dtype.element_ty), mask=here & (cols < d))
+    tl.store(partials_ptr + program, tl.sum(total, 0) * ed_scale)
+    if arrive_last(counter_ptr, tl.num_programs(0)):
+        slots = tl.arange(0, PROGRAMS)
+        parts = tl.load(partials_ptr + slots, mask=slots < tl.num_programs(0), other=0.0, cache_modifier=".cg")
+        loss = tl.sum(parts, 0)
+        if FD or MD:
+            slots = tl.arange(0, EMBEDDINGS)
+            loss += tl.sum(tl.load(losses_ptr + slots, mask=slots < k, other=0.0), 0)
+        tl.store(loss_ptr, loss)
+
+
+class Config(NamedTuple):
+    """Rows and warps of a tile of the first sweep; elements and warps of a tile (k, rows, d) of the second."""
+
+    block_n: int
+    num_warps: int
+    elements: int
+    row_warps: int
+
+
+AD_CORRE_CONFIGS = {  # by columns rounded up to a power of two
+    16: Config(16, 1, 1024, 1),
+    32: Config(16, 1, 2048, 2),
+    64: Config(16, 2, 4096, 4),
+    128: Config(16, 4, 4096, 4),
+    256: Config(16, 4, 8192, 8),
+    512: Config(16, 8, 8192, 8),
+    1024: Config(16, 16, 16384, 16),
+}
+MOST_CLASS_ELEMENTS = 16384  # K·D of one table of class sums
+MOST_ROW_ELEMENTS = 16384  # k·D of one row of the second sweep
+
+_empty = torch.empty
+
+
+def ad_corre(
+    e: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    num_classes: int,
+    fd: float,
+    md: float,
+    ed: float,
+    mean: bool,
+    gradient: bool,
+    status: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """fd·FD + md·MD + ed·ED of e (k, n, d), y (n,), class_difficulty w (C,): the loss and de. A weight of 0 is a term off.
+
+    Two launches (one for ED alone). `class_difficulty` None is NFD's 0.5 everywhere. A label outside [0, C) makes the
+    loss NaN and goes to `status` (1,); ED alone reads no label.
+    """
+    k, n, d = e.shape
+    classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
+    embeddings = triton.next_power_of_2(k)
+    if (
+        e.dtype == torch.float64
+        or width not in AD_CORRE_CONFIGS
+        or classes * width > MOST_CLASS_ELEMENTS
+        or embeddings * width > MOST_ROW_ELEMENTS
+    ):
+        raise NotImplementedError("embeddings or class tables too wide for one program, or float64")
+    config = AD_CORRE_CONFIGS[width]
+    e, y = (e if e.stride(-1) == 1 or d == 1 else e.contiguous()), y.contiguous()
+    new = {"dtype": torch.float32, "device": e.device}
+    terms = {"FD": fd != 0, "MD": md != 0}
+    losses, tables, loss = _empty((k,), **new), _empty((k, 2, classes, d), **new), _empty((), **new)
+    de = _empty((k, n, d), dtype=e.dtype, device=e.device) if gradient else None
+    if fd or md:
+        programs = min(triton.cdiv(n, config.block_n), triton.cdiv(max_programs(e.device), k))
+        blocks = programs + triton.cdiv(programs, FAN_IN.value)
+        ad_corre_tables[(programs, k)](
+            e,
+            y,
+            class_difficulty if fd else None,
+            status,
+            losses,
+            tables,
+            _empty((k, 2, blocks, classes, d), **new),
+            _empty((k, blocks, STATS.value, classes), **new),
+            arrival_counters(e.device),
+            n,
+            num_classes,
+            d,
+            e.stride(0),
+            e.stride(1),
+            0.0 if n == 1 else fd / (k * n**2) if mean else fd,  # a single row has no pair
+            md / (k * num_classes**2) if mean else md,
+            K=classes,
+            BLOCK_N=config.block_n,
+            BLOCK_D=width,
+            **terms,
+            TENSOR_CORES=torch.version.hip is None,
+            num_warps=config.num_warps,
+            num_stages=1,
+        )
+    # Without a gradient and without ED no row is left to visit: the second launch only adds the losses up.
+    rows = n if gradient or ed else 0
+    block_n = max(1, config.elements // (embeddings * width))
+    programs = max(1, min(triton.cdiv(rows, block_n), max_programs(e.device)))
+    ad_corre_rows[(programs,)](
+        e,
+        y,
+        losses,
+        tables,
+        de,
+        _empty((programs,), **new),
+        arrival_counters(e.device),
+        loss,
+        rows,
+        k,
+        num_classes,
+        d,
+        e.stride(0),
+        e.stride(1),
+        ed / (n * k**2) if mean else ed,
+        K=classes,
+        EMBEDDINGS=embeddings,
+        BLOCK_N=block_n,
+        BLOCK_D=width,
+        PROGRAMS=triton.next_power_of_2(programs),
+        **terms,
+        ED=ed != 0,
+        num_warps=config.row_warps,
+        num_stages=1,
+    )
+    return loss, de if gradient else _empty((0,), dtype=e.dtype, device=e.device)
