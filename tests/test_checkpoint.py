@@ -24,18 +24,25 @@ TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(
 
 def test_round_trip(tmp_path):
     strided = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    save_checkpoint(tmp_path, {**TENSORS, "conv": strided}, {"epoch": 2, "classes": ["ä", "b"]})
+    save_checkpoint(
+        tmp_path, {**TENSORS, "conv": strided}, {"history": [{"epoch": 1}, {"epoch": 2}], "classes": ["ä", "b"]}
+    )
     tensors, state = load_checkpoint(tmp_path)
-    assert state == {"epoch": 2, "classes": ["ä", "b"]} == read_state(tmp_path / "checkpoint.safetensors")
+    assert (
+        state
+        == {"history": [{"epoch": 1}, {"epoch": 2}], "classes": ["ä", "b"]}
+        == read_state(tmp_path / "checkpoint.safetensors")
+    )
     assert tensors.keys() == {*TENSORS, "conv"}
     assert all(torch.equal(tensors[name], value) for name, value in {**TENSORS, "conv": strided}.items())
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
     assert json.loads((tmp_path / "checkpoint.json").read_text(encoding="utf-8")) == state
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint.json", "checkpoint.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.json", "checkpoint.safetensors", "log.jsonl"]
 
 
-@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("at", [0, 1, 2])
 def test_a_stop_between_any_two_writes_leaves_one_consistent_checkpoint(tmp_path, monkeypatch, at):
-    save_checkpoint(tmp_path, {"x": torch.zeros(2)}, {"epoch": 1})
+    save_checkpoint(tmp_path, {"x": torch.zeros(2)}, {"epoch": 1, "history": []})
     replaced = []
 
     def stop(source, target):
@@ -47,28 +54,28 @@ def test_a_stop_between_any_two_writes_leaves_one_consistent_checkpoint(tmp_path
     real = os.replace
     monkeypatch.setattr(checkpoint.os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path, {"x": torch.ones(2)}, {"epoch": 2})
+        save_checkpoint(tmp_path, {"x": torch.ones(2)}, {"epoch": 2, "history": []})
     tensors, state = load_checkpoint(tmp_path)
-    assert state["epoch"] == at + 1
-    assert tensors["x"].tolist() == [at, at]
+    assert state["epoch"] == (1 if at == 0 else 2)
+    assert tensors["x"].tolist() == [state["epoch"] - 1] * 2
 
 
 def test_a_failed_write_keeps_the_old_checkpoint_and_leaves_no_rubbish(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, {"x": torch.zeros(2)}, {"epoch": 1})
+    save_checkpoint(tmp_path, {"x": torch.zeros(2)}, {"epoch": 1, "history": []})
 
     def full(*_args, **_keywords):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*safetensors: No space left on device"):
-        save_checkpoint(tmp_path, {"x": torch.ones(2)}, {"epoch": 2})
+        save_checkpoint(tmp_path, {"x": torch.ones(2)}, {"epoch": 2, "history": []})
     assert load_checkpoint(tmp_path)[1]["epoch"] == 1
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint.json", "checkpoint.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.json", "checkpoint.safetensors", "log.jsonl"]
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_a_cut_file_is_refused_in_one_line(tmp_path, keep):
-    save_checkpoint(tmp_path, TENSORS, {"epoch": 1})
+    save_checkpoint(tmp_path, TENSORS, {"epoch": 1, "history": []})
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"checkpoint\.safetensors is corrupt or unreadable"):
@@ -105,7 +112,7 @@ def test_a_restored_optimiser_takes_the_same_step(tmp_path, make):
     first = torch.nn.Parameter(torch.ones(3))
     optimiser = make([first])
     step(first, optimiser, torch.tensor([1.0, 2.0, 3.0]))
-    save_checkpoint(tmp_path, {**prefixed("o", optimiser_tensors(optimiser)), "p": first}, {})
+    save_checkpoint(tmp_path, {**prefixed("o", optimiser_tensors(optimiser)), "p": first}, {"history": []})
     tensors, _ = load_checkpoint(tmp_path)
     second = torch.nn.Parameter(tensors["p"])
     restored = make([second])

@@ -17,17 +17,23 @@ FORMAT = "fer-fast 1"
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write checkpoint.safetensors and checkpoint.json.
+    """Write checkpoint.safetensors, checkpoint.json and log.jsonl.
 
-    The state travels inside the safetensors file, so tensors and state are one atomic replacement and cannot disagree;
-    checkpoint.json is a copy for people and scripts, written after it.
+    The state, with its "history" of epochs, travels inside the safetensors file, so tensors and state are one atomic
+    replacement and cannot disagree; the other files are copies for people and scripts, written after it.
 
     Raises:
         InputError: the file cannot be written.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     _write(folder / CHECKPOINT, save(plain, metadata={"format": FORMAT, "state": json.dumps(state)}))
+    write_copies(folder, state)
+
+
+def write_copies(folder: Path, state: dict[str, Any]) -> None:
+    """Write what a checkpoint's state holds a second time: checkpoint.json, and its history as log.jsonl."""
     write_text(folder / "checkpoint.json", json.dumps(state, indent=1) + "\n")
+    write_text(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in state["history"]))
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

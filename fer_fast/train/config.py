@@ -33,7 +33,8 @@ class DataConfig:
     Args:
         image_size: side in pixels at which images are kept in memory; null keeps the size of the dataset.
         channels: 1 or 3 channels kept in memory; null keeps those of the dataset.
-        options: further options by dataset name, e.g. {faces: {samples: 4000}}.
+        options: further options by dataset name, e.g. {faces: {samples: 4000}}; one value, or one for each of
+            train, val and test.
         fourteen_fold: expand the training images to the 14-fold set of the variant-loss paper.
         balanced: draw every class equally often in an epoch.
     """
@@ -140,12 +141,13 @@ class HardwareConfig:
 
     Args:
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
-        precision: float32, bfloat16 (autocast) or float16 (autocast with a gradient scaler; CUDA only).
+        precision: float32, bfloat16 (autocast), float16 (autocast with a gradient scaler; CUDA only), or auto: bfloat16
+            where the device computes in it, else float32.
         channels_last: keep images and weights in channels-last order; much faster on CPUs and on tensor cores.
     """
 
     device: str = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
 
 

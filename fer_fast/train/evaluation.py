@@ -54,8 +54,8 @@ def load_trained(path: str | Path, device: str | None = None) -> Trained:
     except KeyError as error:
         raise InputError(f"the checkpoint {path} is corrupt: it has no {error}") from None
     config.hardware.device = device or "auto"
-    if not torch.cuda.is_available():
-        config.hardware.precision = "float32"  # half precision saves nothing where a CPU evaluates
+    if config.hardware.precision == "float16" and not torch.cuda.is_available():
+        config.hardware.precision = "float32"
     hardware = Hardware(config.hardware)
     recogniser = build_recogniser(config, plan_losses(config), torch.ones(len(classes)), classes)
     restore(recogniser, below(prefix, tensors), f"the checkpoint {path}")

@@ -22,7 +22,10 @@ class Hardware:
         self.device = _device(config.device)
         if config.precision == "float16" and self.device.type != "cuda":
             raise InputError(f"hardware.precision float16 needs a CUDA device, not {self.device}; allowed: bfloat16")
-        self.dtype = _AUTOCAST.get(config.precision)
+        self.precision = config.precision
+        if config.precision == "auto":
+            self.precision = "bfloat16" if _computes_in_bfloat16(self.device) else "float32"
+        self.dtype = _AUTOCAST.get(self.precision)
         self.scales_gradients = config.precision == "float16"
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
 
@@ -49,3 +52,11 @@ def _device(name: str) -> torch.device:
         reason = (str(error).strip().splitlines() or ["unknown"])[0]
         raise InputError(f"hardware.device {name!r} cannot be used: {reason}") from None
     return device
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; where it is emulated it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

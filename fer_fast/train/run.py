@@ -12,9 +12,9 @@ import torchvision
 
 from fer_fast.data import load_dataset
 from fer_fast.data.augment import fourteen_fold
-from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.dataset import SPLITS, FaceDataset
 from fer_fast.errors import InputError
-from fer_fast.train.checkpoint import CHECKPOINT, load_checkpoint, restore, save_checkpoint, write_text
+from fer_fast.train.checkpoint import CHECKPOINT, load_checkpoint, restore, save_checkpoint, write_copies, write_text
 from fer_fast.train.config import RunConfig, difference, from_dict, to_dict, to_yaml
 from fer_fast.train.evaluation import Trained, match_classes, predict
 from fer_fast.train.loop import Trainer
@@ -46,6 +46,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
         if changed := difference(state["data"], digests):
             raise InputError(f"cannot resume {out}: the data changed; the digest of {changed}")
         trainer.resume(tensors, state)
+        write_copies(out, state)  # a kill may have come between the checkpoint and its copies
     _make_folder(out)
     write_text(out / "config.yaml", to_yaml(config))
     common = {"config": to_dict(config), "classes": list(train_set.classes), "data": digests, "versions": versions()}
@@ -53,7 +54,6 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
 
     def keep() -> None:
         save_checkpoint(out, trainer.tensors(), {**trainer.state(), **common})
-        write_text(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.history))
 
     with make_progress() as progress:
         trainer.fit(progress, keep)
@@ -80,7 +80,10 @@ def evaluate_checkpoint(trained: Trained, dataset: FaceDataset, out: Path | None
 
 def load_split(config: RunConfig, split: str) -> FaceDataset:
     """One split of the configured dataset."""
-    options = config.data.options.get(config.dataset, {})
+    options = {
+        name: value.get(split) if isinstance(value, dict) and value.keys() == set(SPLITS) else value
+        for name, value in config.data.options.get(config.dataset, {}).items()
+    }
     return load_dataset(
         config.dataset,
         config.root,
@@ -220,7 +223,7 @@ def _announce(trainer: Trainer, out: Path) -> None:
     print(
         f"{config.recipe}: {config.loss} on {config.backbone} ({parameters:.1f} M parameters), {config.dataset}: "
         f"{len(train_set)} train, {len(trainer.val_set)} val images, {len(train_set.classes)} classes, "
-        f"{trainer.hardware.device} {config.hardware.precision}"
+        f"{trainer.hardware.device} {trainer.hardware.precision}"
     )
     if trainer.loaded_keys:
         print(f"weights {config.model.weights}: {trainer.loaded_keys[0]} of {trainer.loaded_keys[1]} tensors matched")
