@@ -1,5 +1,7 @@
 """What the launchers of the class-table and Ad-Corre engines share on the host."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,3 +34,26 @@ def product_precision(x: Tensor) -> tuple[str, bool]:
 def rows_of(x: Tensor) -> Tensor:
     """`x` with neighbouring columns. Rows may lie anywhere, also on top of each other."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def type_of(value: object) -> object:
+    """A kernel argument's type as ahead-of-time compilation names it: numbers are fp32, tuples keep their class."""
+    if isinstance(value, tuple):
+        types = [type_of(v) for v in value]
+        return type(value)(*types) if hasattr(value, "_fields") else tuple(types)
+    return "fp32"
+
+
+def aot_case(name: str, kernel: Any, types: dict[str, Any], constexprs: dict[str, Any], num_warps: int) -> tuple:
+    """(name, kernel, signature, constexprs, attrs, num_warps, num_stages) for tests/aot.py.
+
+    `types` by argument name, None for a pointer left out. Pointers and widths are taken as divisible by 16.
+    """
+    constexprs = constexprs | {name: None for name, given in types.items() if given is None}
+    signature = {a: "constexpr" if a in constexprs else types[a] for a in kernel.arg_names}
+    attrs = {
+        (place,): [["tt.divisibility", 16]]
+        for place, (argument, given) in enumerate(signature.items())
+        if isinstance(given, str) and (given.startswith("*") or argument == "d" or argument.endswith("stride"))
+    }
+    return name, kernel, signature, constexprs, attrs, num_warps, 1

@@ -149,9 +149,7 @@ def arrive_last(counter_ptr, expected):
 
 
 @triton.jit
-def fold_chunk(
-    slabs_ptr, first, count, width, chunk, ROWS: tl.constexpr, BLOCK_D: tl.constexpr
-):
+def fold_chunk(slabs_ptr, first, count, width, chunk, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
     """Σ over `count` slabs from `first` on of one chunk, in that order: (ROWS, BLOCK_D).
 
     Slabs (programs, ROWS, width) are float32; `.cg` reads past the L1, which another program's stores do not reach.

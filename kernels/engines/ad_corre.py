@@ -10,6 +10,8 @@ One sweep takes the class sums and, in the last program of an embedding, its tab
 gradient. Floor: e is read twice and its gradient written once.
 """
 
+from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..classifier_tiles import load_per_class
-from ..launch import arrival_counters, max_programs
+from ..launch import aot_case, arrival_counters, max_programs
 from ..tiles import (
     FAN_IN,
     arrive_last,
@@ -336,3 +338,33 @@ def ad_corre(
         num_stages=1,
     )
     return loss, de if gradient else _empty((0,), dtype=e.dtype, device=e.device)
+
+
+def aot_cases(family: str) -> Iterator[tuple]:
+    """Both sweeps, all terms on, at the widths of published embeddings, for tests/aot.py."""
+    shared = dict.fromkeys(("n", "num_classes", "d", "k", "e_stride", "row_stride"), "i32")
+    shared |= dict.fromkeys(("fd_scale", "md_scale", "ed_scale"), "fp32")
+    shared |= dict.fromkeys(("y_ptr", "status_ptr"), "*i64") | dict.fromkeys(("counters_ptr", "counter_ptr"), "*i32")
+    buffers = ("w_ptr", "losses_ptr", "tables_ptr", "slabs_ptr", "stats_ptr", "partials_ptr", "loss_ptr")
+    shared |= dict.fromkeys(buffers, "*fp32")
+    terms = {"FD": True, "MD": True, "ED": True}
+    for (k, width), dtype in product(((7, 128), (7, 256), (7, 512), (4, 1024)), ("fp32", "fp16", "bf16")):
+        config, embeddings = AD_CORRE_CONFIGS[width], triton.next_power_of_2(k)
+        types = shared | {"e_ptr": f"*{dtype}", "de_ptr": f"*{dtype}"}
+        flags = terms | {"K": 16, "BLOCK_D": width, "TENSOR_CORES": family != "cdna"}
+        marked = "*" if width == 256 else ""
+        yield aot_case(
+            f"tables-{dtype}-{k}-{width}{marked}",
+            ad_corre_tables,
+            types,
+            {name: flags.get(name, config.block_n) for name in ("K", "BLOCK_N", "BLOCK_D", "FD", "MD", "TENSOR_CORES")},
+            config.num_warps,
+        )
+        rows = {"K": 16, "EMBEDDINGS": embeddings, "BLOCK_N": max(1, config.elements // (embeddings * width))}
+        yield aot_case(
+            f"rows-{dtype}-{k}-{width}{marked}",
+            ad_corre_rows,
+            types,
+            rows | terms | {"BLOCK_D": width, "PROGRAMS": 512},
+            config.row_warps,
+        )

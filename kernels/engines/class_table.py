@@ -1,5 +1,7 @@
 """Class-table engine: classifier and center-family losses of one feature batch, launched."""
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -8,9 +10,9 @@ from torch import Tensor
 
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
-from ..launch import arrival_counters, max_programs, product_precision, rows_of
-from .class_table_kernel import STATS, class_table_rows
+from ..launch import aot_case, arrival_counters, max_programs, product_precision, rows_of, type_of
 from ..tiles import FAN_IN
+from .class_table_kernel import STATS, class_table_rows
 from .class_table_scales import class_table_scales
 from .class_table_sums import class_table_sums
 
@@ -27,14 +29,15 @@ class Config(NamedTuple):
 
 
 CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a power of two
-    **{(size, d): Config(16, d, max(1, d // 64), 6) for size in (2, 4) for d in (16, 32, 64, 128)},
-    **{(size, 256): Config(16, 128, 4, 4) for size in (2, 4)},
-    (2, 512): Config(16, 128, 8, 3),
-    (4, 512): Config(16, 128, 8, 2),
-    (2, 1024): Config(16, 256, 8, 2),
-    (4, 1024): Config(16, 128, 8, 1),
-    (2, 2048): Config(16, 256, 8, 0),
-    (4, 2048): Config(16, 256, 16, 0),
+    **{(size, d): Config(16, d, 4, 8) for size in (2, 4) for d in (16, 32, 64)},
+    **{(size, 128): Config(16, 128, 8, 8) for size in (2, 4)},
+    **{(size, 256): Config(16, 128, 8, 4) for size in (2, 4)},
+    (2, 512): Config(16, 128, 8, 2),
+    (4, 512): Config(16, 128, 8, 1),
+    (2, 1024): Config(16, 128, 16, 1),
+    (4, 1024): Config(16, 128, 16, 1),
+    (2, 2048): Config(8, 256, 8, 0),
+    (4, 2048): Config(8, 256, 8, 0),
 }
 SUMS_CONFIG = Config(32, 64, 4, 0)
 SCALES_PROGRAMS = 16
@@ -55,18 +58,22 @@ class _Plan(NamedTuple):
     fused: bool
 
 
-def _plan(
-    x: Tensor, num_classes: int, classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool
-) -> _Plan:
-    n, d = x.shape
+def _config(num_classes: int, d: int, element_size: int) -> tuple[int, Config]:
     k = max(16, triton.next_power_of_2(num_classes))
-    config = CLASS_TABLE_CONFIGS[x.element_size(), max(16, triton.next_power_of_2(d))]
+    return k, CLASS_TABLE_CONFIGS[element_size, max(16, triton.next_power_of_2(d))]
+
+
+def _constexprs(
+    k: int, config: Config, d: int, element_size: int,
+    classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool, precision: str, tensor_cores: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything the kernels are compiled for."""
     head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
     rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
     push = update and rule.push is not no_push
-    sums = bool(classifier and gradient) + update + push
-    precision, tensor_cores = product_precision(x)
-    constexprs = {
+    # Sums weigh as registers do: products of float32 on the multiply-add units take far more of them.
+    weight = bool(classifier and gradient) * (1 if element_size == 2 else 4) + update + 3 * push
+    return {
         "K": k,
         "BLOCK_N": config.block_n,
         "BLOCK_D": config.block_d,
@@ -77,7 +84,7 @@ def _plan(
         "UNIT_X": head.unit_x,
         "UNIT_W": head.unit_w,
         "LENGTHS": head.lengths,
-        "EXACT_OWN": head.exact_own and x.element_size() < 4,
+        "EXACT_OWN": head.exact_own and element_size < 4,
         "AUXILIARY": bool(auxiliary),
         "ROW_LOSS": rule.loss,
         "CLASS_SCALAR": rule.scalar,
@@ -91,12 +98,28 @@ def _plan(
         "PAPER": paper,
         "UPDATE": update,
         "PUSH": push,
-        "FUSED": sums * k <= 16 * config.accumulators,
+        "FUSED": weight * k <= 16 * config.accumulators,
         "PRECISION": precision,
         "TENSOR_CORES": tensor_cores,
     }
-    programs = min(triton.cdiv(n, config.block_n), max_programs(x.device))
-    return _Plan(head, rule, constexprs, config, num_classes, k, programs, constexprs["FUSED"] or not sums)
+
+
+def _plan(
+    x: Tensor, num_classes: int, classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool
+) -> _Plan:
+    (n, d), size = x.shape, x.element_size()
+    k, config = _config(num_classes, d, size)
+    flags = _constexprs(k, config, d, size, classifier, auxiliary, paper, update, gradient, *product_precision(x))
+    return _Plan(
+        CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER,
+        AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY,
+        flags,
+        config,
+        num_classes,
+        k,
+        min(triton.cdiv(n, config.block_n), max_programs(x.device)),
+        flags["FUSED"],
+    )
 
 
 def class_table(
@@ -137,8 +160,10 @@ def class_table(
     weight = weight.contiguous() if classifier else None
     table = centers.contiguous() if auxiliary else None
     scales = None
-    if mean and class_weights is not None or auxiliary == "mva":
-        scales = _scales(plan, x, y, class_weights if mean else None, table, groups_x, groups_y, group_sizes, mean, status)
+    if (mean and class_weights is not None) or auxiliary == "mva":
+        scales = _scales(
+            plan, x, y, class_weights if mean else None, table, groups_x, groups_y, group_sizes, mean, status
+        )
     by_scales = mean and class_weights is not None
     loss = _empty((), dtype=torch.float32, **new)
     dx = _empty((n, d), dtype=x.dtype, **new) if gradient else None
@@ -156,6 +181,7 @@ def class_table(
         "center_weights_ptr": center_weights,
         "scales_ptr": scales,
         "status_ptr": status,
+        "losses_ptr": _empty((plan.programs, 2), dtype=torch.float64, **new),
         "loss_ptr": loss,
         "dx_ptr": dx,
         "dw_ptr": dweight,
@@ -172,8 +198,8 @@ def class_table(
         "num_classes": num_classes,
         "d": d,
         "x_stride": x.stride(0),
-        "classifier_scale": 1 / n if mean and not by_scales else 1.0,
-        "sample_scale": 1 / n if mean else 1.0,
+        "classifier_divisor": n if mean and not by_scales else 1,
+        "divisor": n if mean else 1,
         "auxiliary_weight": auxiliary_weight,
     }
     class_table_rows[(plan.programs,)](**arguments, **plan.constexprs, num_warps=plan.config.num_warps, num_stages=1)
@@ -205,7 +231,7 @@ def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
     chunks = triton.cdiv(d, SUMS_CONFIG.block_d)
     programs = min(triton.cdiv(n, SUMS_CONFIG.block_n), max(1, 2 * max_programs(device) // chunks))
     shared = ("x_ptr", "y_ptr", "w_ptr", "c_ptr", "dw_ptr", "g_ptr", "factors_ptr", "counters_ptr", "auxiliary")
-    sizes = ("n", "num_classes", "d", "x_stride", "scales_ptr", "classifier_scale")
+    sizes = ("n", "num_classes", "d", "x_stride", "scales_ptr", "classifier_divisor")
     flags = ("K", "UNIT_X", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION", "TENSOR_CORES")
     kinds = _sums(rows["dw_ptr"], plan.constexprs["UPDATE"], plan.constexprs["PUSH"])
     class_table_sums[(programs, chunks)](
@@ -267,3 +293,65 @@ def _scales(
         num_stages=1,
     )
     return scales
+
+
+_AOT_PARAMS = {
+    **{"softmax": [], "lmcl": [30.0, 0.35], "a-softmax": [4.0, 5.0], "l-softmax": [4.0, 5.0]},
+    **{"center": [0.5], "island": [10.0, 0.5], "variant": [0.4, 0.6, 0.01, 0.01, 0.5, 1.0]},
+    **{"weighted-cluster": [1.0, 1.0], "affinity": [0.5], "mva": [0.5]},
+}
+_AOT_LOSSES = [
+    *((name, "") for name in CLASSIFIERS),
+    *(("", name) for name in AUXILIARIES),
+    ("softmax", "center"),
+    ("lmcl", "variant"),
+]
+_AOT_SHAPES = [(8, 512), (8, 1024), (8, 2048), (64, 512)]
+_TYPES = {torch.float32: ("fp32", 4), torch.float16: ("fp16", 2), torch.bfloat16: ("bf16", 2)}
+
+
+def aot_cases(family: str) -> Iterator[tuple]:
+    """Every epilogue at the settings of representative shapes, for tests/aot.py."""
+    tensor_cores = family != "cdna"
+    for (classifier, auxiliary), (num_classes, d), (dtype, size) in product(_AOT_LOSSES, _AOT_SHAPES, _TYPES.values()):
+        k, config = _config(num_classes, d, size)
+        flags = _constexprs(
+            k,
+            config,
+            d,
+            size,
+            classifier,
+            auxiliary,
+            auxiliary == "variant",
+            bool(auxiliary),
+            True,
+            "ieee",
+            tensor_cores,
+        )
+        head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
+        rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
+        table, centers = "*fp32" if classifier else None, "*fp32" if auxiliary else None
+        bias = "*fp32" if classifier == "softmax" else None
+        floats = dict.fromkeys(("loss_ptr", "stats_ptr", "rows_ptr", "slabs_ptr", "g_ptr", "factors_ptr"), "*fp32")
+        types = floats | {
+            **dict.fromkeys(("x_ptr", "dx_ptr"), f"*{dtype}"),
+            **dict.fromkeys(("w_ptr", "dw_ptr", "class_weights_ptr"), table),
+            **dict.fromkeys(("bias_ptr", "dbias_ptr"), bias),
+            **dict.fromkeys(("c_ptr", "center_weights_ptr"), centers),
+            **dict.fromkeys(("y_ptr", "status_ptr"), "*i64"),
+            **dict.fromkeys(("n", "num_classes", "d", "x_stride", "classifier_divisor", "divisor"), "i32"),
+            "scales_ptr": "*fp32",
+            "losses_ptr": "*fp64",
+            "counters_ptr": "*i32",
+            "auxiliary_weight": "fp32",
+            "classifier": type_of(head.arguments(*_AOT_PARAMS.get(classifier, []))),
+            "auxiliary": type_of(rule.arguments(*_AOT_PARAMS.get(auxiliary, []))),
+        }
+        loss = "+".join(filter(None, (classifier, auxiliary)))
+        name = f"{loss}-{dtype}-{num_classes}-{d}"
+        marked = "*" if (num_classes, d) == (8, 512) and (classifier, auxiliary) in _AOT_LOSSES[-2:] else ""
+        yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags, config.num_warps)
+        if not flags["FUSED"]:
+            sums = {name: flags[name] for name in class_table_sums.arg_names if name in flags}
+            sums |= {"BLOCK_N": SUMS_CONFIG.block_n, "BLOCK_D": SUMS_CONFIG.block_d}
+            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, SUMS_CONFIG.num_warps)

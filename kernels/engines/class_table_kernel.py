@@ -3,7 +3,15 @@
 import triton
 import triton.language as tl
 
-from ..classifier_tiles import class_operand, cross_entropy, load_per_class, of_class, own_products, products, row_operands
+from ..classifier_tiles import (
+    class_operand,
+    cross_entropy,
+    load_per_class,
+    of_class,
+    own_products,
+    products,
+    row_operands,
+)
 from ..table_tiles import (
     anti_offset,
     center_directions,
@@ -29,9 +37,9 @@ from ..tiles import (
 )
 
 STATS = tl.constexpr(16)  # rows of a block of sums per class, (STATS, K)
-P_SUM, COUNT, PUSH_SUM, Q_SUM, LOSS = (tl.constexpr(i) for i in range(5))
+P_SUM, COUNT, PUSH_SUM, Q_SUM = (tl.constexpr(i) for i in range(4))
 # Rows the last program adds for the finish.
-SCALAR, SPREAD_TOTAL, W_LENGTH, INVERSE_LENGTH, ALONG = (tl.constexpr(i) for i in range(5, 10))
+SCALAR, SPREAD_TOTAL, W_LENGTH, INVERSE_LENGTH, ALONG = (tl.constexpr(i) for i in range(4, 9))
 
 
 @triton.jit
@@ -138,9 +146,22 @@ def center_distances(
 
 
 @triton.jit
+def add_losses(losses_ptr):
+    """The programs' sums of row losses, (programs, 2) in float64: classifier and auxiliary."""
+    programs = tl.num_programs(0)
+    classifier_loss = tl.zeros((32,), tl.float64)
+    auxiliary_loss = tl.zeros((32,), tl.float64)
+    for first in range(0, programs, 32):
+        at = first + tl.arange(0, 32)
+        classifier_loss += tl.load(losses_ptr + 2 * at, mask=at < programs, other=0.0, cache_modifier=".cg")
+        auxiliary_loss += tl.load(losses_ptr + 2 * at + 1, mask=at < programs, other=0.0, cache_modifier=".cg")
+    return tl.sum(classifier_loss, 0), tl.sum(auxiliary_loss, 0)
+
+
+@triton.jit
 def finish_rows(
-    stats_ptr, first, count, into, loss_ptr, dbias_ptr, w_length, scalar, spread_total, c_ptr,
-    auxiliary, num_classes, d, classifier_scale, sample_scale, auxiliary_weight,
+    stats_ptr, first, count, into, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar, spread_total, c_ptr,
+    auxiliary, num_classes, d, classifier_scale, divisor, auxiliary_weight,
     CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """Adds the programs' blocks up, writes the loss and the bias gradient, and leaves a finished block for the table."""
@@ -152,12 +173,10 @@ def finish_rows(
         inverse_length, along = center_directions(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
     others = (num_classes - 1).to(tl.float32)
     cosine_total = tl.sum(along, 0) + num_classes * others
-    losses = stat(block, LOSS)
-    classifier_loss = tl.sum(tl.where(classes == 0, losses, 0.0), 0)
-    auxiliary_loss = tl.sum(tl.where(classes == 1, losses, 0.0), 0)
+    classifier_loss, auxiliary_loss = add_losses(losses_ptr)
     constant = CONSTANT(spread_total, cosine_total, auxiliary)
-    loss = classifier_scale * classifier_loss + auxiliary_weight * (sample_scale * auxiliary_loss + constant)
-    tl.store(loss_ptr, loss)
+    loss = classifier_loss * classifier_scale + auxiliary_weight * (auxiliary_loss / divisor + constant)
+    tl.store(loss_ptr, loss.to(tl.float32))
     if dbias_ptr is not None:
         bias_gradient = stat(block, P_SUM) * classifier_scale
         tl.store(dbias_ptr + classes, bias_gradient.to(dbias_ptr.dtype.element_ty), mask=classes < num_classes)
@@ -176,8 +195,8 @@ def finish_rows(
 @triton.jit
 def class_table_rows(
     x_ptr, y_ptr, w_ptr, bias_ptr, class_weights_ptr, c_ptr, center_weights_ptr, scales_ptr, status_ptr,
-    loss_ptr, dx_ptr, dw_ptr, dbias_ptr, stats_ptr, slabs_ptr, counters_ptr, rows_ptr, g_ptr, factors_ptr,
-    classifier, auxiliary, n, num_classes, d, x_stride, classifier_scale, sample_scale, auxiliary_weight,
+    losses_ptr, loss_ptr, dx_ptr, dw_ptr, dbias_ptr, stats_ptr, slabs_ptr, counters_ptr, rows_ptr, g_ptr, factors_ptr,
+    classifier, auxiliary, n, num_classes, d, x_stride, classifier_divisor, divisor, auxiliary_weight,
     K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
     CLASSIFIER: tl.constexpr, LOGITS: tl.constexpr, CHAIN: tl.constexpr,
     UNIT_X: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, EXACT_OWN: tl.constexpr,
@@ -198,6 +217,7 @@ def class_table_rows(
     scalar = tl.zeros((K,), tl.float32)
     without = ()
     spread_total = 0.0
+    classifier_scale = 1.0 / classifier_divisor
     if CLASSIFIER:
         bias = load_per_class(bias_ptr, num_classes, 0.0, K)
         weights = load_per_class(class_weights_ptr, num_classes, 1.0, K)
@@ -207,16 +227,27 @@ def class_table_rows(
             classifier_scale *= tl.load(scales_ptr)
     if SPREAD:
         scalar, spread_total, without = read_centers(
-            c_ptr, rows_ptr, center_weights_ptr, scales_ptr, auxiliary, num_classes, d, CLASS_SCALAR, K, BLOCK_D, CHUNKS, ANTI
+            c_ptr,
+            rows_ptr,
+            center_weights_ptr,
+            scales_ptr,
+            auxiliary,
+            num_classes,
+            d,
+            CLASS_SCALAR,
+            K,
+            BLOCK_D,
+            CHUNKS,
+            ANTI,
         )
-    gradient_scale = auxiliary_weight * sample_scale
+    gradient_scale = auxiliary_weight / divisor
 
     p_sum = tl.zeros((K,), tl.float32)
     count = tl.zeros((K,), tl.float32)
     push_sum = tl.zeros((K,), tl.float32)
     q_sum = tl.zeros((K,), tl.float32)
-    classifier_loss = tl.zeros((BLOCK_N,), tl.float32)
-    auxiliary_loss = tl.zeros((BLOCK_N,), tl.float32)
+    classifier_loss = tl.zeros((BLOCK_N,), tl.float64)
+    auxiliary_loss = tl.zeros((BLOCK_N,), tl.float64)
     w_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     c_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     push_sums = zeros_tile(K, BLOCK_D, CHUNKS)
@@ -238,7 +269,9 @@ def class_table_rows(
                 dot = tl.where(hot, own_products(x, y, valid, w_ptr, d, BLOCK_N, BLOCK_D, CHUNKS)[:, None], dot)
                 if UNIT_W:
                     dot = tl.where(hot, dot * inverse_or_zero(w_length)[None, :], dot)
-            losses, p = cross_entropy(dot, hot, valid, x_length, w_length, bias, weights, num_classes, LOGITS, classifier)
+            losses, p = cross_entropy(
+                dot, hot, valid, x_length, w_length, bias, weights, num_classes, LOGITS, classifier
+            )
             g, r, q = CHAIN(p, dot, hot, x_length, w_length, classifier)
             classifier_loss += losses + unlabelled
             p_sum += tl.sum(p, 0)
@@ -295,9 +328,9 @@ def class_table_rows(
     slot = tl.arange(0, STATS)[:, None]
     block = tl.where(slot == P_SUM, p_sum[None, :], tl.where(slot == COUNT, count[None, :], 0.0))
     block = tl.where(slot == PUSH_SUM, push_sum[None, :], tl.where(slot == Q_SUM, q_sum[None, :], block))
-    both = tl.where(classes == 0, tl.sum(classifier_loss, 0), tl.where(classes == 1, tl.sum(auxiliary_loss, 0), 0.0))
-    block = tl.where(slot == LOSS, both[None, :], block)
     store_slab_chunk(stats_ptr, block, program, K, 0, STATS, K)
+    tl.store(losses_ptr + 2 * program, tl.sum(classifier_loss, 0))
+    tl.store(losses_ptr + 2 * program + 1, tl.sum(auxiliary_loss, 0))
     slab_size = (programs + groups + 1).to(tl.int64) * K * d
     c_slabs_ptr = slabs_ptr
     if FUSED and dw_ptr is not None:
@@ -325,8 +358,8 @@ def class_table_rows(
             fold_slabs(push_slabs_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, CHUNKS)
         if arrive_last(counters_ptr, groups):
             finish_rows(
-                stats_ptr, programs, groups, programs + groups, loss_ptr, dbias_ptr, w_length, scalar, spread_total,
-                c_ptr, auxiliary, num_classes, d, classifier_scale, sample_scale, auxiliary_weight,
+                stats_ptr, programs, groups, programs + groups, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar,
+                spread_total, c_ptr, auxiliary, num_classes, d, classifier_scale, divisor, auxiliary_weight,
                 CONSTANT, DIRECTIONS, K, BLOCK_D, CHUNKS,
             )  # fmt: skip
             finished = stats_ptr + (programs + groups) * STATS * K
@@ -342,6 +375,4 @@ def class_table_rows(
                     away = total
                     if PUSH:
                         away = fold_chunk(push_slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
-                    finish_centers(
-                        total, away, finished, c_ptr, auxiliary, num_classes, d, chunk, MOVE, K, BLOCK_D
-                    )
+                    finish_centers(total, away, finished, c_ptr, auxiliary, num_classes, d, chunk, MOVE, K, BLOCK_D)

@@ -18,7 +18,7 @@ from .class_table_kernel import finish_centers, finish_weights
 @triton.jit
 def class_table_sums(
     x_ptr, y_ptr, w_ptr, c_ptr, dw_ptr, g_ptr, factors_ptr, stats_ptr, slabs_ptr, counters_ptr,
-    auxiliary, n, num_classes, d, x_stride, scales_ptr, classifier_scale,
+    auxiliary, n, num_classes, d, x_stride, scales_ptr, classifier_divisor,
     K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     UNIT_X: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, MOVE: tl.constexpr,
     UPDATE: tl.constexpr, PUSH: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
@@ -85,6 +85,7 @@ def class_table_sums(
             store_slab_chunk(push_slabs_ptr, total, programs + group, d, chunk, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
             if dw_ptr is not None:
+                classifier_scale = 1.0 / classifier_divisor
                 if scales_ptr is not None:
                     classifier_scale *= tl.load(scales_ptr)
                 total = fold_chunk(slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)

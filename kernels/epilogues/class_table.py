@@ -43,7 +43,9 @@ class Auxiliary(NamedTuple):
 CLASSIFIERS = {
     "softmax": Classifier(Softmax, softmax_logits, softmax_chain),
     "lmcl": Classifier(LMCL, lmcl_logits, lmcl_chain, unit_x=True, unit_w=True, lengths=True),
-    "a-softmax": Classifier(angular_softmax, a_softmax_logits, a_softmax_chain, unit_w=True, lengths=True, exact_own=True),
+    "a-softmax": Classifier(
+        angular_softmax, a_softmax_logits, a_softmax_chain, unit_w=True, lengths=True, exact_own=True
+    ),
     "l-softmax": Classifier(angular_softmax, l_softmax_logits, l_softmax_chain, lengths=True, exact_own=True),
 }
 

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import triton
-import triton.language as tl
 
 
 class Island(NamedTuple):

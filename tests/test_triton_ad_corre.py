@@ -1,0 +1,125 @@
+"""The Ad-Corre engine's kernels against the printed pairwise form."""
+
+import pytest
+import torch
+from fer_fast.kernels.engines import ad_corre as engine
+
+from fer_fast import reference
+from triton_cases import DEVICE, DTYPES, errors, poisoned
+
+TERMS = {"all": (1.0, 1.0, 1.0), "fd": (0.5, 0.0, 0.0), "md": (0.0, 2.0, 0.0), "ed": (0.0, 0.0, 0.5)}
+# k, n, C, d and what is special about the rows.
+SHAPES = {
+    "ragged": (3, 34, 5, 19, ""),
+    "one embedding": (1, 2, 3, 8, ""),
+    "seven embeddings": (7, 13, 7, 40, ""),
+    "one class": (2, 18, 4, 33, "one class"),
+    "one row": (3, 1, 2, 5, ""),
+    "constant rows": (3, 20, 4, 17, "constant"),
+    "clusters": (2, 100, 3, 16, "clusters"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch):
+    monkeypatch.setattr(engine, "_empty", poisoned)
+
+
+def inputs(k, n, num_classes, d, kind, dtype):
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(num_classes, (n,), generator=g)
+    e = torch.randn(k, n, d, generator=g)
+    if kind == "one class":
+        y = torch.full_like(y, num_classes - 1)
+    if kind == "constant":
+        e[:, 3], e[0, 5] = 2.0, 0.0
+        e[1] *= 1e-3
+        e[2] += 3
+    if kind == "clusters":
+        e = (torch.randn(1, num_classes, d, generator=g)[:, y] + 1e-3 * e[:1]).expand(k, n, d)
+    return e.to(DEVICE, dtype), y.to(DEVICE), torch.rand(num_classes, generator=g).to(DEVICE)
+
+
+def expected(e, y, w, terms, reduction):
+    fd, md, ed = terms
+    e = e.detach().clone().requires_grad_()
+    loss = fd * reference.fd(e, y, w, reduction) if fd else 0
+    loss = loss + md * reference.md(e, y, len(w), reduction) if md else loss
+    loss = loss + ed * reference.ed(e, reduction) if ed else loss
+    loss.backward()
+    return {"loss": loss.detach(), "de": e.grad}
+
+
+def launch(e, y, w, terms, reduction="mean", gradient=True, status=None):
+    out = engine.ad_corre(e, y, w if terms[0] else None, len(w), *terms, reduction == "mean", gradient, status)
+    return dict(zip(("loss", "de"), out, strict=True))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("terms", TERMS)
+def test_against_the_pairwise_form(terms, shape, dtype, reduction):
+    e, y, w = inputs(*SHAPES[shape], dtype)
+    truth = expected(e.double(), y, w.double(), TERMS[terms], reduction)
+    with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32):
+        plain = expected(e, y, w, TERMS[terms], reduction)
+    assert not errors(launch(e, y, w, TERMS[terms], reduction), plain, truth)
+
+
+def test_a_large_offset_costs_no_digits():
+    e, y, w = inputs(2, 20, 3, 24, "", torch.float32)
+    e += 1000
+    truth = expected(e.double(), y, w.double(), TERMS["all"], "mean")
+    assert not errors(launch(e, y, w, TERMS["all"]), expected(e, y, w, TERMS["all"], "mean"), truth)
+
+
+def test_two_levels_of_sums(monkeypatch):
+    monkeypatch.setattr(engine, "max_programs", lambda device: 40)
+    e, y, w = inputs(2, 16 * 36 + 5, 3, 16, "", torch.float32)
+    truth = expected(e.double(), y, w.double(), TERMS["all"], "mean")
+    assert not errors(launch(e, y, w, TERMS["all"]), expected(e, y, w, TERMS["all"], "mean"), truth)
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_the_value_alone(terms):
+    e, y, w = inputs(3, 34, 5, 19, "", torch.float32)
+    value = launch(e, y, w, TERMS[terms], gradient=False)
+    assert torch.equal(value["loss"], launch(e, y, w, TERMS[terms])["loss"])
+    assert value["de"].shape == (0,)
+
+
+@pytest.mark.parametrize("label", [-1, 5, 2**40])
+@pytest.mark.parametrize("terms", ["all", "fd", "md"])
+def test_a_label_out_of_range_is_reported(terms, label):
+    e, y, w = inputs(3, 34, 5, 19, "", torch.float32)
+    status = torch.full((1,), torch.iinfo(torch.int64).min)
+    y[20] = label
+    assert launch(e, y, w, TERMS[terms], status=status)["loss"].isnan()
+    assert status.item() == label
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("terms", TERMS)
+def test_a_bad_row_reaches_the_loss(terms, value):
+    e, y, w = inputs(3, 10, 5, 19, "", torch.float32)
+    e[1, 4, 2] = value
+    assert not torch.isfinite(launch(e, y, w, TERMS[terms])["loss"])
+
+
+def test_same_bits_every_run_and_any_strides():
+    e, y, w = inputs(3, 70, 5, 19, "", torch.float32)
+    first = launch(e, y, w, TERMS["all"])
+    for same in (e, e.mT.contiguous().mT, e.transpose(0, 1).contiguous().transpose(0, 1)):
+        again = launch(same, y, w, TERMS["all"])
+        assert all(torch.equal(first[name], again[name]) for name in first)
+    expanded = e[:, :1].expand(e.shape)
+    zero_stride, solid = launch(expanded, y, w, TERMS["all"]), launch(expanded.contiguous(), y, w, TERMS["all"])
+    assert all(torch.equal(zero_stride[name], solid[name]) for name in solid)
+
+
+def test_what_does_not_fit_one_program_is_refused():
+    with pytest.raises(NotImplementedError):
+        launch(torch.zeros(2, 3, 2048), torch.zeros(3, dtype=torch.int64), torch.ones(7), TERMS["all"])
+    with pytest.raises(NotImplementedError):
+        launch(torch.zeros(2, 3, 8).double(), torch.zeros(3, dtype=torch.int64), torch.ones(7), TERMS["all"])

@@ -1,0 +1,207 @@
+"""The class-table engine's kernels: in the interpreter where there is no GPU, and compiled for the chips there are."""
+
+import itertools
+
+import pytest
+import torch
+from fer_fast.kernels.engines import class_table as engine
+
+from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, double, errors, expected, inputs, poisoned
+
+SCALE = 0.3
+INT64_MIN = torch.iinfo(torch.int64).min
+
+
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch):
+    monkeypatch.setattr(engine, "_empty", poisoned)
+
+
+def launch(classifier, auxiliary, t, reduction="mean", update=True, gradient=True, status=None):
+    """The engine's results by name; the centers given are left as they are."""
+    centers = t["centers"].clone()
+    name, rule = "softmax" if classifier == "weighted" else classifier, auxiliary.removesuffix("-paper")
+    mva = rule == "mva"
+    out = engine.class_table(
+        t["x"],
+        t["y"],
+        t["weight"] if classifier else None,
+        t["bias"] if name == "softmax" else None,
+        t["class_weights"] if classifier == "weighted" else None,
+        centers if auxiliary else None,
+        t["center_weights"] if rule == "weighted-cluster" else None,
+        torch.cat([x for x, _ in t["groups"]]) if mva else None,
+        torch.cat([y for _, y in t["groups"]]) if mva else None,
+        [len(x) for x, _ in t["groups"]] if mva else [],
+        name,
+        CLASSIFIERS.get(classifier, []),
+        rule,
+        AUXILIARIES.get(auxiliary, []),
+        SCALE,
+        reduction == "mean",
+        update,
+        gradient,
+        status,
+    )
+    return dict(zip(("loss", "dx", "dweight", "dbias"), out, strict=True)) | {"centers": centers}
+
+
+def check(classifier, auxiliary, t, reduction="mean"):
+    dtype = t["x"].dtype
+    truth = expected(classifier, auxiliary, double(t), SCALE, reduction)
+    with torch.autocast(t["x"].device.type, dtype, enabled=dtype != torch.float32):
+        plain = expected(classifier, auxiliary, t, SCALE, reduction)
+    got = launch(classifier, auxiliary, t, reduction)
+    assert not errors(got, plain, truth)
+    assert got["dx"].dtype == dtype
+    assert got["loss"].dtype == torch.float32
+
+
+ALONE = [(c, "") for c in CLASSIFIERS] + [("", a) for a in AUXILIARIES]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("classifier", "auxiliary"), ALONE)
+def test_every_loss(classifier, auxiliary, dtype, reduction):
+    check(classifier, auxiliary, inputs(37, 5, 19, dtype), reduction)
+
+
+@pytest.mark.parametrize(("classifier", "auxiliary"), itertools.product(CLASSIFIERS, AUXILIARIES))
+def test_every_pair(classifier, auxiliary):
+    check(classifier, auxiliary, inputs(21, 4, 18))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("classifier", "auxiliary"), [("lmcl", "variant"), ("softmax", "island"), ("weighted", "mva")])
+def test_sums_in_a_second_launch(classifier, auxiliary, dtype, monkeypatch):
+    small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TABLE_CONFIGS.items()}
+    monkeypatch.setattr(engine, "CLASS_TABLE_CONFIGS", small)
+    check(classifier, auxiliary, inputs(70, 20, 35, dtype))
+
+
+@pytest.mark.parametrize("programs", [2, 40])
+def test_two_levels_of_sums(programs, monkeypatch):
+    monkeypatch.setattr(engine, "max_programs", lambda device: programs)
+    check("softmax", "variant", inputs(16 * 36 + 3, 3, 16))
+
+
+@pytest.mark.parametrize(("n", "num_classes"), [(1, 3), (6, 11), (4, 2), (1, 1)])
+@pytest.mark.parametrize(("classifier", "auxiliary"), [("softmax", "variant"), ("lmcl", "island"), ("", "center")])
+def test_one_row_and_absent_classes(classifier, auxiliary, n, num_classes):
+    check(classifier, auxiliary, inputs(n, num_classes, 8))
+
+
+def test_two_classes_with_rows_beside_the_other_center():
+    t = inputs(12, 2, 24)
+    t["x"] = t["centers"][1 - t["y"]] + 1e-3 * t["x"]
+    check("", "variant", t)
+
+
+def test_an_offset_common_to_all_costs_no_digits():
+    t = inputs(12, 5, 24)
+    t["x"], t["centers"] = t["x"] * 0.01 + 1000, t["centers"] * 0.01 + 1000
+    for auxiliary in ("variant", "weighted-cluster", "affinity"):
+        check("", auxiliary, t)
+
+
+def test_one_center_far_from_all_others():
+    t = inputs(20, 3, 24)
+    t["centers"][2] += 300
+    t["x"] = t["centers"][0] + 0.1 * t["x"]
+    check("", "variant", t)
+
+
+@pytest.mark.parametrize("magnitude", [1e-25, 1e18])
+def test_magnitudes_that_overflow_squares(magnitude):
+    t = inputs(9, 4, 20)
+    t["x"], t["weight"] = t["x"] * magnitude, t["weight"] / magnitude
+    for classifier in ("lmcl", "a-softmax"):
+        check(classifier, "", t)
+
+
+def test_zero_rows_and_zero_weights():
+    t = inputs(9, 4, 20)
+    t["x"][2] = 0
+    t["weight"][1] = 0
+    t["centers"][3] = 0
+    for classifier in ("lmcl", "a-softmax", "l-softmax"):
+        check(classifier, "island", t)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("classifier", "auxiliary"), ALONE)
+def test_a_bad_row_reaches_the_loss(classifier, auxiliary, value):
+    t = inputs(6, 3, 8)
+    t["x"][1, 2] = value
+    assert not torch.isfinite(launch(classifier, auxiliary, t)["loss"])
+
+
+def test_a_bad_row_spoils_no_other_center():
+    t = inputs(12, 3, 8)
+    t["x"][1, 2] = float("nan")
+    truth = expected("", "center", t, SCALE, "mean")["centers"]
+    moved = launch("", "center", t)["centers"]
+    others = torch.arange(3, device=moved.device) != t["y"][1]
+    torch.testing.assert_close(moved[others], truth[others])
+    assert moved[~others].isnan().any()
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**40])
+@pytest.mark.parametrize(
+    ("classifier", "auxiliary"), [("softmax", ""), ("", "center"), ("lmcl", "variant"), ("", "mva")]
+)
+def test_a_label_out_of_range_is_reported(classifier, auxiliary, label):
+    t = inputs(20, 3, 8)
+    status = torch.full((1,), INT64_MIN)
+    assert torch.isfinite(launch(classifier, auxiliary, t, status=status)["loss"])
+    assert status.item() == INT64_MIN
+    t["y"][17] = label
+    assert launch(classifier, auxiliary, t, status=status)["loss"].isnan()
+    assert status.item() == label
+
+
+@pytest.mark.parametrize(("classifier", "auxiliary"), [("softmax", "variant"), ("lmcl", "mva")])
+def test_same_bits_every_run_and_any_strides(classifier, auxiliary):
+    t = inputs(70, 4, 18)
+    first, again = launch(classifier, auxiliary, t), launch(classifier, auxiliary, t)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    transposed = launch(classifier, auxiliary, t | {"x": t["x"].T.contiguous().T})
+    assert all(torch.equal(first[name], transposed[name]) for name in first)
+    expanded = t["x"][:1].expand(70, 18)
+    zero_stride = launch(classifier, auxiliary, t | {"x": expanded})
+    solid = launch(classifier, auxiliary, t | {"x": expanded.contiguous()})
+    assert all(torch.equal(zero_stride[name], solid[name]) for name in solid)
+
+
+@pytest.mark.parametrize(("classifier", "auxiliary"), [("softmax", "variant"), ("", "weighted-cluster")])
+def test_what_is_not_asked_for_is_not_done(classifier, auxiliary):
+    t = inputs(20, 4, 18)
+    whole = launch(classifier, auxiliary, t)
+    still = launch(classifier, auxiliary, t, update=False)
+    assert torch.equal(still["centers"], t["centers"])
+    assert torch.equal(still["dx"], whole["dx"])
+    value = launch(classifier, auxiliary, t, gradient=False)
+    assert torch.equal(value["loss"], whole["loss"])
+    assert torch.equal(value["centers"], whole["centers"])
+    assert value["dx"].shape == value["dweight"].shape == value["dbias"].shape == (0,)
+
+
+def test_centers_that_are_not_contiguous_move_in_place():
+    t = inputs(20, 4, 18)
+    moved = launch("", "center", t)["centers"]
+    spread = torch.zeros(18, 4, device=moved.device).T
+    spread.copy_(t["centers"])
+    none = [None] * 3
+    engine.class_table(
+        t["x"], t["y"], *none, spread, *none, [], "", [], "center", [0.5], SCALE, True, True, True
+    )  # fmt: skip
+    assert torch.equal(spread, moved)
+
+
+def test_what_is_not_fused_is_refused():
+    t = inputs(4, 65, 8)
+    with pytest.raises(NotImplementedError):
+        launch("softmax", "", t)
+    with pytest.raises(NotImplementedError):
+        launch("softmax", "", double(inputs(4, 3, 8)))
