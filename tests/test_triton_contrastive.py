@@ -1,0 +1,199 @@
+"""The contrastive engine in Triton against the float64 reference: what the table of parity tests does not reach."""
+
+import pytest
+import torch
+from fer_fast.kernels.engines import contrastive as engine
+from fer_fast.kernels.engines.enqueue import enqueue
+from torch import Tensor
+
+from cases import assert_within_budget
+from fer_fast import reference
+from fer_fast.dispatch import triton_runs_on
+from triton_hostile import DEVICE, normal, poison, unit
+
+pytestmark = pytest.mark.skipif(not triton_runs_on(DEVICE), reason="Triton does not run here")
+
+
+@pytest.fixture(autouse=True)
+def _poisoned(monkeypatch):
+    poison(monkeypatch, engine)
+
+
+def make(n: int, d: int, m: int, classes: int, seed: int, dtype=torch.float32, bank_dtype=None, length: float = 1.0):
+    """Anchors, labels and a bank whose rows of label -1 are NaN; labels are far apart and beyond 32 bits."""
+    z = (unit(normal(n, d, seed=seed)) * length).to(dtype)
+    bank_z = (unit(normal(m, d, seed=seed + 1)) * length).to(bank_dtype or dtype)
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(classes, (n,), generator=generator)
+    bank_y = torch.randint(-1, classes, (m,), generator=generator)
+    bank_z[bank_y < 0] = torch.nan
+    far = 2**32
+    return z.to(DEVICE), (y * far).to(DEVICE), bank_z.to(DEVICE), torch.where(bank_y < 0, -1, bank_y * far).to(DEVICE)
+
+
+def evaluate_reference(
+    mode, z, y, bank_z, bank_y, temperature, mean, precision=None, autocast=None
+) -> dict[str, Tensor]:
+    z = z.to(precision or z.dtype).requires_grad_()
+    reduction = "mean" if mean else "sum"
+    bank = () if mode in ("selfcon", "supcon") else (bank_z if precision is None else bank_z.to(precision), bank_y)
+    labels = () if mode == "selfcon" else (y,)
+    with torch.autocast(DEVICE, dtype=autocast, enabled=autocast is not None):
+        loss = getattr(reference, mode)(z, *labels, *bank, temperature=temperature, reduction=reduction)
+    return {"loss": loss.detach(), "dz": torch.autograd.grad(loss, z)[0]}
+
+
+def check(mode: str, inputs: list[tuple], temperature: float = 0.1, mean: bool = True) -> None:
+    half = inputs[0][0].dtype if inputs[0][0].dtype != torch.float32 else None
+    truth = [evaluate_reference(mode, *i, temperature, mean, torch.float64) for i in inputs]
+    plain = [evaluate_reference(mode, *i, temperature, mean, None, half) for i in inputs]
+    actual = [
+        dict(zip(("loss", "dz"), engine.contrastive(*i, temperature, mode, mean, True), strict=True)) for i in inputs
+    ]
+    assert all(
+        a["dz"].dtype == i[0].dtype and a["loss"].dtype == torch.float32 for a, i in zip(actual, inputs, strict=True)
+    )
+    assert_within_budget(actual, plain, truth)
+
+
+@pytest.mark.parametrize("mean", [True, False], ids=["mean", "sum"])
+@pytest.mark.parametrize("temperature", [0.005, 0.1, 1.0])
+@pytest.mark.parametrize("mode", engine.MODES)
+def test_temperatures(mode, temperature, mean):
+    check(mode, [make(20, 24, 37, 3, seed) for seed in range(3)], temperature, mean)
+
+
+@pytest.mark.parametrize("length", [1e-3, 5.0])
+def test_rows_of_any_length(length):
+    check("ensc", [make(18, 12, 21, 3, seed, length=length) for seed in range(3)])
+
+
+@pytest.mark.parametrize(("dtype", "bank_dtype"), [(torch.float32, torch.float16), (torch.float16, torch.float32),
+                                                   (torch.float16, torch.float16)])  # fmt: skip
+@pytest.mark.parametrize("temperature", [0.05, 0.1])
+def test_banks_of_another_dtype(dtype, bank_dtype, temperature):
+    check("ensc", [make(20, 24, 37, 3, seed, dtype, bank_dtype) for seed in range(3)], temperature)
+
+
+@pytest.mark.parametrize("d", [1, 17, 70])
+def test_widths_on_either_side_of_a_tile(d):
+    check("ensc", [make(17, d, 19, 3, seed) for seed in range(3)])
+
+
+def test_a_bank_of_the_anchors_own_class():
+    z, y, bank_z, bank_y = make(12, 16, 20, 1, 0)
+    alone = engine.contrastive(z, y, None, None, 0.1, "ensc", True, True)
+    within = engine.contrastive(z, y, bank_z, bank_y, 0.1, "ensc", True, True)
+    torch.testing.assert_close(within, alone, rtol=1e-6, atol=1e-7)
+    check("ensc", [(z, y, bank_z, bank_y)])
+    check("esc", [(z, y, bank_z, bank_y)])
+
+
+@pytest.mark.parametrize("mode", ["supcon", "esc", "ensc"])
+@pytest.mark.parametrize("n", [1, 5])
+def test_no_positive_is_exactly_zero(n, mode):
+    z, _, bank_z, bank_y = make(n, 8, 9, 3, 0)
+    loss, dz = engine.contrastive(z, torch.arange(n, device=DEVICE), bank_z, bank_y, 0.1, mode, True, True)
+    assert loss == 0
+    assert torch.equal(dz, torch.zeros_like(z))
+
+
+def test_an_empty_or_unfilled_bank_is_no_bank():
+    z, y, bank_z, bank_y = make(12, 8, 9, 3, 0)
+    alone = engine.contrastive(z, y, None, None, 0.1, "esc", True, True)
+    assert all(map(torch.equal, engine.contrastive(z, y, bank_z[:0], bank_y[:0], 0.1, "esc", True, True), alone))
+    unfilled = torch.full_like(bank_y, -1)
+    torch.testing.assert_close(
+        engine.contrastive(z, y, torch.full_like(bank_z, torch.nan), unfilled, 0.1, "esc", True, True), alone
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_bad_row_reaches_the_loss(value):
+    z, y, bank_z, bank_y = make(12, 8, 9, 3, 0)
+    bad = z.clone()
+    bad[3, 2] = value
+    assert torch.isnan(engine.contrastive(bad, y, bank_z, bank_y, 0.1, "ensc", True, True)[0])
+    alone = torch.arange(12, device=DEVICE)  # even where no similarity of the row counts
+    assert torch.isnan(engine.contrastive(bad, alone, bank_z, bank_y, 0.1, "ensc", True, True)[0])
+
+
+def test_parts_of_the_bank_combine_to_the_same_and_to_the_same_bits(monkeypatch):
+    inputs = make(10, 16, 50, 3, 0)
+    monkeypatch.setattr(engine, "pick_splits", lambda *_: 1)
+    whole = engine.contrastive(*inputs, 0.1, "ensc", True, True)
+    monkeypatch.setattr(engine, "pick_splits", lambda *_: 3)
+    parts, again = (engine.contrastive(*inputs, 0.1, "ensc", True, True) for _ in range(2))
+    assert all(map(torch.equal, parts, again))
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_gradient_the_loss_has_the_same_bits():
+    inputs = make(10, 16, 20, 3, 0)
+    with_gradient = engine.contrastive(*inputs, 0.1, "ensc", True, True)[0]
+    loss, dz = engine.contrastive(*inputs, 0.1, "ensc", True, False)
+    assert torch.equal(loss, with_gradient)
+    assert dz.shape == (0,)
+    assert dz.dtype == inputs[0].dtype
+
+
+def log_denominator_of_reference(z, y, bank_z, bank_y, mode, grad, autocast=None) -> dict[str, Tensor]:
+    z = z.clone().requires_grad_()
+    with torch.autocast(DEVICE, dtype=autocast, enabled=autocast is not None):
+        out = reference.contrastive_log_denominator(z, y, bank_z, bank_y, 0.1, mode)
+    return {"out": out.detach(), "dz": torch.autograd.grad(out, z, grad.to(out.dtype))[0]}
+
+
+@pytest.mark.parametrize("mode", ["supcon", "esc", "ensc"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_log_denominator(mode, dtype):
+    truth, plain, actual = [], [], []
+    for seed in range(3):
+        z, y, bank_z, bank_y = make(18, 24, 37, 3, seed, dtype)
+        grad = normal(18, seed=seed).to(DEVICE, torch.float32)
+        truth.append(log_denominator_of_reference(z.double(), y, bank_z.double(), bank_y, mode, grad))
+        half = dtype if dtype != torch.float32 else None
+        plain.append(log_denominator_of_reference(z, y, bank_z, bank_y, mode, grad, half))
+        out = engine.contrastive_log_denominator(z, y, bank_z, bank_y, 0.1, mode)
+        dz = engine.contrastive_log_denominator_backward(grad, z, y, bank_z, bank_y, 0.1, mode, out)
+        actual.append({"out": out, "dz": dz})
+    assert_within_budget(actual, plain, truth)
+
+
+def test_a_scaled_gradient_does_not_overflow_float16_products():
+    z, y, bank_z, bank_y = make(18, 24, 37, 3, 0, torch.float16)
+    z = z * 2**-12  # so that a gradient of 2¹⁸ still fits dz
+    out = engine.contrastive_log_denominator(z, y, bank_z, bank_y, 0.1, "ensc")
+    grad = normal(18).to(DEVICE, torch.float32)
+    backward = engine.contrastive_log_denominator_backward
+    once = backward(grad, z, y, bank_z * 2**-12, bank_y, 0.1, "ensc", out)
+    scaled = backward(grad * 2**18, z, y, bank_z * 2**-12, bank_y, 0.1, "ensc", out)
+    assert torch.isfinite(scaled).all()
+    torch.testing.assert_close(scaled.float(), once.float() * 2**18, rtol=1e-3, atol=2.0)
+
+
+def test_the_log_of_an_empty_denominator():
+    z, y, *_ = make(1, 8, 1, 1, 0)
+    out = engine.contrastive_log_denominator(z, y, None, None, 0.1, "supcon")
+    assert out.item() == -torch.inf
+    grad = torch.ones(1, device=DEVICE)
+    dz = engine.contrastive_log_denominator_backward(grad, z, y, None, None, 0.1, "supcon", out)
+    assert torch.equal(dz, torch.zeros_like(z))
+
+
+@pytest.mark.parametrize("capacity", [1, 37])
+def test_enqueue_is_a_ring(capacity):
+    features = torch.zeros(capacity, 5, dtype=torch.float16, device=DEVICE)
+    labels = torch.full((capacity,), -1, device=DEVICE)
+    cursor = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    expected, expected_labels, position = features.clone(), labels.clone(), 0
+    for n in (10, 30, 80, 1, 37, 36):  # 80: larger than the ring
+        z, y = normal(n, 10, seed=n).float().to(DEVICE)[:, ::2], torch.arange(n, device=DEVICE) * 2**40
+        enqueue(features, labels, cursor, z, y)
+        slots = (position + torch.arange(n)) % capacity
+        for i, slot in enumerate(slots.tolist()):
+            expected[slot], expected_labels[slot] = z[i].half(), y[i]
+        position = (position + n) % capacity
+        assert torch.equal(features, expected)
+        assert torch.equal(labels, expected_labels)
+        assert cursor.item() == position
