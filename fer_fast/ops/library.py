@@ -1,13 +1,14 @@
 """How a loss becomes an opaque operator: schema, fake, autograd, and the engine its backend names."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
+from ..dispatch import triton_runs_on
 from .bad_labels import bad_label_flag, raise_for_bad_labels
 
 PACKAGES = {"triton": "fer_fast.kernels.engines", "blocked": "fer_fast.blocked"}
@@ -73,7 +74,7 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
             @staticmethod
             def backward(ctx, grad_loss, *_):
                 gradients, inputs = ctx.saved_tensors[: len(positions)], ctx.saved_tensors[len(positions) :]
-                gradients = scale(gradients, grad_loss)
+                gradients = scale(gradients, inputs, grad_loss)
                 if torch.is_grad_enabled():  # create_graph=True: a constant gradient would be silently wrong
                     gradients = RefuseSecondDerivative.apply(name, len(gradients), *gradients, *inputs)
                 result = [None] * ctx.arguments
@@ -101,11 +102,20 @@ class RefuseSecondDerivative(torch.autograd.Function):
         raise RuntimeError(f'fer_fast::{ctx.name} has no second derivative; backend="reference" has')
 
 
-def scale(gradients: tuple[Tensor, ...], factor: Tensor) -> list[Tensor]:
-    """Gradients times a device scalar. On the CPU, where looking is free, a factor of one costs nothing."""
-    if type(factor) is Tensor and factor.device.type == "cpu" and factor == 1:
-        return list(gradients)
-    return [gradient * factor.to(gradient.dtype) for gradient in gradients]
+def scale(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None], factor: Tensor) -> list[Tensor]:
+    """Gradients times a device scalar, in the dtypes of their inputs.
+
+    In float32, for a loss scale is often more than float16 holds. On the CPU, where looking is free, a factor of one
+    costs nothing; a compiled backward leaves the products to the compiler.
+    """
+    dtypes = [g.dtype if t is None else t.dtype for g, t in zip(gradients, inputs, strict=True)]
+    eager = type(factor) is Tensor
+    if eager and factor.is_cuda and triton_runs_on("cuda") and factor.dtype != torch.float64:
+        return import_module(f"{PACKAGES['triton']}.scale").scale(gradients, dtypes, factor)
+    if eager and factor.is_cpu and factor == 1:
+        return [gradient.to(dtype) for gradient, dtype in zip(gradients, dtypes, strict=True)]
+    wide = torch.promote_types(factor.dtype, torch.float32)
+    return [(g.to(wide) * factor).to(dtype) for g, dtype in zip(gradients, dtypes, strict=True)]
 
 
 def wants_gradient(*inputs: Tensor | None) -> bool:
