@@ -35,7 +35,7 @@ def row_operands(x, UNIT: tl.constexpr, LENGTHS: tl.constexpr, ROWS: tl.constexp
         factor = inverse_or_zero(length)
         operands = ()
         for chunk in tl.static_range(CHUNKS):
-            operands = operands + ((x[chunk].to(tl.float32) * factor[:, None]).to(x[0].dtype),)
+            operands += ((x[chunk].to(tl.float32) * factor[:, None]).to(x[0].dtype),)
     return operands, length, factor
 
 

@@ -33,10 +33,10 @@ def leave_one_out(
     """What the anti-center distance S = Σ_{j≠y} ‖x - c_j‖² = (C-1) ‖x - c̄₋y‖² + V₋y needs of the table.
 
     V₋k, the spread of the others about their mean c̄₋k, is V - C/(C-1) ‖c_k - c̄‖². That loses digits only for a class
-    holding most of V. Just one class, the outlier, can hold more than half of it; its c̄₋k and V₋k are summed without it.
-    Of the others' means the outlier is a part, and they are taken relative to it. Returns V₋k (K,), the outlier, a class
-    beside it (the anchor of its own mean), and where two rows were put, a copy for each program: c̄ without the outlier
-    less the anchor, and Σ_j (c_j - outlier). They are read again at every tile: in registers they would be the straw.
+    holding most of V. Just one class, the outlier, can hold more than half of it; its c̄₋k and V₋k are summed without
+    it. Of the others' means the outlier is a part, and they are taken relative to it. Returns V₋k (K,), the outlier, a
+    class beside it (the anchor of its own mean), and where two rows were put, a copy for each program: c̄ without the
+    outlier less the anchor, and Σ_j (c_j - outlier). Read again at every tile, they take no registers in between.
     """
     classes = tl.arange(0, K)
     real = classes < num_classes

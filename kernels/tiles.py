@@ -38,7 +38,7 @@ def load_tile(ptr, rows, row_ok, stride, width, BLOCK_D: tl.constexpr, CHUNKS: t
     """Whole rows as a tuple of chunks."""
     tile = ()
     for chunk in tl.static_range(CHUNKS):
-        tile = tile + (load_chunk(ptr, rows, row_ok, stride, chunk, width, BLOCK_D),)
+        tile += (load_chunk(ptr, rows, row_ok, stride, chunk, width, BLOCK_D),)
     return tile
 
 
@@ -47,7 +47,7 @@ def zeros_tile(ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """A float32 accumulator as wide as a row tile."""
     tile = ()
     for _ in tl.static_range(CHUNKS):
-        tile = tile + (tl.zeros((ROWS, BLOCK_D), tl.float32),)
+        tile += (tl.zeros((ROWS, BLOCK_D), tl.float32),)
     return tile
 
 
@@ -108,7 +108,7 @@ def class_sum_product(hot, x, total, TENSOR_CORES: tl.constexpr):
 
 @triton.jit
 def read_labels(y_ptr, rows, in_batch, num_classes, status_ptr):
-    """Labels safe to index with, and the rows that have one. A label outside [0, C) goes to the status, to no address."""
+    """Labels safe to index with, and the rows that have one; a label outside [0, C) goes to the status alone."""
     y = tl.load(y_ptr + rows, mask=in_batch, other=0)
     legal = (y >= 0) & (y < num_classes)
     if status_ptr is not None:

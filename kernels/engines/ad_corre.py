@@ -4,7 +4,8 @@
 correlations over pairs is a product of sums of unit rows. With û the standardised rows, s_c = Σ_{y=c} û,
 W = Σ_c w_c s_c and U = Σ_c s_c, for each embedding
 
-    FD = 2 (n-1) Σ_i w_i - (4 Σ_c w_c ‖s_c‖² - 2 W·U - 2 Σ_i w_i ‖û_i‖²),   dFD/dû_i = -2 (4 w_c s_c - w_c U - W), c = y_i.
+    FD = 2 (n-1) Σ_i w_i - (4 Σ_c w_c ‖s_c‖² - 2 W·U - 2 Σ_i w_i ‖û_i‖²),
+    dFD/dû_i = -2 (4 w_c s_c - w_c U - W),   c = y_i.
 
 One sweep takes the class sums and, in the last program of an embedding, its tables (C, d); a second sweep writes the
 gradient. Floor: e is read twice and its gradient written once.
@@ -258,7 +259,7 @@ def ad_corre(
     gradient: bool,
     status: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """fd·FD + md·MD + ed·ED of e (k, n, d), y (n,), class_difficulty w (C,): the loss and de. A weight of 0 is a term off.
+    """fd·FD + md·MD + ed·ED of e (k, n, d), y (n,), class_difficulty w (C,): the loss and de. A weight 0 is a term off.
 
     Two launches (one for ED alone). `class_difficulty` None is NFD's 0.5 everywhere. A label outside [0, C) makes the
     loss NaN and goes to `status` (1,); ED alone reads no label.

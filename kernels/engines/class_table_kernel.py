@@ -164,7 +164,7 @@ def finish_rows(
     auxiliary, num_classes, d, classifier_scale, divisor, auxiliary_weight,
     CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """Adds the programs' blocks up, writes the loss and the bias gradient, and leaves a finished block for the table."""
+    """Adds the programs' blocks up, writes the loss and the bias gradient, and leaves a finished block behind."""
     classes = tl.arange(0, K)
     block = fold_chunk(stats_ptr, first, count, K, 0, STATS, K)
     inverse_length = tl.zeros((K,), tl.float32)
@@ -313,7 +313,9 @@ def class_table_rows(
                     x[chunk], operands[chunk], g, hot, push, w_sums[chunk], c_sums[chunk], push_sums[chunk],
                     dw_ptr is not None, UPDATE, PUSH, PRECISION, TENSOR_CORES,
                 )  # fmt: skip
-                new_w, new_c, new_push = new_w + (w_sum,), new_c + (c_sum,), new_push + (away_sum,)
+                new_w += (w_sum,)
+                new_c += (c_sum,)
+                new_push += (away_sum,)
         if FUSED:
             w_sums, c_sums, push_sums = new_w, new_c, new_push
         else:

@@ -36,7 +36,7 @@ def class_table_scales(
 ):  # fmt: skip
     """scales = (1 / Σ W_y if `WEIGHTED`, α_v if `MVA`), 1 where not asked for.
 
-    Group 0 is the batch, group v the rows [ends[v-2], ends[v-1]) of groups_x (m, d). One read of the labels; for MVA one
+    Group 0 is the batch, group v the rows [ends[v-2], ends[v-1]) of groups_x (m, d). One read of the labels; for MVA
     of the features and of the groups. Partial sums (PROGRAMS, GROUPS + 1 → a power of two) are added in a fixed order.
     """
     program = tl.program_id(0)

@@ -1,7 +1,7 @@
 """Softmax cross-entropy: logits of a tile, and the chain rule back to the products x·w.
 
-A classifier is two functions. `<name>_logits(dot, hot, x_length, w_length, bias, a)` turns the products of a tile of rows
-with the class weights, (rows, classes), into logits. `<name>_chain(p, dot, hot, x_length, w_length, a)` takes
+A classifier is two functions. `<name>_logits(dot, hot, x_length, w_length, bias, a)` turns the products of a tile of
+rows with the class weights, (rows, classes), into logits. `<name>_chain(p, dot, hot, x_length, w_length, a)` takes
 p = d loss/d logits and gives G = d loss/d dot (rows, classes), R (rows,) and Q (rows, classes), with which
 
     d loss/dx = ρ (G W + R x̂),   d loss/dw_j = υ_j (Σ_i G_ij x_i + (Σ_i Q_ij) ŵ_j),
