@@ -5,9 +5,10 @@ gradients through autograd, as a user's training step does, and returns them by 
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -52,16 +53,22 @@ def installed(package: str) -> str | None:
         return None
 
 
-def step(loss: Callable[[], Tensor], inputs: Inputs) -> Step:
-    """Forward and backward of `loss` with respect to the leaves of the inputs."""
-    leaves = inputs.leaves
+def step(loss: Callable[[], Tensor | tuple[Tensor, Tensor | None]], inputs: Inputs) -> Step:
+    """Forward and backward of `loss` with respect to the leaves of the inputs.
+
+    A loss moves its centers in place, or gives where they move as a second value, stored after the backward.
+    """
+    leaves, centers = inputs.leaves, inputs.tensors.get("centers")
     names, tensors = ["loss", *(f"d{name}" for name in leaves)], list(leaves.values())
-    moved = {"centers": inputs.tensors["centers"]} if "centers" in inputs.tensors else {}
+    state = {} if centers is None else {"centers": centers}
 
     def run() -> dict[str, Tensor]:
-        value = loss()
+        result = loss()
+        value, moved = result if isinstance(result, tuple) else (result, None)
         gradients = torch.autograd.grad(value, tensors)
-        return dict(zip(names, (value.detach(), *gradients), strict=True)) | moved
+        if moved is not None:
+            centers.copy_(moved)
+        return dict(zip(names, (value.detach(), *gradients), strict=True)) | state
 
     return run
 
@@ -74,7 +81,7 @@ def of_backend(problem: Problem, inputs: Inputs, backend: str) -> Step:
 
 def eager(problem: Problem, inputs: Inputs) -> Step:
     """The reference, under autocast for features in half precision."""
-    function, autocast = getattr(functional, problem.spec.function), _autocast(problem, inputs)
+    function, autocast = getattr(functional, problem.spec.function), autocast_for(problem, inputs)
 
     def loss() -> Tensor:
         with autocast:
@@ -84,18 +91,35 @@ def eager(problem: Problem, inputs: Inputs) -> Step:
 
 
 def compiled(problem: Problem, inputs: Inputs) -> Step:
-    """`torch.compile` of the reference, forward and backward, shapes fixed."""
-    function, autocast = getattr(functional, problem.spec.function), _autocast(problem, inputs)
-    graph = torch.compile(function, dynamic=False)
+    """`torch.compile` of the reference, loss and moved centers in one graph, so that it may share work between them.
 
-    def loss() -> Tensor:
+    The centers are stored after the backward, which reads the old ones.
+    """
+    spec, autocast = problem.spec, autocast_for(problem, inputs)
+    given = inputs.tensors | inputs.options
+    loss_given = _taken(spec.reference, given)
+    update_given = _taken(spec.update, given) if spec.update else None
+
+    @torch.compile
+    def graph(loss_given: dict, update_given: dict | None) -> tuple[Tensor, Tensor | None]:
+        loss = spec.reference(**loss_given)
+        with torch.no_grad():
+            return loss, spec.update(**update_given) if update_given else None
+
+    def loss() -> tuple[Tensor, Tensor | None]:
         with autocast:
-            return graph(**inputs.tensors, **inputs.options, backend="reference")
+            return graph(loss_given, update_given)
 
     return step(loss, inputs)
 
 
-def _autocast(problem: Problem, inputs: Inputs):
+def _taken(function: Callable, given: dict) -> dict:
+    """Those of the given arguments that a function has."""
+    return {name: given[name] for name in signature(function).parameters if name in given}
+
+
+def autocast_for(problem: Problem, inputs: Inputs) -> AbstractContextManager:
+    """Autocast to the features' dtype where it is a half one: what plain PyTorch in that precision means."""
     dtype = DTYPES[problem.dtype]
     device = inputs.tensors["y"].device.type
     return torch.autocast(device, dtype) if dtype in (torch.float16, torch.bfloat16) else nullcontext()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .contenders import Contender, Step, installed, step, too_large
+from .contenders import Contender, Step, autocast_for, installed, step, too_large
 from .problems import Inputs, Problem
 
 PML = "pytorch-metric-learning"
@@ -86,17 +86,27 @@ def _pml(problem: Problem, inputs: Inputs) -> Step:
 
 
 def _torch_linear(problem: Problem, inputs: Inputs) -> Step:
-    t = inputs.tensors
+    t, autocast = inputs.tensors, autocast_for(problem, inputs)
     given = {"linear_bias": t["bias"], "weight": t.get("class_weights")}
-    return step(lambda: F.linear_cross_entropy(t["x"], t["weight"], t["y"], **given), inputs)
+
+    def loss() -> Tensor:
+        with autocast:
+            return F.linear_cross_entropy(t["x"], t["weight"], t["y"], **given)
+
+    return step(loss, inputs)
 
 
 def _liger(problem: Problem, inputs: Inputs) -> Step:
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
-    t = inputs.tensors
-    loss = LigerFusedLinearCrossEntropyLoss(ce_weight=t.get("class_weights"))
-    return step(lambda: loss(t["weight"], t["x"], t["y"], t["bias"]), inputs)
+    t, autocast = inputs.tensors, autocast_for(problem, inputs)
+    fused = LigerFusedLinearCrossEntropyLoss(ce_weight=t.get("class_weights"))
+
+    def loss() -> Tensor:
+        with autocast:
+            return fused(t["weight"], t["x"], t["y"], t["bias"])
+
+    return step(loss, inputs)
 
 
 def _needs(package: str, gpu: bool = False) -> Callable[[torch.device], str]:
