@@ -1,6 +1,6 @@
 """Center loss, the plain case of the center family.
 
-An auxiliary loss is up to six functions. `<name>(own, anti, scalar, a)` gives the loss of each row and its derivatives in
+An auxiliary loss is up to six functions. `<name>(own, anti, scalar, a)` gives the loss of each row and its slopes in
 own = ‖x - c_y‖² and anti = S = Σ_{j≠y} ‖x - c_j‖², all (rows,); `scalar` is the row's class's entry of
 `<name>_scalar(weights, spread, variance, a)`, taken once from the table: W_k, Σ_j ‖c_j - c_k‖² and σ² of affinity loss.
 `<name>_constant(spread_total, cosine_total, a)` is the term over centers alone, which is never divided by n.

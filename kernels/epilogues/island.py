@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import triton
+import triton.language as tl  # noqa: F401 - the interpreter patches the module it finds here
 
 
 class Island(NamedTuple):
