@@ -80,11 +80,19 @@ def test_later_layers_win():
     assert (config.optimiser.momentum, config.model.nodes) == (0.9, 0)
 
 
+def test_a_mapping_is_one_value():
+    layers = [recipe_layer("quick"), {"data": {"options": {"faces": {"samples": 7}}}}]
+    config, _ = resolve(config_parser(), [], layers)
+    assert config.data.options == {"faces": {"samples": 7}}
+    assert config.data.image_size == 48
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_resolved_configuration_can_be_given_back(recipe):
     config = configure("--optimiser.betas", "[0.8, 0.9]", recipe=recipe)
     stored = yaml.safe_load(to_yaml(config))
     assert from_dict(stored) == config
+    assert resolve(config_parser(), [], [recipe_layer(recipe), stored])[0] == config
     assert stored == to_dict(config)
     assert {*stored} == {field.name for field in dataclasses.fields(RunConfig)}
 
@@ -118,7 +126,7 @@ def test_unknown_keys_of_a_file_are_named():
 def test_difference_names_the_first_key():
     one, other = to_dict(configure()), to_dict(configure("--optimiser.rate", "0.5"))
     assert difference(one, one) is None
-    assert difference(one, other) == "optimiser.rate was 0.002 and is now 0.5"
+    assert difference(one, other) == "optimiser.rate was 0.001 and is now 0.5"
 
 
 # Schedules

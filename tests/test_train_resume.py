@@ -123,7 +123,7 @@ def test_a_run_killed_before_its_report_is_completed(uninterrupted, tmp_path):
     assert_same(result(folder), result(whole))
 
 
-def test_the_resolved_configuration_can_be_given_back(uninterrupted, tmp_path):
+def test_the_resolved_configuration_given_back_repeats_the_run(uninterrupted, tmp_path):
     _, whole = uninterrupted
     status, _, err = run("train", "--config", whole / "config.yaml", "--out", tmp_path / "again")
     assert status == 0, err

@@ -1,7 +1,7 @@
 """The configuration of a run: dataclasses with their defaults, recipe files, and how they are laid over each other."""
 
-import copy
 import difflib
+import functools
 import re
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -222,9 +222,7 @@ def resolve(parser: ArgumentParser, arguments: list[str], layers: list[dict[str,
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range.
     """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        _merge(merged, layer)
+    merged = functools.reduce(_lay_over, layers, {})
     try:
         values = parser.parse_args(arguments, namespace=parser.parse_object(merged))
     except ArgumentError as error:
@@ -283,7 +281,7 @@ def difference(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "")
     """The first key in which two configurations differ, as "key: stored there, wanted here", or None."""
     for key in dict.fromkeys((*stored, *wanted)):
         one, other = stored.get(key), wanted.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
+        if _both_mappings(one, other):
             if found := difference(one, other, f"{prefix}{key}."):
                 return found
         elif one != other:
@@ -309,12 +307,14 @@ _UNKNOWN_OPTION = re.compile(
 )
 
 
-def _merge(base: dict[str, Any], layer: dict[str, Any]) -> None:
-    for key, value in layer.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = copy.deepcopy(value)
+def _lay_over(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
+    """One layer over another: groups key by key; a value that is a mapping itself is replaced whole."""
+    groups = {key: {**base[key], **value} for key, value in layer.items() if _both_mappings(base.get(key), value)}
+    return {**base, **layer, **groups}
+
+
+def _both_mappings(one: Any, other: Any) -> bool:
+    return isinstance(one, dict) and isinstance(other, dict)
 
 
 def _plain(value: Any) -> Any:
