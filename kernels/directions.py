@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .pair_tiles import TYPES, Tile, aot_case, load_rows, row_pointers
+from .launch import gradient_dtype
+from .pair_tiles import TYPES, Tile, aot_case, load_rows, store_rows
 
 ROW_TILE = 4096  # numbers of a tile of whole rows
 ROW_OPTIONS = {"num_warps": 8, "num_stages": 1}
@@ -49,8 +50,7 @@ def _normalise(
     columns = tl.arange(0, BLOCK_D)
     tile = load_rows(x, first, rows < n, x_stride, columns, d).to(tl.float32)
     directions = unit_rows(tile, columns, d, STANDARDISE)[0]
-    inside = (rows < n)[:, None] & (columns < d)[None, :]
-    tl.store(row_pointers(u, first, d, columns, BLOCK), directions.to(u.dtype.element_ty), mask=inside)
+    store_rows(u, first, d, columns, d, n, directions)
     if WEIGHTED:
         label = tl.load(y + rows, mask=rows < rows_of_y, other=0)
         known = (label >= 0) & (label < num_classes)
@@ -76,10 +76,9 @@ def _chain_rule(
         for part in range(parts):
             total += load_rows(gradients + tl.cast(part, tl.int64) * n * d, first, rows < n, d, columns, d)
         gradient = (total - tl.sum(total * u, 1)[:, None] * u) * (inverse * gradient_scale)[:, None]
-        inside = (rows < n)[:, None] & (columns < d)[None, :]
         if STANDARDISE:
-            gradient -= (tl.sum(tl.where(inside, gradient, 0.0), 1) / d)[:, None]
-        tl.store(row_pointers(dx, first, d, columns, BLOCK), gradient.to(dx.dtype.element_ty), mask=inside)
+            gradient -= (tl.sum(tl.where((columns < d)[None, :], gradient, 0.0), 1) / d)[:, None]
+        store_rows(dx, first, d, columns, d, n, gradient)
     if LOSS and first == 0:
         losses = tl.zeros((1024,), tl.float32)
         for start in range(0, programs, 1024):
@@ -124,7 +123,7 @@ def chain_rule(
     """The loss (), loss_scale · Σ partial, and dx (..., n, d) from the parts of dU (parts, ..., n, d), if given."""
     rows, n, d = _flat(x)
     loss = _empty((), dtype=torch.float32, device=x.device)
-    dx = _empty(x.shape if gradients is not None else (0,), dtype=x.dtype, device=x.device)
+    dx = _empty(x.shape if gradients is not None else (0,), dtype=gradient_dtype(x), device=x.device)
     blocks = _blocks(d)
     _chain_rule[triton.cdiv(n, blocks["BLOCK"]) if gradients is not None else 1,](
         rows, loss if gradients is None else gradients, loss if partial is None else partial, loss, dx, n, d,

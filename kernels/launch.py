@@ -31,6 +31,11 @@ def product_precision(x: Tensor) -> tuple[str, bool]:
     return "tf32" if tensor_cores and torch.backends.cuda.matmul.allow_tf32 else "ieee", tensor_cores
 
 
+def gradient_dtype(x: Tensor) -> torch.dtype:
+    """The dtype a gradient waits in for the backward: float16 would lose it before the loss scale comes."""
+    return torch.float32 if x.dtype == torch.float16 else x.dtype
+
+
 def rows_of(x: Tensor) -> Tensor:
     """`x` with neighbouring columns. Rows may lie anywhere, also on top of each other."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
@@ -49,7 +54,7 @@ def aot_case(name: str, kernel: Any, types: dict[str, Any], constexprs: dict[str
 
     `types` by argument name, None for a pointer left out. Pointers and widths are taken as divisible by 16.
     """
-    constexprs = constexprs | {name: None for name, given in types.items() if given is None}
+    constexprs = constexprs | {a: None for a in kernel.arg_names if a in types and types[a] is None}
     signature = {a: "constexpr" if a in constexprs else types[a] for a in kernel.arg_names}
     attrs = {
         (place,): [["tt.divisibility", 16]]

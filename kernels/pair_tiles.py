@@ -31,6 +31,19 @@ def load_rows(base, first, valid, stride, columns, width):
 
 
 @triton.jit
+def store_rows(base, first, stride, columns, width, count, tile):
+    """Store rows (R, D) from `first` on, of `count` rows, in the dtype of the matrix.
+
+    In 64 bits throughout: written like the loads, offsets and masks would be taken for the same values as theirs and
+    held in registers across the loop between the two.
+    """
+    rows = tl.cast(first, tl.int64) + tl.arange(0, tile.shape[0])
+    places = columns.to(tl.int64)
+    inside = (rows < count)[:, None] & (places < width)[None, :]
+    tl.store(base + rows[:, None] * stride + places[None, :], tile.to(base.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def share(count, part, parts, BLOCK: tl.constexpr):
     """The range [first, last) of `count` rows that falls to one of `parts` programs, in whole tiles."""
     tiles = tl.cdiv(count, BLOCK).to(tl.int64)

@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import evaluate, make_inputs
 from fer_fast import functional, losses
+from fer_fast.dispatch import triton_runs_on
 from fer_fast.registry import LOSSES
 
 C, D, N = 4, 16, 12
@@ -156,3 +157,32 @@ def test_bad_labels_are_found_inside_a_compiled_graph():
     run(x, y)
     with pytest.raises(ValueError, match=rf"labels: class {C} is outside \[0, {C}\)"):
         run(x, torch.full_like(y, C))
+
+
+def test_a_loss_scale_meets_float16_features():
+    """GradScaler's 65 536 is infinite in float16, and a gradient below 6e-8 would be lost there before it comes."""
+    torch.manual_seed(0)
+    x, y = torch.randn(4096, D).half(), torch.arange(4096) % C
+    joint = losses.JointLoss(losses.SoftmaxLoss(C, D), losses.CenterLoss(C, D), 1e-4).eval()
+    with torch.no_grad():
+        joint.classifier.weight.mul_(0.01)
+    features = x.requires_grad_()
+    (joint(features, y) * 65536).backward()
+    exact = x.detach().double().requires_grad_()
+    (joint.double()(exact, y) * 65536).backward()
+    assert features.grad.dtype == torch.float16
+    assert (features.grad.double() - exact.grad).norm() <= torch.finfo(torch.float16).eps * exact.grad.norm()
+
+
+def test_one_launch_scales_every_gradient():
+    if not triton_runs_on("cpu"):
+        pytest.skip("Triton does not run here")
+    from fer_fast.kernels.engines.scale import scale
+
+    torch.manual_seed(0)
+    gradients = [torch.randn(70, 33), torch.randn(3, 33), torch.randn(0)]
+    dtypes = [torch.float16, torch.float32, torch.float32]
+    scaled = scale(gradients, dtypes, torch.tensor(65536.0))
+    assert [t.dtype for t in scaled] == dtypes
+    for got, gradient, dtype in zip(scaled, gradients, dtypes, strict=True):
+        assert torch.equal(got, (gradient * 65536).to(dtype))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import add_rows, directions, rows_per_block, spans, wide_dtype, work_dtype
+from .tiles import add_rows, directions, gradient_dtype, rows_per_block, spans, wide_dtype, work_dtype
 
 
 def ad_corre(
@@ -44,7 +44,7 @@ def ad_corre(
     if md:
         total, table = _mean_discriminator(sums)
         loss, on_row = loss + md * total, (md * table).to(work_dtype(e))
-    de = torch.empty(e.shape if gradient else (0,), dtype=e.dtype, device=e.device)
+    de = torch.empty(e.shape if gradient else (0,), dtype=gradient_dtype(e), device=e.device)
     if gradient:
         _write_gradient(e, y, on_unit, on_row, ed, de)
     return loss.to(work_dtype(e)), de
@@ -76,21 +76,25 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
             _add_by_class(sums.rows, y[block], x)
         if units or embeddings:
             u = directions(x, centred=True).unit
-            squares = u.square().sum(-1, dtype=zero.dtype)
+            squares = u.square().sum(-1)
         if units:
             _add_by_class(sums.units, y[block], u)
             _add_by_class(sums.squares[..., None], y[block], squares[..., None])
         if embeddings:
             together = u.sum(0).square().sum(-1) - squares.sum(0)
-            zero += (k * (k - 1) + together).sum()
+            zero += (k * (k - 1) + together).sum(dtype=zero.dtype)
     return sums
 
 
 def _add_by_class(table: Tensor, y: Tensor, rows: Tensor) -> None:
-    """table (k, C, d) += rows (k, r, d) at their classes y (r,)."""
+    """table (k, C, d) += rows (k, r, d) at their classes y (r,), the rows of a block among themselves first."""
     k, num_classes, d = table.shape
     places = torch.arange(0, k * num_classes, num_classes, device=y.device)[:, None] + y
-    add_rows(table.view(-1, d), places.view(-1), rows.reshape(-1, d).to(table.dtype))
+    # Few rows in a large table: a table of their own would cost more than taking them to its precision.
+    sums = rows.new_zeros(table.shape) if num_classes < len(y) else table
+    add_rows(sums.view(-1, d), places.view(-1), rows.reshape(-1, d).to(sums.dtype))
+    if sums is not table:
+        table += sums
 
 
 def _feature_discriminator(sums: _Sums, w: Tensor, n: int) -> tuple[Tensor, Tensor]:

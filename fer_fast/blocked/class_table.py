@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .center_family import RULES, CenterTask
 from .classifiers import HEADS
-from .tiles import rows_per_block, spans, take, wide_dtype, work_dtype
+from .tiles import gradient_dtype, rows_per_block, spans, take, wide_dtype, work_dtype
 
 
 def class_table(
@@ -52,7 +52,7 @@ def class_table(
         rule = RULES[auxiliary](task, auxiliary_params, update, dtype)
 
     loss = torch.zeros((), dtype=wide_dtype(x.device), device=x.device)
-    dx = torch.empty(x.shape if gradient else (0,), dtype=x.dtype, device=x.device)
+    dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
     for block in spans(len(x), rows_at_once):
         rows, grad = take(x, block, dtype), None
         if head is not None:
@@ -80,4 +80,4 @@ def _sample_weights(y: Tensor, class_weights: Tensor | None, mean: bool, dtype: 
 
 
 def _absent(x: Tensor, like: Tensor | None) -> Tensor:
-    return torch.empty(0, dtype=x.dtype if like is None else like.dtype, device=x.device)
+    return torch.empty(0, dtype=gradient_dtype(x if like is None else like), device=x.device)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import add_rows, directions, wide_dtype
+from .tiles import add_rows, directions, gradient_dtype, wide_dtype
 
 LOGITS = 2**20  # entries of a block of logits, however large C is: 4 MiB in float32
 
@@ -88,9 +88,9 @@ class Softmax:
         return grad if target.by_rows is None else grad.addcmul_(own, target.by_rows)
 
     def gradients(self) -> tuple[Tensor, Tensor]:
-        """Of weight (C, d) and bias (C,), in their dtypes."""
-        bias_dtype = self.weight.dtype if self.bias is None else self.bias.dtype
-        return self.to_weight(self.table_grad).to(self.weight.dtype), self.bias_grad.to(bias_dtype)
+        """Of weight (C, d) and bias (C,), in the dtypes they wait in."""
+        bias_dtype = gradient_dtype(self.weight if self.bias is None else self.bias)
+        return self.to_weight(self.table_grad).to(gradient_dtype(self.weight)), self.bias_grad.to(bias_dtype)
 
 
 class LMCL(Softmax):

@@ -1,6 +1,7 @@
 """SelfCon, SupCon, ESC and ENSC as tiles of anchors by keys: an online log-sum-exp that also accumulates P·K.
 
-Logits are to base 2 (anchors carry log₂e/τ): exp2 costs a third of exp. Shapes: anchors (n, d), bank (M, d).
+Logits are to base 2, which costs a third of base e, and scaled by log₂e/τ in the fused multiply-add that takes their
+maximum out: a large logit is never rounded by itself. Shapes: anchors (n, d), bank (M, d).
 Operations: 4·n·M·d over the bank and 6·n²·d inside the batch; 2·n·(n+M)·d without a gradient. Memory beyond the
 gradient: two tiles of logits, a tile of keys, the class sums of the batch, and for 16-bit features with a bank the
 gradient once in float32.
@@ -14,7 +15,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import Classes, add_rows, classes_of, may_hold, shaped, spans, take, wide_dtype, work_dtype
+from .tiles import (
+    Classes,
+    add_rows,
+    classes_of,
+    gradient_dtype,
+    may_hold,
+    shaped,
+    spans,
+    take,
+    wide_dtype,
+    work_dtype,
+)
 
 ANCHORS, KEYS = 512, 1024  # a float32 tile of logits is 2 MiB: the second-level caches of two cores
 LOG2E = math.log2(math.e)
@@ -47,7 +59,7 @@ def contrastive(
     pull = weight / (positives.clamp(min=1) * temperature)
 
     others = _other_view(batch) if mode == "selfcon" else _rest_of_class(batch)
-    dz = torch.empty(z.shape if gradient else (0,), dtype=z.dtype, device=z.device)
+    dz = torch.empty(z.shape if gradient else (0,), dtype=gradient_dtype(z), device=z.device)
     # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
     from_bank = dz if dz.dtype == batch.dtype else torch.empty_like(dz, dtype=batch.dtype)
     swept = gradient and batch.bank_z is not None
@@ -150,11 +162,11 @@ class _Running:
         highest = rows.new_full((len(rows), 1), torch.finfo(rows.dtype).min / 16)
         return cls(highest, torch.zeros_like(highest), torch.zeros_like(rows))
 
-    def absorb(self, logits: Tensor, keys: Tensor | None) -> None:
-        """Take in a tile of logits (r, c), which is overwritten, and the keys (c, d) where they are to be weighed."""
-        highest = torch.maximum(self.highest, logits.amax(1, keepdim=True))
+    def absorb(self, products: Tensor, scale: float, keys: Tensor | None) -> None:
+        """Take in a tile of products (r, c), overwritten, and the keys (c, d) where they are to be weighed."""
+        highest = torch.maximum(self.highest, products.amax(1, keepdim=True).mul_(scale))
         shrink = (self.highest - highest).exp2_()
-        logits.sub_(highest).exp2_()
+        logits = torch.add(-highest, products, alpha=scale, out=products).exp2_()
         self.total.mul_(shrink).add_(logits.sum(1, keepdim=True))
         if keys is not None:
             self.weighted.mul_(shrink).addmm_(logits, keys)
@@ -191,26 +203,25 @@ def _rest_of_class(batch: _Batch) -> Callable[[slice], Tensor]:
 
 
 def _batch_tiles(batch: _Batch, block: slice) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Spans of the batch with their rows as keys and the logits of a block of anchors, -inf of a row with itself."""
+    """Spans of the batch with their rows as keys and their products with a block of anchors, -inf with itself."""
     anchors = take(batch.z, block, batch.dtype)
     tile = anchors.new_empty(len(anchors) * min(KEYS, len(batch.z)))
     for span in spans(len(batch.z), KEYS):
         keys = take(batch.z, span, batch.dtype)
-        # Scaled after the product, so that i with j and j with i, as anchor and key, have the same bits.
-        logits = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys))).mul_(batch.scale)
-        logits.diagonal(block.start - span.start).fill_(-torch.inf)
-        yield span, keys, logits
+        products = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys)))
+        products.diagonal(block.start - span.start).fill_(-torch.inf)
+        yield span, keys, products
 
 
 def _sweep_batch(batch: _Batch, block: slice, running: _Running) -> None:
-    for _, _, logits in _batch_tiles(batch, block):
-        running.absorb(logits, None)
+    for _, _, products in _batch_tiles(batch, block):
+        running.absorb(products, batch.scale, None)
 
 
 def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool) -> None:
     if batch.bank_z is None:
         return
-    anchors = take(batch.z, block, batch.dtype) * batch.scale
+    anchors = take(batch.z, block, batch.dtype)
     tile, same = anchors.new_empty(2, len(anchors) * min(KEYS, len(batch.bank_z))).unbind()
     for span in spans(len(batch.bank_z), KEYS):
         keys = take(batch.bank_z, span, batch.dtype)
@@ -218,14 +229,14 @@ def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool
         some_unfilled = may_hold(unfilled)
         if some_unfilled:
             keys = keys.masked_fill(unfilled[:, None], 0)
-        logits = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys)))
+        products = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys)))
         if some_unfilled:
-            logits.masked_fill_(unfilled, -torch.inf)
+            products.masked_fill_(unfilled, -torch.inf)
         if batch.same_class_out:
             # A comparison into floats and a subtraction run at the speed of memory; a bool mask costs ten times that.
-            torch.eq(batch.place[block], batch.bank_place(span), out=shaped(same, *logits.shape))
-            logits.sub_(shaped(same, *logits.shape), alpha=torch.finfo(batch.dtype).max / 4)
-        running.absorb(logits, keys if weigh_keys else None)
+            torch.eq(batch.place[block], batch.bank_place(span), out=shaped(same, *products.shape))
+            products.sub_(shaped(same, *products.shape), alpha=torch.finfo(batch.dtype).max / 4)
+        running.absorb(products, batch.scale, keys if weigh_keys else None)
 
 
 def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -235,12 +246,13 @@ def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> 
     counted = (weight != 0) & (log2_denominator != -torch.inf)
     shift = log2_denominator.round()
     weight = (weight * (shift - log2_denominator).exp2_()).where(counted, 0).to(batch.dtype)
-    shift = shift.where(counted, torch.inf).to(batch.dtype)
+    minus_shift = -shift.where(counted, torch.inf).to(batch.dtype)
     for block in spans(len(batch.z), ANCHORS):
         grad = torch.zeros_like(batch.z[block], dtype=batch.dtype, memory_format=torch.contiguous_format)
         second = grad.new_empty(len(grad) * min(KEYS, len(batch.z)))
-        for span, keys, logits in _batch_tiles(batch, block):
-            as_key = torch.sub(logits, shift[span], out=shaped(second, *logits.shape)).exp2_()
-            logits.sub_(shift[block, None]).exp2_().mul_(weight[block, None])
-            grad.addmm_(logits.addcmul_(as_key, weight[span]), keys)
+        for span, keys, products in _batch_tiles(batch, block):
+            as_key = torch.add(minus_shift[span], products, alpha=batch.scale, out=shaped(second, *products.shape))
+            as_anchor = torch.add(minus_shift[block, None], products, alpha=batch.scale, out=products)
+            as_anchor.exp2_().mul_(weight[block, None]).addcmul_(as_key.exp2_(), weight[span])
+            grad.addmm_(as_anchor, keys)
         yield block, grad

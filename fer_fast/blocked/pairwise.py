@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import classes_of, directions, shaped, spans, take, wide_dtype, work_dtype
+from .tiles import classes_of, directions, gradient_dtype, shaped, spans, take, wide_dtype, work_dtype
 
 TILE = 1024
 
@@ -38,7 +38,7 @@ def pairwise(
         torch.zeros_like(y, dtype=dtype) if class_difficulty is None else class_difficulty.to(dtype)[y],
     )
     scale = 1 / rule.divisor(*stack.shape[:2]) if mean else 1.0
-    dx = torch.empty(x.shape if gradient else (0,), dtype=x.dtype, device=x.device)
+    dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
     targets = dx.view(stack.shape) if gradient else [None] * len(stack)
     total = sum(_sweep(rows, labels, rule, params, scale, target) for rows, target in zip(stack, targets, strict=True))
     return (total * scale).to(dtype), dx

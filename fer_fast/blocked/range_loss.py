@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import add_rows, classes_of, rows_per_block, spans, take, wide_dtype, work_dtype
+from .tiles import add_rows, classes_of, gradient_dtype, rows_per_block, spans, take, wide_dtype, work_dtype
 
 TILE = 512
 
@@ -52,7 +52,7 @@ def range_loss(
     ends = torch.stack([nearest.first, nearest.second])
     share = (index == ends[:, None]).to(dtype) / counts[ends, None]
     apart = (means[ends[0]] - means[ends[1]]) * (inter > 0).to(dtype).mul_(-2 * beta)
-    return loss, dx.addr_(share[0] - share[1], apart).to(x.dtype)
+    return loss, dx.addr_(share[0] - share[1], apart).to(gradient_dtype(x))
 
 
 class _Pairs(NamedTuple):

@@ -12,6 +12,11 @@ def work_dtype(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def gradient_dtype(x: Tensor) -> torch.dtype:
+    """The dtype a gradient waits in for the backward: float16 would lose it before the loss scale comes."""
+    return torch.float32 if x.dtype == torch.float16 else x.dtype
+
+
 def wide_dtype(device: torch.device) -> torch.dtype:
     """The dtype of sums over a whole batch: float64, or float32 on a device that has none."""
     return torch.float32 if device.type == "mps" else torch.float64
@@ -78,7 +83,7 @@ def directions(x: Tensor, centred: bool = False) -> Directions:
     zero = scale == 0
     scale.masked_fill_(zero, 1)
     unit = x / scale
-    inverse = unit.square().sum(-1, keepdim=True).rsqrt_().masked_fill_(zero, 0)
+    inverse = torch.linalg.vector_norm(unit, dim=-1, keepdim=True).reciprocal_().masked_fill_(zero, 0)
     return Directions(unit.mul_(inverse), scale, inverse, centred)
 
 

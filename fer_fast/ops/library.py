@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 
+from ..blocked.tiles import gradient_dtype
 from ..dispatch import triton_runs_on
 from .bad_labels import bad_label_flag, raise_for_bad_labels
 
@@ -54,10 +55,8 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
             inputs = [args[position] for position in positions]
             wanted = args[names.index("gradient")]
             gradients = [
-                torch.empty(t.shape, dtype=t.dtype, device=t.device)
-                if wanted and t is not None
-                else _absent(args[0], t)
-                for t in inputs
+                torch.empty(t.shape if wanted and given is not None else 0, dtype=gradient_dtype(t), device=t.device)
+                for t, given in ((args[0] if t is None else t, t) for t in inputs)
             ]
             return args[0].new_empty((), dtype=loss_dtype(args[0])), *gradients
 
@@ -121,7 +120,3 @@ def scale(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None], factor: 
 def wants_gradient(*inputs: Tensor | None) -> bool:
     """Whether a backward can come: gradients are computed in the forward only then."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-
-
-def _absent(like: Tensor, given: Tensor | None) -> Tensor:
-    return like.new_empty(0) if given is None else given.new_empty(0)

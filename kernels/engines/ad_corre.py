@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..classifier_tiles import load_per_class
-from ..launch import aot_case, arrival_counters, max_programs
+from ..launch import aot_case, arrival_counters, gradient_dtype, max_programs
 from ..tiles import (
     FAN_IN,
     arrive_last,
@@ -279,7 +279,7 @@ def ad_corre(
     new = {"dtype": torch.float32, "device": e.device}
     terms = {"FD": fd != 0, "MD": md != 0}
     losses, tables, loss = _empty((k,), **new), _empty((k, 2, classes, d), **new), _empty((), **new)
-    de = _empty((k, n, d), dtype=e.dtype, device=e.device) if gradient else None
+    de = _empty((k, n, d), dtype=gradient_dtype(e), device=e.device) if gradient else None
     if fd or md:
         programs = min(triton.cdiv(n, config.block_n), triton.cdiv(max_programs(e.device), k))
         blocks = programs + triton.cdiv(programs, FAN_IN.value)
@@ -338,7 +338,7 @@ def ad_corre(
         num_warps=config.row_warps,
         num_stages=1,
     )
-    return loss, de if gradient else _empty((0,), dtype=e.dtype, device=e.device)
+    return loss, de if gradient else _empty((0,), dtype=gradient_dtype(e), device=e.device)
 
 
 def aot_cases(family: str) -> Iterator[tuple]:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
-from ..launch import aot_case, arrival_counters, max_programs, product_precision, rows_of, type_of
+from ..launch import aot_case, arrival_counters, gradient_dtype, max_programs, product_precision, rows_of, type_of
 from ..tiles import FAN_IN
 from .class_table_kernel import STATS, class_table_rows
+from .class_table_large import class_table_large
 from .class_table_scales import class_table_scales
 from .class_table_sums import class_table_sums
 
@@ -72,7 +73,7 @@ def _constexprs(
     rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
     push = update and rule.push is not no_push
     # Sums weigh as registers do: products of float32 on the multiply-add units take far more of them.
-    weight = bool(classifier and gradient) * (1 if element_size == 2 else 4) + update + 3 * push
+    weight = bool(classifier and gradient) * (1 if element_size == 2 and not head.exact_own else 4) + update + 3 * push
     return {
         "K": k,
         "BLOCK_N": config.block_n,
@@ -147,12 +148,23 @@ def class_table(
 
     x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 64 and d <= 2048. A launch more,
     and a read more, where the sums per class outgrow the registers, and for the factors of MVA (a read of the groups
-    too) and of a weighted mean (a read of the labels alone). A label outside [0, C) makes the loss NaN and goes to
+    too) and of a weighted mean (a read of the labels alone). More classes, in the center family alone, take
+    :mod:`.class_table_large`. A label outside [0, C) makes the loss NaN and goes to
     `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a classifier.
     """
     num_classes, d = (weight if classifier else centers).shape
-    if x.dtype == torch.float64 or num_classes > FUSED_CLASSES or d > FUSED_COLUMNS:
-        raise NotImplementedError("a table of more than 64 classes, of more than 2048 columns, or in float64")
+    if x.dtype == torch.float64 or d > FUSED_COLUMNS:
+        raise NotImplementedError("a table of more than 2048 columns, or features in float64")
+    if num_classes > FUSED_CLASSES:
+        if classifier or auxiliary == "mva":
+            raise NotImplementedError("a classifier, or MVA, of more than 64 classes")
+        table = centers.contiguous()
+        loss, dx = class_table_large(
+            x, y, table, center_weights, auxiliary, auxiliary_params, auxiliary_weight, mean, update, gradient, status
+        )
+        if update and table is not centers:
+            centers.copy_(table)
+        return loss, dx, *(_empty((0,), dtype=x.dtype, device=x.device) for _ in range(2))
     n, new = len(x), {"device": x.device}
     x, y, update = rows_of(x), y.contiguous(), update and bool(auxiliary)
     paper = auxiliary == "variant" and auxiliary_params[5] != 0
@@ -166,9 +178,9 @@ def class_table(
         )
     by_scales = mean and class_weights is not None
     loss = _empty((), dtype=torch.float32, **new)
-    dx = _empty((n, d), dtype=x.dtype, **new) if gradient else None
-    dweight = _empty((num_classes, d), dtype=weight.dtype, **new) if gradient and classifier else None
-    dbias = _empty((num_classes,), dtype=bias.dtype, **new) if gradient and bias is not None else None
+    dx = _empty((n, d), dtype=gradient_dtype(x), **new) if gradient else None
+    dweight = _empty((num_classes, d), dtype=gradient_dtype(weight), **new) if gradient and classifier else None
+    dbias = _empty((num_classes,), dtype=gradient_dtype(bias), **new) if gradient and bias is not None else None
     stores = not plan.fused
     push = plan.constexprs["PUSH"]
     arguments = {
@@ -207,9 +219,10 @@ def class_table(
         _sum_rows(plan, arguments, x.device)
     if update and table is not centers:
         centers.copy_(table)
-    empty = _empty((0,), dtype=x.dtype, **new)
-    none = [empty.to(t.dtype) if t is not None else empty for t in (x, weight, bias)]
-    return loss, *(t if t is not None else other for t, other in zip((dx, dweight, dbias), none, strict=True))
+    # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
+    inputs = (x, x if weight is None else weight, x if bias is None else bias)
+    missing = (_empty((0,), dtype=gradient_dtype(t), **new) for t in inputs)
+    return loss, *(t if t is not None else none for t, none in zip((dx, dweight, dbias), missing, strict=True))
 
 
 def _groups(programs: int) -> int:

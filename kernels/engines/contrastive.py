@@ -24,6 +24,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..launch import gradient_dtype
 from ..pair_tiles import (
     LN2,
     LOG2E,
@@ -162,7 +163,7 @@ def _gradient(
     call: _Launch, statistics: Tensor, values: Tensor, log2_denominator: Tensor, weight: Tensor, factor: Tensor,
     positives: bool,
 ) -> Tensor:  # fmt: skip
-    dz = _empty(call.z.shape, dtype=call.z.dtype, device=call.z.device)
+    dz = _empty(call.z.shape, dtype=gradient_dtype(call.z), device=call.z.device)
     batch_gradient[call.row_tiles, call.chunks](
         call.z, call.y, log2_denominator, weight, statistics, values, factor, dz,
         *dz.shape, call.z.stride(0), call.splits, call.scale, POSITIVES=positives, **call.shared,
@@ -189,7 +190,7 @@ def contrastive(
     statistics, values, counter = _sweep_keys(call, gradient)
     loss, factor, log2_denominator, positive_weight = _combine_shares(call, statistics, counter, mean)
     if not gradient:
-        return loss, z.new_empty(0)
+        return loss, _empty((0,), dtype=gradient_dtype(z), device=z.device)
     return loss, _gradient(call, statistics, values, log2_denominator, positive_weight, factor, positives=True)
 
 
@@ -218,9 +219,9 @@ def contrastive_log_denominator_backward(
     # Weights of at most 1, whatever the scale of the incoming gradient: float16 products could overflow.
     largest = grad.abs().amax().float()
     weight = grad.float() / largest.where(largest != 0, 1)
-    return _gradient(
-        call, statistics, values, log_denominator * LOG2E.value, weight, largest / temperature, positives=False
-    )
+    log2_denominator = log_denominator * LOG2E.value
+    dz = _gradient(call, statistics, values, log2_denominator, weight, largest / temperature, positives=False)
+    return dz.to(z.dtype)
 
 
 def aot_cases(family: str) -> Iterator[tuple]:

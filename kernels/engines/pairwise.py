@@ -32,9 +32,9 @@ from ..pair_tiles import (
     pick_tile,
     processors,
     product,
-    row_pointers,
     share,
     similarities,
+    store_rows,
 )
 
 # (chip family, product, widest row): (rows, keys, columns of the result, chunk of a product, warps, stages).
@@ -103,8 +103,7 @@ def _sweep(
     if GRADIENT:
         planes = tl.num_programs(2) // chunks
         gradients += (split.to(tl.int64) * planes + plane) * n * d
-        inside = (rows < n)[:, None] & (columns < d)[None, :]
-        tl.store(row_pointers(gradients, first_row, d, columns, BLOCK_M), total, mask=inside)
+        store_rows(gradients, first_row, d, columns, d, n, total)
     if chunk == 0:
         program = (plane * tl.num_programs(1) + split) * tl.num_programs(0) + tile
         tl.store(partial + program, tl.sum(losses))

@@ -23,8 +23,8 @@ from ..pair_tiles import (
     load_rows,
     pick_tile,
     product,
-    row_pointers,
     squared_distances,
+    store_rows,
 )
 
 # (chip family, product, widest row): (rows, keys, columns of the result, chunk of a product, warps, stages).
@@ -51,8 +51,7 @@ def _similarity_matrix(
     first_row, first_key = tl.program_id(0) * BLOCK_M, tl.program_id(1) * BLOCK_N
     rows, keys = first_row + tl.arange(0, BLOCK_M), first_key + tl.arange(0, BLOCK_N)
     s = chunked_similarities(u, first_row, rows < n, d, u, first_key, keys < n, d, d, BLOCK_K, PRECISION)
-    inside = (rows < n)[:, None] & (keys < n)[None, :]
-    tl.store(row_pointers(matrix, first_row, n, keys, BLOCK_M), s, mask=inside)
+    store_rows(matrix, first_row, n, keys, n, n, s)
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -71,8 +70,7 @@ def _similarity_gradient(
         g += tl.trans(load_rows(grad, start, keys < n, grad_stride, rows, n))
         key_tile = load_rows(u, start, keys < n, d, columns, d).to(tl.float32)
         total = tl.dot(g, key_tile, total, input_precision=PRECISION)
-    inside = (rows < n)[:, None] & (columns < d)[None, :]
-    tl.store(row_pointers(gradients, first_row, d, columns, BLOCK_M), total, mask=inside)
+    store_rows(gradients, first_row, d, columns, d, n, total)
 
 
 @triton.jit(do_not_specialize=["n", "num_classes"])
@@ -84,8 +82,7 @@ def _distance_matrix(
     rows, keys = first_row + tl.arange(0, BLOCK_M), tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_valid, key_valid = rows < n, keys < num_classes
     tile = squared_distances(x, rows, row_valid, n, centers, keys, key_valid, num_classes, d, CHUNK)
-    pointers = row_pointers(distances, first_row, num_classes, keys, BLOCK_M)
-    tl.store(pointers, tile, mask=row_valid[:, None] & key_valid[None, :])
+    store_rows(distances, first_row, num_classes, keys, num_classes, n, tile)
 
 
 @triton.jit(do_not_specialize=["n", "num_classes"])
@@ -111,8 +108,7 @@ def _distance_gradient(
             part += g[:, None] * (own - center[None, :])
             centers += center_stride
         total, error = compensated(total, error, part)
-    inside = (rows < n)[:, None] & (columns < d)[None, :]
-    tl.store(row_pointers(dx, first_row, d, columns, BLOCK_M), (2 * total).to(dx.dtype.element_ty), mask=inside)
+    store_rows(dx, first_row, d, columns, d, n, 2 * total)
 
 
 @triton.jit(do_not_specialize=["num_classes"])
@@ -149,13 +145,12 @@ def _anti_center(
         row = load_rows(x, first, rows < n, x_stride, columns, d).to(tl.float64)
         # x - c̄₋: in float64, since next to the only other center the two terms all but cancel.
         difference = (row - middle) + (own.to(tl.float64) - middle) / others
-        inside = (rows < n)[:, None] & (columns < d)[None, :]
         if GRADIENT:
             g = tl.load(grad + rows, mask=rows < n, other=0.0).to(tl.float64)
             dx = (2 * others * g)[:, None] * difference
-            tl.store(row_pointers(output, first, d, columns, BLOCK), dx.to(output.dtype.element_ty), mask=inside)
+            store_rows(output, first, d, columns, d, n, dx)
         else:
-            total += tl.sum(tl.where(inside, difference * difference, 0.0), 1)
+            total += tl.sum(tl.where((columns < d)[None, :], difference * difference, 0.0), 1)
     if not GRADIENT:
         own_spread = tl.load(spreads + label, mask=known, other=float("nan"))
         rest = tl.load(spread) - own_spread * (others + 1) / others
@@ -191,7 +186,7 @@ def correlation_matrix_backward(grad: Tensor, x: Tensor) -> Tensor:
     blocks = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
     grid = (triton.cdiv(n, tile.block_m), triton.cdiv(d, tile.block_d))
     _similarity_gradient[grid](u, grad, gradients, n, d, grad.stride(0), PRECISION=precision, **blocks, **tile.options)
-    return chain_rule(x, gradients, None, True, 1.0, 1.0)[1]
+    return chain_rule(x, gradients, None, True, 1.0, 1.0)[1].to(x.dtype)
 
 
 def center_distances(x: Tensor, centers: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..launch import gradient_dtype
 from ..pair_tiles import (
     TYPES,
     Tile,
@@ -28,6 +29,7 @@ from ..pair_tiles import (
     load_rows,
     row_pointers,
     squared_distances,
+    store_rows,
 )
 
 PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), "cuda": Tile(64, 64, 0, 16, 8, 1)}  # rows, partners, chunk of a sum
@@ -72,9 +74,8 @@ def _extremes(
             partner = tl.min(tl.where(candidates == value[:, None], keys[None, :], n), 1)
             best, chosen = _insert(best, chosen, slots, value, partner)
             candidates = tl.where(keys[None, :] == partner[:, None], float("-inf"), candidates)
-    kept = (rows < n)[:, None] & (slots < K)[None, :]
-    tl.store(row_pointers(values, first_row, K, slots, BLOCK_M), best, mask=kept)
-    tl.store(row_pointers(partners, first_row, K, slots, BLOCK_M), chosen, mask=kept)
+    store_rows(values, first_row, K, slots, K, n, best)
+    store_rows(partners, first_row, K, slots, K, n, chosen)
 
 
 @triton.jit
@@ -299,8 +300,8 @@ def range_loss(
         means, values, partners, losses, classes.count, nearest, hinge_slope, loss, n, d, alpha, beta, margin, **blocks
     )
     if not gradient:
-        return loss, x.new_empty(0)
-    dx = _empty(x.shape, dtype=x.dtype, device=device)
+        return loss, _empty((0,), dtype=gradient_dtype(x), device=device)
+    dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
     _gradient[triton.cdiv(n, ROWS.block_m), triton.cdiv(d, ROWS.block_d)](
         rows, classes.order, classes.index, classes.starts, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha,
         K=k, **blocks,
