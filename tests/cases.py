@@ -67,11 +67,14 @@ def cast(name: str, t: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def cancelling_terms(spec: LossSpec, n: int, reduction: str) -> dict[str, float]:
-    """Sizes of what a contrastive result is the difference of, on n unit rows at temperature τ = 0.1.
+    """Sizes of what a result is the difference of, on n rows, at temperature τ = 0.1 where there is one.
 
-    The loss is log D less a logit, each of size 1/τ; a gradient is push less pull, each of size 1/τ a row, and the
-    push carries the rounding of log D.
+    A contrastive loss is log D less a logit, each of size 1/τ; its gradient is push less pull, each of size 1/τ a row,
+    and the push carries the rounding of log D. The gradient of marginal loss with respect to a direction has n terms
+    of size 4/(n²-n); the chain rule takes away what lies along the direction.
     """
+    if spec.name == "marginal":
+        return {"dx": 4 * n**0.5 * (1 / n if reduction == "mean" else n - 1)}
     if spec.family != "contrastive":
         return {}
     rows = n**0.5 / (n if reduction == "mean" else 1)
