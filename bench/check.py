@@ -1,16 +1,16 @@
 """Whether a contender's answer is right, asked before it is timed: against the reference in float64.
 
 An answer may be at most twice as wrong as plain PyTorch in the same precision, plus one rounding of its dtype: the
-rule of the parity tests. Errors are norms over a whole tensor.
+rule of the parity tests, and it binds this library. Others get the slack of their :class:`Contender`. Errors are norms
+over a whole tensor.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .contenders import Step, eager, of_backend, too_large
+from .contenders import Contender, eager, of_backend, too_large
 from .problems import DTYPES, Inputs, Problem
 
 # Where the reference does not fit in memory there is no plain PyTorch to compare errors with: sums over many rows
@@ -20,7 +20,7 @@ ROUNDINGS, HALF_ROUNDINGS = 64, 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """The worst relative error of the outputs, what was allowed there, which output it is, and the reason if wrong."""
+    """The relative error of the output that uses most of its budget, the share used, and the reason if wrong."""
 
     error: float
     budget_used: float
@@ -39,15 +39,16 @@ class Truth:
     allowed: dict[str, float]
     source: str  # "reference float64" or "blocked float64"
 
-    def judge(self, bind: Callable[[Problem, Inputs], Step], problem: Problem, inputs: Inputs) -> Verdict:
+    def judge(self, contender: Contender, problem: Problem, inputs: Inputs) -> Verdict:
         """Run a contender once and hold its outputs against the truth."""
         try:
-            got = bind(problem, inputs)()
+            got = contender.bind(problem, inputs)()
         except Exception as error:  # somebody else's code: whatever it raises is its answer
             return Verdict(float("inf"), float("inf"), f"{type(error).__name__}: {_first_line(error)}")
-        return self.compare(got)
+        return self.compare(got, contender.slack)
 
-    def compare(self, got: dict[str, Tensor]) -> Verdict:
+    def compare(self, got: dict[str, Tensor], slack: float) -> Verdict:
+        """The verdict on outputs by name; `slack` times the budget still counts as right."""
         worst = Verdict(0.0, 0.0)
         for name, exact in self.outputs.items():
             if name not in got or got[name].shape != exact.shape:
@@ -56,7 +57,7 @@ class Truth:
             allowed = self.allowed[name] + torch.finfo(got[name].dtype).eps
             used = error / allowed
             # `not <=`: an error that is NaN is no pass.
-            reason = "" if used <= 1 else f"{name}: error {error:.2g}, allowed {allowed:.2g}"
+            reason = "" if used <= slack else f"{name}: error {error:.2g}, allowed {slack * allowed:.2g}"
             if reason or used > worst.budget_used:
                 worst = Verdict(error, used, reason)
             if reason:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .contenders import Contender, Step, autocast_for, installed, step, too_large
+from .contenders import OTHERS_SLACK, Contender, Step, autocast_for, installed, step, too_large
 from .problems import Inputs, Problem
 
 PML = "pytorch-metric-learning"
@@ -133,6 +133,7 @@ PEERS = (
         unavailable=_needs(PML),
         refuses=too_large,
         package=PML,
+        slack=OTHERS_SLACK,
         missing="no center family, correlation losses or range loss; its MarginLoss learns a border per class "
         "and is not the marginal loss; A- and L-softmax are without the blend λ",
     ),
@@ -142,6 +143,7 @@ PEERS = (
         offers=lambda problem: problem.spec.cls == "SoftmaxLoss",
         unavailable=_torch_lacks,
         package="torch",
+        slack=OTHERS_SLACK,
         missing="plain and weighted softmax only",
     ),
     Contender(
@@ -150,6 +152,7 @@ PEERS = (
         offers=lambda problem: problem.spec.cls == "SoftmaxLoss",
         unavailable=_needs(LIGER, gpu=True),
         package=LIGER,
+        slack=OTHERS_SLACK,
         missing="plain and weighted softmax only",
     ),
     Contender(

@@ -28,7 +28,8 @@ class Row:
     """One contender on one problem. Times in seconds, memory in bytes beyond the inputs; None where not measured.
 
     `fraction` is the floor's time at the run's yardsticks over the median; `error` the worst relative error of loss,
-    gradients and moved centers against `checked_against`, and `budget_used` that error over what is allowed.
+    gradients and moved centers against `checked_against`, and `budget_used` that error over what this library
+    allows itself.
     """
 
     operator: str

@@ -111,6 +111,7 @@ def test_every_loss_is_measured_and_right(loss):
         assert row.peak_bytes > 0
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # scipy's, inside a peer
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_peers_compute_the_same_function(loss, peer):
@@ -121,7 +122,7 @@ def test_peers_compute_the_same_function(loss, peer):
     if reason := peer.unavailable(CPU):
         pytest.skip(reason)
     inputs = problem.inputs(CPU)
-    verdict = truth(problem, inputs).judge(peer.bind, problem, inputs.to())
+    verdict = truth(problem, inputs).judge(peer, problem, inputs.to())
     assert verdict.right, verdict.reason
 
 
@@ -145,6 +146,20 @@ def test_a_wrong_contender_is_named_and_never_timed(change):
     assert len(calls) == 1
     assert eager.status == "timed"
     assert "liar, center 33×20 C5: wrong" in table.failures([[wrong, eager]])[0]
+
+
+def test_slack_is_for_others_alone():
+    """An error of five budgets is this library's failure and a peer's rounding; a hundred is nobody's."""
+    problem = small("center")
+    right = truth(problem, problem.inputs(CPU))
+
+    def outputs(budgets: float) -> dict:
+        allowed = {name: bound + torch.finfo(torch.float64).eps for name, bound in right.allowed.items()}
+        return {name: t * (1 + budgets * allowed[name]) for name, t in right.outputs.items()}
+
+    for budgets, ours, theirs in ((0.5, True, True), (5, False, True), (100, False, False)):
+        assert right.compare(outputs(budgets), FER_FAST.slack).right is ours
+        assert all(right.compare(outputs(budgets), peer.slack).right is theirs for peer in PEERS if peer.bind)
 
 
 def test_a_right_contender_is_timed():
@@ -372,7 +387,7 @@ def test_a_readme_without_markers_is_left_alone(recorded, capsys):
 def test_speed(benchmark, loss, contender):
     problem = small(loss)
     inputs = problem.inputs(CPU)
-    verdict = truth(problem, inputs).judge(contender.bind, problem, inputs.to())
+    verdict = truth(problem, inputs).judge(contender, problem, inputs.to())
     assert verdict.right, verdict.reason
     benchmark(contender.bind(problem, inputs))
 
