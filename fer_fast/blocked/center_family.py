@@ -55,7 +55,7 @@ class Center:
         own_centers = self.task.centers.index_select(0, y).to(self.dtype)
         offset = rows - own_centers
         scale = torch.as_tensor(self.scale(y, own_centers), dtype=self.wide, device=rows.device)
-        loss = (scale * offset.square().sum(1, dtype=self.wide)).sum()
+        loss = (scale * offset.square().sum(1).to(self.wide)).sum()
         if self.classes is not None:
             add_rows(self.offsets, self.classes.index[block], offset)
         return loss, offset.mul_((2 * factor * scale).to(self.dtype)[..., None])
@@ -196,7 +196,7 @@ class MVA(Affinity):
         total = torch.zeros_like(self.own_scale)
         for block in spans(len(x), rows_per_block(x.shape[1])):
             own_centers = self.task.centers.index_select(0, y[block]).to(self.dtype)
-            total += (take(x, block, self.dtype) - own_centers).square_().sum(dtype=self.wide)
+            total += (take(x, block, self.dtype) - own_centers).square_().sum(1).sum(dtype=self.wide)
         return self.own_scale * total / (len(x) if self.task.mean else 1)
 
 
