@@ -60,6 +60,7 @@ def faces(count=24, classes=3, channels=1, seed=0):
 
 def configure(*flags, recipe="quick"):
     tiny = ("--backbone", "tiny", "--augment.size", str(SIDE), "--batch_size", "8", "--epochs", "2")
+    tiny += ("--hardware.precision", "float32", "--ema", "0")
     return resolve(config_parser(), [*tiny, *flags], [recipe_layer(recipe)])[0]
 
 
