@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from fer_fast.kernels.engines import class_table as engine
+from fer_fast.kernels.engines import class_table_large as large
 
 from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, double, errors, expected, inputs, poisoned
 
@@ -197,6 +198,27 @@ def test_centers_that_are_not_contiguous_move_in_place():
         t["x"], t["y"], *none, spread, *none, [], "", [], "center", [0.5], SCALE, True, True, True
     )  # fmt: skip
     assert torch.equal(spread, moved)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("auxiliary", [name for name in AUXILIARIES if name != "mva"])
+def test_many_classes(auxiliary, dtype, reduction, monkeypatch):
+    monkeypatch.setattr(large, "_empty", poisoned)
+    check("", auxiliary, inputs(37, 70, 19, dtype), reduction)
+
+
+@pytest.mark.parametrize("auxiliary", ["center", "island", "variant", "weighted-cluster"])
+def test_many_classes_few_of_them_there(auxiliary, monkeypatch):
+    monkeypatch.setattr(large, "SUMMARY_BLOCK", 512)
+    t = inputs(40, 66, 18)
+    t["y"] = t["y"] % 2
+    t["centers"][5] += 300
+    check("", auxiliary, t)
+    t["y"][7] = 66
+    status = torch.full((1,), INT64_MIN)
+    assert launch("", auxiliary, t, status=status)["loss"].isnan()
+    assert status.item() == 66
 
 
 def test_what_is_not_fused_is_refused():

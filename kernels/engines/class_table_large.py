@@ -1,0 +1,342 @@
+"""Center family for more than 64 classes: nothing of size (n, C), and no table of sums that a program could not hold.
+
+The table is summarised by sums over its C rows (for center loss there is nothing to summarise). A launch over rows
+gives loss and feature gradient, O(d) a row whatever C is. A launch over classes moves the centers, each class visiting
+its own rows in the order of a stable sort of the labels: no atomics on floats, the same bits, no synchronisation.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..epilogues.center import no_push
+from ..epilogues.class_table import AUXILIARIES
+from ..launch import aot_case, arrival_counters, max_programs, rows_of, type_of
+from ..table_tiles import anti_offset, others_offset, own_offset
+from ..tiles import arrive_last, load_row, load_tile, read_labels, store_chunk
+
+SPREAD, REST_SPREAD, COSINES, OUTLIER, ANCHOR = (tl.constexpr(i) for i in range(5))  # entries of Summary.scalars
+REST_MEAN, TOTAL, OUTLIER_ROW, DIRECTIONS = (tl.constexpr(i) for i in range(4))  # rows of Summary.rows
+ROWS_OF_CLASS = tl.constexpr(16)
+SUMMARY_BLOCK = 1 << 25  # elements of the table a summary takes at a time
+
+_empty = torch.empty
+
+
+@triton.jit
+def row_kernel(
+    x_ptr, y_ptr, c_ptr, center_weights_ptr, squared_ptr, scalars_ptr, rows_ptr, status_ptr, losses_ptr, loss_ptr,
+    dx_ptr, push_ptr, pushed_ptr, counter_ptr, auxiliary, n, num_classes, d, x_stride, divisor, auxiliary_weight,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+    ROW_LOSS: tl.constexpr, CLASS_SCALAR: tl.constexpr, CONSTANT: tl.constexpr, PUSH_WEIGHT: tl.constexpr,
+    PAPER_SLOPE: tl.constexpr, SPREADS: tl.constexpr, ANTI: tl.constexpr, PAPER: tl.constexpr, PUSH: tl.constexpr,
+):  # fmt: skip
+    """Loss and feature gradient, and for losses that push: each row's weight p and the sum of p x (programs, d)."""
+    program = tl.program_id(0)
+    others = (num_classes - 1).to(tl.float32)
+    scale = auxiliary_weight / divisor
+    spread = 0.0
+    cosines = 0.0
+    without = ()
+    if scalars_ptr is not None:
+        spread = tl.load(scalars_ptr + SPREAD)
+        cosines = tl.load(scalars_ptr + COSINES) + num_classes * others
+    spread_total = 2.0 * num_classes * spread
+    if ANTI:
+        outlier = tl.load(scalars_ptr + OUTLIER).to(tl.int32)
+        without = (0, outlier, tl.load(scalars_ptr + ANCHOR).to(tl.int32), rows_ptr)
+    loss_sum = tl.zeros((BLOCK_N,), tl.float64)
+    for tile in range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0)):
+        rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
+        in_batch = rows < n
+        y, valid = read_labels(y_ptr, rows, in_batch, num_classes, status_ptr)
+        x = load_tile(x_ptr, rows, in_batch, x_stride, d, BLOCK_D, CHUNKS)
+        own = tl.zeros((BLOCK_N,), tl.float32)
+        anti = tl.zeros((BLOCK_N,), tl.float32)
+        squared = tl.zeros((BLOCK_N,), tl.float32)
+        weights = tl.full((BLOCK_N,), 1.0, tl.float32)
+        if SPREADS:
+            squared = tl.load(squared_ptr + y, mask=valid, other=0.0)
+        if center_weights_ptr is not None:
+            weights = tl.load(center_weights_ptr + y, mask=valid, other=0.0).to(tl.float32)
+        for chunk in tl.static_range(CHUNKS):
+            offset = own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
+            own += tl.sum(offset * offset, 1)
+            if ANTI:
+                offset = anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
+                anti += tl.sum(offset * offset, 1)
+        if ANTI:
+            rest = tl.maximum(spread - squared * (num_classes / others), 0.0)
+            anti = others * anti + tl.where(y == outlier, tl.load(scalars_ptr + REST_SPREAD), rest)
+        scalar = CLASS_SCALAR(weights, num_classes * squared + spread, spread / others, auxiliary)
+        losses, d_own, d_anti = ROW_LOSS(own, anti, scalar, auxiliary)
+        loss_sum += tl.where(valid, losses, tl.where(in_batch, float("nan"), 0.0))
+        push = tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0)
+        if PUSH:
+            tl.store(push_ptr + rows, push, mask=in_batch)
+        for chunk in tl.static_range(CHUNKS):
+            if dx_ptr is not None:
+                slope = tl.where(valid, 2 * scale * d_own, 0.0)[:, None]
+                dx = slope * own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
+                if ANTI:
+                    slope = tl.where(valid, 2 * scale * others * d_anti, 0.0)[:, None]
+                    dx += slope * anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
+                if PAPER:
+                    slope = tl.where(valid, scale * PAPER_SLOPE(spread_total, auxiliary), 0.0)[:, None]
+                    dx += slope * others_offset(y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
+                store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)
+            if PUSH:
+                cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+                at = pushed_ptr + program.to(tl.int64) * d + cols
+                so_far = tl.load(at, mask=cols < d, other=0.0)
+                tl.store(at, so_far + tl.sum(push[:, None] * x[chunk].to(tl.float32), 0), mask=cols < d)
+    tl.store(losses_ptr + program, tl.sum(loss_sum, 0))
+    if arrive_last(counter_ptr, tl.num_programs(0)):
+        total = tl.zeros((32,), tl.float64)
+        for first in range(0, tl.num_programs(0), 32):
+            at = first + tl.arange(0, 32)
+            total += tl.load(losses_ptr + at, mask=at < tl.num_programs(0), other=0.0, cache_modifier=".cg")
+        constant = CONSTANT(spread_total, cosines, auxiliary)
+        tl.store(loss_ptr, (auxiliary_weight * (tl.sum(total, 0) / divisor + constant)).to(tl.float32))
+
+
+@triton.jit
+def class_kernel(
+    x_ptr, order_ptr, starts_ptr, c_ptr, center_weights_ptr, squared_ptr, inverse_ptr, scalars_ptr, rows_ptr, push_ptr,
+    pushed_ptr, push_total_ptr, auxiliary, num_classes, d, x_stride,
+    BLOCK_D: tl.constexpr, MOVE: tl.constexpr, CLASS_SCALAR: tl.constexpr, SPREADS: tl.constexpr,
+    ANTI: tl.constexpr, COSINE: tl.constexpr, PUSH: tl.constexpr,
+):  # fmt: skip
+    """Moves the center of one class, a chunk of columns after the other; a grid of (classes, chunks)."""
+    label = tl.program_id(0)
+    chunk = tl.program_id(1)
+    first = tl.load(starts_ptr + label)
+    last = tl.load(starts_ptr + label + 1)
+    sums = tl.zeros((ROWS_OF_CLASS, BLOCK_D), tl.float32)
+    own_push = tl.zeros((ROWS_OF_CLASS,), tl.float32)
+    own_pushed = tl.zeros((ROWS_OF_CLASS, BLOCK_D), tl.float32)
+    for start in range(first, last, ROWS_OF_CLASS):
+        slots = start + tl.arange(0, ROWS_OF_CLASS)
+        rows = tl.load(order_ptr + slots, mask=slots < last, other=0)
+        cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+        inside = (slots < last)[:, None] & (cols < d)[None, :]
+        x = tl.load(x_ptr + rows[:, None] * x_stride + cols[None, :], mask=inside, other=0.0).to(tl.float32)
+        sums += x
+        if PUSH:
+            push = tl.load(push_ptr + rows, mask=slots < last, other=0.0)
+            own_push += push
+            own_pushed += push[:, None] * x
+    count = (last - first).to(tl.float32)
+    c = load_row(c_ptr, label.to(tl.int64), d, chunk, d, BLOCK_D)[None, :]
+    pull = tl.sum(sums, 0)[None, :] - count * c
+    push = tl.zeros_like(c)
+    apart = tl.zeros_like(c)
+    directions = tl.zeros_like(c)
+    squared, spread, inverse, along, weight = 0.0, 0.0, 0.0, 0.0, 1.0
+    if center_weights_ptr is not None:
+        weight = tl.load(center_weights_ptr + label).to(tl.float32)
+    if SPREADS:
+        squared = tl.load(squared_ptr + label)
+        spread = tl.load(scalars_ptr + SPREAD)
+    if PUSH:
+        away = load_row(pushed_ptr, 0, d, chunk, d, BLOCK_D)[None, :] - tl.sum(own_pushed, 0)[None, :]
+        push = (tl.load(push_total_ptr) - tl.sum(own_push, 0)) * c - away
+    if ANTI:
+        apart = num_classes * (c - load_row(rows_ptr, OUTLIER_ROW, d, chunk, d, BLOCK_D)[None, :])
+        apart -= load_row(rows_ptr, TOTAL, d, chunk, d, BLOCK_D)[None, :]
+    if COSINE:
+        inverse = tl.load(inverse_ptr + label)
+        along = tl.load(squared_ptr + label)
+        directions = (load_row(rows_ptr, DIRECTIONS, d, chunk, d, BLOCK_D)[None, :] - c * inverse) / (num_classes - 1)
+    one = tl.full((1, 1), 1.0, tl.float32)
+    scalar = CLASS_SCALAR(weight * one, num_classes * squared + spread * one, spread / (num_classes - 1), auxiliary)
+    moved = MOVE(
+        c, pull, push, apart, directions, count * one, scalar, 2.0 * num_classes * spread,
+        inverse * one, along * one, auxiliary,
+    )  # fmt: skip
+    rows = label + tl.zeros((1,), tl.int64)
+    store_chunk(c_ptr, moved, rows, rows >= 0, d, chunk, d, BLOCK_D)
+
+
+class Summary(NamedTuple):
+    """What rows and classes need of the table, float32 on its device. See :func:`.table_tiles.leave_one_out`."""
+
+    scalars: Tensor  # (5,) V, V without the outlier, Σ of all cosines, and the classes that are outlier and anchor
+    rows: Tensor  # (4, d) mean without the outlier less the anchor, Σ_j (c_j - outlier), the outlier, Σ_j ĉ_j
+    squared: Tensor  # (C,) ‖c_k - c̄‖², or for directions ĉ_k·Σ_{j≠k} ĉ_j / (C-1)
+    inverse: Tensor  # (C,) 1/‖c_k‖, 0 for a zero center
+
+
+def _summary(centers: Tensor, anti: bool, directions: bool) -> Summary:
+    """Sums over the table in blocks of its rows, on the device; exact where :func:`.table_tiles.center_spread` is."""
+    num_classes, d = centers.shape
+    blocks = [c.float() if c.dtype.itemsize < 4 else c for c in centers.split(max(1, SUMMARY_BLOCK // d))]
+    scalars, rows = centers.new_zeros(5, dtype=torch.float32), centers.new_zeros(4, d, dtype=torch.float32)
+    if directions:
+        inverse = torch.cat([_inverse_lengths(c) for c in blocks])
+        units = [c * i[:, None] for c, i in zip(blocks, inverse.split(len(blocks[0])), strict=True)]
+        rows[DIRECTIONS.value] = sum(u.sum(0) for u in units)
+        along = torch.cat([(u * (rows[DIRECTIONS.value] - u)).sum(1) for u in units])
+        scalars[COSINES.value] = along.sum()
+        return Summary(scalars, rows, along / (num_classes - 1), inverse)
+    first = centers[0].float()
+    mean = sum((c - first).sum(0) for c in blocks) / num_classes
+    squared = torch.cat([(c - first - mean).square().sum(1) for c in blocks])
+    scalars[SPREAD.value] = squared.sum()
+    if anti:
+        outlier = squared.argmax()
+        anchor = (outlier == 0).long()
+        at_outlier, at_anchor = (centers.index_select(0, i[None])[0].float() for i in (outlier, anchor))
+        own = at_outlier - at_anchor
+        rest = (sum((c - at_anchor).double().sum(0) for c in blocks) - own) / (num_classes - 1)
+        rest = rest.float()
+        besides = torch.cat([(c - at_anchor - rest).square().sum(1) for c in blocks])
+        besides.index_fill_(0, outlier[None], 0)
+        scalars[REST_SPREAD.value] = besides.sum()
+        scalars[OUTLIER.value], scalars[ANCHOR.value] = outlier, anchor
+        rows[REST_MEAN.value], rows[OUTLIER_ROW.value] = rest, at_outlier
+        rows[TOTAL.value] = sum((c - at_outlier).sum(0) for c in blocks)
+    return Summary(scalars, rows, squared, squared)
+
+
+def _inverse_lengths(c: Tensor) -> Tensor:
+    largest = c.abs().amax(1)
+    largest = largest.where(largest != 0, 1)
+    lengths = (c / largest[:, None]).norm(dim=1)
+    return torch.where(lengths == 0, 0, 1 / lengths) / largest
+
+
+def _config(d: int) -> dict[str, int]:
+    block_d = min(128, max(16, triton.next_power_of_2(d)))
+    return {"BLOCK_N": 16, "BLOCK_D": block_d, "CHUNKS": triton.cdiv(d, block_d), "num_warps": 4 if d <= 256 else 8}
+
+
+def class_table_large(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    center_weights: Tensor | None,
+    auxiliary: str,
+    params: list[float],
+    auxiliary_weight: float,
+    mean: bool,
+    update: bool,
+    gradient: bool,
+    status: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """auxiliary_weight · auxiliary(x, y; centers) of x (n, d), y (n,): loss and dx; contiguous centers move in place.
+
+    Floor: x read once and its gradient written once; for an update x, and the centers that move, once more.
+    """
+    rule, (n, d), num_classes = AUXILIARIES[auxiliary], x.shape, len(centers)
+    x, arguments = rows_of(x), rule.arguments(*params)
+    config = _config(d)
+    tables = rule.spread or rule.directions
+    summary = _summary(centers, rule.anti, rule.directions) if tables else Summary(None, None, None, None)
+    programs = min(triton.cdiv(n, config["BLOCK_N"]), max_programs(x.device))
+    push = update and rule.push is not no_push
+    new = {"dtype": torch.float32, "device": x.device}
+    loss, losses = _empty((), **new), _empty((programs,), dtype=torch.float64, device=x.device)
+    dx = _empty((n, d), dtype=x.dtype, device=x.device) if gradient else None
+    pushes = _empty((n,), **new) if push else None
+    pushed = torch.zeros((programs, d), **new) if push else None
+    row_kernel[(programs,)](
+        x,
+        y,
+        centers,
+        center_weights,
+        summary.squared,
+        summary.scalars,
+        summary.rows,
+        status,
+        losses,
+        loss,
+        dx,
+        pushes,
+        pushed,
+        arrival_counters(x.device),
+        arguments,
+        n,
+        num_classes,
+        d,
+        x.stride(0),
+        n if mean else 1,
+        auxiliary_weight,
+        ROW_LOSS=rule.loss,
+        CLASS_SCALAR=rule.scalar,
+        CONSTANT=rule.constant,
+        PUSH_WEIGHT=rule.push,
+        PAPER_SLOPE=rule.paper_slope,
+        SPREADS=rule.spread,
+        ANTI=rule.anti,
+        PAPER=auxiliary == "variant" and params[5] != 0,
+        PUSH=push,
+        num_stages=1,
+        **config,
+    )
+    if update:
+        labels, order = y.sort(stable=True)
+        starts = torch.searchsorted(labels, torch.arange(num_classes + 1, device=y.device))
+        class_kernel[(num_classes, config["CHUNKS"])](
+            x,
+            order,
+            starts,
+            centers,
+            center_weights,
+            summary.squared,
+            summary.inverse,
+            summary.scalars,
+            summary.rows,
+            pushes,
+            pushed.sum(0) if push else None,
+            pushes.sum() if push else None,
+            arguments,
+            num_classes,
+            d,
+            x.stride(0),
+            BLOCK_D=config["BLOCK_D"],
+            MOVE=rule.move,
+            CLASS_SCALAR=rule.scalar,
+            SPREADS=rule.spread,
+            ANTI=rule.anti,
+            COSINE=rule.directions,
+            PUSH=push,
+            num_warps=4,
+            num_stages=1,
+        )
+    return loss, dx if gradient else _empty((0,), dtype=x.dtype, device=x.device)
+
+
+_AOT_PARAMS = {
+    **{"center": [0.5], "island": [10.0, 0.5], "variant": [0.4, 0.6, 0.01, 0.01, 0.5, 1.0]},
+    **{"weighted-cluster": [1.0, 1.0], "affinity": [0.5]},
+}
+
+
+def aot_cases() -> Iterator[tuple]:
+    """Both kernels with every epilogue at d = 512, for tests/aot.py."""
+    pointers = ("center_weights", "squared", "inverse", "scalars", "rows", "loss", "push", "pushed", "push_total", "c")
+    shared: dict[str, Any] = {f"{name}_ptr": "*fp32" for name in pointers}
+    shared |= {f"{name}_ptr": "*i64" for name in ("y", "status", "order", "starts")}
+    shared |= dict.fromkeys(("n", "num_classes", "d", "x_stride", "divisor"), "i32")
+    shared |= {"losses_ptr": "*fp64", "counter_ptr": "*i32", "auxiliary_weight": "fp32"}
+    for name, params in _AOT_PARAMS.items():
+        rule, push = AUXILIARIES[name], name == "variant"
+        functions = {"ROW_LOSS": rule.loss, "CLASS_SCALAR": rule.scalar, "CONSTANT": rule.constant, "MOVE": rule.move}
+        functions |= {"PUSH_WEIGHT": rule.push, "PAPER_SLOPE": rule.paper_slope, "SPREADS": rule.spread}
+        functions |= {"ANTI": rule.anti, "COSINE": rule.directions, "PAPER": push, "PUSH": push}
+        for dtype in ("fp32", "fp16", "bf16"):
+            types = shared | {
+                "auxiliary": type_of(rule.arguments(*params)),
+                "x_ptr": f"*{dtype}",
+                "dx_ptr": f"*{dtype}",
+            }
+            flags = functions | _config(512)
+            for kernel in (row_kernel, class_kernel):
+                constexprs = {a: flags[a] for a in kernel.arg_names if a in flags}
+                case = f"{kernel.__name__}-{name}-{dtype}"
+                yield aot_case(case, kernel, types, constexprs, flags["num_warps"] if kernel is row_kernel else 4)
