@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_fast import functional
+from fer_fast.cli.parser import Parser
 from fer_fast.registry import LOSSES
 
 from .problems import Problem, Shape
@@ -86,17 +87,38 @@ def _loss_and_gradient(problem: Problem) -> None:
     torch.autograd.grad(loss, list(inputs.leaves.values()))
 
 
-def counted_rows() -> list[TrafficRow]:
+def run(argv: list[str]) -> int:
+    """Print the tables; 1 if anything is over its limit."""
+    parser = Parser(prog="fer-fast bench audit", description=__doc__)
+    parser.add_argument("--only", metavar="TABLE", choices=TABLES, help=f"one of {', '.join(TABLES)} (default: all)")
+    given = parser.parse_args(argv)
+    console, over = Console(highlight=False), []
+    for name, make in TABLES.items():
+        if given.only in (None, name):
+            table, found = make()
+            console.print(table)
+            over += found
+    for line in over:
+        console.print(line, style="red")
+    return 1 if over else 0
+
+
+def traffic_rows() -> list[TrafficRow]:
     """Every loss, counted in a process whose Triton interprets."""
     lines = _lines([sys.executable, "-W", "ignore", "-m", __name__], TRITON_INTERPRET="1")
     return [TrafficRow(**row) for row in lines]
 
 
-def _lines(command: list[str], **environment: str) -> Iterator[dict]:
-    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+def _lines(command: list[str], **environment: str) -> list[dict]:
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {result.stderr.strip().splitlines()[-1]}")
-    return map(json.loads, result.stdout.splitlines())
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def _traffic() -> tuple[Table, list[str]]:
+    rows = traffic_rows()
+    return traffic_table(rows), [f"{row.loss} moves or multiplies more than it may" for row in rows if row.over]
 
 
 def traffic_table(rows: list[TrafficRow]) -> Table:
@@ -107,7 +129,13 @@ def traffic_table(rows: list[TrafficRow]) -> Table:
         launches = str(sum(row.launches.values()))
         style = "red" if row.over else None
         table.add_row(
-            row.loss, f"{row.bytes:.0f}", bytes_allowed, f"{row.operations:,}", operations_allowed, launches, style=style
+            row.loss,
+            f"{row.bytes:.0f}",
+            bytes_allowed,
+            f"{row.operations:,}",
+            operations_allowed,
+            launches,
+            style=style,
         )
     return table
 

@@ -26,7 +26,10 @@ class Traffic:
 
     def streamed(self, other: "Traffic", growth: int) -> dict[str, float]:
         """Bytes per added row and argument, from a second count of `growth` more rows; arguments that stay are left out."""
-        both = {name: (self.loaded[name] + self.stored[name], other.loaded[name] + other.stored[name]) for name in other.sizes}
+        both = {
+            name: (self.loaded[name] + self.stored[name], other.loaded[name] + other.stored[name])
+            for name in other.sizes
+        }
         grown = {name for name, size in other.sizes.items() if size > self.sizes.get(name, size)}
         return {name: (after - before) / growth for name, (before, after) in both.items() if name in grown}
 

@@ -14,7 +14,7 @@ from fer_fast.cli.parser import Parser
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 
-from . import charts, rows, table
+from . import audit, charts, rows, table, table10
 from .contenders import COMPILED, FER_FAST, Contender
 from .driver import CONTENDERS, Setting, run_problem
 from .measure import Gauge
@@ -23,14 +23,16 @@ from .problems import DTYPES, Problem, losses_named, quick, quick_shape, sweep
 
 DESCRIPTION = """Time, memory and error of every loss beside plain PyTorch, torch.compile and other packages, and the
 share of the physical floor reached. Every answer is checked against the float64 reference before it is timed.
-`fer-fast bench charts` draws the recorded rows."""
+`fer-fast bench charts` draws the recorded rows, `fer-fast bench table10` times whole training steps, and
+`fer-fast bench audit` counts what the kernels move and take of a chip, without a GPU."""
+ACTIONS = {"audit": audit.run, "charts": charts.run, "table10": table10.run}
 BUSY = 0.75  # load a core above which timings are not to be trusted
 
 
 def run(argv: list[str]) -> int:
     """Measure as the arguments say."""
-    if argv[:1] == ["charts"]:
-        return charts.run(argv[1:])
+    if argv and argv[0] in ACTIONS:
+        return ACTIONS[argv[0]](argv[1:])
     given = _parser().parse_args(argv)
     with dispatch.backend(given.backend):
         return _measure(given)

@@ -1,0 +1,35 @@
+"""What the kernels move, multiply, launch and take of a chip, held to their limits in CI."""
+
+import pytest
+
+from fer_fast.dispatch import triton_runs_on
+from fer_fast.registry import LOSSES
+
+if not triton_runs_on("cpu"):
+    pytest.skip("the audit needs Triton's interpreter", allow_module_level=True)
+
+from fer_fast.bench import audit
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return {row.loss: row for row in audit.traffic_rows()}
+
+
+def test_no_loss_moves_or_multiplies_more_than_it_may(counted):
+    assert counted.keys() == LOSSES.keys()
+    assert [row for row in counted.values() if row.over] == []
+
+
+@pytest.mark.parametrize("loss", [name for name, spec in LOSSES.items() if spec.family in ("classifier", "center")])
+def test_one_launch_gives_loss_gradients_and_centers(counted, loss):
+    # A weighted mean needs Σ W_y, and MVA its factor, before the first gradient can be written.
+    assert sum(counted[loss].launches.values()) == (2 if loss in ("weighted-softmax", "mva") else 1)
+
+
+def test_a_second_pass_is_noticed():
+    row = audit.TrafficRow(
+        "softmax", bytes=2 * 520, bytes_allowed=546, operations=1, operations_allowed=None, launches={}
+    )
+    assert row.over
+    assert audit.TrafficRow("ensc", 1, None, operations=11, operations_allowed=10, launches={}).over
