@@ -51,6 +51,9 @@ def assert_same(one, other):
     assert rest == other_rest
 
 
+softmax_only = pytest.mark.parametrize("uninterrupted", ["softmax"], indirect=True)
+
+
 @pytest.fixture(scope="module", params=["softmax", "ecan"])
 def uninterrupted(request, tmp_path_factory):
     flags = [*SMALL, *(("--recipe", "ecan", "--dataset", "faces") if request.param == "ecan" else ())]
@@ -83,6 +86,7 @@ def test_the_same_seed_gives_the_same_bits_after_a_kill(uninterrupted, tmp_path)
     assert_same(result(folder), result(whole))
 
 
+@softmax_only
 def test_ctrl_c_ends_with_one_line_and_can_be_resumed(uninterrupted, tmp_path):
     flags, whole = uninterrupted
     folder = tmp_path / "stopped"
@@ -99,6 +103,7 @@ def test_ctrl_c_ends_with_one_line_and_can_be_resumed(uninterrupted, tmp_path):
     assert_same(result(folder), result(whole))
 
 
+@softmax_only
 def test_resuming_what_cannot_be_resumed(uninterrupted, tmp_path, capsys):
     flags, whole = uninterrupted
     assert main(["train", "--resume", "--out", str(tmp_path / "none")]) == 2
@@ -111,6 +116,7 @@ def test_resuming_what_cannot_be_resumed(uninterrupted, tmp_path, capsys):
     assert "already holds a run" in capsys.readouterr().err
 
 
+@softmax_only
 def test_a_run_killed_before_its_report_is_completed(uninterrupted, tmp_path):
     _, whole = uninterrupted
     folder = tmp_path / "unreported"
@@ -123,6 +129,7 @@ def test_a_run_killed_before_its_report_is_completed(uninterrupted, tmp_path):
     assert_same(result(folder), result(whole))
 
 
+@softmax_only
 def test_the_resolved_configuration_given_back_repeats_the_run(uninterrupted, tmp_path):
     _, whole = uninterrupted
     status, _, err = run("train", "--config", whole / "config.yaml", "--out", tmp_path / "again")

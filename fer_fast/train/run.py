@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 from fer_fast.data import load_dataset
 from fer_fast.data.augment import fourteen_fold
@@ -18,9 +17,7 @@ from fer_fast.train.checkpoint import CHECKPOINT, load_checkpoint, restore, save
 from fer_fast.train.config import RunConfig, difference, from_dict, to_dict, to_yaml
 from fer_fast.train.evaluation import Trained, match_classes, predict
 from fer_fast.train.loop import Trainer
-from fer_fast.train.metrics import evaluate
 from fer_fast.train.progress import make_progress
-from fer_fast.train.report import write_report
 
 
 def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -118,7 +115,7 @@ def versions() -> dict[str, str]:
         "fer-fast": version("fer-fast"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "timm": version("timm"),
     }
 
@@ -144,6 +141,9 @@ def _conclude(trainer: Trainer, common: dict[str, Any], out: Path) -> dict[str, 
 def _metrics(
     dataset: FaceDataset, labels: torch.Tensor, scores: torch.Tensor, classes: tuple[str, ...], *, seconds: float
 ) -> dict[str, Any]:
+    # torchmetrics takes seconds to import, which a mistake on the command line must not wait for.
+    from fer_fast.train.metrics import evaluate
+
     return {
         **evaluate(labels, scores, classes),
         "split": dataset.split,
@@ -166,6 +166,8 @@ def _write_results(
     classes: tuple[str, ...],
 ) -> None:
     """report.html, then metrics.json, whose presence marks a finished run."""
+    from fer_fast.train.report import write_report  # matplotlib and scikit-learn: as above
+
     write_report(
         out / "report.html",
         title=f"{config.loss} · {config.backbone} · {config.dataset}",
