@@ -6,6 +6,7 @@ import pytest
 import torch
 from fer_fast.kernels.engines import class_table as engine
 from fer_fast.kernels.engines import class_table_large as large
+from fer_fast.kernels.launch import gradient_dtype
 
 from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, double, errors, expected, inputs, poisoned
 
@@ -54,7 +55,7 @@ def check(classifier, auxiliary, t, reduction="mean"):
         plain = expected(classifier, auxiliary, t, SCALE, reduction)
     got = launch(classifier, auxiliary, t, reduction)
     assert not errors(got, plain, truth)
-    assert got["dx"].dtype == dtype
+    assert got["dx"].dtype == gradient_dtype(t["x"])
     assert got["loss"].dtype == torch.float32
 
 

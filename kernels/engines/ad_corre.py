@@ -351,7 +351,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
     terms = {"FD": True, "MD": True, "ED": True}
     for (k, width), dtype in product(((7, 128), (7, 256), (7, 512), (4, 1024)), ("fp32", "fp16", "bf16")):
         config, embeddings = AD_CORRE_CONFIGS[width], triton.next_power_of_2(k)
-        types = shared | {"e_ptr": f"*{dtype}", "de_ptr": f"*{dtype}"}
+        types = shared | {"e_ptr": f"*{dtype}", "de_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
         flags = terms | {"K": 16, "BLOCK_D": width, "TENSOR_CORES": family != "cdna"}
         marked = "*" if width == 256 else ""
         yield aot_case(

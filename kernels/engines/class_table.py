@@ -40,7 +40,7 @@ CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a po
     (2, 2048): Config(8, 256, 8, 0),
     (4, 2048): Config(8, 256, 8, 0),
 }
-SUMS_CONFIG = Config(32, 64, 4, 0)
+SUMS_CONFIGS = {2: Config(32, 64, 4, 0), 4: Config(16, 64, 4, 0)}  # by bytes of an element
 SCALES_PROGRAMS = 16
 
 _empty = torch.empty
@@ -241,8 +241,9 @@ def _sums(dweight: Tensor | None, update: bool, push: bool) -> int:
 def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
     """The second launch: sums over rows by chunks of columns, from what the first stored."""
     n, d, k = rows["n"], rows["d"], plan.k
-    chunks = triton.cdiv(d, SUMS_CONFIG.block_d)
-    programs = min(triton.cdiv(n, SUMS_CONFIG.block_n), max(1, 2 * max_programs(device) // chunks))
+    config = SUMS_CONFIGS[rows["x_ptr"].element_size()]
+    chunks = triton.cdiv(d, config.block_d)
+    programs = min(triton.cdiv(n, config.block_n), max(1, 2 * max_programs(device) // chunks))
     shared = ("x_ptr", "y_ptr", "w_ptr", "c_ptr", "dw_ptr", "g_ptr", "factors_ptr", "counters_ptr", "auxiliary")
     sizes = ("n", "num_classes", "d", "x_stride", "scales_ptr", "classifier_divisor")
     flags = ("K", "UNIT_X", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION", "TENSOR_CORES")
@@ -252,9 +253,9 @@ def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
         **{name: plan.constexprs[name] for name in flags},
         stats_ptr=rows["stats_ptr"][0, -1],
         slabs_ptr=_blocks(programs, k * d, kinds, device),
-        BLOCK_N=SUMS_CONFIG.block_n,
-        BLOCK_D=SUMS_CONFIG.block_d,
-        num_warps=SUMS_CONFIG.num_warps,
+        BLOCK_N=config.block_n,
+        BLOCK_D=config.block_d,
+        num_warps=config.num_warps,
         num_stages=1,
     )
 
@@ -347,7 +348,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
         bias = "*fp32" if classifier == "softmax" else None
         floats = dict.fromkeys(("loss_ptr", "stats_ptr", "rows_ptr", "slabs_ptr", "g_ptr", "factors_ptr"), "*fp32")
         types = floats | {
-            **dict.fromkeys(("x_ptr", "dx_ptr"), f"*{dtype}"),
+            "x_ptr": f"*{dtype}",
+            "dx_ptr": "*bf16" if dtype == "bf16" else "*fp32",
             **dict.fromkeys(("w_ptr", "dw_ptr", "class_weights_ptr"), table),
             **dict.fromkeys(("bias_ptr", "dbias_ptr"), bias),
             **dict.fromkeys(("c_ptr", "center_weights_ptr"), centers),
@@ -366,5 +368,5 @@ def aot_cases(family: str) -> Iterator[tuple]:
         yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags, config.num_warps)
         if not flags["FUSED"]:
             sums = {name: flags[name] for name in class_table_sums.arg_names if name in flags}
-            sums |= {"BLOCK_N": SUMS_CONFIG.block_n, "BLOCK_D": SUMS_CONFIG.block_d}
-            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, SUMS_CONFIG.num_warps)
+            sums |= {"BLOCK_N": SUMS_CONFIGS[size].block_n, "BLOCK_D": SUMS_CONFIGS[size].block_d}
+            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, SUMS_CONFIGS[size].num_warps)

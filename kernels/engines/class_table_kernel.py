@@ -246,8 +246,8 @@ def class_table_rows(
     count = tl.zeros((K,), tl.float32)
     push_sum = tl.zeros((K,), tl.float32)
     q_sum = tl.zeros((K,), tl.float32)
-    classifier_loss = tl.zeros((BLOCK_N,), tl.float64)
-    auxiliary_loss = tl.zeros((BLOCK_N,), tl.float64)
+    classifier_loss = tl.zeros((), tl.float64)
+    auxiliary_loss = tl.zeros((), tl.float64)
     w_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     c_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     push_sums = zeros_tile(K, BLOCK_D, CHUNKS)
@@ -273,7 +273,7 @@ def class_table_rows(
                 dot, hot, valid, x_length, w_length, bias, weights, num_classes, LOGITS, classifier
             )
             g, r, q = CHAIN(p, dot, hot, x_length, w_length, classifier)
-            classifier_loss += losses + unlabelled
+            classifier_loss += tl.sum((losses + unlabelled).to(tl.float64), 0)
             p_sum += tl.sum(p, 0)
             q_sum += tl.sum(q, 0)
         if AUXILIARY:
@@ -281,7 +281,7 @@ def class_table_rows(
             if ANTI:
                 anti = others * anti + of_class(hot, without[0])
             losses, d_own, d_anti = ROW_LOSS(own, anti, of_class(hot, scalar), auxiliary)
-            auxiliary_loss += tl.where(valid, losses, 0.0) + unlabelled
+            auxiliary_loss += tl.sum((tl.where(valid, losses, 0.0) + unlabelled).to(tl.float64), 0)
             count += tl.sum(tl.where(hot, tl.where(own - own == 0, 1.0, float("nan"))[:, None], 0.0), 0)
             if PUSH:
                 away = valid[:, None] & ~hot & (classes < num_classes)[None, :]
@@ -331,8 +331,8 @@ def class_table_rows(
     block = tl.where(slot == P_SUM, p_sum[None, :], tl.where(slot == COUNT, count[None, :], 0.0))
     block = tl.where(slot == PUSH_SUM, push_sum[None, :], tl.where(slot == Q_SUM, q_sum[None, :], block))
     store_slab_chunk(stats_ptr, block, program, K, 0, STATS, K)
-    tl.store(losses_ptr + 2 * program, tl.sum(classifier_loss, 0))
-    tl.store(losses_ptr + 2 * program + 1, tl.sum(auxiliary_loss, 0))
+    tl.store(losses_ptr + 2 * program, classifier_loss)
+    tl.store(losses_ptr + 2 * program + 1, auxiliary_loss)
     slab_size = (programs + groups + 1).to(tl.int64) * K * d
     c_slabs_ptr = slabs_ptr
     if FUSED and dw_ptr is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES
-from ..launch import aot_case, arrival_counters, max_programs, rows_of, type_of
+from ..launch import aot_case, arrival_counters, gradient_dtype, max_programs, rows_of, type_of
 from ..table_tiles import anti_offset, others_offset, own_offset
 from ..tiles import arrive_last, load_row, load_tile, read_labels, store_chunk
 
@@ -49,7 +49,7 @@ def row_kernel(
     if ANTI:
         outlier = tl.load(scalars_ptr + OUTLIER).to(tl.int32)
         without = (0, outlier, tl.load(scalars_ptr + ANCHOR).to(tl.int32), rows_ptr)
-    loss_sum = tl.zeros((BLOCK_N,), tl.float64)
+    loss_sum = tl.zeros((), tl.float64)
     for tile in range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0)):
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         in_batch = rows < n
@@ -74,7 +74,8 @@ def row_kernel(
             anti = others * anti + tl.where(y == outlier, tl.load(scalars_ptr + REST_SPREAD), rest)
         scalar = CLASS_SCALAR(weights, num_classes * squared + spread, spread / others, auxiliary)
         losses, d_own, d_anti = ROW_LOSS(own, anti, scalar, auxiliary)
-        loss_sum += tl.where(valid, losses, tl.where(in_batch, float("nan"), 0.0))
+        losses = tl.where(valid, losses, tl.where(in_batch, float("nan"), 0.0))
+        loss_sum += tl.sum(losses.to(tl.float64), 0)
         push = tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0)
         if PUSH:
             tl.store(push_ptr + rows, push, mask=in_batch)
@@ -94,7 +95,7 @@ def row_kernel(
                 at = pushed_ptr + program.to(tl.int64) * d + cols
                 so_far = tl.load(at, mask=cols < d, other=0.0)
                 tl.store(at, so_far + tl.sum(push[:, None] * x[chunk].to(tl.float32), 0), mask=cols < d)
-    tl.store(losses_ptr + program, tl.sum(loss_sum, 0))
+    tl.store(losses_ptr + program, loss_sum)
     if arrive_last(counter_ptr, tl.num_programs(0)):
         total = tl.zeros((32,), tl.float64)
         for first in range(0, tl.num_programs(0), 32):
@@ -241,7 +242,7 @@ def class_table_large(
     push = update and rule.push is not no_push
     new = {"dtype": torch.float32, "device": x.device}
     loss, losses = _empty((), **new), _empty((programs,), dtype=torch.float64, device=x.device)
-    dx = _empty((n, d), dtype=x.dtype, device=x.device) if gradient else None
+    dx = _empty((n, d), dtype=gradient_dtype(x), device=x.device) if gradient else None
     pushes = _empty((n,), **new) if push else None
     pushed = torch.zeros((programs, d), **new) if push else None
     row_kernel[(programs,)](
@@ -308,7 +309,7 @@ def class_table_large(
             num_warps=4,
             num_stages=1,
         )
-    return loss, dx if gradient else _empty((0,), dtype=x.dtype, device=x.device)
+    return loss, dx if gradient else _empty((0,), dtype=gradient_dtype(x), device=x.device)
 
 
 _AOT_PARAMS = {
@@ -335,6 +336,7 @@ def aot_cases() -> Iterator[tuple]:
                 "x_ptr": f"*{dtype}",
                 "dx_ptr": f"*{dtype}",
             }
+            types |= {"dx_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
             flags = functions | _config(512)
             for kernel in (row_kernel, class_kernel):
                 constexprs = {a: flags[a] for a in kernel.arg_names if a in flags}
