@@ -144,7 +144,7 @@ def test_data_check_counts_and_reports(tmp_path, capsys):
         (["train", "--loss", "varient"], 'did you mean "variant"'),
         (["train", "--backbone", "resnet81"], 'did you mean "resnet18"'),
         (["train", "--recipe", "quik"], 'did you mean "quick"'),
-        (["train", "--dataset", "fer2031"], "fer2013"),
+        (["train", "--dataset", "fer2031"], 'did you mean "fer2013"'),
         (["train", "--dataset", "fer2013"], "--root"),
         (["train", "--dataset", "fer2013", "--root", "/nonexistent/x"], "/nonexistent/x"),
         (["train", "--config", "/nonexistent/c.yaml"], "/nonexistent/c.yaml"),

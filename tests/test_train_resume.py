@@ -51,6 +51,7 @@ def assert_same(one, other):
     assert rest == other_rest
 
 
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 softmax_only = pytest.mark.parametrize("uninterrupted", ["softmax"], indirect=True)
 
 
@@ -65,6 +66,7 @@ def uninterrupted(request, tmp_path_factory):
     return flags, folder
 
 
+@posix_only
 def test_the_same_seed_gives_the_same_bits_after_a_kill(uninterrupted, tmp_path):
     flags, whole = uninterrupted
     folder = tmp_path / "killed"
@@ -86,6 +88,7 @@ def test_the_same_seed_gives_the_same_bits_after_a_kill(uninterrupted, tmp_path)
     assert_same(result(folder), result(whole))
 
 
+@posix_only
 @softmax_only
 def test_ctrl_c_ends_with_one_line_and_can_be_resumed(uninterrupted, tmp_path):
     flags, whole = uninterrupted

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 
 from fer_fast.errors import InputError
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = _warn_once()
             return _dispatch(arguments)
     except InputError as error:
         return _fail(str(error))
@@ -67,8 +68,17 @@ def _help() -> str:
     )
 
 
-def _warn(message: Warning | str, *_: object) -> None:
-    print(f"fer-fast: warning: {' '.join(str(message).split())}", file=sys.stderr)
+def _warn_once() -> Callable[..., None]:
+    """What prints a warning as one line; the splits of a dataset tend to say the same."""
+    said = set()
+
+    def warn(message: Warning | str, *_: object) -> None:
+        text = " ".join(str(message).split())
+        if text not in said:
+            said.add(text)
+            print(f"fer-fast: warning: {text}", file=sys.stderr)
+
+    return warn
 
 
 def _fail(message: str) -> int:

@@ -27,10 +27,11 @@ from fer_fast.train.schedule import rate_factor
 REFRESH_SECONDS = 0.5  # the least time between two reads of the running numbers, each of which waits for the device
 _ORDER, _AUGMENT, _NETWORK, _BANK = range(4)  # purposes of random numbers
 
+# Fused: one pass over each tensor in place of a dozen; a tenth to a fifth of a step on a CPU.
 OPTIMISERS: dict[str, Callable[[list[dict], OptimiserConfig], torch.optim.Optimizer]] = {
-    "sgd": lambda groups, c: torch.optim.SGD(groups, lr=c.rate, momentum=c.momentum, nesterov=c.nesterov),
-    "adam": lambda groups, c: torch.optim.Adam(groups, lr=c.rate, betas=c.betas),
-    "adamw": lambda groups, c: torch.optim.AdamW(groups, lr=c.rate, betas=c.betas),
+    "sgd": lambda groups, c: torch.optim.SGD(groups, c.rate, c.momentum, nesterov=c.nesterov, fused=True),
+    "adam": lambda groups, c: torch.optim.Adam(groups, c.rate, c.betas, fused=True),
+    "adamw": lambda groups, c: torch.optim.AdamW(groups, c.rate, c.betas, fused=True),
 }
 
 
@@ -211,9 +212,10 @@ class Trainer:
     def _read(self, running: "Running") -> tuple[float, float]:
         loss, accuracy, bad_step = running.read()
         if bad_step is not None:
+            kept = f"; the checkpoint of epoch {self.epoch} is kept" if self.epoch else ""
             raise InputError(
-                f"the loss became infinite or not a number in epoch {self.epoch + 1}, step {bad_step + 1}; "
-                f"the checkpoint of epoch {self.epoch} is kept; try a lower optimiser.rate or optimiser.clip"
+                f"the loss became infinite or not a number in epoch {self.epoch + 1}, step {bad_step + 1}{kept}; "
+                "try a lower optimiser.rate, or optimiser.clip"
             )
         return loss, accuracy
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from fer_fast.data import load_dataset
+from fer_fast.data import DATASETS, load_dataset
 from fer_fast.data.augment import fourteen_fold
 from fer_fast.data.dataset import SPLITS, FaceDataset
 from fer_fast.errors import InputError
+from fer_fast.suggest import one_of
 from fer_fast.train.checkpoint import CHECKPOINT, load_checkpoint, restore, save_checkpoint, write_copies, write_text
 from fer_fast.train.config import RunConfig, difference, from_dict, to_dict, to_yaml
 from fer_fast.train.evaluation import Trained, match_classes, predict
@@ -76,7 +77,12 @@ def evaluate_checkpoint(trained: Trained, dataset: FaceDataset, out: Path | None
 
 
 def load_split(config: RunConfig, split: str) -> FaceDataset:
-    """One split of the configured dataset."""
+    """One split of the configured dataset.
+
+    Raises:
+        InputError: an unknown dataset or split, or data that cannot be read.
+    """
+    one_of(config.dataset, DATASETS, "dataset")
     options = {
         name: value.get(split) if isinstance(value, dict) and value.keys() == set(SPLITS) else value
         for name, value in config.data.options.get(config.dataset, {}).items()
