@@ -127,17 +127,12 @@ def traffic_table(rows: list[TrafficRow]) -> Table:
         bytes_allowed = "" if row.bytes_allowed is None else f"{row.bytes_allowed:.0f}"
         operations_allowed = "" if row.operations_allowed is None else f"{row.operations_allowed:,}"
         launches = str(sum(row.launches.values()))
-        style = "red" if row.over else None
-        table.add_row(
-            row.loss,
-            f"{row.bytes:.0f}",
-            bytes_allowed,
-            f"{row.operations:,}",
-            operations_allowed,
-            launches,
-            style=style,
-        )
+        cells = (row.loss, f"{row.bytes:.0f}", bytes_allowed, f"{row.operations:,}", operations_allowed, launches)
+        table.add_row(*cells, style="red" if row.over else None)
     return table
+
+
+TABLES: dict[str, Callable[[], tuple[Table, list[str]]]] = {"traffic": _traffic}
 
 
 if __name__ == "__main__":

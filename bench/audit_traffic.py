@@ -23,17 +23,18 @@ class Traffic:
     stored: Counter = field(default_factory=Counter)
     operations: int = 0
     launches: Counter = field(default_factory=Counter)
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes of the arguments
 
-    def streamed(self, other: "Traffic", growth: int) -> dict[str, float]:
-        """Bytes per added row and argument, from a second count of `growth` more rows; arguments that stay are left out."""
-        both = {
-            name: (self.loaded[name] + self.stored[name], other.loaded[name] + other.stored[name])
-            for name in other.sizes
-        }
-        grown = {name for name, size in other.sizes.items() if size > self.sizes.get(name, size)}
-        return {name: (after - before) / growth for name, (before, after) in both.items() if name in grown}
+    def streamed(self, larger: "Traffic", growth: int) -> dict[str, float]:
+        """Bytes an added row, by argument, from the count of a batch of `growth` more rows.
 
-    sizes: dict[str, int] = field(default_factory=dict)
+        Arguments that did not grow are left out.
+        """
+        grown = [name for name, size in larger.sizes.items() if size > self.sizes.get(name, size)]
+        return {name: (larger._moved(name) - self._moved(name)) / growth for name in grown}
+
+    def _moved(self, name: str) -> int:
+        return self.loaded[name] + self.stored[name]
 
 
 class _Ranges:
@@ -55,7 +56,7 @@ class _Ranges:
 
 @contextmanager
 def counted() -> Iterator[Traffic]:
-    """Count everything kernels do inside. The interpreter must be on: TRITON_INTERPRET=1 before kernels are imported."""
+    """Count what kernels do inside. Triton must interpret: TRITON_INTERPRET=1 before kernels are imported."""
     traffic, ranges = Traffic(), _Ranges({})
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
     load, store, dot, call = (

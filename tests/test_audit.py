@@ -28,8 +28,7 @@ def test_one_launch_gives_loss_gradients_and_centers(counted, loss):
 
 
 def test_a_second_pass_is_noticed():
-    row = audit.TrafficRow(
-        "softmax", bytes=2 * 520, bytes_allowed=546, operations=1, operations_allowed=None, launches={}
-    )
-    assert row.over
-    assert audit.TrafficRow("ensc", 1, None, operations=11, operations_allowed=10, launches={}).over
+    limits = {"bytes_allowed": 546, "operations_allowed": 10, "launches": {}}
+    assert not audit.TrafficRow("softmax", bytes=520, operations=10, **limits).over
+    assert audit.TrafficRow("softmax", bytes=2 * 520, operations=10, **limits).over
+    assert audit.TrafficRow("softmax", bytes=520, operations=11, **limits).over
