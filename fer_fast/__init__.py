@@ -3,12 +3,25 @@
 `fer_fast.losses` holds the modules, `fer_fast.functional` the same as functions, `fer_fast.backend` picks what runs.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from . import functional, losses
-from .dispatch import backend
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from . import functional, losses
+    from .dispatch import backend
 
 __version__ = version("fer-fast")
 
 __all__ = ["InputError", "__version__", "backend", "functional", "losses"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: importing torch takes seconds, and `fer-fast --help` needs none of it.
+    if name in ("functional", "losses"):
+        return import_module(f".{name}", __name__)
+    if name == "backend":
+        return import_module(".dispatch", __name__).backend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
