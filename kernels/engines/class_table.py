@@ -33,13 +33,17 @@ CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a po
     **{(size, d): Config(16, d, 4, 8) for size in (2, 4) for d in (16, 32, 64)},
     **{(size, 128): Config(16, 128, 8, 8) for size in (2, 4)},
     **{(size, 256): Config(16, 128, 8, 4) for size in (2, 4)},
-    (2, 512): Config(16, 128, 8, 2),
+    (2, 512): Config(16, 256, 8, 2),
     (4, 512): Config(16, 128, 8, 1),
     (2, 1024): Config(16, 128, 16, 1),
-    (4, 1024): Config(16, 128, 16, 1),
-    (2, 2048): Config(8, 256, 8, 0),
-    (4, 2048): Config(8, 256, 8, 0),
+    (4, 1024): Config(8, 128, 16, 1),
+    (2, 2048): Config(16, 256, 8, 0),
+    (4, 2048): Config(16, 128, 8, 0),
 }
+STORED_ROWS, STORED_ELEMENTS = (
+    8,
+    4096,
+)  # rows, and entries of a chunk of the table, where sums are left to a second launch
 SUMS_CONFIGS = {2: Config(32, 64, 4, 0), 4: Config(16, 64, 4, 0)}  # by bytes of an element
 SCALES_PROGRAMS = 16
 
@@ -59,22 +63,22 @@ class _Plan(NamedTuple):
     fused: bool
 
 
-def _config(num_classes: int, d: int, element_size: int) -> tuple[int, Config]:
-    k = max(16, triton.next_power_of_2(num_classes))
-    return k, CLASS_TABLE_CONFIGS[element_size, max(16, triton.next_power_of_2(d))]
-
-
-def _constexprs(
-    k: int, config: Config, d: int, element_size: int,
+def _settings(
+    num_classes: int, d: int, element_size: int,
     classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool, precision: str, tensor_cores: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """Everything the kernels are compiled for."""
+) -> tuple[Config, dict[str, Any]]:  # fmt: skip
+    """The tile of one program, and everything the kernels are compiled for."""
     head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
     rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
     push = update and rule.push is not no_push
+    k = max(16, triton.next_power_of_2(num_classes))
+    config = CLASS_TABLE_CONFIGS[element_size, max(16, triton.next_power_of_2(d))]
     # Sums weigh as registers do: products of float32 on the multiply-add units take far more of them.
     weight = bool(classifier and gradient) * (1 if element_size == 2 and not head.exact_own else 4) + update + 3 * push
-    return {
+    fused = weight * k <= 16 * config.accumulators
+    if not fused:
+        config = Config(STORED_ROWS, min(config.block_d, STORED_ELEMENTS // k), min(config.num_warps, 8), 0)
+    return config, {
         "K": k,
         "BLOCK_N": config.block_n,
         "BLOCK_D": config.block_d,
@@ -99,7 +103,7 @@ def _constexprs(
         "PAPER": paper,
         "UPDATE": update,
         "PUSH": push,
-        "FUSED": weight * k <= 16 * config.accumulators,
+        "FUSED": fused,
         "PRECISION": precision,
         "TENSOR_CORES": tensor_cores,
     }
@@ -108,16 +112,16 @@ def _constexprs(
 def _plan(
     x: Tensor, num_classes: int, classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool
 ) -> _Plan:
-    (n, d), size = x.shape, x.element_size()
-    k, config = _config(num_classes, d, size)
-    flags = _constexprs(k, config, d, size, classifier, auxiliary, paper, update, gradient, *product_precision(x))
+    n, d = x.shape
+    asked = (classifier, auxiliary, paper, update, gradient)
+    config, flags = _settings(num_classes, d, x.element_size(), *asked, *product_precision(x))
     return _Plan(
         CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER,
         AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY,
         flags,
         config,
         num_classes,
-        k,
+        flags["K"],
         min(triton.cdiv(n, config.block_n), max_programs(x.device)),
         flags["FUSED"],
     )
@@ -328,20 +332,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
     """Every epilogue at the settings of representative shapes, for tests/aot.py."""
     tensor_cores = family != "cdna"
     for (classifier, auxiliary), (num_classes, d), (dtype, size) in product(_AOT_LOSSES, _AOT_SHAPES, _TYPES.values()):
-        k, config = _config(num_classes, d, size)
-        flags = _constexprs(
-            k,
-            config,
-            d,
-            size,
-            classifier,
-            auxiliary,
-            auxiliary == "variant",
-            bool(auxiliary),
-            True,
-            "ieee",
-            tensor_cores,
-        )
+        asked = (classifier, auxiliary, auxiliary == "variant", bool(auxiliary), True)
+        config, flags = _settings(num_classes, d, size, *asked, "ieee", tensor_cores)
         head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
         rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
         table, centers = "*fp32" if classifier else None, "*fp32" if auxiliary else None
