@@ -1,6 +1,6 @@
 """What the engines over pairs of rows share: tile loads, similarity tiles, and how a launch is laid out on a chip."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -85,10 +85,10 @@ def similarities(
 ):
     """A tile of A Kᵀ (R, N) in float32, and the keys' columns (N, D) that the gradient's product takes.
 
-    Where the rows fit one chunk (BLOCK_K = D) the anchors stay on chip and a key is loaded once for both products;
-    wider rows are multiplied chunk by chunk, and their keys' columns come a second time, from cache.
+    Rows that fit one chunk (width <= BLOCK_K = D) stay on chip as anchors, and are loaded once as keys for both
+    products; wider rows are multiplied chunk by chunk, and the keys' columns come a second time, from cache.
     """
-    if columns.shape[0] == BLOCK_K:
+    if (columns.shape[0] == BLOCK_K) and (width <= BLOCK_K):
         key_tile = load_rows(key_base, first_key, key_valid, key_stride, columns, width).to(anchors.dtype)
         s = tl.dot(anchors, tl.trans(key_tile), input_precision=PRECISION)
     else:
@@ -157,6 +157,50 @@ class Tile(NamedTuple):
         return {"num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
+FAMILIES = ("sm80", "sm89", "sm90", "sm100", "cdna")  # see `chip`
+WIDE = 2**30  # in a table of tiles: rows of any width, multiplied chunk by chunk
+
+# (chip family, product, widest row) of a sweep over keys, S tile and G K in one loop. Found by compiling: the largest
+# that spill no register. The unit of sm_90 gets no side below 64, see issue 1905 of pytorch/helion.
+SWEEP_TILES = {
+    **{("cpu", kind, 32): Tile(16, 16, 32, 32, 4, 1) for kind in ("half", "tf32", "float32")},
+    **{("cpu", kind, WIDE): Tile(16, 16, 64, 32, 4, 1) for kind in ("half", "tf32", "float32")},
+    ("sm80", "half", 64): Tile(64, 64, 64, 64, 4, 3),
+    ("sm80", "half", 128): Tile(64, 64, 128, 128, 8, 2),
+    ("sm80", "half", 256): Tile(64, 64, 256, 256, 8, 2),
+    ("sm80", "half", WIDE): Tile(64, 64, 128, 64, 8, 2),
+    ("sm80", "tf32", 128): Tile(64, 32, 128, 128, 8, 2),
+    ("sm80", "tf32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm80", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm89", "half", 64): Tile(64, 64, 64, 64, 8, 2),
+    ("sm89", "half", 128): Tile(64, 64, 128, 128, 8, 2),
+    ("sm89", "half", 256): Tile(64, 32, 256, 256, 8, 2),
+    ("sm89", "half", WIDE): Tile(64, 64, 128, 64, 8, 2),
+    ("sm89", "tf32", 128): Tile(64, 32, 128, 128, 8, 2),
+    ("sm89", "tf32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm89", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm90", "half", 64): Tile(128, 64, 64, 64, 8, 3),
+    ("sm90", "half", 128): Tile(128, 64, 128, 128, 8, 3),
+    ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 3),
+    ("sm90", "half", WIDE): Tile(128, 64, 128, 64, 8, 3),
+    ("sm90", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
+    ("sm90", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
+    ("sm90", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm100", "half", 64): Tile(128, 64, 64, 64, 8, 3),
+    ("sm100", "half", 128): Tile(128, 64, 128, 128, 8, 3),
+    ("sm100", "half", 256): Tile(64, 64, 256, 256, 8, 2),
+    ("sm100", "half", WIDE): Tile(128, 64, 128, 64, 8, 3),
+    ("sm100", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
+    ("sm100", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
+    ("sm100", "float32", WIDE): Tile(32, 32, 128, 32, 4, 2),
+    ("cdna", "half", 64): Tile(64, 64, 64, 64, 8, 1),
+    ("cdna", "half", 128): Tile(64, 64, 128, 128, 8, 1),
+    ("cdna", "half", 256): Tile(64, 32, 256, 256, 8, 1),
+    ("cdna", "half", WIDE): Tile(64, 64, 128, 64, 8, 1),
+    ("cdna", "float32", WIDE): Tile(64, 32, 128, 32, 8, 1),
+}
+
+
 @cache
 def chip(device: torch.device) -> str:
     """The family whose tile settings fit: by matrix unit and shared memory. `cpu` is Triton's interpreter."""
@@ -177,17 +221,17 @@ def processors(device: torch.device) -> int:
 def product(dtype: torch.dtype) -> tuple[str, str]:
     """Kind of matrix product, as tile tables name it, and Triton's precision of a float32 one.
 
-    float32 is multiplied in TF32 only where PyTorch's own setting says so.
+    float32 is multiplied in TF32 only where there is such a unit and PyTorch's own setting says so.
     """
     if dtype != torch.float32:
         return "half", "tf32"
-    return ("tf32", "tf32") if torch.backends.cuda.matmul.allow_tf32 else ("float32", "ieee")
+    tf32 = torch.backends.cuda.matmul.allow_tf32 and torch.version.hip is None
+    return ("tf32", "tf32") if tf32 else ("float32", "ieee")
 
 
 def pick_tile(table: Mapping[tuple[str, str, int], Tile], family: str, kind: str, d: int) -> Tile:
-    """The setting for rows of `d` columns: of the narrowest width that holds them, or of the widest there is."""
-    widths = sorted(width for name, of, width in table if (name, of) == (family, kind))
-    return table[family, kind, next((width for width in widths if d <= width), widths[-1])]
+    """The setting of the narrowest width that holds rows of `d` columns."""
+    return table[family, kind, min(width for name, of, width in table if (name, of) == (family, kind) and width >= d)]
 
 
 def pick_splits(tiles: int, key_tiles: int, slots: int) -> int:
@@ -226,8 +270,17 @@ def aot_case(name: str, kernel, types: Mapping[str, object], constexprs: Mapping
     aligned = [
         place
         for place, (argument, of) in enumerate(signature.items())
-        if str(of).startswith("*") or argument == "d" or argument.endswith("_stride")
+        if str(of).startswith("*") or (of != "constexpr" and (argument == "d" or argument.endswith("_stride")))
     ]
     given = {argument: value for argument, value in constexprs.items() if argument in kernel.arg_names}
     attrs = {(place,): [["tt.divisibility", 16]] for place in aligned}
     return name, kernel, signature, given, attrs, tile.num_warps, tile.num_stages
+
+
+def products_to_compile(table: Mapping[tuple[str, str, int], Tile], family: str) -> Iterator[tuple]:
+    """(name, tile, dtype, precision, width) of every setting of a chip family, for `aot_cases`."""
+    for (of, kind, width), tile in table.items():
+        for dtype in {"half": (torch.bfloat16, torch.float16)}.get(kind, (torch.float32,)) if of == family else ():
+            d = 2 * tile.block_d if width == WIDE else width
+            precision = "ieee" if kind == "float32" else "tf32"
+            yield f"{TYPES[dtype]}-{kind}-{d}{'-wide' if width == WIDE else ''}", tile, dtype, precision, d

@@ -4,6 +4,7 @@ import pytest
 import torch
 from fer_fast.kernels.engines import contrastive as engine
 from fer_fast.kernels.engines.enqueue import enqueue
+from fer_fast.kernels.launch import gradient_dtype
 from torch import Tensor
 
 from cases import assert_within_budget
@@ -51,7 +52,8 @@ def check(mode: str, inputs: list[tuple], temperature: float = 0.1, mean: bool =
         dict(zip(("loss", "dz"), engine.contrastive(*i, temperature, mode, mean, True), strict=True)) for i in inputs
     ]
     assert all(
-        a["dz"].dtype == i[0].dtype and a["loss"].dtype == torch.float32 for a, i in zip(actual, inputs, strict=True)
+        a["dz"].dtype == gradient_dtype(i[0]) and a["loss"].dtype == torch.float32
+        for a, i in zip(actual, inputs, strict=True)
     )
     assert_within_budget(actual, plain, truth)
 
@@ -134,7 +136,6 @@ def test_without_a_gradient_the_loss_has_the_same_bits():
     loss, dz = engine.contrastive(*inputs, 0.1, "ensc", True, False)
     assert torch.equal(loss, with_gradient)
     assert dz.shape == (0,)
-    assert dz.dtype == inputs[0].dtype
 
 
 def log_denominator_of_reference(z, y, bank_z, bank_y, mode, grad, autocast=None) -> dict[str, Tensor]:

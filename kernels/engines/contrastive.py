@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ..launch import gradient_dtype
 from ..pair_tiles import (
-    LN2,
     LOG2E,
+    SWEEP_TILES,
     TYPES,
     Tile,
     aot_case,
@@ -37,27 +37,12 @@ from ..pair_tiles import (
     pick_tile,
     processors,
     product,
+    products_to_compile,
 )
 from .contrastive_kernels import batch_gradient, combine, sweep
 
-# (chip family, product, widest row): (anchors, keys, columns of the result, chunk of a product, warps, stages).
-TILES = {
-    ("cpu", "half", 32): Tile(16, 16, 32, 32, 4, 1),
-    ("cpu", "half", 64): Tile(16, 16, 64, 32, 4, 1),
-    ("cpu", "float32", 32): Tile(16, 16, 32, 32, 4, 1),
-    ("cpu", "float32", 64): Tile(16, 16, 64, 32, 4, 1),
-    ("sm80", "half", 64): Tile(128, 64, 64, 64, 8, 3),
-    ("sm80", "half", 128): Tile(128, 64, 128, 128, 8, 3),
-    ("sm80", "half", 256): Tile(64, 64, 256, 256, 8, 2),
-    ("sm80", "tf32", 128): Tile(64, 32, 128, 64, 8, 2),
-    ("sm80", "float32", 128): Tile(64, 32, 128, 32, 8, 2),
-    ("sm90", "half", 64): Tile(128, 128, 64, 64, 8, 3),
-    ("sm90", "half", 128): Tile(128, 128, 128, 128, 8, 2),
-    ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 3),
-    ("sm90", "half", 512): Tile(64, 64, 512, 512, 8, 2),
-    ("sm90", "tf32", 128): Tile(64, 64, 128, 64, 8, 2),
-    ("sm90", "float32", 128): Tile(64, 32, 128, 32, 8, 2),
-}
+# The sweep over the batch holds more a pair than the one over the bank: on sm_90 half the columns at a time.
+BATCH_TILES = SWEEP_TILES | {("sm90", "half", 256): Tile(128, 64, 128, 128, 8, 2)}
 
 
 class Mode(NamedTuple):
@@ -79,6 +64,11 @@ MODES = {
 _empty = torch.empty
 
 
+def _shift(dtype: torch.dtype) -> int:
+    """How many powers of two P stands above itself in products: what float16 has left above 2."""
+    return 14 if dtype == torch.float16 else 0
+
+
 class _Launch(NamedTuple):
     """One call's tensors and settings, shared by its launches."""
 
@@ -89,41 +79,38 @@ class _Launch(NamedTuple):
     mode: Mode
     bank: bool
     temperature: float
-    tile: Tile
-    shared: dict  # constexprs and options of both tile kernels
+    tile: Tile  # of the sweep
+    batch_tile: Tile
+    shared: dict  # constexprs of both
     splits: int
 
     @property
     def scale(self) -> float:
         return LOG2E.value / self.temperature
 
-    @property
-    def row_tiles(self) -> int:
-        return triton.cdiv(len(self.z), self.tile.block_m)
-
-    @property
-    def chunks(self) -> int:
-        return triton.cdiv(self.z.shape[1], self.tile.block_d)
+    def grid(self, tile: Tile) -> tuple[int, int]:
+        """Tiles of rows by chunks of columns."""
+        return triton.cdiv(len(self.z), tile.block_m), triton.cdiv(self.z.shape[1], tile.block_d)
 
 
 def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str):
     rule = MODES[mode]
     bank = rule.bank and bank_z is not None and len(bank_z) > 0
     kind, precision = product(z.dtype)
-    tile = pick_tile(TILES, chip(z.device), kind, z.shape[1])
+    family, d = chip(z.device), z.shape[1]
+    tile = pick_tile(SWEEP_TILES, family, kind, d)
     keys = len(z) + (len(bank_z) if bank else 0)
     splits = pick_splits(triton.cdiv(len(z), tile.block_m), triton.cdiv(keys, tile.block_n), processors(z.device))
     z, y = dense_rows(z), y.contiguous()
     shared = {
         "BANK": bank,
         "PAIRED": rule.paired,
-        "SHIFT": 14 if z.dtype == torch.float16 else 0,
+        "SHIFT": _shift(z.dtype),
         "PRECISION": precision,
-        **tile.constexprs,
-        **tile.options,
     }
     bank_z, bank_y = (dense_rows(bank_z), bank_y.contiguous()) if bank else (z, y)
-    return _Launch(z, y, bank_z, bank_y, rule, bank, temperature, tile, shared, splits)
+    batch_tile = pick_tile(BATCH_TILES, family, kind, d)
+    return _Launch(z, y, bank_z, bank_y, rule, bank, temperature, tile, batch_tile, shared, splits)
 
 
 def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,11 +119,12 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
     shape = (call.splits, *z.shape) if gradient and call.bank else (0,)
     values = _empty(shape, dtype=torch.float32, device=z.device)
     counter = _empty((1,), dtype=torch.int32, device=z.device)
-    grid = (call.row_tiles, call.splits, call.chunks if gradient and call.bank else 1)
-    sweep[grid](
+    row_tiles, chunks = call.grid(call.tile)
+    sweep[row_tiles, call.splits, chunks if gradient and call.bank else 1](
         z, call.y, bank_z, call.bank_y, statistics, values, counter,
-        *z.shape[:1], len(bank_z), z.shape[1], z.stride(0), bank_z.stride(0), call.scale,
-        OWN_LABEL=call.mode.own_label, GRADIENT=gradient, **call.shared,
+        len(z), len(bank_z), call.scale, d=z.shape[1], z_stride=z.stride(0), bank_stride=bank_z.stride(0),
+        OWN_LABEL=call.mode.own_label, GRADIENT=gradient,
+        **call.shared, **call.tile.constexprs, **call.tile.options,
     )  # fmt: skip
     return statistics, values, counter
 
@@ -144,29 +132,40 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
 COMBINE_ROWS, COMBINE_COLUMNS = 128, 64
 
 
+class _Rows(NamedTuple):
+    """What each row of the batch needs to know of all keys, (n,) each."""
+
+    log_denominator: Tensor
+    peak: Tensor
+    share: Tensor
+    positive_weight: Tensor
+
+
 def _combine_shares(
-    call: _Launch, statistics: Tensor, counter: Tensor, mean: bool, unit: float = 1.0
-) -> tuple[Tensor, ...]:
+    call: _Launch, statistics: Tensor, counter: Tensor, mean: bool, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor, _Rows]:
     z = call.z
-    rows = _empty((2, len(z)), dtype=torch.float32, device=z.device)
+    rows = _Rows(*_empty((4, len(z)), dtype=torch.float32, device=z.device))
     tiles = triton.cdiv(len(z), COMBINE_ROWS)
     partial = _empty((2, tiles), dtype=torch.float32, device=z.device)
     loss, factor = (_empty((), dtype=torch.float32, device=z.device) for _ in range(2))
     combine[tiles,](
-        z, statistics, rows[0], rows[1], partial, counter, loss, factor, *z.shape, z.stride(0), call.splits,
-        1 / call.temperature, unit, MEAN=mean, BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
+        z, statistics, statistics if weight is None else weight, *rows, partial, counter, loss, factor,
+        *z.shape, z.stride(0), call.splits, 1 / call.temperature,
+        WEIGHTED=weight is not None, MEAN=mean, BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
     )  # fmt: skip
-    return loss, factor, rows[0], rows[1]
+    return loss, factor, rows
 
 
 def _gradient(
-    call: _Launch, statistics: Tensor, values: Tensor, log2_denominator: Tensor, weight: Tensor, factor: Tensor,
-    positives: bool,
-) -> Tensor:  # fmt: skip
-    dz = _empty(call.z.shape, dtype=gradient_dtype(call.z), device=call.z.device)
-    batch_gradient[call.row_tiles, call.chunks](
-        call.z, call.y, log2_denominator, weight, statistics, values, factor, dz,
-        *dz.shape, call.z.stride(0), call.splits, call.scale, POSITIVES=positives, **call.shared,
+    call: _Launch, statistics: Tensor, values: Tensor, rows: _Rows, factor: Tensor, positives: bool, dtype: torch.dtype
+) -> Tensor:
+    dz = _empty(call.z.shape, dtype=dtype, device=call.z.device)
+    tile = call.batch_tile
+    batch_gradient[call.grid(tile)](
+        call.z, call.y, *rows[1:], statistics, values, factor, dz,
+        len(dz), call.splits, call.scale, d=dz.shape[1], z_stride=call.z.stride(0), POSITIVES=positives,
+        **call.shared, **tile.constexprs, **tile.options,
     )  # fmt: skip
     return dz
 
@@ -185,13 +184,14 @@ def contrastive(
 
     z (n, d) of any length, y (n,) any int64 (SelfCon ignores it: rows i and i + n/2 are the pair); the bank, frozen,
     bank_z (M, d) of any float dtype and bank_y (M,), negative where a row is not filled. Without `gradient` dz is (0,).
+    dz of float16 rows is float32: it still awaits the loss scale.
     """
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
     statistics, values, counter = _sweep_keys(call, gradient)
-    loss, factor, log2_denominator, positive_weight = _combine_shares(call, statistics, counter, mean)
+    loss, factor, rows = _combine_shares(call, statistics, counter, mean)
     if not gradient:
         return loss, _empty((0,), dtype=gradient_dtype(z), device=z.device)
-    return loss, _gradient(call, statistics, values, log2_denominator, positive_weight, factor, positives=True)
+    return loss, _gradient(call, statistics, values, rows, factor, True, gradient_dtype(z))
 
 
 def contrastive_log_denominator(
@@ -200,7 +200,7 @@ def contrastive_log_denominator(
     """log D_i (n,) in float32; -inf for a single row without a bank."""
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
     statistics, _, counter = _sweep_keys(call, gradient=False)
-    return _combine_shares(call, statistics, counter, mean=False, unit=LN2.value)[2]
+    return _combine_shares(call, statistics, counter, mean=False)[2].log_denominator
 
 
 def contrastive_log_denominator_backward(
@@ -213,35 +213,34 @@ def contrastive_log_denominator_backward(
     mode: str,
     log_denominator: Tensor,
 ) -> Tensor:
-    """dz (n, d) of Σ_i grad_i log D_i: Σ_i grad_i P_ij in place of the loss's weights."""
+    """dz (n, d) of Σ_i grad_i log D_i: P with the weights grad_i in place of the loss's.
+
+    The sweep that sums the bank's values finds D again, in more digits than the given `log_denominator` has.
+    """
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, values, _ = _sweep_keys(call, gradient=True)
+    statistics, values, counter = _sweep_keys(call, gradient=True)
     # Weights of at most 1, whatever the scale of the incoming gradient: float16 products could overflow.
     largest = grad.abs().amax().float()
     weight = grad.float() / largest.where(largest != 0, 1)
-    log2_denominator = log_denominator * LOG2E.value
-    dz = _gradient(call, statistics, values, log2_denominator, weight, largest / temperature, positives=False)
-    return dz.to(z.dtype)
+    rows = _combine_shares(call, statistics, counter, mean=False, weight=weight)[2]
+    return _gradient(call, statistics, values, rows, largest / temperature, False, z.dtype)
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel at every setting of a chip family, for tests/aot.py."""
-    floats, counts = dict.fromkeys(("scale", "inverse_temperature", "unit"), "fp32"), dict.fromkeys(("n", "m"), "i32")
-    shared = floats | counts | {"d": "i32", "splits": "i32", "z_stride": "i32", "bank_stride": "i32"}
+    floats, counts = dict.fromkeys(("scale", "inverse_temperature"), "fp32"), dict.fromkeys(("n", "m"), "i32")
+    shared = floats | counts | {"splits": "i32"}
     shared |= {"y": "*i64", "bank_y": "*i64", "counter": "*i32"}
-    buffers = ("statistics", "values", "log_denominator", "log2_denominator", "positive_weight", "weight", "partial")
-    shared |= dict.fromkeys((*buffers, "loss", "factor"), "*fp32")
-    for (of, kind, width), tile in TILES.items():
-        for dtype in {"half": (torch.bfloat16, torch.float16)}.get(kind, (torch.float32,)) if of == family else ():
-            pointer = f"*{TYPES[dtype]}"
-            types = shared | dict.fromkeys(("z", "bank_z", "dz"), pointer)
-            precision = "ieee" if kind == "float32" else "tf32"
-            constexprs = {"SHIFT": 14 if dtype == torch.float16 else 0, "PRECISION": precision, **tile.constexprs}
-            name = f"{TYPES[dtype]}-{kind}-{width}"
-            rows = {"MEAN": True, "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
-            yield aot_case(f"combine-{name}", combine, types, rows, tile)
-            for mode, rule in MODES.items():
-                given = constexprs | {"BANK": rule.bank, "PAIRED": rule.paired}
-                given |= {"OWN_LABEL": rule.own_label, "GRADIENT": True, "POSITIVES": True}
-                yield aot_case(f"sweep-{mode}-{name}", sweep, types, given, tile)
-                yield aot_case(f"batch-{mode}-{name}", batch_gradient, types, given, tile)
+    buffers = ("statistics", "values", "log_denominator", "row_peak", "row_share", "positive_weight", "weight")
+    shared |= dict.fromkeys((*buffers, "partial", "loss", "factor"), "*fp32")
+    for name, tile, dtype, precision, d in products_to_compile(SWEEP_TILES, family):
+        types = shared | dict.fromkeys(("z", "bank_z", "dz"), f"*{TYPES[dtype]}")
+        flags = dict.fromkeys(("d", "z_stride", "bank_stride"), d) | {"PRECISION": precision, "GRADIENT": True}
+        flags |= {"SHIFT": _shift(dtype), "POSITIVES": True}
+        rows = {"WEIGHTED": True, "MEAN": True, "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
+        yield aot_case(f"combine-{name}", combine, types | {"d": "i32", "z_stride": "i32"}, rows, tile)
+        batch_tile = pick_tile(BATCH_TILES, family, name.split("-")[1], d)
+        for mode, rule in MODES.items():
+            given = flags | {"BANK": rule.bank, "PAIRED": rule.paired, "OWN_LABEL": rule.own_label}
+            yield aot_case(f"sweep-{mode}-{name}", sweep, types, given | tile.constexprs, tile)
+            yield aot_case(f"batch-{mode}-{name}", batch_gradient, types, given | batch_tile.constexprs, batch_tile)

@@ -1,9 +1,14 @@
-"""The contrastive engine's kernels; `contrastive.py` has the equations and launches them."""
+"""The contrastive engine's kernels; `contrastive.py` has the equations and launches them.
+
+Width and strides are constants of a kernel: a model has one of each, and the offsets of a tile's rows, folded into the
+loads, then take no registers beside the 128 of an accumulator of 256 columns. For the same reason nothing is hoisted
+out of the loops over keys (`disable_licm`).
+"""
 
 import triton
 import triton.language as tl
 
-from ..pair_tiles import LN2, last_to_finish, load_rows, row_pointers, share, similarities
+from ..pair_tiles import LN2, last_to_finish, load_rows, share, similarities, store_rows
 
 
 @triton.jit
@@ -34,7 +39,8 @@ def _labels(y, rows, n, PAIRED: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n", "m"])
 def sweep(
-    z, y, bank_z, bank_y, statistics, values, counter, n, m, d, z_stride, bank_stride, scale,
+    z, y, bank_z, bank_y, statistics, values, counter, n, m, scale,
+    d: tl.constexpr, z_stride: tl.constexpr, bank_stride: tl.constexpr,
     BANK: tl.constexpr, OWN_LABEL: tl.constexpr, PAIRED: tl.constexpr, GRADIENT: tl.constexpr,
     SHIFT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -54,7 +60,7 @@ def sweep(
     positives = tl.zeros((BLOCK_M,), tl.float32)
 
     first, last = share(n, split, splits, BLOCK_N)
-    for start in range(first, last, BLOCK_N):
+    for start in tl.range(first, last, BLOCK_N, disable_licm=True):
         keys = start + tl.arange(0, BLOCK_N)
         s, _ = similarities(
             anchors, z, tile * BLOCK_M, rows < n, z_stride, z, start, keys < n, z_stride, columns, d, BLOCK_K, PRECISION
@@ -75,23 +81,23 @@ def sweep(
     if BANK:
         total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
         first, last = share(m, split, splits, BLOCK_N)
-        for start in range(first, last, BLOCK_N):
+        for start in tl.range(first, last, BLOCK_N, disable_licm=True):
             keys = start + tl.arange(0, BLOCK_N)
-            key_labels = tl.load(bank_y + keys, mask=keys < m, other=-1)
-            filled = key_labels >= 0
+            filled = tl.load(bank_y + keys, mask=keys < m, other=-1) >= 0
             s, key_tile = similarities(
                 anchors, z, tile * BLOCK_M, rows < n, z_stride, bank_z, start, filled, bank_stride, columns, d,
                 BLOCK_K, PRECISION,
             )  # fmt: skip
-            counted = filled[None, :]
+            # Read again (from cache): a mask of the tile made before the product is held in registers during it.
+            key_labels = tl.load(bank_y + keys, mask=keys < m, other=-2)
+            counted = (key_labels >= 0)[None, :]
             if not OWN_LABEL:
                 counted = counted & (labels[:, None] != key_labels[None, :])
             p, decay, peak, mass = _fold(tl.where(counted, s, float("-inf")), scale, peak, mass, SHIFT)
             if GRADIENT:
                 total = tl.dot(p.to(anchors.dtype), key_tile, total * decay[:, None], input_precision=PRECISION)
         if GRADIENT:
-            pointers = row_pointers(values + split.to(tl.int64) * n * d, tile * BLOCK_M, d, columns, BLOCK_M)
-            tl.store(pointers, total, mask=(rows < n)[:, None] & (columns < d)[None, :])
+            store_rows(values + split.to(tl.int64) * n * d, tile * BLOCK_M, d, columns, d, n, total)
     if chunk == 0:
         tl.store(statistics + output, peak, mask=rows < n)
         tl.store(statistics + plane + output, mass, mask=rows < n)
@@ -99,10 +105,15 @@ def sweep(
 
 @triton.jit(do_not_specialize=["n", "splits"])
 def combine(
-    z, statistics, log_denominator, positive_weight, partial, counter, loss, factor, n, d, z_stride, splits,
-    inverse_temperature, unit, MEAN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    z, statistics, weight, log_denominator, row_peak, row_share, positive_weight, partial, counter, loss, factor,
+    n, d, z_stride, splits, inverse_temperature,
+    WEIGHTED: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """log₂ D_i · unit (n,), 1/|P_i| (n,), the loss, and dz's factor: 1/τ, for the mean over the anchors that count."""
+    """Per row log D_i, w_i/D_i as 2^-peak · share, and 1/|P_i|; the loss; dz's factor 1/τ (over |anchors| for a mean).
+
+    D stays in two parts: rounded into one logarithm, large logits would lose the digits that P is made of. w_i is 1
+    where there is a positive, else 0, or WEIGHTED the given one (n,).
+    """
     tile, tiles = tl.program_id(0), tl.num_programs(0)
     rows = tile * BLOCK + tl.arange(0, BLOCK)
     valid = rows < n
@@ -127,7 +138,12 @@ def combine(
     for start in range(0, d, BLOCK_D):
         losses += tl.sum(load_rows(z, tile * BLOCK, valid, z_stride, start + tl.arange(0, BLOCK_D), d) * 0.0, 1)
     losses += tl.where(anchor, (log2_denominator - similar / tl.maximum(positives, 1.0)) * LN2, 0.0)
-    tl.store(log_denominator + rows, log2_denominator * unit, mask=valid)
+    w = anchor.to(tl.float32)
+    if WEIGHTED:
+        w = tl.load(weight + rows, mask=valid, other=0.0)
+    tl.store(log_denominator + rows, log2_denominator * LN2, mask=valid)
+    tl.store(row_peak + rows, finite_peak, mask=valid)
+    tl.store(row_share + rows, tl.where(mass == 0, 0.0, w / mass), mask=valid)
     tl.store(positive_weight + rows, tl.where(anchor, 1.0 / tl.maximum(positives, 1.0), 0.0), mask=valid)
     tl.store(partial + tile, tl.sum(tl.where(valid, losses, 0.0)))
     tl.store(partial + tiles + tile, tl.sum(anchor.to(tl.float32)))
@@ -147,51 +163,41 @@ def combine(
 
 @triton.jit(do_not_specialize=["n", "splits"])
 def batch_gradient(
-    z, y, log2_denominator, weight, statistics, values, factor, dz, n, d, z_stride, splits, scale,
+    z, y, row_peak, row_share, positive_weight, statistics, values, factor, dz, n, splits, scale,
+    d: tl.constexpr, z_stride: tl.constexpr,
     BANK: tl.constexpr, PAIRED: tl.constexpr, POSITIVES: tl.constexpr, SHIFT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """dz (n, d) from the bank's values and one visit of the batch's pairs.
+    """dz (n, d) from the bank's values and one visit of the batch's pairs; POSITIVES are subtracted for a loss.
 
-    With POSITIVES `weight` (n,) is 1/|P_i| and w_i says whether it is there; without, it is w_i itself.
+    G is 2^SHIFT times too large until the end, as the sweep's weights are, for the sake of float16 products.
     """
     tile, chunk = tl.program_id(0), tl.program_id(1)
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
     anchors = load_rows(z, tile * BLOCK_M, rows < n, z_stride, columns, d)
     labels = _labels(y, rows, n, PAIRED)
-    log2_d, w, positive = _row_weights(log2_denominator, weight, rows, n, POSITIVES)
-    magnified: tl.constexpr = 2.0**SHIFT
+    peak = tl.load(row_peak + rows, mask=rows < n, other=0.0)
+    weight = tl.load(row_share + rows, mask=rows < n, other=0.0) * 2.0**SHIFT
+    # Both ways alike: two rows of a class have equally many positives.
+    pull = tl.load(positive_weight + rows, mask=rows < n, other=0.0) * 2.0 ** (SHIFT + 1)
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    if BANK:
-        for split in range(splits):
-            exponent = tl.load(statistics + split * n + rows, mask=rows < n, other=0.0) - log2_d
-            part = load_rows(values + tl.cast(split, tl.int64) * n * d, tile * BLOCK_M, rows < n, d, columns, d)
-            total += (w * magnified * tl.exp2(exponent))[:, None] * part
-    for start in range(0, n, BLOCK_N):
+    for start in tl.range(0, n, BLOCK_N, disable_licm=True):
         keys = start + tl.arange(0, BLOCK_N)
         s, key_tile = similarities(
             anchors, z, tile * BLOCK_M, rows < n, z_stride, z, start, keys < n, z_stride, columns, d, BLOCK_K, PRECISION
         )
-        key_log2_d, key_w, key_positive = _row_weights(log2_denominator, weight, keys, n, POSITIVES)
-        g = w[:, None] * tl.exp2(tl.fma(s, scale, -log2_d[:, None]))
-        g += key_w[None, :] * tl.exp2(tl.fma(s, scale, -key_log2_d[None, :]))
+        key_peak = tl.load(row_peak + keys, mask=keys < n, other=0.0)
+        key_weight = tl.load(row_share + keys, mask=keys < n, other=0.0) * 2.0**SHIFT
+        g = tl.exp2(tl.fma(s, scale, -peak[:, None])) * weight[:, None]
+        g += tl.exp2(tl.fma(s, scale, -key_peak[None, :])) * key_weight[None, :]
         if POSITIVES:
-            same = labels[:, None] == _labels(y, keys, n, PAIRED)[None, :]
-            g -= tl.where(same, positive[:, None] + key_positive[None, :], 0.0)
-        g = tl.where((keys < n)[None, :] & (rows[:, None] != keys[None, :]), g * magnified, 0.0)
+            g -= tl.where(labels[:, None] == _labels(y, keys, n, PAIRED)[None, :], pull[:, None], 0.0)
+        g = tl.where((keys < n)[None, :] & (rows[:, None] != keys[None, :]), g, 0.0)
         total = tl.dot(g.to(anchors.dtype), key_tile, total, input_precision=PRECISION)
-    total *= tl.load(factor) / magnified
-    inside = (rows < n)[:, None] & (columns < d)[None, :]
-    tl.store(row_pointers(dz, tile * BLOCK_M, d, columns, BLOCK_M), total, mask=inside)
-
-
-@triton.jit
-def _row_weights(log2_denominator, weight, rows, n, POSITIVES: tl.constexpr):
-    """log₂ D, w and 1/|P| of some rows. An empty denominator stands as +inf, so that its row has no P at all."""
-    log2_d = tl.load(log2_denominator + rows, mask=rows < n, other=0.0)
-    given = tl.load(weight + rows, mask=rows < n, other=0.0)
-    w = given
-    if POSITIVES:
-        w = (given > 0).to(tl.float32)
-    return tl.where(log2_d == float("-inf"), float("inf"), log2_d), w, given
+    if BANK:
+        for split in range(splits):
+            part_peak = tl.load(statistics + split * n + rows, mask=rows < n, other=0.0)
+            part = load_rows(values + tl.cast(split, tl.int64) * n * d, tile * BLOCK_M, rows < n, d, columns, d)
+            total += (tl.exp2(part_peak - peak) * weight)[:, None] * part
+    store_rows(dz, tile * BLOCK_M, d, columns, d, n, total * (tl.load(factor) * 2.0**-SHIFT))

@@ -22,8 +22,8 @@ from ..directions import chain_rule, normalise
 from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
 from ..epilogues.marginal import MarginalArguments, marginal
 from ..pair_tiles import (
+    SWEEP_TILES,
     TYPES,
-    Tile,
     aot_case,
     chip,
     dense_rows,
@@ -32,24 +32,11 @@ from ..pair_tiles import (
     pick_tile,
     processors,
     product,
+    products_to_compile,
     share,
     similarities,
     store_rows,
 )
-
-# (chip family, product, widest row): (rows, keys, columns of the result, chunk of a product, warps, stages).
-TILES = {
-    ("cpu", "half", 32): Tile(16, 16, 32, 32, 4, 1),
-    ("cpu", "half", 64): Tile(16, 16, 64, 32, 4, 1),
-    ("cpu", "float32", 32): Tile(16, 16, 32, 32, 4, 1),
-    ("cpu", "float32", 64): Tile(16, 16, 64, 32, 4, 1),
-    ("sm80", "half", 128): Tile(128, 64, 128, 128, 8, 2),
-    ("sm80", "half", 256): Tile(64, 64, 256, 256, 8, 2),
-    ("sm90", "half", 128): Tile(128, 64, 128, 128, 8, 3),
-    ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 2),
-    ("sm90", "tf32", 128): Tile(64, 64, 128, 64, 8, 2),
-    ("sm90", "float32", 128): Tile(64, 32, 128, 32, 8, 2),
-}
 
 
 class Epilogue(NamedTuple):
@@ -69,7 +56,7 @@ EPILOGUES = {
 
 @triton.jit(do_not_specialize=["n"])
 def _sweep(
-    u, y, weights, gradients, partial, n, d, args, EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr,
+    u, y, weights, gradients, partial, n, args, d: tl.constexpr, EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """A tile of rows of a plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss."""
@@ -87,7 +74,7 @@ def _sweep(
     losses = tl.zeros((BLOCK_M,), tl.float32)
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     first, last = share(n, split, tl.num_programs(1), BLOCK_N)
-    for start in range(first, last, BLOCK_N):
+    for start in tl.range(first, last, BLOCK_N, disable_licm=True):  # what is hoisted takes registers
         keys = start + tl.arange(0, BLOCK_N)
         s, key_tile = similarities(
             own, u, first_row, rows < n, d, u, start, keys < n, d, columns, d, BLOCK_K, PRECISION
@@ -132,14 +119,14 @@ def pairwise(
     k = x.numel() // (n * d)
     u, weights = normalise(x, y, class_difficulty, rule.standardise)
     kind, precision = product(x.dtype)
-    tile = pick_tile(TILES, chip(x.device), kind, d)
+    tile = pick_tile(SWEEP_TILES, chip(x.device), kind, d)
     tiles, key_tiles = triton.cdiv(n, tile.block_m), triton.cdiv(n, tile.block_n)
     splits = pick_splits(tiles * k, key_tiles, processors(x.device))
     gradients = _empty((splits, *x.shape) if gradient else (0,), dtype=torch.float32, device=x.device)
     partial = _empty((k, splits, tiles), dtype=torch.float32, device=x.device)
     chunks = triton.cdiv(d, tile.block_d) if gradient else 1
     _sweep[tiles, splits, k * chunks](
-        u, y, weights, gradients, partial, n, d, rule.arguments(*params), EPILOGUE=rule.function, GRADIENT=gradient,
+        u, y, weights, gradients, partial, n, rule.arguments(*params), d=d, EPILOGUE=rule.function, GRADIENT=gradient,
         PRECISION=precision, **tile.constexprs, **tile.options,
     )  # fmt: skip
     scale = 1 / rule.divisor(k, n) if mean else 1.0
@@ -149,12 +136,10 @@ def pairwise(
 def aot_cases(family: str) -> Iterator[tuple]:
     """The sweep with every epilogue at every setting of a chip family, and the rows' kernels, for tests/aot.py."""
     yield from directions.aot_cases()
-    types = {"n": "i32", "d": "i32", "y": "*i64"} | dict.fromkeys(("weights", "gradients", "partial"), "*fp32")
-    for (of, kind, width), tile in TILES.items():
-        for dtype in {"half": (torch.bfloat16, torch.float16)}.get(kind, (torch.float32,)) if of == family else ():
-            for name, rule in EPILOGUES.items():
-                arguments = rule.arguments(*("fp32" for _ in rule.arguments._fields))
-                flags = {"EPILOGUE": rule.function, "GRADIENT": True, **tile.constexprs}
-                flags["PRECISION"] = "ieee" if kind == "float32" else "tf32"
-                signature = types | {"u": f"*{TYPES[dtype]}", "args": arguments}
-                yield aot_case(f"sweep-{name}-{TYPES[dtype]}-{kind}-{width}", _sweep, signature, flags, tile)
+    types = {"n": "i32", "y": "*i64"} | dict.fromkeys(("weights", "gradients", "partial"), "*fp32")
+    for name, tile, dtype, precision, d in products_to_compile(SWEEP_TILES, family):
+        flags = {"GRADIENT": True, "PRECISION": precision, "d": d, **tile.constexprs}
+        for epilogue, rule in EPILOGUES.items():
+            arguments = rule.arguments(*("fp32" for _ in rule.arguments._fields))
+            signature = types | {"u": f"*{TYPES[dtype]}", "args": arguments}
+            yield aot_case(f"sweep-{epilogue}-{name}", _sweep, signature, flags | {"EPILOGUE": rule.function}, tile)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ..directions import chain_rule, normalise
 from ..pair_tiles import (
+    FAMILIES,
     TYPES,
+    WIDE,
     Tile,
     aot_case,
     chip,
@@ -23,21 +25,19 @@ from ..pair_tiles import (
     load_rows,
     pick_tile,
     product,
+    products_to_compile,
     squared_distances,
     store_rows,
 )
 
-# (chip family, product, widest row): (rows, keys, columns of the result, chunk of a product, warps, stages).
-TILES = {
-    ("cpu", "half", 32): Tile(16, 16, 32, 16, 4, 1),
-    ("cpu", "tf32", 32): Tile(16, 16, 32, 16, 4, 1),
-    ("cpu", "float32", 32): Tile(16, 16, 32, 16, 4, 1),
-    ("sm80", "half", 128): Tile(64, 64, 128, 64, 8, 2),
-    ("sm80", "tf32", 128): Tile(64, 64, 128, 32, 8, 2),
-    ("sm80", "float32", 128): Tile(64, 64, 64, 32, 8, 2),
-    ("sm90", "half", 128): Tile(64, 64, 128, 64, 8, 2),
-    ("sm90", "tf32", 128): Tile(64, 64, 128, 32, 8, 2),
-    ("sm90", "float32", 128): Tile(64, 64, 64, 32, 8, 2),
+# (rows, keys, columns of the result, chunk of a product, warps, stages), by chip family and product, for any width.
+GPU_TILES = {
+    "half": Tile(64, 64, 128, 64, 8, 2),
+    "tf32": Tile(64, 64, 128, 32, 8, 2),
+    "float32": Tile(64, 64, 64, 32, 8, 2),
+}
+TILES = {(family, kind, WIDE): tile for family in FAMILIES for kind, tile in GPU_TILES.items()} | {
+    ("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1) for kind in GPU_TILES
 }
 DIFFERENCES = Tile(64, 64, 32, 16, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
 ROWS = Tile(8, 0, 256, 0, 4, 1)  # rows and columns of a tile visited once
@@ -254,15 +254,12 @@ def aot_cases(family: str) -> Iterator[tuple]:
     ints = dict.fromkeys(("n", "num_classes", "d", "x_stride", "center_stride", "grad_stride"), "i32")
     types = ints | dict.fromkeys(("grad", "matrix", "gradients", "distances"), "*fp32") | {"y": "*i64"}
     types |= dict.fromkeys(("mean", "spreads", "spread"), "*fp64")
-    for (of, kind, width), tile in TILES.items():
-        if of != family:
-            continue
-        flags = {"PRECISION": "ieee" if kind == "float32" else "tf32", **tile.constexprs}
-        for dtype in {"half": (torch.bfloat16, torch.float16)}.get(kind, (torch.float32,)):
-            name, given = f"{TYPES[dtype]}-{kind}-{width}", types | {"u": f"*{TYPES[dtype]}"}
-            yield aot_case(f"similarity-matrix-{name}", _similarity_matrix, given, flags, tile)
-            if kind != "half":
-                yield aot_case(f"similarity-gradient-{name}", _similarity_gradient, given, flags, tile)
+    for name, tile, dtype, precision, _ in products_to_compile(TILES, family):
+        flags, given = {"PRECISION": precision, **tile.constexprs}, types | {"u": f"*{TYPES[dtype]}"}
+        yield aot_case(f"similarity-matrix-{name}", _similarity_matrix, given, flags, tile)
+        backward = TILES[family, "tf32", WIDE] if dtype != torch.float32 else tile
+        flags |= backward.constexprs
+        yield aot_case(f"similarity-gradient-{name}", _similarity_gradient, given, flags, backward)
     blocks = DIFFERENCES.constexprs | {"CHUNK": DIFFERENCES.block_k}
     flat = {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d}
     for of in TYPES.values():

@@ -16,4 +16,4 @@ def fd_pairwise(s, same, weight_i, weight_j, args):
     gap = tl.where(same, 1.0, -1.0) - s
     weight = weight_i + weight_j
     slope = tl.where(gap > 0, -weight, tl.where(gap < 0, weight, 0.0))
-    return weight * tl.abs(gap), slope
+    return -slope * gap, slope
