@@ -73,28 +73,17 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
     for block in spans(n, rows_per_block(k * d)):
         x = e[:, block].to(work_dtype(e)).contiguous()
         if rows:
-            _add_by_class(sums.rows, y[block], x)
+            add_rows(sums.rows, y[block], x)
         if units or embeddings:
             u = directions(x, centred=True).unit
             squares = u.square().sum(-1)
         if units:
-            _add_by_class(sums.units, y[block], u)
-            _add_by_class(sums.squares[..., None], y[block], squares[..., None])
+            add_rows(sums.units, y[block], u)
+            add_rows(sums.squares[..., None], y[block], squares[..., None])
         if embeddings:
             together = u.sum(0).square().sum(-1) - squares.sum(0)
             zero += (k * (k - 1) + together).sum(dtype=zero.dtype)
     return sums
-
-
-def _add_by_class(table: Tensor, y: Tensor, rows: Tensor) -> None:
-    """table (k, C, d) += rows (k, r, d) at their classes y (r,), the rows of a block among themselves first."""
-    k, num_classes, d = table.shape
-    places = torch.arange(0, k * num_classes, num_classes, device=y.device)[:, None] + y
-    # Few rows in a large table: a table of their own would cost more than taking them to its precision.
-    sums = rows.new_zeros(table.shape) if num_classes < len(y) else table
-    add_rows(sums.view(-1, d), places.view(-1), rows.reshape(-1, d).to(sums.dtype))
-    if sums is not table:
-        table += sums
 
 
 def _feature_discriminator(sums: _Sums, w: Tensor, n: int) -> tuple[Tensor, Tensor]:

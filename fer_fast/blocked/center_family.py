@@ -39,7 +39,9 @@ class Center:
         if update:
             self.classes = classes_of(task.y)
             size = len(self.classes.labels), task.x.shape[1]
-            self.offsets = torch.zeros(size, dtype=dtype, device=task.x.device)
+            # Long sums are taken in float64; where classes have a row or two there is nothing to lose.
+            long = 4 * len(self.classes.labels) <= len(task.x)
+            self.offsets = torch.zeros(size, dtype=self.wide if long else dtype, device=task.x.device)
         self.configure(*params)
 
     def configure(self, alpha: float) -> None:

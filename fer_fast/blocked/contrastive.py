@@ -60,17 +60,15 @@ def contrastive(
 
     others = _other_view(batch) if mode == "selfcon" else _rest_of_class(batch)
     dz = torch.empty(z.shape if gradient else (0,), dtype=gradient_dtype(z), device=z.device)
-    # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
-    from_bank = dz if dz.dtype == batch.dtype else torch.empty_like(dz, dtype=batch.dtype)
     swept = gradient and batch.bank_z is not None
+    # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
+    from_bank = torch.empty_like(dz, dtype=batch.dtype) if swept and dz.dtype != batch.dtype else dz
     attraction = torch.empty_like(weight)
     log2_denominator = torch.empty_like(weight, dtype=wide_dtype(z.device))
     for block in spans(len(z), ANCHORS):
         rows = take(z, block, batch.dtype)
         attraction[block] = (rows * others(block)).sum(1)
-        running = _Running.start(rows)
-        _sweep_batch(batch, block, running)
-        _sweep_bank(batch, block, running, weigh_keys=gradient)
+        running = _sweep(batch, block, weigh_keys=gradient)
         log2_denominator[block] = running.log2_sum()
         if swept:
             from_bank[block] = running.mean_key(weight[block] / temperature, log2_denominator[block])
@@ -90,11 +88,8 @@ def contrastive_log_denominator(
     batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
     result = torch.empty(len(z), dtype=batch.dtype, device=z.device)
     for block in spans(len(z), ANCHORS):
-        running = _Running.start(take(z, block, batch.dtype))
-        _sweep_batch(batch, block, running)
-        _sweep_bank(batch, block, running, weigh_keys=False)
-        result[block] = running.log2_sum()
-    return result.div_(LOG2E)
+        result[block] = _sweep(batch, block, weigh_keys=False).log2_sum() / LOG2E
+    return result
 
 
 def contrastive_log_denominator_backward(
@@ -107,17 +102,23 @@ def contrastive_log_denominator_backward(
     mode: str,
     log_denominator: Tensor,
 ) -> Tensor:
-    """Σ_i g_i d log D_i / dz, the rows of the batch being anchors and keys: (n, d)."""
+    """Σ_i g_i d log D_i / dz, the rows of the batch being anchors and keys: (n, d).
+
+    log D as given has lost digits: rounded to float32 it would put 1e-5 into every probability at τ = 0.005. It only
+    says where a row's largest logits lie, and D is summed again beside the keys of the bank.
+    """
     batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
     weight = grad.to(batch.dtype) / temperature
-    log2_denominator = log_denominator.to(wide_dtype(z.device)) * LOG2E
+    near = log_denominator.to(batch.dtype) * LOG2E
     dz = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    from_bank = dz if dz.dtype == batch.dtype else torch.empty_like(dz, dtype=batch.dtype)
+    log2_denominator = torch.empty_like(weight, dtype=wide_dtype(z.device))
+    for block in spans(len(z), ANCHORS):
+        running = _sweep(batch, block, weigh_keys=True, near=near[block])
+        log2_denominator[block] = running.log2_sum()
+        from_bank[block] = running.mean_key(weight[block], log2_denominator[block])
     for block, rows in _batch_gradient(batch, weight, log2_denominator):
-        if batch.bank_z is not None:
-            running = _Running.start(rows)
-            _sweep_bank(batch, block, running, weigh_keys=True)
-            rows += running.mean_key(weight[block], log2_denominator[block])
-        dz[block] = rows
+        dz[block] = rows.add_(from_bank[block])
     return dz
 
 
@@ -143,9 +144,9 @@ class _Batch(NamedTuple):
 
     def bank_place(self, span: slice) -> Tensor:
         """As `place` for rows of the bank, -1 for a class the batch does not have: (1, keys)."""
-        labels = self.classes.labels
-        found = torch.searchsorted(labels, self.bank_y[span]).clamp_(max=len(labels) - 1)
-        return found.where(labels[found] == self.bank_y[span], -1)[None].to(self.dtype)
+        labels, bank_y = self.classes.labels, self.bank_y[span].contiguous()
+        found = torch.searchsorted(labels, bank_y).clamp_(max=len(labels) - 1)
+        return found.where(labels[found] == bank_y, -1)[None].to(self.dtype)
 
 
 @dataclass
@@ -157,9 +158,10 @@ class _Running:
     weighted: Tensor  # (r, d)
 
     @classmethod
-    def start(cls, rows: Tensor) -> "_Running":
+    def start(cls, rows: Tensor, near: Tensor | None) -> "_Running":
         # Finite: where every logit is -inf, differences from the maximum must not be NaN.
-        highest = rows.new_full((len(rows), 1), torch.finfo(rows.dtype).min / 16)
+        lowest = torch.finfo(rows.dtype).min / 16
+        highest = torch.full_like(rows[:, :1], lowest) if near is None else near[:, None].clamp(min=lowest)
         return cls(highest, torch.zeros_like(highest), torch.zeros_like(rows))
 
     def absorb(self, products: Tensor, scale: float, keys: Tensor | None) -> None:
@@ -180,6 +182,7 @@ class _Running:
     def mean_key(self, weight: Tensor, log2_denominator: Tensor) -> Tensor:
         """w_i Σ (2^logit / D_i)·key over the keys weighed so far: (r, d). Overwrites the sums."""
         share = weight * (self.highest[:, 0] - log2_denominator).exp2_()
+        share.masked_fill_(log2_denominator == -torch.inf, 0)  # no key has been weighed
         return self.weighted.mul_(share.to(self.weighted.dtype)[:, None])
 
 
@@ -213,14 +216,17 @@ def _batch_tiles(batch: _Batch, block: slice) -> Iterator[tuple[slice, Tensor, T
         yield span, keys, products
 
 
-def _sweep_batch(batch: _Batch, block: slice, running: _Running) -> None:
+def _sweep(batch: _Batch, block: slice, weigh_keys: bool, near: Tensor | None = None) -> _Running:
+    """The sums of a block of anchors over every key of D; `near`, (r,), says where their largest logits may lie."""
+    running = _Running.start(take(batch.z, block, batch.dtype), near)
     for _, _, products in _batch_tiles(batch, block):
         running.absorb(products, batch.scale, None)
+    if batch.bank_z is not None:
+        _sweep_bank(batch, block, running, weigh_keys)
+    return running
 
 
 def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool) -> None:
-    if batch.bank_z is None:
-        return
     anchors = take(batch.z, block, batch.dtype)
     tile, same = anchors.new_empty(2, len(anchors) * min(KEYS, len(batch.bank_z))).unbind()
     for span in spans(len(batch.bank_z), KEYS):

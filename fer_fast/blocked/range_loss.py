@@ -41,7 +41,7 @@ def range_loss(
     finite = torch.stack(x.aminmax()).isfinite().all()
     loss = loss.where(finite, torch.nan)
     if not gradient:
-        return loss, x.new_empty(0)
+        return loss, x.new_empty(0, dtype=gradient_dtype(x))
 
     dx = torch.zeros(x.shape, dtype=dtype, device=x.device)
     for block in spans(len(widest.first), rows_per_block(x.shape[1])):

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 
+SMALL_TABLE = 64  # rows
+
+
 def work_dtype(*tensors: Tensor | None) -> torch.dtype:
     """The dtype of products and tiles: float32, or float64 when an input is."""
     return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
@@ -48,11 +51,19 @@ def may_hold(condition: Tensor) -> bool:
 
 
 def add_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
-    """`table[index] += rows`, the same bits on every run: on CUDA `index_add_` would use float atomics."""
-    if table.is_cuda:
-        table.index_put_((index,), rows, accumulate=True)
+    """`table[..., index, :] += rows`, (..., s, d) and (..., r, d), the same bits on every run.
+
+    A small table takes a one-hot product: `index_add_` walks the rows one by one on a CPU and uses float atomics on
+    CUDA. The rows of a block are summed in their own precision, then taken to the table's.
+    """
+    places = table.shape[-2]
+    if places <= SMALL_TABLE:
+        one_hot = (torch.arange(places, device=index.device)[:, None] == index).to(rows.dtype)
+        table += one_hot @ rows
+    elif table.is_cuda:
+        table.view(-1, *table.shape[-2:]).index_put_((slice(None), index), rows.to(table.dtype), accumulate=True)
     else:
-        table.index_add_(0, index, rows)
+        table.index_add_(-2, index, rows.to(table.dtype))
 
 
 class Directions(NamedTuple):
