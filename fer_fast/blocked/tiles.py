@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 SMALL_TABLE = 64  # rows
 
 
