@@ -8,6 +8,7 @@ import torch
 import fer_fast
 from cases import double, evaluate, make_inputs
 from fer_fast import functional, losses, reference
+from fer_fast.dispatch import triton_runs_on
 from fer_fast.registry import LOSSES, call
 
 C, D, N = 4, 6, 9
@@ -246,8 +247,11 @@ def test_paper_gradient_is_a_switch():
     torch.testing.assert_close(difference, printed[y] / N, rtol=1e-2, atol=1e-8)
 
 
-def test_float64_stays_float64():
+@pytest.mark.parametrize("backend", ["blocked", "triton"])
+def test_float64_stays_float64(backend):
+    if backend == "triton" and not triton_runs_on("cpu"):
+        pytest.skip("Triton does not run here")
     for spec in LOSSES.values():
         tensors, options = make_inputs(spec, N - 1, C, D, torch.float64)
-        result = evaluate(spec, double(tensors), options)
+        result = evaluate(spec, double(tensors), options, backend=backend)
         assert {t.dtype for t in result.values()} == {torch.float64}, spec.name

@@ -16,15 +16,23 @@ PACKAGES = {"triton": "fer_fast.kernels.engines", "blocked": "fer_fast.blocked"}
 
 
 def run_engine(backend: str, module: str, function: str, *args, flag_labels: bool = False):
-    """Call a function of an engine: `fer_fast.kernels.engines.<module>` or `fer_fast.blocked.<module>`."""
+    """Call a function of an engine: `fer_fast.kernels.engines.<module>` or `fer_fast.blocked.<module>`.
+
+    What the kernels do not take (float64, rows too wide for a tile, a classifier of many classes) they refuse before
+    touching anything, and the blocked engine computes on the same device.
+    """
+    if args[0].dtype == torch.float64:
+        backend = "blocked"
     engine = getattr(import_module(f"{PACKAGES[backend]}.{module}"), function)
     if backend == "blocked":
         return engine(*args)
     device = args[0].device
     if flag_labels:
         raise_for_bad_labels(device)  # of an earlier call: this one's are known when the device has run it
-        args = (*args, bad_label_flag(device))
-    result = engine(*args)
+    try:
+        result = engine(*args, *((bad_label_flag(device),) if flag_labels else ()))
+    except NotImplementedError:
+        return run_engine("blocked", module, function, *args)
     if flag_labels and device.type == "cpu":
         raise_for_bad_labels(device)
     return result
