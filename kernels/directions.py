@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import gradient_dtype
-from .pair_tiles import TYPES, Tile, aot_case, load_rows, store_rows
+from .pair_tiles import TYPES, Tile, aot_case, load_rows, mark, store_rows
 
 ROW_TILE = 4096  # numbers of a tile of whole rows
 ROW_OPTIONS = {"num_warps": 8, "num_stages": 1}
@@ -142,7 +142,9 @@ def aot_cases() -> list[tuple]:
     flags = {"STANDARDISE": True, "WEIGHTED": True, "LOSS": True, "GRADIENT": True, **_blocks(256)}
     tile = Tile(0, 0, 0, 0, ROW_OPTIONS["num_warps"], ROW_OPTIONS["num_stages"])
     return [
-        aot_case(f"{name}-{of}", kernel, types | dict.fromkeys(("x", "u", "dx"), f"*{of}"), flags, tile)
+        aot_case(
+            mark(f"{name}-{of}", of == "bf16"), kernel, types | dict.fromkeys(("x", "u", "dx"), f"*{of}"), flags, tile
+        )
         for of in TYPES.values()
         for name, kernel in (("normalise", _normalise), ("chain-rule", _chain_rule))
     ]

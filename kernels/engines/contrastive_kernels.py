@@ -127,8 +127,8 @@ def combine(
     positives = tl.zeros((BLOCK,), tl.float32)
     for split in range(splits):
         share_of_row = statistics + split * n + rows
-        weight = tl.exp2(tl.load(share_of_row, mask=valid, other=0.0) - finite_peak)
-        mass += weight * tl.load(share_of_row + plane, mask=valid, other=0.0)
+        rescale = tl.exp2(tl.load(share_of_row, mask=valid, other=0.0) - finite_peak)
+        mass += rescale * tl.load(share_of_row + plane, mask=valid, other=0.0)
         similar += tl.load(share_of_row + 2 * plane, mask=valid, other=0.0)
         positives += tl.load(share_of_row + 3 * plane, mask=valid, other=0.0)
     log2_denominator = finite_peak + tl.log2(mass)

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..pair_tiles import TYPES, Tile, aot_case, dense_rows, load_rows
+from ..pair_tiles import TYPES, Tile, aot_case, dense_rows, load_rows, mark
 
 POSITION_BITS = tl.constexpr(40)  # of the cursor while a batch is being written; the rest counts programs
 TILE = Tile(16, 0, 256, 0, 4, 1)
@@ -59,4 +59,4 @@ def aot_cases() -> Iterator[tuple]:
     for bank in TYPES.values():
         for given in ("fp32", "bf16"):
             pointers = {"features": f"*{bank}", "z": f"*{given}"}
-            yield aot_case(f"enqueue-{given}-to-{bank}", _enqueue, types | pointers, blocks, TILE)
+            yield aot_case(mark(f"enqueue-{given}-to-{bank}", bank != given), _enqueue, types | pointers, blocks, TILE)

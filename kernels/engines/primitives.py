@@ -23,6 +23,7 @@ from ..pair_tiles import (
     compensated,
     dense_rows,
     load_rows,
+    mark,
     pick_tile,
     product,
     products_to_compile,
@@ -32,14 +33,14 @@ from ..pair_tiles import (
 
 # (rows, keys, columns of the result, chunk of a product, warps, stages), by chip family and product, for any width.
 GPU_TILES = {
-    "half": Tile(64, 64, 128, 64, 8, 2),
+    "half": Tile(64, 64, 128, 64, 4, 3),
     "tf32": Tile(64, 64, 128, 32, 8, 2),
     "float32": Tile(64, 64, 64, 32, 8, 2),
 }
 TILES = {(family, kind, WIDE): tile for family in FAMILIES for kind, tile in GPU_TILES.items()} | {
     ("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1) for kind in GPU_TILES
 }
-DIFFERENCES = Tile(64, 64, 32, 16, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
+DIFFERENCES = Tile(64, 64, 32, 8, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
 ROWS = Tile(8, 0, 256, 0, 4, 1)  # rows and columns of a tile visited once
 
 
@@ -256,18 +257,19 @@ def aot_cases(family: str) -> Iterator[tuple]:
     types |= dict.fromkeys(("mean", "spreads", "spread"), "*fp64")
     for name, tile, dtype, precision, _ in products_to_compile(TILES, family):
         flags, given = {"PRECISION": precision, **tile.constexprs}, types | {"u": f"*{TYPES[dtype]}"}
-        yield aot_case(f"similarity-matrix-{name}", _similarity_matrix, given, flags, tile)
+        case = mark(name, dtype == torch.bfloat16)
+        yield aot_case(f"similarity-matrix-{case}", _similarity_matrix, given, flags, tile)
         backward = TILES[family, "tf32", WIDE] if dtype != torch.float32 else tile
         flags |= backward.constexprs
-        yield aot_case(f"similarity-gradient-{name}", _similarity_gradient, given, flags, backward)
+        yield aot_case(f"similarity-gradient-{case}", _similarity_gradient, given, flags, backward)
     blocks = DIFFERENCES.constexprs | {"CHUNK": DIFFERENCES.block_k}
     flat = {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d}
     for of in TYPES.values():
         rows = types | {"x": f"*{of}", "centers": "*fp32", "dx": f"*{of}", "output": f"*{of}"}
-        yield aot_case(f"distance-gradient-{of}", _distance_gradient, rows, blocks, DIFFERENCES)
+        yield aot_case(mark(f"distance-gradient-{of}", of == "bf16"), _distance_gradient, rows, blocks, DIFFERENCES)
         yield aot_case(f"anti-center-gradient-{of}", _anti_center, rows, flat | {"GRADIENT": True}, ROWS)
         summed = rows | {"output": "*fp32"}
-        yield aot_case(f"anti-center-{of}", _anti_center, summed, flat | {"GRADIENT": False}, ROWS)
+        yield aot_case(mark(f"anti-center-{of}", of == "bf16"), _anti_center, summed, flat | {"GRADIENT": False}, ROWS)
     tables = types | {"x": "*fp32", "centers": "*fp32"}
-    yield aot_case("distance-matrix", _distance_matrix, tables, blocks, DIFFERENCES)
-    yield aot_case("center-spreads", _center_spreads, tables, flat, ROWS)
+    yield aot_case(mark("distance-matrix", True), _distance_matrix, tables, blocks, DIFFERENCES)
+    yield aot_case(mark("center-spreads", True), _center_spreads, tables, flat, ROWS)

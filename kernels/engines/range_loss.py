@@ -27,12 +27,13 @@ from ..pair_tiles import (
     columns_first,
     compensated,
     load_rows,
+    mark,
     row_pointers,
     squared_distances,
     store_rows,
 )
 
-PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), "cuda": Tile(64, 64, 0, 16, 8, 1)}  # rows, partners, chunk of a sum
+PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), "cuda": Tile(64, 64, 0, 8, 8, 1)}  # rows, partners, chunk of a sum
 ROWS = Tile(32, 0, 64, 0, 4, 1)  # rows and columns of a tile visited once
 
 
@@ -317,12 +318,13 @@ def aot_cases() -> Iterator[tuple]:
     types |= dict.fromkeys(("ends", "starts", "order", "index", "classes", "nearest"), "*i64")
     tile, flat = PAIRS["cuda"], {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d}
     sums = tile.constexprs | {"CHUNK": tile.block_k}
-    yield aot_case("nearest-means", _extremes, types, sums | {"LARGEST": False, "K": 1, "SLOTS": 1}, tile)
-    yield aot_case("total", _total, types, flat, ROWS)
+    yield aot_case(mark("nearest-means", True), _extremes, types, sums | {"LARGEST": False, "K": 1, "SLOTS": 1}, tile)
+    yield aot_case(mark("total", True), _total, types, flat, ROWS)
     for k in (2, 8):
         lists = {"K": k, "SLOTS": k}
-        yield aot_case(f"widest-pairs-{k}", _extremes, types, sums | lists | {"LARGEST": True}, tile)
+        yield aot_case(mark(f"widest-pairs-{k}", True), _extremes, types, sums | lists | {"LARGEST": True}, tile)
         for of in TYPES.values():
             rows = types | {"x": f"*{of}", "dx": f"*{of}"}
-            yield aot_case(f"class-terms-{of}-{k}", _class_terms, rows, flat | lists, ROWS)
-            yield aot_case(f"gradient-{of}-{k}", _gradient, rows, flat | lists, ROWS)
+            common = of == "bf16" and k == 2
+            yield aot_case(mark(f"class-terms-{of}-{k}", common), _class_terms, rows, flat | lists, ROWS)
+            yield aot_case(mark(f"gradient-{of}-{k}", common), _gradient, rows, flat | lists, ROWS)

@@ -15,5 +15,5 @@ def fd_pairwise(s, same, weight_i, weight_j, args):
     """Loss and dloss/ds of correlations s, where the weights are w(y). At the kink the slope is 0."""
     gap = tl.where(same, 1.0, -1.0) - s
     weight = weight_i + weight_j
-    slope = tl.where(gap > 0, -weight, tl.where(gap < 0, weight, 0.0))
+    slope = tl.where(gap == 0, 0.0, tl.where(gap > 0, -weight, weight))
     return -slope * gap, slope
