@@ -40,7 +40,7 @@ GPU_TILES = {
 TILES = {(family, kind, WIDE): tile for family in FAMILIES for kind, tile in GPU_TILES.items()} | {
     ("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1) for kind in GPU_TILES
 }
-DIFFERENCES = Tile(64, 64, 32, 8, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
+DIFFERENCES = Tile(32, 64, 32, 8, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
 ROWS = Tile(8, 0, 256, 0, 4, 1)  # rows and columns of a tile visited once
 
 
