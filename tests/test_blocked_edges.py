@@ -96,3 +96,12 @@ def test_of_equal_distances_the_first_pair_counts():
     y = torch.zeros(6, dtype=torch.int64)
     _, dx = range_loss.range_loss(x, y, 1, 1.0, 0.0, 0.0, True)
     assert torch.equal(dx.abs().sum(1) > 0, torch.tensor([True, False, False, True, False, False]))
+
+
+@pytest.mark.parametrize("auxiliary", ["center", "weighted-cluster", "affinity"])
+def test_a_bad_row_spoils_the_center_of_its_own_class_only(auxiliary):
+    t = with_groups(draw("ragged", 0))
+    t["x"][4, 2] = torch.nan
+    after = run_class_table(t, "", auxiliary, True)["centers"]
+    spoilt = torch.arange(len(after)) == t["y"][4]
+    assert torch.equal(after.isnan().any(1), spoilt)

@@ -28,11 +28,7 @@ def range_loss(
     """
     dtype = work_dtype(x)
     _, index, counts = classes_of(y)
-    means = torch.zeros(len(counts), x.shape[1], dtype=dtype, device=x.device)
-    for block in spans(len(x), TILE):
-        add_rows(means, index[block], take(x, block, dtype))
-    means /= counts.clamp(min=1)[:, None]
-
+    means = _class_means(x, index, counts, dtype)
     widest = _widest(x, index, counts, means, k)
     intra, intra_slope = _harmonic_means(widest, index, len(counts), k)
     nearest = _nearest(means, counts)
@@ -53,6 +49,17 @@ def range_loss(
     share = (index == ends[:, None]).to(dtype) / counts[ends, None]
     apart = (means[ends[0]] - means[ends[1]]) * (inter > 0).to(dtype).mul_(-2 * beta)
     return loss, dx.addr_(share[0] - share[1], apart).to(gradient_dtype(x))
+
+
+def _class_means(x: Tensor, index: Tensor, counts: Tensor, dtype: torch.dtype) -> Tensor:
+    """(C, d), about the first row of each class: equal rows have exactly the mean they are."""
+    rows = torch.arange(len(x), device=x.device)
+    first = torch.zeros_like(counts).scatter_reduce_(0, index, rows, "amin", include_self=False)
+    means = take(x, first, dtype)
+    offsets = torch.zeros_like(means)
+    for block in spans(len(x), rows_per_block(x.shape[1])):
+        add_rows(offsets, index[block], take(x, block, dtype) - means.index_select(0, index[block]))
+    return means.add_(offsets.div_(counts.clamp(min=1)[:, None]))
 
 
 class _Pairs(NamedTuple):
@@ -82,11 +89,13 @@ def _widest(x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int) -> 
 
 def _nearest(means: Tensor, counts: Tensor) -> _Pairs:
     """The two nearest class means, the first such pair."""
-    wide = means.to(wide_dtype(means.device)) - means.mean(0)
+    middle = means.mean(0)
     numbers = torch.arange(len(means), device=means.device)
     # All classes share place 0; places that stand for no class are alone in theirs.
     place = numbers.where(counts == 0, 0)
-    found, partner = _farthest(lambda span: wide[span], place, None, 1, sign=-1)
+    found, partner = _farthest(
+        lambda span: means[span].to(wide_dtype(means.device)).sub_(middle), place, None, 1, sign=-1
+    )
     partner = partner[:, 0]
     squared = torch.empty_like(means[:, 0])
     for block in spans(len(means), TILE):
@@ -143,17 +152,19 @@ def _harmonic_means(pairs: _Pairs, index: Tensor, num_classes: int, k: int) -> t
     squared, of_class = squared[order], of_class[order]
     sizes = torch.zeros(num_classes, dtype=torch.int64, device=index.device)
     sizes.scatter_add_(0, of_class, torch.ones_like(of_class))
-    rank = torch.arange(len(order), device=index.device) - (sizes.cumsum(0) - sizes)[of_class]
-    kept = (rank < k) & ~torch.isneginf(squared)
-    counted = torch.zeros_like(sizes).scatter_add_(0, of_class, kept.long())
+    starts = sizes.cumsum(0) - sizes
+    rank = torch.arange(k, device=index.device)
+    widest = squared[(starts[:, None] + rank).clamp_(max=len(squared) - 1)]  # (C, k)
+    kept = (rank < sizes[:, None]) & ~torch.isneginf(widest)
+    counted = kept.sum(1, keepdim=True)
     # In units of the class's smallest distance kept, neither 1/D nor 1/D² overflows at near duplicates.
-    last = (sizes.cumsum(0) - sizes + counted - 1).clamp_(min=0)
-    smallest = squared[last].where(counted > 0, 0)
+    smallest = widest.gather(1, (counted - 1).clamp_(min=0)).where(counted > 0, 0)
     unit = smallest.where((smallest > 0) & smallest.isfinite(), 1)
-    ratios = (unit[of_class] / squared).where(kept & (smallest[of_class] != 0), 0)
-    inverse = torch.zeros_like(smallest)
-    add_rows(inverse, of_class, ratios)
-    means = (unit * counted / inverse).where(smallest != 0, 0)
-    slopes = (counted / inverse.square())[of_class] * ratios.square()
-    slopes = slopes.where(kept & (smallest[of_class] != 0), 0)
-    return means, torch.empty_like(slopes).scatter_(0, order, slopes)
+    kept &= smallest != 0
+    ratios = (unit / widest).where(kept, 0)
+    inverse = ratios.sum(1, keepdim=True)
+    means = (unit * counted / inverse).where(smallest != 0, 0)[:, 0]
+    slopes = (counted * (ratios / inverse).square()).where(kept, 0)
+    rank = torch.arange(len(order), device=index.device) - starts[of_class]
+    by_pair = slopes[of_class, rank.clamp(max=k - 1)].where(rank < k, 0)
+    return means, torch.empty_like(by_pair).scatter_(0, order, by_pair)

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SMALL_TABLE = 64  # rows
-
 
 def work_dtype(*tensors: Tensor | None) -> torch.dtype:
     """The dtype of products and tiles: float32, or float64 when an input is."""
@@ -52,17 +50,23 @@ def may_hold(condition: Tensor) -> bool:
 def add_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
     """`table[..., index, :] += rows`, (..., s, d) and (..., r, d), the same bits on every run.
 
-    A small table takes a one-hot product: `index_add_` walks the rows one by one on a CPU and uses float atomics on
-    CUDA. The rows of a block are summed in their own precision, then taken to the table's.
+    A row that is not finite spoils its own place only, which a one-hot product would not grant; it costs twice as much
+    besides. Rows of a block are summed in their own precision, then taken to the table's.
     """
-    places = table.shape[-2]
-    if places <= SMALL_TABLE:
-        one_hot = (torch.arange(places, device=index.device)[:, None] == index).to(rows.dtype)
-        table += one_hot @ rows
-    elif table.is_cuda:
-        table.view(-1, *table.shape[-2:]).index_put_((slice(None), index), rows.to(table.dtype), accumulate=True)
+    places, d = table.shape[-2:]
+    flat, rows = table.view(-1, d), rows.reshape(-1, d)
+    if len(flat) > places:
+        index = (torch.arange(0, len(flat), places, device=index.device)[:, None] + index).view(-1)
+    # A table larger than the block would cost more to add than the block's rows in the table's precision.
+    apart = rows.dtype != table.dtype and len(flat) < len(rows)
+    sums = rows.new_zeros(flat.shape) if apart else flat
+    rows = rows.to(sums.dtype)
+    if table.is_cuda:  # where index_add_ uses float atomics
+        sums.index_put_((index,), rows, accumulate=True)
     else:
-        table.index_add_(-2, index, rows.to(table.dtype))
+        sums.index_add_(0, index, rows)
+    if apart:
+        flat += sums
 
 
 class Directions(NamedTuple):
