@@ -45,6 +45,7 @@ from .contrastive_kernels import batch_gradient, combine, sweep
 # The sweep over the batch holds more a pair than the one over the bank: where that spills, half the columns at a time.
 BATCH_TILES = SWEEP_TILES | {
     ("sm80", "half", 256): Tile(64, 64, 128, 128, 8, 2),
+    ("sm89", "half", 256): Tile(64, 64, 128, 128, 8, 2),
     ("sm90", "half", 256): Tile(128, 64, 128, 128, 8, 2),
 }
 

@@ -33,7 +33,7 @@ from ..pair_tiles import (
     store_rows,
 )
 
-PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), "cuda": Tile(64, 64, 0, 8, 8, 1)}  # rows, partners, chunk of a sum
+PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), "cuda": Tile(32, 64, 0, 8, 8, 1)}  # rows, partners, chunk of a sum
 ROWS = Tile(32, 0, 64, 0, 4, 1)  # rows and columns of a tile visited once
 
 

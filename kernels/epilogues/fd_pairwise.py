@@ -13,7 +13,6 @@ class FDArguments(NamedTuple):
 @triton.jit
 def fd_pairwise(s, same, weight_i, weight_j, args):
     """Loss and dloss/ds of correlations s, where the weights are w(y). At the kink the slope is 0."""
-    gap = tl.where(same, 1.0, -1.0) - s
+    gap = s - tl.where(same, 1.0, -1.0)
     weight = weight_i + weight_j
-    slope = tl.where(gap == 0, 0.0, tl.where(gap > 0, -weight, weight))
-    return -slope * gap, slope
+    return weight * tl.abs(gap), tl.where(gap == 0, 0.0, tl.where(gap < 0, -weight, weight))
