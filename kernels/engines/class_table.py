@@ -292,7 +292,7 @@ def _scales(
         groups_y.contiguous() if grouped else None,
         status,
         scales,
-        _empty((SCALES_PROGRAMS, 2, slots), dtype=torch.float32, device=x.device),
+        _empty((SCALES_PROGRAMS, 2, slots), dtype=torch.float64, device=x.device),
         arrival_counters(x.device),
         ends,
         len(x),

@@ -42,7 +42,8 @@ def class_table_scales(
     program = tl.program_id(0)
     slots = tl.arange(0, GROUPS)
     weights = load_per_class(class_weights_ptr, num_classes, 1.0, K)
-    distances = tl.zeros((GROUPS,), tl.float32)
+    # α_v squares differences of these sums: their rounding would come back twice.
+    distances = tl.zeros((GROUPS,), tl.float64)
     weight_sum = tl.zeros((BLOCK_N,), tl.float32)
     batch_tiles = tl.cdiv(n, BLOCK_N)
     for tile in range(program, batch_tiles, PROGRAMS):
@@ -50,7 +51,7 @@ def class_table_scales(
             x_ptr, y_ptr, c_ptr, weights, tile, n, num_classes, d, x_stride, status_ptr,
             K, BLOCK_N, BLOCK_D, CHUNKS, MVA,
         )  # fmt: skip
-        distances += tl.where(slots == 0, tl.sum(own, 0), 0.0)
+        distances += tl.where(slots == 0, tl.sum(own.to(tl.float64), 0), 0.0)
         weight_sum += weight
     if MVA and groups_x_ptr is not None:
         for tile in range(program, tl.cdiv(m, BLOCK_N), PROGRAMS):
@@ -62,7 +63,7 @@ def class_table_scales(
             group = tl.full((BLOCK_N,), 1, tl.int32)
             for v in tl.static_range(len(ends) - 1):
                 group += tl.where(rows >= ends[v], 1, 0)
-            distances += tl.sum(tl.where(group[:, None] == slots[None, :], own[:, None], 0.0), 0)
+            distances += tl.sum(tl.where(group[:, None] == slots[None, :], own.to(tl.float64)[:, None], 0.0), 0)
     tl.store(partials_ptr + program * 2 * GROUPS + slots, distances)
     tl.store(partials_ptr + (program * 2 + 1) * GROUPS, tl.sum(weight_sum, 0))
     if arrive_last(counter_ptr, PROGRAMS):
@@ -76,7 +77,7 @@ def class_table_scales(
         if MVA:
             at = partials_ptr + programs[:, None] * 2 * GROUPS + slots[None, :]
             totals = tl.sum(tl.load(at, cache_modifier=".cg"), 0)
-            variance = tl.sum(center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS), 0) / (num_classes - 1)
+            variance = tl.sum(center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS).to(tl.float64), 0) / (num_classes - 1)
             losses = totals / variance
             real = slots == 0
             if MEAN:
