@@ -77,7 +77,8 @@ def class_table_scales(
         if MVA:
             at = partials_ptr + programs[:, None] * 2 * GROUPS + slots[None, :]
             totals = tl.sum(tl.load(at, cache_modifier=".cg"), 0)
-            variance = tl.sum(center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS).to(tl.float64), 0) / (num_classes - 1)
+            spread = center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS).to(tl.float64)
+            variance = tl.sum(spread, 0) / (num_classes - 1)
             losses = totals / variance
             real = slots == 0
             if MEAN:
