@@ -93,9 +93,7 @@ def _nearest(means: Tensor, counts: Tensor) -> _Pairs:
     numbers = torch.arange(len(means), device=means.device)
     # All classes share place 0; places that stand for no class are alone in theirs.
     place = numbers.where(counts == 0, 0)
-    found, partner = _farthest(
-        lambda span: means[span].to(wide_dtype(means.device)).sub_(middle), place, None, 1, sign=-1
-    )
+    found, partner = _farthest(lambda span: means[span].to(wide_dtype(means.device)) - middle, place, None, 1, sign=-1)
     partner = partner[:, 0]
     squared = torch.empty_like(means[:, 0])
     for block in spans(len(means), TILE):
