@@ -42,6 +42,7 @@ from ..pair_tiles import (
 
 # The accumulator of sm_100 lies in its tensor memory, and this sweep holds little beside it.
 PAIR_TILES = SWEEP_TILES | {
+    ("sm89", "half", 64): Tile(64, 64, 64, 64, 4, 3),
     ("sm100", "half", 64): Tile(128, 64, 64, 64, 8, 2),
     ("sm100", "half", 256): Tile(128, 64, 256, 256, 8, 2),
 }

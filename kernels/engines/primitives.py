@@ -34,8 +34,8 @@ from ..pair_tiles import (
 # (rows, keys, columns of the result, chunk of a product, warps, stages), by chip family and product, for any width.
 GPU_TILES = {
     "half": Tile(64, 64, 128, 64, 4, 3),
-    "tf32": Tile(64, 64, 128, 32, 8, 2),
-    "float32": Tile(64, 64, 64, 32, 8, 2),
+    "tf32": Tile(64, 64, 64, 32, 4, 2),
+    "float32": Tile(64, 32, 64, 32, 8, 2),
 }
 TILES = {(family, kind, WIDE): tile for family in FAMILIES for kind, tile in GPU_TILES.items()} | {
     ("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1) for kind in GPU_TILES
