@@ -40,6 +40,7 @@ GPU_TILES = {
 TILES = {(family, kind, WIDE): tile for family in FAMILIES for kind, tile in GPU_TILES.items()} | {
     ("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1) for kind in GPU_TILES
 }
+SIMILARITY_GRADIENT = Tile(64, 64, 64, 0, 8, 2)  # on TF32 units, whatever the chip: both tiles of g take registers
 DIFFERENCES = Tile(32, 64, 32, 8, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
 ROWS = Tile(8, 0, 256, 0, 4, 1)  # rows and columns of a tile visited once
 
@@ -183,11 +184,16 @@ def correlation_matrix_backward(grad: Tensor, x: Tensor) -> Tensor:
     u, _ = normalise(x, None, None, standardise=True)
     gradients = _empty((1, n, d), dtype=torch.float32, device=x.device)
     kind, precision = product(x.dtype)
-    tile = pick_tile(TILES, chip(x.device), "tf32" if kind == "half" else kind, d)
+    tile = _gradient_tile(chip(x.device), kind, pick_tile(TILES, chip(x.device), kind, d))
     blocks = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
     grid = (triton.cdiv(n, tile.block_m), triton.cdiv(d, tile.block_d))
     _similarity_gradient[grid](u, grad, gradients, n, d, grad.stride(0), PRECISION=precision, **blocks, **tile.options)
     return chain_rule(x, gradients, None, True, 1.0, 1.0)[1].to(x.dtype)
+
+
+def _gradient_tile(family: str, kind: str, forward: Tile) -> Tile:
+    """The tile of the gradient's product, never of half-precision operands."""
+    return forward if kind == "float32" or family == "cpu" else SIMILARITY_GRADIENT
 
 
 def center_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -259,7 +265,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
         flags, given = {"PRECISION": precision, **tile.constexprs}, types | {"u": f"*{TYPES[dtype]}"}
         case = mark(name, dtype == torch.bfloat16)
         yield aot_case(f"similarity-matrix-{case}", _similarity_matrix, given, flags, tile)
-        backward = TILES[family, "tf32", WIDE] if dtype != torch.float32 else tile
+        backward = _gradient_tile(family, name.split("-")[1], tile)
         flags |= backward.constexprs
         yield aot_case(f"similarity-gradient-{case}", _similarity_gradient, given, flags, backward)
     blocks = DIFFERENCES.constexprs | {"CHUNK": DIFFERENCES.block_k}
