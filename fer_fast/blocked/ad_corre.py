@@ -70,12 +70,13 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
         zero.new_zeros((k, num_classes, d) if rows else 0),
         zero,
     )
-    for block in spans(n, rows_per_block(k * d)):
-        x = e[:, block].to(work_dtype(e)).contiguous()
+    for block in spans(n, rows_per_block(k * d if units or embeddings else d)):  # row sums alone need no temporaries
+        x = e[:, block].to(work_dtype(e))
         if rows:
-            add_rows(sums.rows, y[block], x)
+            for table, own in zip(sums.rows, x, strict=True):  # one at a time, as all together would be copied first
+                add_rows(table, y[block], own)
         if units or embeddings:
-            u = directions(x, centred=True).unit
+            u = directions(x.contiguous(), centred=True).unit
             squares = u.square().sum(-1)
         if units:
             add_rows(sums.units, y[block], u)
@@ -111,15 +112,20 @@ def _write_gradient(
 ) -> None:
     """Fill de (k, n, d) from the tables (k, C, d) of FD, on u, and of MD, on e; ED's gradient on u is 2 Σ_{b≠a} u_b."""
     k, n, d = e.shape
+    if on_unit is None and not embeddings and on_row is not None and de.dtype == on_row.dtype:
+        torch.index_select(on_row, 1, y, out=de)
+        return
     for block in spans(n, rows_per_block(k * d)):
-        grad = torch.zeros((), dtype=work_dtype(e), device=e.device)
+        grad = None
         if on_unit is not None or embeddings:
             rows = directions(e[:, block].to(work_dtype(e)).contiguous(), centred=True)
-            if on_unit is not None:
-                grad = on_unit.index_select(1, y[block])
             if embeddings:
-                grad = grad + 2 * embeddings * (rows.unit.sum(0) - rows.unit)
-            grad = rows.backward_(grad.expand_as(rows.unit).contiguous())
+                grad = (rows.unit.sum(0) - rows.unit).mul_(2 * embeddings)
+            if on_unit is not None:
+                own = on_unit.index_select(1, y[block])
+                grad = own if grad is None else grad.add_(own)
+            grad = rows.backward_(grad)
         if on_row is not None:
-            grad = grad + on_row.index_select(1, y[block])
-        de[:, block] = grad
+            own = on_row.index_select(1, y[block])
+            grad = own if grad is None else grad.add_(own)
+        de[:, block] = 0 if grad is None else grad

@@ -51,11 +51,14 @@ class Center:
         """a of classes y (r,) whose centers (r, d) are given: (r,), or one number for all."""
         return 0.5
 
-    def visit(self, rows: Tensor, block: slice, factor: float) -> tuple[Tensor, Tensor]:
-        """The loss of the samples of a block, (), and factor · d loss / d rows, (r, d). Takes them into the move."""
+    def visit(self, rows: Tensor, block: slice, factor: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The loss of the samples of a block, (), and factor · d loss / d rows, (r, d), in `out` where that is given.
+
+        Takes the samples into the move.
+        """
         y = self.task.y[block]
         own_centers = self.task.centers.index_select(0, y).to(self.dtype)
-        offset = rows - own_centers
+        offset = torch.sub(rows, own_centers, out=out)
         scale = torch.as_tensor(self.scale(y, own_centers), dtype=self.wide, device=rows.device)
         loss = (scale * offset.square().sum(1).to(self.wide)).sum()
         if self.classes is not None:
@@ -128,8 +131,8 @@ class Variant(Center):
         if self.classes is not None:
             self.own_push = torch.zeros_like(self.offsets, dtype=self.wide)
 
-    def visit(self, rows: Tensor, block: slice, factor: float) -> tuple[Tensor, Tensor]:
-        loss, grad = super().visit(rows, block, factor)
+    def visit(self, rows: Tensor, block: slice, factor: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        loss, grad = super().visit(rows, block, factor, out)
         own_centers = self.task.centers.index_select(0, self.task.y[block]).to(self.wide)
         anti, away = self.spread.anti(rows, own_centers)
         inverse = 1 / (self.eps1 + anti)

@@ -55,14 +55,15 @@ def class_table(
     dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
     for block in spans(len(x), rows_at_once):
         rows, grad = take(x, block, dtype), None
+        out = dx[block] if gradient and dx.dtype == dtype else None  # saves a copy where nothing is to be rounded
         if head is not None:
-            block_loss, grad = head.visit(rows, y[block], weights[block])
+            block_loss, grad = head.visit(rows, y[block], weights[block], out)
             loss += block_loss
         if rule is not None:
-            block_loss, center_grad = rule.visit(rows, block, auxiliary_weight / count)
+            block_loss, center_grad = rule.visit(rows, block, auxiliary_weight / count, out if head is None else None)
             loss += block_loss * (auxiliary_weight / count)
             grad = center_grad if grad is None else grad.add_(center_grad)
-        if gradient:
+        if gradient and grad is not out:
             dx[block] = grad
     if rule is not None:
         loss += auxiliary_weight * rule.constant

@@ -54,8 +54,9 @@ class Softmax:
         """The target's logit in force, from the one of the product (r,)."""
         return Target(logit)
 
-    def visit(self, rows: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Σ_i weight_i · cross-entropy_i of rows (r, d) with labels y (r,), and its gradient. Adds to the table's."""
+    def visit(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Σ_i weight_i · cross-entropy_i of rows (r, d) with labels y (r,), and its gradient, in `out` where that is
+        given. Adds to the table's."""
         features, to_rows = self.prepare_rows(rows)
         logits = torch.mm(features, self.table.T, out=self.logits[: len(rows)])
         if self.bias is not None:
@@ -70,10 +71,17 @@ class Softmax:
         if not self.gradient:
             return loss, None
         residual = logits.mul_(weight[:, None] / total)
-        return loss, self._backward(features, to_rows, y, target, weight, residual)
+        return loss, self._backward(features, to_rows, y, target, weight, residual, out)
 
     def _backward(
-        self, features: Tensor, to_rows: PullBack, y: Tensor, target: Target, weight: Tensor, residual: Tensor
+        self,
+        features: Tensor,
+        to_rows: PullBack,
+        y: Tensor,
+        target: Target,
+        weight: Tensor,
+        residual: Tensor,
+        out: Tensor | None,
     ) -> Tensor:
         """From the weighed probabilities (r, C), overwritten: the gradient of the rows; the table's is added up."""
         own = residual.gather(1, y[:, None]) - weight[:, None]
@@ -84,7 +92,7 @@ class Softmax:
             residual.scatter_(1, y[:, None], 0)
             add_rows(self.table_grad, y, own * target.by_table)
         self.table_grad.addmm_(residual.T, features)
-        grad = to_rows(residual @ self.table)
+        grad = to_rows(torch.mm(residual, self.table, out=out))
         return grad if target.by_rows is None else grad.addcmul_(own, target.by_rows)
 
     def gradients(self) -> tuple[Tensor, Tensor]:

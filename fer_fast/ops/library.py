@@ -75,6 +75,7 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
                     loss, *gradients = overload(*args)
                 ctx.save_for_backward(*gradients, *(args[position] for position in positions))
                 ctx.mark_non_differentiable(*gradients)
+                ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
                 ctx.arguments = len(args)
                 return loss, *gradients
 

@@ -48,6 +48,7 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "lines.markersize": 3.5,
 }
+LOG_RANGE = 1000  # of a logarithmic axis, from its largest value down
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -60,7 +61,8 @@ def curves(
         history: the rows of ``log.jsonl``; what is missing, no number or not finite leaves a gap.
         series: column -> its name in the legend.
         title: what the axis shows.
-        scale: "linear", "from zero", or "log", which stays linear where a value is not positive.
+        scale: "linear", "from zero", or "log", which shows three decades and stays linear where a value is not
+            positive.
 
     Returns:
         An SVG element; ``None`` where no row holds any of the columns.
@@ -86,6 +88,9 @@ def curves(
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes mathtext
             axes.yaxis.set_minor_locator(NullLocator())
+            # The last step of a cosine is nearly 0: drawn in full it would squeeze all others into a line.
+            highest = max(np.nanmax(values) for values in columns.values())
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], highest / LOG_RANGE))
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
