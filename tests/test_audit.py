@@ -13,22 +13,29 @@ from fer_fast.bench import audit
 
 @pytest.fixture(scope="module")
 def counted():
-    return {row.loss: row for row in audit.traffic_rows()}
+    return {(row.loss, row.width): row for row in audit.traffic_rows()}
 
 
 def test_no_loss_moves_or_multiplies_more_than_it_may(counted):
-    assert counted.keys() == LOSSES.keys()
+    assert {loss for loss, _ in counted} == LOSSES.keys()
     assert [row for row in counted.values() if row.over] == []
 
 
+@pytest.mark.parametrize("width", [64, 512])
 @pytest.mark.parametrize("loss", [name for name, spec in LOSSES.items() if spec.family in ("classifier", "center")])
-def test_one_launch_gives_loss_gradients_and_centers(counted, loss):
+def test_one_launch_gives_loss_gradients_and_centers(counted, loss, width):
     # A weighted mean needs Σ W_y, and MVA its factor, before the first gradient can be written.
-    assert sum(counted[loss].launches.values()) == (2 if loss in ("weighted-softmax", "mva") else 1)
+    before = 1 if loss in ("weighted-softmax", "mva") else 0
+    after = 1 if (loss, width) in audit.SECOND_READS else 0
+    assert sum(counted[loss, width].launches.values()) == before + 1 + after
+
+
+def test_what_may_read_twice_still_does(counted):
+    assert [at for at in audit.SECOND_READS if 2 * counted[at].bytes <= counted[at].bytes_allowed] == []
 
 
 def test_a_second_pass_is_noticed():
-    limits = {"bytes_allowed": 546, "operations_allowed": 10, "launches": {}}
+    limits = {"width": 64, "bytes_allowed": 546, "operations_allowed": 10, "launches": {}}
     assert not audit.TrafficRow("softmax", bytes=520, operations=10, **limits).over
     assert audit.TrafficRow("softmax", bytes=2 * 520, operations=10, **limits).over
     assert audit.TrafficRow("softmax", bytes=520, operations=11, **limits).over

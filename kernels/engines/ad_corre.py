@@ -353,7 +353,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
         config, embeddings = AD_CORRE_CONFIGS[width], triton.next_power_of_2(k)
         types = shared | {"e_ptr": f"*{dtype}", "de_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
         flags = terms | {"K": 16, "BLOCK_D": width, "TENSOR_CORES": family != "cdna"}
-        marked = "*" if width == 256 else ""
+        marked = "*" if width == 256 and dtype != "fp16" else ""
         yield aot_case(
             f"tables-{dtype}-{k}-{width}{marked}",
             ad_corre_tables,
