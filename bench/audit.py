@@ -102,17 +102,11 @@ def _loss_and_gradient(problem: Problem) -> None:
 
 def run(argv: list[str]) -> int:
     """Print the tables; 1 if anything is over its limit."""
-    parser = Parser(prog="fer-fast bench audit", description=__doc__)
-    parser.add_argument("--only", metavar="TABLE", choices=TABLES, help=f"one of {', '.join(TABLES)} (default: all)")
-    parser.add_argument("--engine", metavar="NAME", action="append", default=[], help="one engine (may be repeated)")
-    parser.add_argument("--name", default="", help="only losses and kernels whose name contains this")
-    chips = f"resources on {', '.join(CHIPS)} (may be repeated; default: {', '.join(CHECKED)})"
-    parser.add_argument("--chip", action="append", choices=CHIPS, help=chips)
-    parser.add_argument("--all", action="store_true", help="resources of every dtype and width, not the usual ones")
-    parser.add_argument("--jobs", metavar="N", type=int, default=2, help="compile N kernels at a time (default: 2)")
-    given = parser.parse_args(argv)
+    given = _parser().parse_args(argv)
     if find_spec("triton") is None:
         raise InputError("the audit needs Triton, which is not installed here (it is for Linux only)")
+    if given.jobs < 1:
+        raise InputError(f"--jobs: {given.jobs} is not a number above zero")
     selection = Selection(given.engine, given.chip or list(CHECKED), given.name, given.all, given.jobs)
     for engine in selection.engines:
         one_of(engine, audit_resources.engines(), "--engine")
@@ -129,6 +123,18 @@ def run(argv: list[str]) -> int:
     for line in over:
         console.print(line, style="red", soft_wrap=True)
     return 1 if over else 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="fer-fast bench audit", description=__doc__)
+    parser.add_argument("--only", metavar="TABLE", choices=TABLES, help=f"one of {', '.join(TABLES)} (default: all)")
+    parser.add_argument("--engine", metavar="NAME", action="append", default=[], help="one engine (may be repeated)")
+    parser.add_argument("--name", default="", help="only losses and kernels whose name contains this")
+    chips = f"resources on {', '.join(CHIPS)} (may be repeated; default: {', '.join(CHECKED)})"
+    parser.add_argument("--chip", metavar="NAME", action="append", choices=CHIPS, help=chips)
+    parser.add_argument("--all", action="store_true", help="resources of every dtype and width, not the usual ones")
+    parser.add_argument("--jobs", metavar="N", type=int, default=2, help="compile N kernels at a time (default: 2)")
+    return parser
 
 
 def traffic_rows(losses: Iterable[str] = LOSSES) -> list[TrafficRow]:
@@ -178,15 +184,16 @@ def _resources(selection: Selection) -> tuple[Table, list[str]]:
 
 
 def resource_table(rows: list[ResourceRow]) -> Table:
-    header = ("kernel", "chip", "registers", "spilled", "shared KiB", "warps", "occupancy", "matrix")
-    table = _table("Resources, compiled", header)
+    header = ("kernel", "chip", "registers", "spilled\nbytes", "shared\nKiB", "warps", "occupancy", "matrix")
+    table, last = _table("Resources, compiled", header), ""
     for row in rows:
-        counts = ("error",)
+        kernel, counts = f"{row.engine} {row.case}", ("error",)
         if not row.error:
             units = " ".join(unit.split(".")[0] for unit in row.matrix)
             shared, occupancy = f"{row.shared / 1024:.1f}", f"{row.occupancy:.1%}"
             counts = (str(row.registers), str(row.spilled or ""), shared, str(row.warps), occupancy, units)
-        table.add_row(f"{row.engine} {row.case}", row.chip, *counts, style="red" if row.over else None)
+        shown, last = "" if kernel == last else kernel, kernel
+        table.add_row(shown, row.chip, *counts, style="red" if row.over else None)
     return table
 
 

@@ -64,7 +64,7 @@ class Selection:
 
 @dataclass
 class ResourceRow:
-    """One kernel on one chip: registers a thread; bytes spilled a thread (AMD: registers) and shared a program."""
+    """One kernel on one chip: registers and spilled bytes a thread, shared bytes a program."""
 
     engine: str
     case: str
@@ -115,7 +115,7 @@ class ResourceRow:
 
 
 def compiled(selection: Selection) -> Iterator[ResourceRow]:
-    """Each selected case on each selected chip."""
+    """Each selected case on each selected chip, the chips of a case one after the other."""
     jobs = [
         (engine, chip, case[0])
         for engine in selection.engines or engines()
@@ -123,6 +123,7 @@ def compiled(selection: Selection) -> Iterator[ResourceRow]:
         for case in _cases(engine, chip)
         if selection.name in case[0] and (selection.every or case[0].endswith("*"))
     ]
+    jobs.sort(key=lambda job: (job[0], job[2]))
     with ProcessPoolExecutor(selection.jobs) as pool:
         yield from pool.map(_compile, *zip(*jobs, strict=True)) if jobs else ()
 
@@ -174,8 +175,9 @@ def _of_nvidia(cubin: bytes) -> tuple[int, int]:
 
 
 def _of_amd(text: str) -> tuple[int, int]:
-    """Vector registers a thread, accumulators included, and how many of them are spilled."""
-    return tuple(int(re.search(rf"\.{name}:\s*(\d+)", text)[1]) for name in ("vgpr_count", "vgpr_spill_count"))
+    """Vector registers a thread, accumulators included, and the bytes of those spilled."""
+    found = [int(re.search(rf"\.{name}:\s*(\d+)", text)[1]) for name in ("vgpr_count", "vgpr_spill_count")]
+    return found[0], 4 * found[1]
 
 
 if __name__ == "__main__":

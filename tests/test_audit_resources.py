@@ -13,20 +13,20 @@ from fer_fast.bench import audit
 from fer_fast.bench.audit_resources import CHECKED, CHIPS, ResourceRow, Selection
 
 ENGINES = {"ad_corre", "class_table", "contrastive", "enqueue", "pairwise", "primitives", "range_loss"}
-PRODUCTS = ["contrastive", "pairwise", "primitives"]  # their kernels differ most from chip to chip
+# Half of all the time is the class table's; sm_120 runs sm_80's instructions, and may spill.
+ON_SM120 = sorted(ENGINES - {"class_table"})
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[ResourceRow]:
-    """The usual cases of every engine; on sm_120, which takes sm_80's instructions, only of those with products."""
     others = [chip for chip in CHECKED if chip != "sm120"]
-    return audit.resource_rows(Selection(chips=others)) + audit.resource_rows(Selection(PRODUCTS, ["sm120"]))
+    return audit.resource_rows(Selection(chips=others)) + audit.resource_rows(Selection(ON_SM120, ["sm120"]))
 
 
 def test_every_engine_compiles_within_the_limits_of_every_chip(rows):
     assert [(row, row.faults) for row in rows if row.over] == []
     compiled = {(row.engine, row.chip) for row in rows}
-    assert compiled == {(engine, chip) for chip in CHECKED for engine in (PRODUCTS if chip == "sm120" else ENGINES)}
+    assert compiled == {(engine, chip) for chip in CHECKED for engine in (ON_SM120 if chip == "sm120" else ENGINES)}
 
 
 def test_products_run_on_the_chips_matrix_unit(rows):
