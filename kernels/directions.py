@@ -135,7 +135,7 @@ def chain_rule(
 
 
 def aot_cases() -> list[tuple]:
-    """Both kernels at every dtype and d = 256, for tests/aot.py."""
+    """Both kernels at every dtype and d = 256, for the audit."""
     types = dict.fromkeys(("n", "rows_of_y", "d", "x_stride", "num_classes", "parts", "programs"), "i32")
     types |= dict.fromkeys(("loss_scale", "gradient_scale"), "fp32") | {"y": "*i64"}
     types |= dict.fromkeys(("difficulty", "weights", "gradients", "partial", "loss"), "*fp32")

@@ -50,7 +50,7 @@ def type_of(value: object) -> object:
 
 
 def aot_case(name: str, kernel: Any, types: dict[str, Any], constexprs: dict[str, Any], num_warps: int) -> tuple:
-    """(name, kernel, signature, constexprs, attrs, num_warps, num_stages) for tests/aot.py.
+    """(name, kernel, signature, constexprs, attrs, num_warps, num_stages) for the audit.
 
     `types` by argument name, None for a pointer left out. Pointers and widths are taken as divisible by 16.
     """

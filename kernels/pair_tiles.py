@@ -277,7 +277,7 @@ def aot_case(name: str, kernel, types: Mapping[str, object], constexprs: Mapping
 
 
 def mark(name: str, representative: bool) -> str:
-    """The name of a case for tests/aot.py, which compiles the marked ones in every run of the tests."""
+    """The name of a case for the audit, which compiles the marked ones in every run of the tests."""
     return f"{name}*" if representative else name
 
 

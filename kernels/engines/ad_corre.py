@@ -342,7 +342,7 @@ def ad_corre(
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
-    """Both sweeps, all terms on, at the widths of published embeddings, for tests/aot.py."""
+    """Both sweeps, all terms on, at the widths of published embeddings, for the audit."""
     shared = dict.fromkeys(("n", "num_classes", "d", "k", "e_stride", "row_stride"), "i32")
     shared |= dict.fromkeys(("fd_scale", "md_scale", "ed_scale"), "fp32")
     shared |= dict.fromkeys(("y_ptr", "status_ptr"), "*i64") | dict.fromkeys(("counters_ptr", "counter_ptr"), "*i32")

@@ -329,7 +329,7 @@ _TYPES = {torch.float32: ("fp32", 4), torch.float16: ("fp16", 2), torch.bfloat16
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
-    """Every epilogue at the settings of representative shapes, for tests/aot.py."""
+    """Every epilogue at the settings of representative shapes, for the audit."""
     tensor_cores = family != "cdna"
     for (classifier, auxiliary), (num_classes, d), (dtype, size) in product(_AOT_LOSSES, _AOT_SHAPES, _TYPES.values()):
         asked = (classifier, auxiliary, auxiliary == "variant", bool(auxiliary), True)

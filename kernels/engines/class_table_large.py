@@ -319,7 +319,7 @@ _AOT_PARAMS = {
 
 
 def aot_cases() -> Iterator[tuple]:
-    """Both kernels with every epilogue at d = 512, for tests/aot.py."""
+    """Both kernels with every epilogue at d = 512, for the audit."""
     pointers = ("center_weights", "squared", "inverse", "scalars", "rows", "loss", "push", "pushed", "push_total", "c")
     shared: dict[str, Any] = {f"{name}_ptr": "*fp32" for name in pointers}
     shared |= {f"{name}_ptr": "*i64" for name in ("y", "status", "order", "starts")}

@@ -232,7 +232,7 @@ def contrastive_log_denominator_backward(
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
-    """Every kernel at every setting of a chip family, for tests/aot.py."""
+    """Every kernel at every setting of a chip family, for the audit."""
     floats, counts = dict.fromkeys(("scale", "inverse_temperature"), "fp32"), dict.fromkeys(("n", "m"), "i32")
     shared = floats | counts | {"splits": "i32"}
     shared |= {"y": "*i64", "bank_y": "*i64", "counter": "*i32"}

@@ -52,7 +52,7 @@ def enqueue(features: Tensor, labels: Tensor, cursor: Tensor, z: Tensor, y: Tens
 
 
 def aot_cases() -> Iterator[tuple]:
-    """Every bank's dtype, filled from float32 and from bfloat16, for tests/aot.py."""
+    """Every bank's dtype, filled from float32 and from bfloat16, for the audit."""
     types = dict.fromkeys(("capacity", "n", "d", "feature_stride", "z_stride"), "i32")
     types |= dict.fromkeys(("labels", "cursor", "y"), "*i64")
     blocks = {"BLOCK_M": TILE.block_m, "BLOCK_D": TILE.block_d}

@@ -143,7 +143,7 @@ def pairwise(
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
-    """The sweep with every epilogue at every setting of a chip family, and the rows' kernels, for tests/aot.py."""
+    """The sweep with every epilogue at every setting of a chip family, and the rows' kernels, for the audit."""
     yield from directions.aot_cases()
     types = {"n": "i32", "y": "*i64"} | dict.fromkeys(("weights", "gradients", "partial"), "*fp32")
     for name, tile, dtype, precision, d in products_to_compile(PAIR_TILES, family):

@@ -257,7 +257,7 @@ def _anti_center_pass(x: Tensor, y: Tensor, centers: Tensor, output: Tensor, gra
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
-    """Every kernel at every dtype, for tests/aot.py."""
+    """Every kernel at every dtype, for the audit."""
     ints = dict.fromkeys(("n", "num_classes", "d", "x_stride", "center_stride", "grad_stride"), "i32")
     types = ints | dict.fromkeys(("grad", "matrix", "gradients", "distances"), "*fp32") | {"y": "*i64"}
     types |= dict.fromkeys(("mean", "spreads", "spread"), "*fp64")

@@ -311,7 +311,7 @@ def range_loss(
 
 
 def aot_cases() -> Iterator[tuple]:
-    """Every kernel for k = 2 and k = 8 and every dtype, for tests/aot.py."""
+    """Every kernel for k = 2 and k = 8 and every dtype, for the audit."""
     types = {"n": "i32", "d": "i32"} | dict.fromkeys(("alpha", "beta", "margin"), "fp32")
     types |= dict.fromkeys(("table", "values", "means", "slopes", "losses", "hinge_slope", "loss"), "*fp32")
     types |= dict.fromkeys(("partners", "pairs"), "*i32")
