@@ -201,7 +201,8 @@ def _table(title: str, header: tuple[str, ...]) -> Table:
     """A table whose numbers stand one above the other."""
     table = Table(title=title)
     for name in header:
-        table.add_column(name, justify="left" if name in ("loss", "two reads", "kernel", "chip", "matrix") else "right")
+        text = name in ("loss", "two reads", "kernel", "chip", "matrix")
+        table.add_column(name, justify="left" if text else "right", overflow="fold")
     return table
 
 
