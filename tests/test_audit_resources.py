@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fer_fast.dispatch import triton_runs_on
+from fer_fast.errors import InputError
 
 if not triton_runs_on("cpu"):
     pytest.skip("the audit needs Triton", allow_module_level=True)
@@ -76,3 +77,19 @@ def test_what_breaks_a_limit_is_noticed(change, fault):
 )
 def test_occupancy_is_what_the_scarcest_resource_leaves(chip, warps, registers, shared, occupancy):
     assert replace(FITS, chip=chip, warps=warps, registers=registers, shared=shared).occupancy == occupancy
+
+
+def test_a_kernel_over_its_limit_is_named_and_fails_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(audit, "resource_rows", lambda selection: [FITS])
+    assert audit.run(["--only", "resources"]) == 0
+    monkeypatch.setattr(audit, "resource_rows", lambda selection: [FITS, replace(FITS, chip="sm80", spilled=8)])
+    assert audit.run(["--only", "resources"]) == 1
+    printed = capsys.readouterr().out
+    assert "contrastive sweep-ensc-bf16-half-256 on sm80: 8 bytes spilled\n" in printed
+    assert "contrastive sweep-ensc-bf16-half-256 on sm80: no mma.sync\n" in printed
+
+
+def test_without_triton_the_command_says_so(monkeypatch):
+    monkeypatch.setattr(audit, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs Triton"):
+        audit.run([])
