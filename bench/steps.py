@@ -83,7 +83,7 @@ def run(argv: list[str]) -> int:
 def _config(recipe: str, options: list[str], given: Namespace) -> RunConfig:
     """The recipe on just as many generated faces as the steps take."""
     config, _ = resolve(config_parser(), [*options, "--dataset", "faces"], [recipe_layer(recipe)])
-    images = config.batch_size * config.accumulate * (WARM_UP + given.steps)
+    images = config.loss_batch * config.accumulate * (WARM_UP + given.steps)
     config.data.options["faces"] = {"num_classes": 7, "samples": {"train": images, "val": 64, "test": 64}}
     config.epochs, config.iterations = 1, 0
     config.data.image_size, config.data.channels = config.augment.size, config.augment.channels
@@ -105,10 +105,10 @@ def measure(config: RunConfig, backend: str, steps: int) -> StepsRow:
         loss=config.loss,
         backbone=config.backbone,
         image_size=config.augment.size,
-        batch_size=config.batch_size * config.accumulate,
+        batch_size=config.loss_batch * config.accumulate,
         precision=trainer.hardware.precision,
         backend=backend,
-        images_per_second=config.batch_size * config.accumulate * len(timed) / total,
+        images_per_second=config.loss_batch * config.accumulate * len(timed) / total,
         seconds=statistics.median(sum(step.values()) for step in timed),
         first_seconds=sum(taken[0].values()),
         shares={phase: sum(step[phase] for step in timed) / total for phase in PHASES},

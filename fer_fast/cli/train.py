@@ -40,7 +40,8 @@ def run(argv: list[str]) -> int:
         kept = f"continue with: fer-fast train --resume --out {out}" if (out / CHECKPOINT).exists() else ""
         raise KeyboardInterrupt(kept) from None
     except torch.OutOfMemoryError:
-        raise InputError(f"out of device memory: try a batch_size below {config.batch_size}, with accumulate") from None
+        hint = f"try a batch_size below {config.batch_size}, with virtual_batch"
+        raise InputError(f"out of device memory: {hint}") from None
     print_metrics(metrics)
     print(f"report: {out / 'report.html'}")
     return 0

@@ -164,7 +164,9 @@ class RunConfig:
         epochs: passes over the training images.
         iterations: end after so many optimiser steps if that comes before the last epoch; 0 for no such limit.
         batch_size: images a step of the network.
-        accumulate: batches whose gradients make one optimiser step.
+        virtual_batch: batches whose outputs meet in one loss, as Ad-Corre's paper does with 1, 5 and 10; memory stays
+            that of one, for a second forward pass.
+        accumulate: losses whose gradients make one optimiser step.
         select: best reports the epoch with the best validation accuracy, last the last one.
         ema: decay of averaged weights used for evaluation, e.g. 0.999; 0 for none.
         seed: seed of weights, order, augmentation and the validation cut.
@@ -185,6 +187,7 @@ class RunConfig:
     epochs: int = 10
     iterations: int = 0
     batch_size: int = 64
+    virtual_batch: int = 1
     accumulate: int = 1
     select: Literal["best", "last"] = "best"
     ema: float = 0.0
@@ -198,13 +201,18 @@ class RunConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "accumulate"):
+        for name in ("epochs", "virtual_batch", "accumulate"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         _check(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more (BatchNorm needs two)")
         _check(self.iterations >= 0, "iterations", self.iterations, "0 or more")
         _check(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
         _check(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
         one_of(self.recipe, RECIPES, "recipe")
+
+    @property
+    def loss_batch(self) -> int:
+        """Images one loss sees."""
+        return self.batch_size * self.virtual_batch
 
 
 def config_parser(**keywords: Any) -> ArgumentParser:

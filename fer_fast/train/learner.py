@@ -9,7 +9,7 @@ from fer_fast.errors import InputError
 from fer_fast.losses import JointLoss, MemoryBank
 from fer_fast.train.backbones import build_backbone, find_backbone
 from fer_fast.train.config import OptimiserConfig, RunConfig
-from fer_fast.train.models import Encoder, Recogniser, move_towards
+from fer_fast.train.models import Encoder, Recogniser, encode, move_towards
 from fer_fast.train.objective import Batch, Plan, Term, build_loss, class_weights, plan_losses
 
 SMALL_SIDE = 64  # pixels up to which the automatic stem keeps the resolution
@@ -24,14 +24,24 @@ class Learner(nn.Module):
         terms: the auxiliary losses in the order of the plan.
         key_momentum: m of θ_k ← m·θ_k + (1 - m)·θ_q.
         bank_rows: capacity of the memory bank.
+        real_batch: images that are encoded at a time.
     """
 
-    def __init__(self, recogniser: Recogniser, plan: Plan, terms: list[Term], key_momentum: float, bank_rows: int):
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        plan: Plan,
+        terms: list[Term],
+        key_momentum: float,
+        bank_rows: int,
+        real_batch: int,
+    ):
         super().__init__()
         self.recogniser = recogniser
         self.terms = nn.ModuleList(terms)
         self.classifier_weight = plan.classifier_weight
         self.key_momentum = key_momentum
+        self.real_batch = real_batch
         self.key: Encoder | None = None
         self.bank: MemoryBank | None = None
         if plan.shape == "two-views":
@@ -52,10 +62,10 @@ class Learner(nn.Module):
             views: one or two tensors (n, channels, height, width), the second for the key encoder.
             labels: (n,).
         """
-        outputs = self.recogniser.encoder(views[0])
+        outputs = encode(self.recogniser.encoder, views[0], self.real_batch)
         with torch.no_grad():
             predictions = self.recogniser.classifier.logits(outputs.features).argmax(1)
-            keys = self.key(views[1]).projection if self.key is not None else None
+            keys = encode(self.key, views[1], self.real_batch).projection if self.key is not None else None
         with torch.autocast(labels.device.type, enabled=False):
             loss = self._total(Batch(outputs, labels, predictions, keys, self.bank))
         return loss, predictions, keys
@@ -83,7 +93,7 @@ class Learner(nn.Module):
     @torch.no_grad()
     def fill_bank(self, view: Tensor, labels: Tensor) -> None:
         """Put the keys of a batch into the bank without learning anything (ECAN, section 3.1)."""
-        self.bank.enqueue(self.key(view).projection, labels)
+        self.bank.enqueue(encode(self.key, view, self.real_batch).projection, labels)
 
     def parameter_groups(self, config: OptimiserConfig) -> list[dict]:
         """Trainable parameters for an optimiser: the encoder, then the losses with their own weight decay."""
@@ -131,7 +141,8 @@ def build_learner(config: RunConfig, class_counts: Tensor, classes: tuple[str, .
     terms = [
         Term(name, _loss(name, config, recogniser.encoder, weights), weight) for name, weight in plan.auxiliary.items()
     ]
-    return Learner(recogniser, plan, terms, config.model.key_momentum, config.model.bank_groups * config.batch_size)
+    bank_rows = config.model.bank_groups * config.loss_batch
+    return Learner(recogniser, plan, terms, config.model.key_momentum, bank_rows, config.batch_size)
 
 
 def _loss(name: str, config: RunConfig, encoder: Encoder, weights: Tensor) -> nn.Module:

@@ -223,7 +223,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(self._seed(_ORDER, epoch))
         config = self.config
         return epoch_batches(
-            self.train_set.labels, config.batch_size, generator=generator, balanced=config.data.balanced
+            self.train_set.labels, config.loss_batch, generator=generator, balanced=config.data.balanced
         )
 
     def _fill_bank(self) -> None:

@@ -1,10 +1,15 @@
 """The model shapes: a backbone, a head that turns pooled features into what the losses need, and a classifier."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from fer_fast.train.backbones import Backbone
 from fer_fast.train.config import ModelConfig
@@ -94,6 +99,39 @@ class Encoder(nn.Module):
         pooled = self.backbone(images).float()
         with torch.autocast(images.device.type, enabled=False):
             return self.head(self.layer(pooled))
+
+
+def encode(encoder: Encoder, images: Tensor, real_batch: int) -> Outputs:
+    """The encoder's outputs for images (n, channels, h, w), a virtual batch (Fard & Mahoor 2022, section IV-B).
+
+    Encodes parts of at most `real_batch` images and joins what they give, so that one loss sees all n. Activations of
+    one part exist at a time: the backward computes each part's again, with the same dropout. Gradients are those of all
+    n at once, batch normalisation apart, which knows its part alone and counts it once.
+    """
+    count = math.ceil(len(images) / real_batch)
+    if count == 1:
+        return encoder(images)
+    parts = [
+        checkpoint(encoder, part, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(encoder)))
+        for part in images.tensor_split(count)
+    ]
+    # Samples are the dimension before the last of every output, embeddings (k, n, e) included.
+    return Outputs(*(None if fields[0] is None else torch.cat(fields, -2) for fields in zip(*parts, strict=True)))
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch normalisation in training mode that leaves its running statistics alone."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # without tracking it would save other tensors than the first pass did
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 class Recogniser(nn.Module):
