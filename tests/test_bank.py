@@ -5,6 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fer_fast
+from fer_fast import ops
+from fer_fast.dispatch import triton_runs_on
 from fer_fast.losses import ENSCLoss, MemoryBank
 
 D = 3
@@ -46,6 +49,41 @@ def test_groups_are_the_newest_whole_batches(capacity, sizes, count):
     groups = bank.groups(count)
     assert [labels.tolist() for _, labels in groups] == expected[:count]
     assert all(torch.equal(z[:, 0], labels.float()) for z, labels in groups)
+
+
+@pytest.mark.skipif(not triton_runs_on("cpu"), reason="needs Triton's interpreter")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_kernel_leaves_the_same_bank(dtype):
+    sizes = [3, 4, 1, 9, 7, 2]
+    with fer_fast.backend("triton"):
+        bank, _ = filled(7, sizes, dtype)
+    expected, _ = filled(7, sizes, dtype)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(bank.state_dict()[name], value), name
+    assert bank.cursor.item() == expected.cursor.item() == expected._cursor
+    assert [y.tolist() for _, y in bank.groups(3)] == [y.tolist() for _, y in expected.groups(3)]
+
+
+@pytest.mark.skipif(not triton_runs_on("cpu"), reason="needs Triton's interpreter")
+def test_a_replayed_graph_moves_on():
+    bank, _ = filled(5, [5])
+    z = torch.zeros(2, D)
+    for label in (7, 8, 9):  # what a captured graph does: the kernel again, and nothing on the host
+        ops.enqueue(bank.ring, bank.ring_labels, bank.cursor, z.fill_(label), torch.full((2,), label))
+    assert bank.ring_labels.tolist() == [9, 7, 8, 8, 9]
+    other = MemoryBank(5, D)
+    other.load_state_dict(bank.state_dict())
+    other.enqueue(z[:1], torch.tensor([4]))
+    assert other.ring_labels.tolist() == [9, 4, 8, 8, 9]
+
+
+def test_opcheck_of_enqueue():
+    if not triton_runs_on("cpu"):
+        pytest.skip("needs Triton's interpreter")
+    bank, _ = filled(5, [3])
+    rows = torch.randn(2, D), torch.tensor([1, 2])
+    report = torch.library.opcheck(ops.enqueue, (bank.ring, bank.ring_labels, bank.cursor, *rows))
+    assert set(report.values()) == {"SUCCESS"}
 
 
 def test_state_survives(tmp_path):

@@ -3,6 +3,7 @@
 `torch.compile(fullgraph=True)`, CUDA graphs and `torch.library.opcheck` see these and nothing behind them.
 """
 
+from .enqueue import enqueue
 from .losses import ad_corre, class_table, contrastive, pairwise, range_loss
 from .primitives import anti_center_distances, center_distances, contrastive_log_denominator, correlation_matrix
 
@@ -14,6 +15,7 @@ __all__ = [
     "contrastive",
     "contrastive_log_denominator",
     "correlation_matrix",
+    "enqueue",
     "pairwise",
     "range_loss",
 ]
