@@ -1,0 +1,58 @@
+"""`python -m bench targets`: which way a ratio goes, what is checked first, and what the yardstick computes."""
+
+import pytest
+import torch
+from fer_fast.bench import targets
+from fer_fast.bench.contenders import EAGER, FER_FAST
+from fer_fast.bench.problems import Problem, Shape
+
+from fer_fast.errors import InputError
+
+SMALL = Problem("ensc", Shape(n=8, d=4, bank=16))
+
+
+@pytest.fixture
+def medians(monkeypatch):
+    monkeypatch.setattr(targets, "_medians", lambda steps: [2.0, 3.0][: len(steps)])
+
+
+@pytest.mark.parametrize(
+    ("limit", "slower", "ratio", "promise", "kept"),
+    [
+        (0.7, True, 2 / 3, "at most 0.7", True),
+        (0.6, True, 2 / 3, "at most 0.6", False),
+        (1.4, False, 1.5, "at least 1.4", True),
+        (1.6, False, 1.5, "at least 1.6", False),
+    ],
+)
+def test_which_way_a_ratio_goes(medians, limit, slower, ratio, promise, kept):
+    row = targets._held(SMALL, "x", targets._checked(EAGER), limit, slower=slower)
+    assert (row.seconds, row.other, row.promise, row.kept) == (2.0, 3.0, promise, kept)
+    assert row.ratio == pytest.approx(ratio)
+
+
+def test_a_wrong_answer_is_not_timed(monkeypatch):
+    wrong = lambda problem, inputs: lambda: {"loss": torch.zeros(()), "dz": torch.zeros(8, 4)}  # noqa: E731
+    with pytest.raises(InputError, match="fer_fast is wrong on ensc"):
+        targets._checked(targets.Contender(FER_FAST.name, wrong))(SMALL, targets._inputs(SMALL))
+
+
+def test_the_yardstick_is_both_products():
+    inputs = targets._inputs(SMALL)
+    z, bank = inputs.tensors["z"].detach(), inputs.tensors["bank_z"]
+    keys = torch.cat([z, bank])
+    torch.testing.assert_close(targets._products(SMALL, inputs)()["sums"], z @ keys.T @ keys)
+
+
+def test_every_promise_is_measured(medians, monkeypatch):
+    for name, problem in {
+        "ENSC": SMALL,
+        "MARGINAL": Problem("marginal", Shape(n=8, d=4)),
+        "AD_CORRE": Problem("ad-corre", Shape(n=8, d=4, k=2)),
+    }.items():
+        monkeypatch.setattr(targets, name, problem)
+    monkeypatch.setattr(targets, "COMPILED", EAGER)  # nothing is compiled for a count
+    found = list(targets.measure(longest=32))
+    assert len(found) == 7
+    assert [row.ratio for row in found[-2:]] == [1.0, 1.0]
+    assert targets.table(found).row_count == 7
