@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import inverse_or_zero, load_chunk, tile_lengths
+from .tiles import float32_product, inverse_or_zero, load_chunk, tile_lengths
 
 
 @triton.jit
@@ -24,19 +24,21 @@ def load_per_class(ptr, num_classes, DEFAULT: tl.constexpr, K: tl.constexpr):
 
 
 @triton.jit
-def row_operands(x, UNIT: tl.constexpr, LENGTHS: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
-    """The rows as they enter the products, ‖x‖ and the factor 1/‖x‖ they were scaled by (1 unless `UNIT`)."""
+def row_lengths(x, UNIT: tl.constexpr, LENGTHS: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
+    """‖x‖ of a tile, and the factor 1/‖x‖ that takes its rows to length one (1 unless `UNIT`)."""
     length = tl.zeros((ROWS,), tl.float32)
     factor = tl.full((ROWS,), 1.0, tl.float32)
-    operands = x
     if LENGTHS:
         length = tile_lengths(x, ROWS, CHUNKS)
     if UNIT:
         factor = inverse_or_zero(length)
-        operands = ()
-        for chunk in tl.static_range(CHUNKS):
-            operands += ((x[chunk].to(tl.float32) * factor[:, None]).to(x[0].dtype),)
-    return operands, length, factor
+    return length, factor
+
+
+@triton.jit
+def row_operand(x, factor, UNIT: tl.constexpr):
+    """A chunk of rows as it enters the sums over rows. Scaled when used: a second copy of wide rows has no room."""
+    return (x.to(tl.float32) * factor[:, None]).to(x.dtype) if UNIT else x
 
 
 @triton.jit
@@ -54,15 +56,29 @@ def class_operand(
 
 @triton.jit
 def products(
-    operands, w_ptr, w_length, num_classes, d, UNIT: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+    x, factor, w_ptr, w_length, num_classes, d, UNIT: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """x·w_j for a tile of rows and every class: (ROWS, K)."""
-    dot = tl.zeros((ROWS, K), tl.float32)
+    """factor · x·w_j for a tile of rows and every class: (ROWS, K).
+
+    As a batch of `PARTS` products of narrow pieces of the columns, which the warps share out: of one product of this
+    few rows and classes every warp would hold whole operands.
+    """
+    dot = tl.zeros((ROWS, K), tl.float32) if PARTS == 1 else tl.zeros((PARTS, ROWS, K), tl.float32)
     for chunk in tl.static_range(CHUNKS):
-        w = class_operand(w_ptr, w_length, num_classes, d, UNIT, operands[0].dtype, chunk, K, BLOCK_D)
-        dot = tl.dot(operands[chunk], tl.trans(w), dot, input_precision=PRECISION)
-    return dot
+        w = class_operand(w_ptr, w_length, num_classes, d, UNIT, x[0].dtype, chunk, K, BLOCK_D)
+        if PARTS == 1:
+            dot += float32_product(x[chunk], tl.trans(w), PRECISION, TENSOR_CORES)
+        else:
+            rows = tl.permute(tl.reshape(x[chunk], (ROWS, PARTS, BLOCK_D // PARTS)), (1, 0, 2))
+            w = tl.permute(tl.reshape(w, (K, PARTS, BLOCK_D // PARTS)), (1, 2, 0))
+            dot += float32_product(rows, w, PRECISION, TENSOR_CORES)
+    if PARTS > 1:
+        # Every warp holds all of this sum. Carried on, its layout would put whole rows of x into every warp; a gather
+        # is where the compiler lets go of it.
+        classes = tl.zeros((ROWS, K), tl.int32) + tl.arange(0, K)[None, :]
+        dot = tl.gather(tl.sum(dot, 0), classes, 1)
+    return dot * factor[:, None]
 
 
 @triton.jit

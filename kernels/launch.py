@@ -59,6 +59,7 @@ def aot_case(name: str, kernel: Any, types: dict[str, Any], constexprs: dict[str
     attrs = {
         (place,): [["tt.divisibility", 16]]
         for place, (argument, given) in enumerate(signature.items())
-        if isinstance(given, str) and (given.startswith("*") or argument == "d" or argument.endswith("stride"))
+        if isinstance(given, str) and given != "constexpr"
+        if given.startswith("*") or argument == "d" or argument.endswith("stride")
     }
     return name, kernel, signature, constexprs, attrs, num_warps, 1

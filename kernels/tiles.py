@@ -86,6 +86,14 @@ def _leading_bits(x):
 
 
 @triton.jit
+def _pieces(x):
+    """Three TF32 numbers that add up to a float32 without error. Of inf and NaN the rest is NaN, as the product."""
+    high = _leading_bits(x)
+    middle = _leading_bits(x - high)
+    return high, middle, x - high - middle
+
+
+@triton.jit
 def class_sum_product(hot, x, total, TENSOR_CORES: tl.constexpr):
     """total + hotᵀ x for hot (rows, classes) of zeros and ones: float32 sums of unrounded entries.
 
@@ -96,14 +104,38 @@ def class_sum_product(hot, x, total, TENSOR_CORES: tl.constexpr):
         total = tl.dot(tl.trans(hot.to(x.dtype)), x, total)
     elif TENSOR_CORES:
         flags = tl.trans(hot.to(tl.float32))
-        high = _leading_bits(x)
-        middle = _leading_bits(x - high)
+        high, middle, low = _pieces(x)
         total = tl.dot(flags, high, total, input_precision="tf32")
         total = tl.dot(flags, middle, total, input_precision="tf32")
-        total = tl.dot(flags, x - high - middle, total, input_precision="tf32")
+        total = tl.dot(flags, low, total, input_precision="tf32")
     else:
         total = tl.dot(tl.trans(hot.to(tl.float32)), x, total, input_precision="ieee")
     return total
+
+
+@triton.jit
+def float32_product(a, b, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """a b in float32, of sixteen-bit operands or of float32 ones, at `PRECISION`: "tf32", or "ieee" for full float32.
+
+    A float32 number is the exact sum of three TF32 numbers. Of the nine products of pieces the six largest are taken,
+    smallest first; the others lie below 2⁻³² of the whole. Tensor cores truncate where they add, so they sum over no
+    more than one tile, which the caller adds to its total with a rounded addition. The layout of their operands is what
+    lets the sums of wide rows stay in registers; the multiply-add units would hold whole rows in every thread.
+    """
+    if a.dtype != tl.float32:
+        product = tl.dot(a, b)
+    elif PRECISION == "tf32" or not TENSOR_CORES:
+        product = tl.dot(a, b, input_precision=PRECISION)
+    else:
+        a_high, a_middle, a_low = _pieces(a)
+        b_high, b_middle, b_low = _pieces(b)
+        product = tl.dot(a_middle, b_middle, input_precision="tf32")
+        product = tl.dot(a_low, b_high, product, input_precision="tf32")
+        product = tl.dot(a_high, b_low, product, input_precision="tf32")
+        product = tl.dot(a_middle, b_high, product, input_precision="tf32")
+        product = tl.dot(a_high, b_middle, product, input_precision="tf32")
+        product = tl.dot(a_high, b_high, product, input_precision="tf32")
+    return product
 
 
 @triton.jit
@@ -124,12 +156,12 @@ def add_products(
 ):  # fmt: skip
     """Adds a chunk of rows to its sums per class, (K, BLOCK_D) each: Σ G x, Σ_{y=k} x and Σ_{y≠k} p x."""
     if CLASSIFIER:
-        w_sums = tl.dot(tl.trans(g.to(operand.dtype)), operand, w_sums, input_precision=PRECISION)
+        w_sums += float32_product(tl.trans(g.to(operand.dtype)), operand, PRECISION, TENSOR_CORES)
     if UPDATE:
         # A row that is not finite marks its own class through the count; it must not reach the others as 0·NaN.
         c_sums = class_sum_product(hot, finite_or_zero(x), c_sums, TENSOR_CORES)
     if PUSH:
-        push_sums = tl.dot(tl.trans(push), x.to(tl.float32), push_sums, input_precision="ieee")
+        push_sums += float32_product(tl.trans(push), x.to(tl.float32), "ieee", TENSOR_CORES)
     return w_sums, c_sums, push_sums
 
 

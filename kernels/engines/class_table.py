@@ -8,11 +8,12 @@ import torch
 import triton
 from torch import Tensor
 
+from ..class_finish import STATS
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
 from ..launch import aot_case, arrival_counters, gradient_dtype, max_programs, product_precision, rows_of, type_of
 from ..tiles import FAN_IN
-from .class_table_kernel import STATS, class_table_rows
+from .class_table_kernel import class_table_rows
 from .class_table_large import class_table_large
 from .class_table_scales import class_table_scales
 from .class_table_sums import class_table_sums
@@ -34,16 +35,17 @@ CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a po
     **{(size, 128): Config(16, 128, 8, 8) for size in (2, 4)},
     **{(size, 256): Config(16, 128, 8, 4) for size in (2, 4)},
     (2, 512): Config(16, 256, 8, 2),
-    (4, 512): Config(16, 128, 8, 1),
-    (2, 1024): Config(16, 128, 16, 1),
-    (4, 1024): Config(8, 128, 16, 1),
+    (4, 512): Config(8, 128, 8, 2),
+    (2, 1024): Config(16, 128, 8, 0),
+    (4, 1024): Config(8, 128, 8, 0),
     (2, 2048): Config(16, 256, 8, 0),
-    (4, 2048): Config(16, 128, 8, 0),
+    (4, 2048): Config(8, 128, 8, 0),
 }
 STORED_ROWS, STORED_ELEMENTS = (
     8,
     4096,
 )  # rows, and entries of a chunk of the table, where sums are left to a second launch
+SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
 SUMS_CONFIGS = {2: Config(32, 64, 4, 0), 4: Config(16, 64, 4, 0)}  # by bytes of an element
 SCALES_PROGRAMS = 16
 
@@ -73,9 +75,11 @@ def _settings(
     push = update and rule.push is not no_push
     k = max(16, triton.next_power_of_2(num_classes))
     config = CLASS_TABLE_CONFIGS[element_size, max(16, triton.next_power_of_2(d))]
-    # Sums weigh as registers do: products of float32 on the multiply-add units take far more of them.
-    weight = bool(classifier and gradient) * (1 if element_size == 2 and not head.exact_own else 4) + update + 3 * push
-    fused = weight * k <= 16 * config.accumulators
+    # What a program holds, in sums per class; a margin in float32 and its angle take as much again as two.
+    sums = bool(classifier and gradient) * (3 if head.exact_own else 1) + update + 3 * push
+    resident = sums * k <= 16 * config.accumulators
+    columns = SLAB_COLUMNS // 2 if head.lengths and (element_size == 4 or head.exact_own) else SLAB_COLUMNS
+    fused = resident or (k <= SLAB_CLASSES and d <= columns and not push)
     if not fused:
         config = Config(STORED_ROWS, min(config.block_d, STORED_ELEMENTS // k), min(config.num_warps, 8), 0)
     return config, {
@@ -83,6 +87,7 @@ def _settings(
         "BLOCK_N": config.block_n,
         "BLOCK_D": config.block_d,
         "CHUNKS": triton.cdiv(d, config.block_d),
+        "PARTS": max(1, min(config.num_warps, config.block_d // 16)),
         "CLASSIFIER": bool(classifier),
         "LOGITS": head.logits,
         "CHAIN": head.chain,
@@ -104,6 +109,7 @@ def _settings(
         "UPDATE": update,
         "PUSH": push,
         "FUSED": fused,
+        "RESIDENT": resident,
         "PRECISION": precision,
         "TENSOR_CORES": tensor_cores,
     }
@@ -150,10 +156,11 @@ def class_table(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place.
 
-    x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 64 and d <= 2048. A launch more,
-    and a read more, where the sums per class outgrow the registers, and for the factors of MVA (a read of the groups
-    too) and of a weighted mean (a read of the labels alone). More classes, in the center family alone, take
-    :mod:`.class_table_large`. A label outside [0, C) makes the loss NaN and goes to
+    x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 16 and d <= 1024 (d <= 512 for
+    a- and l-softmax, and for lmcl in float32; d <= 256 for variant with an update). A launch more, and a read more, for
+    more classes or columns where the sums per class outgrow the registers, and for the factors of MVA (a read of the
+    groups too) and of a weighted mean (a read of the labels alone). More than 64 classes, in the center family alone,
+    take :mod:`.class_table_large`. A label outside [0, C) makes the loss NaN and goes to
     `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a classifier.
     """
     num_classes, d = (weight if classifier else centers).shape
@@ -357,7 +364,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
         loss = "+".join(filter(None, (classifier, auxiliary)))
         name = f"{loss}-{dtype}-{num_classes}-{d}"
         marked = "*" if (num_classes, d) == (8, 512) and (classifier, auxiliary) in _AOT_LOSSES[-2:] else ""
-        yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags, config.num_warps)
+        yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, config.num_warps)
         if not flags["FUSED"]:
             sums = {name: flags[name] for name in class_table_sums.arg_names if name in flags}
             sums |= {"BLOCK_N": SUMS_CONFIGS[size].block_n, "BLOCK_D": SUMS_CONFIGS[size].block_d}

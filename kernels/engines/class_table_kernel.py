@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from ..class_finish import COUNT, P_SUM, PUSH_SUM, Q_SUM, STATS, finish_centers, finish_rows, finish_weights
 from ..classifier_tiles import (
     class_operand,
     cross_entropy,
@@ -10,11 +11,11 @@ from ..classifier_tiles import (
     of_class,
     own_products,
     products,
-    row_operands,
+    row_lengths,
+    row_operand,
 )
 from ..table_tiles import (
     anti_offset,
-    center_directions,
     center_spread,
     class_lengths,
     leave_one_out,
@@ -25,6 +26,7 @@ from ..tiles import (
     FAN_IN,
     add_products,
     arrive_last,
+    float32_product,
     fold_chunk,
     fold_slabs,
     inverse_or_zero,
@@ -35,78 +37,6 @@ from ..tiles import (
     store_slab_chunk,
     zeros_tile,
 )
-
-STATS = tl.constexpr(16)  # rows of a block of sums per class, (STATS, K)
-P_SUM, COUNT, PUSH_SUM, Q_SUM = (tl.constexpr(i) for i in range(4))
-# Rows the last program adds for the finish.
-SCALAR, SPREAD_TOTAL, W_LENGTH, INVERSE_LENGTH, ALONG = (tl.constexpr(i) for i in range(4, 9))
-
-
-@triton.jit
-def load_stat(stats_ptr, row: tl.constexpr, K: tl.constexpr):
-    """A row of the finished block as a column, (K, 1)."""
-    return tl.load(stats_ptr + row * K + tl.arange(0, K))[:, None]
-
-
-@triton.jit
-def stat(block, row: tl.constexpr):
-    """A row of a block in registers, (K,)."""
-    return tl.sum(tl.where((tl.arange(0, STATS) == row)[:, None], block, 0.0), 0)
-
-
-@triton.jit
-def store_stat(stats_ptr, row: tl.constexpr, values, K: tl.constexpr):
-    """Writes a row, (K,), of a block."""
-    tl.store(stats_ptr + row * K + tl.arange(0, K), values)
-
-
-@triton.jit
-def finish_weights(
-    sums, stats_ptr, w_ptr, dw_ptr, scale, num_classes, d, chunk,
-    UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """d loss/dw_k = υ_k (Σ G x + (Σ Q) ŵ_k) of one chunk, from the finished sums."""
-    classes = tl.arange(0, K)
-    real = classes < num_classes
-    if LENGTHS:
-        inverse = inverse_or_zero(load_stat(stats_ptr, W_LENGTH, K))
-        direction = load_chunk(w_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32) * inverse
-        sums += load_stat(stats_ptr, Q_SUM, K) * direction
-        if UNIT_W:
-            sums *= inverse
-    store_chunk(dw_ptr, sums * scale, classes, real, d, chunk, d, BLOCK_D)
-
-
-@triton.jit
-def finish_centers(
-    sums, push_sums, stats_ptr, c_ptr, auxiliary, num_classes, d, chunk,
-    MOVE: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """The centers of one chunk, moved in place from the finished sums."""
-    classes = tl.arange(0, K)
-    real = classes < num_classes
-    c = load_chunk(c_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32)
-    first = tl.sum(tl.where((classes == 0)[:, None], c, 0.0), 0)[None, :]
-    shifted = tl.where(real[:, None], c - first, 0.0)
-    apart = num_classes * shifted - tl.sum(shifted, 0)[None, :]
-    count = load_stat(stats_ptr, COUNT, K)
-    inverse_length = load_stat(stats_ptr, INVERSE_LENGTH, K)
-    directions = c * inverse_length
-    directions = (tl.sum(directions, 0)[None, :] - directions) / tl.maximum(num_classes - 1, 1)
-    moved = MOVE(
-        c,
-        sums - count * c,
-        load_stat(stats_ptr, PUSH_SUM, K) * c - push_sums,
-        apart,
-        directions,
-        count,
-        load_stat(stats_ptr, SCALAR, K),
-        tl.load(stats_ptr + SPREAD_TOTAL * K),
-        inverse_length,
-        load_stat(stats_ptr, ALONG, K),
-        auxiliary,
-    )
-    store_chunk(c_ptr, moved, classes, real, d, chunk, d, BLOCK_D)
 
 
 @triton.jit
@@ -146,71 +76,55 @@ def center_distances(
 
 
 @triton.jit
-def add_losses(losses_ptr):
-    """The programs' sums of row losses, (programs, 2) in float64: classifier and auxiliary."""
-    programs = tl.num_programs(0)
-    classifier_loss = tl.zeros((32,), tl.float64)
-    auxiliary_loss = tl.zeros((32,), tl.float64)
-    for first in range(0, programs, 32):
-        at = first + tl.arange(0, 32)
-        classifier_loss += tl.load(losses_ptr + 2 * at, mask=at < programs, other=0.0, cache_modifier=".cg")
-        auxiliary_loss += tl.load(losses_ptr + 2 * at + 1, mask=at < programs, other=0.0, cache_modifier=".cg")
-    return tl.sum(classifier_loss, 0), tl.sum(auxiliary_loss, 0)
+def sums_so_far(
+    slabs_ptr, sums, shape, chunk, USED: tl.constexpr, RESIDENT: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """A chunk of this program's sums (K, BLOCK_D): from registers, or from its slab if an `earlier` tile left any.
+
+    The slab of a program that runs stays in the caches, and takes no registers where rows are wide.
+    """
+    earlier, num_classes, d = shape
+    if USED and not RESIDENT:
+        classes = tl.arange(0, K)
+        there = earlier & (classes < num_classes)
+        sums = load_chunk(slabs_ptr, tl.program_id(0) * K + classes, there, d, chunk, d, BLOCK_D)
+    return sums
 
 
 @triton.jit
-def finish_rows(
-    stats_ptr, first, count, into, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar, spread_total, c_ptr,
-    auxiliary, num_classes, d, classifier_scale, divisor, auxiliary_weight,
-    CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
-    """Adds the programs' blocks up, writes the loss and the bias gradient, and leaves a finished block behind."""
-    classes = tl.arange(0, K)
-    block = fold_chunk(stats_ptr, first, count, K, 0, STATS, K)
-    inverse_length = tl.zeros((K,), tl.float32)
-    along = inverse_length
-    if DIRECTIONS:
-        inverse_length, along = center_directions(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
-    others = (num_classes - 1).to(tl.float32)
-    cosine_total = tl.sum(along, 0) + num_classes * others
-    classifier_loss, auxiliary_loss = add_losses(losses_ptr)
-    constant = CONSTANT(spread_total, cosine_total, auxiliary)
-    loss = classifier_loss * classifier_scale + auxiliary_weight * (auxiliary_loss / divisor + constant)
-    tl.store(loss_ptr, loss.to(tl.float32))
-    if dbias_ptr is not None:
-        bias_gradient = stat(block, P_SUM) * classifier_scale
-        tl.store(dbias_ptr + classes, bias_gradient.to(dbias_ptr.dtype.element_ty), mask=classes < num_classes)
-    finished = stats_ptr + into * STATS * K
-    store_stat(finished, COUNT, stat(block, COUNT), K)
-    store_stat(finished, PUSH_SUM, stat(block, PUSH_SUM), K)
-    store_stat(finished, Q_SUM, stat(block, Q_SUM), K)
-    store_stat(finished, SCALAR, scalar, K)
-    store_stat(finished, SPREAD_TOTAL, tl.zeros((K,), tl.float32) + spread_total, K)
-    store_stat(finished, W_LENGTH, w_length, K)
-    store_stat(finished, INVERSE_LENGTH, inverse_length, K)
-    store_stat(finished, ALONG, along / tl.maximum(others, 1.0), K)
-    tl.debug_barrier()
+def keep_sums(
+    slabs_ptr, sums, shape, chunk, USED: tl.constexpr, RESIDENT: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Puts back what :func:`sums_so_far` took from the slab; the first tile writes rows past the last class too."""
+    earlier, num_classes, d = shape
+    if USED and not RESIDENT:
+        classes = tl.arange(0, K)
+        written = (classes < num_classes) | ~earlier
+        store_chunk(slabs_ptr, sums, tl.program_id(0) * K + classes, written, d, chunk, d, BLOCK_D)
 
 
 @triton.jit
 def class_table_rows(
     x_ptr, y_ptr, w_ptr, bias_ptr, class_weights_ptr, c_ptr, center_weights_ptr, scales_ptr, status_ptr,
     losses_ptr, loss_ptr, dx_ptr, dw_ptr, dbias_ptr, stats_ptr, slabs_ptr, counters_ptr, rows_ptr, g_ptr, factors_ptr,
-    classifier, auxiliary, n, num_classes, d, x_stride, classifier_divisor, divisor, auxiliary_weight,
-    K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
-    CLASSIFIER: tl.constexpr, LOGITS: tl.constexpr, CHAIN: tl.constexpr,
+    classifier, auxiliary, n, num_classes, x_stride, classifier_divisor, divisor, auxiliary_weight,
+    d: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+    PARTS: tl.constexpr, CLASSIFIER: tl.constexpr, LOGITS: tl.constexpr, CHAIN: tl.constexpr,
     UNIT_X: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, EXACT_OWN: tl.constexpr,
     AUXILIARY: tl.constexpr, ROW_LOSS: tl.constexpr, CLASS_SCALAR: tl.constexpr, CONSTANT: tl.constexpr,
     PUSH_WEIGHT: tl.constexpr, PAPER_SLOPE: tl.constexpr, MOVE: tl.constexpr,
     SPREAD: tl.constexpr, ANTI: tl.constexpr, DIRECTIONS: tl.constexpr, PAPER: tl.constexpr, UPDATE: tl.constexpr,
-    PUSH: tl.constexpr, FUSED: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    PUSH: tl.constexpr, FUSED: tl.constexpr, RESIDENT: tl.constexpr,
+    PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """Loss and gradients of a strided set of row tiles; the last program finishes what is summed over rows.
 
-    Every program is done with the old centers before it arrives, so the last one may overwrite them. Unless FUSED, the
-    sums over rows are left to :func:`class_table_sums`, which finds G, 1/‖x‖ and the push weights stored.
+    Every program is done with the old centers before it arrives, so the last one may overwrite them. With RESIDENT a
+    program's sums stay in registers, else in its slab; unless FUSED, they are left to :func:`class_table_sums`, which
+    finds G, 1/‖x‖ and the push weights stored.
     """
     program = tl.program_id(0)
+    WEIGHTS: tl.constexpr = dw_ptr is not None
     classes = tl.arange(0, K)
     others = (num_classes - 1).to(tl.float32)
     w_length = tl.zeros((K,), tl.float32)
@@ -251,20 +165,32 @@ def class_table_rows(
     w_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     c_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     push_sums = zeros_tile(K, BLOCK_D, CHUNKS)
-    for tile in range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0)):
+    programs = tl.num_programs(0)
+    groups = tl.cdiv(programs, FAN_IN)
+    slab_size = (programs + groups + 1).to(tl.int64) * K * d
+    c_slabs_ptr = slabs_ptr
+    if FUSED and WEIGHTS:
+        c_slabs_ptr += slab_size
+    push_slabs_ptr = c_slabs_ptr
+    if FUSED:
+        push_slabs_ptr += slab_size
+    for tile in tl.range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0), disable_licm=True):
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         in_batch = rows < n
         y, valid = read_labels(y_ptr, rows, in_batch, num_classes, status_ptr)
         hot = (y[:, None] == classes[None, :]) & valid[:, None]
         unlabelled = tl.where(in_batch & ~valid, float("nan"), 0.0)
         x = load_tile(x_ptr, rows, in_batch, x_stride, d, BLOCK_D, CHUNKS)
-        operands = x
+        factor = tl.full((BLOCK_N,), 1.0, tl.float32)
         g = tl.zeros((BLOCK_N, K), tl.float32)
         push = g
 
         if CLASSIFIER:
-            operands, x_length, factor = row_operands(x, UNIT_X, LENGTHS, BLOCK_N, CHUNKS)
-            dot = products(operands, w_ptr, w_length, num_classes, d, UNIT_W, PRECISION, BLOCK_N, K, BLOCK_D, CHUNKS)
+            x_length, factor = row_lengths(x, UNIT_X, LENGTHS, BLOCK_N, CHUNKS)
+            dot = products(
+                x, factor, w_ptr, w_length, num_classes, d, UNIT_W, PRECISION, TENSOR_CORES,
+                BLOCK_N, K, BLOCK_D, CHUNKS, PARTS,
+            )  # fmt: skip
             if EXACT_OWN:
                 dot = tl.where(hot, own_products(x, y, valid, w_ptr, d, BLOCK_N, BLOCK_D, CHUNKS)[:, None], dot)
                 if UNIT_W:
@@ -288,13 +214,14 @@ def class_table_rows(
                 push = tl.where(away, PUSH_WEIGHT(anti, auxiliary)[:, None], 0.0)
                 push_sum += tl.sum(push, 0)
 
+        earlier = tile != program
         new_w, new_c, new_push = (), (), ()
         for chunk in tl.static_range(CHUNKS):
             if dx_ptr is not None:
                 dx = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
                 if CLASSIFIER:
-                    w = class_operand(w_ptr, w_length, num_classes, d, UNIT_W, operands[0].dtype, chunk, K, BLOCK_D)
-                    dx = tl.dot(g.to(w.dtype), w, input_precision=PRECISION)
+                    w = class_operand(w_ptr, w_length, num_classes, d, UNIT_W, x[0].dtype, chunk, K, BLOCK_D)
+                    dx = float32_product(g.to(w.dtype), w, PRECISION, TENSOR_CORES)
                     if LENGTHS:
                         dx += (r * inverse_or_zero(x_length))[:, None] * x[chunk].to(tl.float32)
                     dx *= (factor * classifier_scale)[:, None]
@@ -309,15 +236,25 @@ def class_table_rows(
                     dx += slope * others_offset(y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
                 store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)
             if FUSED:
+                shape = (earlier, num_classes, d)
+                w_sum = sums_so_far(slabs_ptr, w_sums[chunk], shape, chunk, WEIGHTS, RESIDENT, K, BLOCK_D)
+                c_sum = sums_so_far(c_slabs_ptr, c_sums[chunk], shape, chunk, UPDATE, RESIDENT, K, BLOCK_D)
+                away_sum = sums_so_far(push_slabs_ptr, push_sums[chunk], shape, chunk, PUSH, RESIDENT, K, BLOCK_D)
                 w_sum, c_sum, away_sum = add_products(
-                    x[chunk], operands[chunk], g, hot, push, w_sums[chunk], c_sums[chunk], push_sums[chunk],
-                    dw_ptr is not None, UPDATE, PUSH, PRECISION, TENSOR_CORES,
+                    x[chunk], row_operand(x[chunk], factor, UNIT_X), g, hot, push, w_sum, c_sum, away_sum,
+                    WEIGHTS, UPDATE, PUSH, PRECISION, TENSOR_CORES,
                 )  # fmt: skip
-                new_w += (w_sum,)
-                new_c += (c_sum,)
-                new_push += (away_sum,)
-        if FUSED:
+                keep_sums(slabs_ptr, w_sum, shape, chunk, WEIGHTS, RESIDENT, K, BLOCK_D)
+                keep_sums(c_slabs_ptr, c_sum, shape, chunk, UPDATE, RESIDENT, K, BLOCK_D)
+                keep_sums(push_slabs_ptr, away_sum, shape, chunk, PUSH, RESIDENT, K, BLOCK_D)
+                if RESIDENT:
+                    new_w += (w_sum,)
+                    new_c += (c_sum,)
+                    new_push += (away_sum,)
+        if RESIDENT:
             w_sums, c_sums, push_sums = new_w, new_c, new_push
+        elif FUSED:
+            tl.debug_barrier()  # another thread may read what this one put into the slab
         else:
             if dw_ptr is not None:
                 tl.store(g_ptr + rows[:, None] * K + classes[None, :], g, mask=in_batch[:, None])
@@ -325,34 +262,25 @@ def class_table_rows(
             if PUSH:
                 tl.store(factors_ptr + n + rows, tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0), mask=in_batch)
 
-    programs = tl.num_programs(0)
-    groups = tl.cdiv(programs, FAN_IN)
     slot = tl.arange(0, STATS)[:, None]
     block = tl.where(slot == P_SUM, p_sum[None, :], tl.where(slot == COUNT, count[None, :], 0.0))
     block = tl.where(slot == PUSH_SUM, push_sum[None, :], tl.where(slot == Q_SUM, q_sum[None, :], block))
     store_slab_chunk(stats_ptr, block, program, K, 0, STATS, K)
     tl.store(losses_ptr + 2 * program, classifier_loss)
     tl.store(losses_ptr + 2 * program + 1, auxiliary_loss)
-    slab_size = (programs + groups + 1).to(tl.int64) * K * d
-    c_slabs_ptr = slabs_ptr
-    if FUSED and dw_ptr is not None:
-        c_slabs_ptr += slab_size
-    push_slabs_ptr = c_slabs_ptr
-    if FUSED:
-        push_slabs_ptr += slab_size
     for chunk in tl.static_range(CHUNKS):
-        if FUSED and dw_ptr is not None:
+        if RESIDENT and WEIGHTS:
             store_slab_chunk(slabs_ptr, w_sums[chunk], program, d, chunk, K, BLOCK_D)
-        if FUSED and UPDATE:
+        if RESIDENT and UPDATE:
             store_slab_chunk(c_slabs_ptr, c_sums[chunk], program, d, chunk, K, BLOCK_D)
-        if FUSED and PUSH:
+        if RESIDENT and PUSH:
             store_slab_chunk(push_slabs_ptr, push_sums[chunk], program, d, chunk, K, BLOCK_D)
 
     group = program // FAN_IN
     members = tl.minimum(programs - group * FAN_IN, FAN_IN)
     if arrive_last(counters_ptr + 1 + group, members):
         fold_slabs(stats_ptr, group * FAN_IN, members, programs + group, K, STATS, K, 1)
-        if FUSED and dw_ptr is not None:
+        if FUSED and WEIGHTS:
             fold_slabs(slabs_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, CHUNKS)
         if FUSED and UPDATE:
             fold_slabs(c_slabs_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, CHUNKS)
@@ -366,7 +294,7 @@ def class_table_rows(
             )  # fmt: skip
             finished = stats_ptr + (programs + groups) * STATS * K
             for chunk in tl.static_range(CHUNKS):
-                if FUSED and dw_ptr is not None:
+                if FUSED and WEIGHTS:
                     total = fold_chunk(slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
                     finish_weights(
                         total, finished, w_ptr, dw_ptr, classifier_scale, num_classes, d, chunk,

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from ..class_finish import finish_centers, finish_weights
 from ..tiles import (
     FAN_IN,
     add_products,
@@ -12,7 +13,6 @@ from ..tiles import (
     read_labels,
     store_slab_chunk,
 )
-from .class_table_kernel import finish_centers, finish_weights
 
 
 @triton.jit
