@@ -203,6 +203,14 @@ def test_one_launch_scales_every_gradient():
         assert torch.equal(got, (gradient * 65536).to(dtype))
 
 
+def test_autograd_is_told_of_moved_centers():
+    x, y, centers = torch.randn(N, D), torch.arange(N) % C, torch.randn(C, D)
+    saved = (centers * torch.randn(C, D, requires_grad=True)).sum()
+    functional.center_loss(x, y, centers, update=True, backend="blocked")
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        saved.backward()
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_backward_from_one_writes_nothing(spec):
     # The gradients are there since the forward; autograd left alone would fill zeros as large as each of them first.

@@ -2,16 +2,19 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 
 import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
+from torch.autograd.graph import increment_version
 
 from ..blocked.tiles import gradient_dtype
 from ..dispatch import triton_runs_on
 from .bad_labels import bad_label_flag, raise_for_bad_labels
 
+_LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
 PACKAGES = {"triton": "fer_fast.kernels.engines", "blocked": "fer_fast.blocked"}
 
 
@@ -47,18 +50,21 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
     """Register `function(..., gradient: bool, backend: str) -> (loss, *gradients)` as `fer_fast::<its name>`.
 
     The gradients of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is
-    set; the backward multiplies them by the incoming scalar on the device and never waits for the host. The autograd
-    kernel is registered by hand because `register_autograd` refuses operators that move a buffer (the centers).
+    set; the backward multiplies them by the incoming scalar on the device and never waits for the host. The operator is
+    put together by hand because `custom_op` allows no autograd for operators that move a buffer (the centers).
     """
 
     def register(function: Callable):
         name = function.__name__
         names = list(inspect.signature(function).parameters)
         positions = [names.index(argument) for argument in differentiable]
-        operator = torch.library.custom_op(f"fer_fast::{name}", function, mutates_args=mutates)
+        moved = [names.index(argument) for argument in mutates]
+        schema = torch.library.infer_schema(function, mutates_args=mutates)
+        _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
         overload = getattr(torch.ops.fer_fast, name).default
+        _LIBRARY.impl(name, _opaque(function), "CompositeExplicitAutograd")
 
-        @operator.register_fake
+        @torch.library.register_fake(f"fer_fast::{name}", lib=_LIBRARY)
         def _(*args):
             inputs = [args[position] for position in positions]
             wanted = args[names.index("gradient")]
@@ -73,6 +79,9 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
             def forward(ctx, *args):
                 with _AutoDispatchBelowAutograd():
                     loss, *gradients = overload(*args)
+                for position in moved:
+                    if args[position] is not None:
+                        increment_version(args[position])  # whoever saved the old values for a backward is told
                 ctx.save_for_backward(*gradients, *(args[position] for position in positions))
                 ctx.mark_non_differentiable(*gradients)
                 ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
@@ -91,10 +100,20 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
                         result[position] = gradient
                 return tuple(result)
 
-        operator._lib.impl(name, Loss.apply, "Autograd")
+        _LIBRARY.impl(name, Loss.apply, "Autograd")
         return overload
 
     return register
+
+
+def _opaque(function: Callable) -> Callable:
+    """The function, which torch.compile does not look into. Its compiler is imported by the first call, not here."""
+
+    @cache
+    def hidden() -> Callable:
+        return torch.compiler.disable(function)
+
+    return lambda *args: hidden()(*args)
 
 
 class RefuseSecondDerivative(torch.autograd.Function):
