@@ -82,12 +82,16 @@ def _settings(
     fused = resident or (k <= SLAB_CLASSES and d <= columns and not push)
     if not fused:
         config = Config(STORED_ROWS, min(config.block_d, STORED_ELEMENTS // k), min(config.num_warps, 8), 0)
+    parts = max(1, min(config.num_warps, config.block_d // 16))
+    # Where float32 rows leave their sums to a second launch, pieces of operands would spill; beside an auxiliary loss
+    # so would narrow ones.
+    apart = not fused and element_size == 4
     return config, {
         "K": k,
         "BLOCK_N": config.block_n,
         "BLOCK_D": config.block_d,
         "CHUNKS": triton.cdiv(d, config.block_d),
-        "PARTS": max(1, min(config.num_warps, config.block_d // 16)),
+        "PARTS": 1 if apart and auxiliary else parts,
         "CLASSIFIER": bool(classifier),
         "LOGITS": head.logits,
         "CHAIN": head.chain,
@@ -111,7 +115,7 @@ def _settings(
         "FUSED": fused,
         "RESIDENT": resident,
         "PRECISION": precision,
-        "TENSOR_CORES": tensor_cores,
+        "TENSOR_CORES": tensor_cores and not apart,
     }
 
 
@@ -257,13 +261,14 @@ def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
     programs = min(triton.cdiv(n, config.block_n), max(1, 2 * max_programs(device) // chunks))
     shared = ("x_ptr", "y_ptr", "w_ptr", "c_ptr", "dw_ptr", "g_ptr", "factors_ptr", "counters_ptr", "auxiliary")
     sizes = ("n", "num_classes", "d", "x_stride", "scales_ptr", "classifier_divisor")
-    flags = ("K", "UNIT_X", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION", "TENSOR_CORES")
+    flags = ("K", "UNIT_X", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION")
     kinds = _sums(rows["dw_ptr"], plan.constexprs["UPDATE"], plan.constexprs["PUSH"])
     class_table_sums[(programs, chunks)](
         **{name: rows[name] for name in shared + sizes},
         **{name: plan.constexprs[name] for name in flags},
         stats_ptr=rows["stats_ptr"][0, -1],
         slabs_ptr=_blocks(programs, k * d, kinds, device),
+        TENSOR_CORES=product_precision(rows["x_ptr"])[1],
         BLOCK_N=config.block_n,
         BLOCK_D=config.block_d,
         num_warps=config.num_warps,
@@ -367,5 +372,9 @@ def aot_cases(family: str) -> Iterator[tuple]:
         yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, config.num_warps)
         if not flags["FUSED"]:
             sums = {name: flags[name] for name in class_table_sums.arg_names if name in flags}
-            sums |= {"BLOCK_N": SUMS_CONFIGS[size].block_n, "BLOCK_D": SUMS_CONFIGS[size].block_d}
+            sums |= {
+                "TENSOR_CORES": tensor_cores,
+                "BLOCK_N": SUMS_CONFIGS[size].block_n,
+                "BLOCK_D": SUMS_CONFIGS[size].block_d,
+            }
             yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, SUMS_CONFIGS[size].num_warps)
