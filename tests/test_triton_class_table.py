@@ -82,6 +82,18 @@ def test_sums_in_a_second_launch(classifier, auxiliary, dtype, monkeypatch):
     check(classifier, auxiliary, inputs(70, 20, 35, dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("classifier", "auxiliary"), [("lmcl", "island"), ("softmax", "affinity"), ("a-softmax", "center")]
+)
+def test_sums_in_slabs(classifier, auxiliary, dtype, monkeypatch):
+    small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TABLE_CONFIGS.items()}
+    monkeypatch.setattr(engine, "CLASS_TABLE_CONFIGS", small)
+    monkeypatch.setattr(engine, "max_programs", lambda device: 3)
+    monkeypatch.setattr(engine, "_sum_rows", None)  # one launch
+    check(classifier, auxiliary, inputs(16 * 7 + 3, 5, 35, dtype))
+
+
 @pytest.mark.parametrize("programs", [2, 40])
 def test_two_levels_of_sums(programs, monkeypatch):
     monkeypatch.setattr(engine, "max_programs", lambda device: programs)

@@ -214,7 +214,7 @@ def class_table_rows(
                 push = tl.where(away, PUSH_WEIGHT(anti, auxiliary)[:, None], 0.0)
                 push_sum += tl.sum(push, 0)
 
-        earlier = tile != program
+        earlier = tl.zeros_like(classes) + (tile - program) > 0
         new_w, new_c, new_push = (), (), ()
         for chunk in tl.static_range(CHUNKS):
             if dx_ptr is not None:
