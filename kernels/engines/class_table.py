@@ -41,10 +41,10 @@ CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a po
     (2, 2048): Config(16, 256, 8, 0),
     (4, 2048): Config(8, 128, 8, 0),
 }
-STORED_ROWS, STORED_ELEMENTS = (
-    8,
-    4096,
-)  # rows, and entries of a chunk of the table, where sums are left to a second launch
+# Rows, and entries of a chunk of the table, where sums are left to a second launch.
+STORED_ROWS, STORED_ELEMENTS = 8, 4096
+# Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
+LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
 SUMS_CONFIGS = {2: Config(32, 64, 4, 0), 4: Config(16, 64, 4, 0)}  # by bytes of an element
 SCALES_PROGRAMS = 16
@@ -80,7 +80,9 @@ def _settings(
     resident = sums * k <= 16 * config.accumulators
     columns = SLAB_COLUMNS // 2 if head.lengths and (element_size == 4 or head.exact_own) else SLAB_COLUMNS
     fused = resident or (k <= SLAB_CLASSES and d <= columns and not push)
-    if not fused:
+    if fused:
+        config = config._replace(block_n=max(config.block_n, LEAST_ROWS))
+    else:
         config = Config(STORED_ROWS, min(config.block_d, STORED_ELEMENTS // k), min(config.num_warps, 8), 0)
     parts = max(1, min(config.num_warps, config.block_d // 16))
     # Where float32 rows leave their sums to a second launch, pieces of operands would spill; beside an auxiliary loss
@@ -341,8 +343,9 @@ _TYPES = {torch.float32: ("fp32", 4), torch.float16: ("fp16", 2), torch.bfloat16
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
-    """Every epilogue at the settings of representative shapes, for the audit."""
+    """Every epilogue at the settings of representative shapes, and the scales of both kinds, for the audit."""
     tensor_cores = family != "cdna"
+    yield from _scales_cases()
     for (classifier, auxiliary), (num_classes, d), (dtype, size) in product(_AOT_LOSSES, _AOT_SHAPES, _TYPES.values()):
         asked = (classifier, auxiliary, auxiliary == "variant", bool(auxiliary), True)
         config, flags = _settings(num_classes, d, size, *asked, "ieee", tensor_cores)
@@ -378,3 +381,17 @@ def aot_cases(family: str) -> Iterator[tuple]:
                 "BLOCK_D": SUMS_CONFIGS[size].block_d,
             }
             yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, SUMS_CONFIGS[size].num_warps)
+
+
+def _scales_cases() -> Iterator[tuple]:
+    types = dict.fromkeys(("class_weights_ptr", "c_ptr", "scales_ptr"), "*fp32")
+    types |= dict.fromkeys(("y_ptr", "groups_y_ptr", "status_ptr"), "*i64")
+    types |= dict.fromkeys(("n", "m", "num_classes", "d", "x_stride", "groups_stride"), "i32")
+    types |= {"partials_ptr": "*fp64", "counter_ptr": "*i32", "ends": ("i32",) * 4}
+    for dtype, size in _TYPES.values():
+        config, flags = _settings(8, 512, size, "softmax", "mva", False, True, True, "ieee", True)
+        constexprs = {name: flags[name] for name in ("K", "BLOCK_N", "BLOCK_D", "CHUNKS")}
+        constexprs |= {"GROUPS": 8, "WEIGHTED": True, "MVA": True, "MEAN": True, "PROGRAMS": SCALES_PROGRAMS}
+        rows = dict.fromkeys(("x_ptr", "groups_x_ptr"), f"*{dtype}")
+        name = f"scales-mva-{dtype}{'*' if dtype == 'bf16' else ''}"
+        yield aot_case(name, class_table_scales, types | rows, constexprs, config.num_warps)

@@ -340,5 +340,5 @@ def aot_cases() -> Iterator[tuple]:
             flags = functions | _config(512)
             for kernel in (row_kernel, class_kernel):
                 constexprs = {a: flags[a] for a in kernel.arg_names if a in flags}
-                case = f"{kernel.__name__}-{name}-{dtype}"
+                case = f"{kernel.__name__}-{name}-{dtype}{'*' if (name, dtype) == ('variant', 'bf16') else ''}"
                 yield aot_case(case, kernel, types, constexprs, flags["num_warps"] if kernel is row_kernel else 4)
