@@ -222,8 +222,8 @@ def _ad_corre_floor(p: Problem, s: Shape, size: int) -> Floor:
 
 
 def _pairwise_floor(p: Problem, s: Shape, size: int) -> Floor:
-    """S = U Uᵀ and dU = G U, 2n²d each; x read and dx written."""
-    return Floor(2 * s.n * s.d * size + s.n * 8, 4 * s.n**2 * s.d)
+    """S = U Uᵀ, whose half is enough, n²d, and dU = G U, 2n²d; x read and dx written."""
+    return Floor(2 * s.n * s.d * size + s.n * 8, 3 * s.n**2 * s.d)
 
 
 def _range_floor(p: Problem, s: Shape, size: int) -> Floor:

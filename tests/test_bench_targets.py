@@ -1,8 +1,13 @@
-"""`python -m bench targets`: which way a ratio goes, what is checked first, and what the yardstick computes."""
+"""`python -m bench targets`: which way a ratio goes, what is checked first, and what the yardstick computes.
+
+And the rows of the tables that are committed.
+"""
+
+import json
 
 import pytest
 import torch
-from fer_fast.bench import targets
+from fer_fast.bench import rows, steps, table10, targets
 from fer_fast.bench.contenders import EAGER, FER_FAST
 from fer_fast.bench.problems import Problem, Shape
 
@@ -56,3 +61,13 @@ def test_every_promise_is_measured(medians, monkeypatch):
     assert len(found) == 7
     assert [row.ratio for row in found[-2:]] == [1.5, 1.5]
     assert targets.table(found).row_count == 7
+
+
+@pytest.mark.parametrize(("table", "row"), [(table10, "StepRow"), (steps, "StepsRow"), (targets, "TargetRow")])
+def test_committed_tables_are_rows_of_theirs(table, row):
+    name = table.__name__.rpartition(".")[2]
+    lines = (rows.ROOT / "bench" / "results" / "tables" / f"{name}.jsonl").read_text().splitlines()
+    found = [getattr(table, row)(**json.loads(line)) for line in lines]
+    assert found
+    assert {each.table for each in found} == {name}
+    assert all(each.seconds > 0 and not each.environment["commit"].endswith("dirty") for each in found)

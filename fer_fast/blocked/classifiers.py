@@ -122,6 +122,8 @@ class LMCL(Softmax):
 class LSoftmax(Softmax):
     """f_j = ‖x‖ ‖w_j‖ cos θ_j, the target's cos θ_y replaced by (λ cos θ + ψ(θ)) / (1 + λ).   weight (C, d)."""
 
+    unit_table = False
+
     def configure(self, m: float, lambda_: float) -> None:
         self.m, self.lambda_ = int(m), lambda_
 
@@ -136,13 +138,17 @@ class LSoftmax(Softmax):
         if not self.gradient:
             return Target(logit)
         by_rows = w_length * (value * u + slope * (v - cosine * u))
-        by_table = x_length * (value * v + slope * (u - cosine * v))
+        by_table = x_length * slope * (u - cosine * v)
+        if not self.unit_table:  # on a unit row its chain rule takes this off again, and with it the sum's last digits
+            by_table += x_length * value * v
         # A zero row has no direction to turn: it passes no gradient.
         return Target(logit, by_rows.masked_fill_(x_length == 0, 0), by_table.masked_fill_(w_length == 0, 0))
 
 
 class ASoftmax(LSoftmax):
     """As L-softmax, with class weights of length one.   weight (C, d)."""
+
+    unit_table = True
 
     def prepare_table(self, weight: Tensor) -> tuple[Tensor, PullBack]:
         rows = directions(weight)
