@@ -109,12 +109,19 @@ def chip(device: torch.device) -> str:
 
 @cache
 def commit() -> str:
-    """`git describe --always --dirty` of the checkout this runs from; "unknown" when installed from a wheel."""
+    """`git describe --always` of the checkout this runs from, with "-dirty" where code differs from it; "unknown" when
+    installed from a wheel."""
     if not (ROOT / ".git").exists():
         return "unknown"
-    command = ("git", "-C", str(ROOT), "describe", "--always", "--dirty")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    # Rows and words change while rows are recorded; what is measured does not.
+    measured = (".", ":!bench/results", ":!bench/charts", ":!*.md")
+    changes = _git("status", "--porcelain", "--", *measured)
+    return (_git("describe", "--always") or "unknown") + ("-dirty" if changes else "")
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(("git", "-C", str(ROOT), *words), capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def file_name(chip_name: str) -> str:
