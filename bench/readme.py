@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fer_fast.errors import InputError
+from fer_fast.registry import LOSSES
 
 from .contenders import COMPILED, FER_FAST
 from .problems import Shape, quick_shape
@@ -49,12 +50,12 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def at_quick_shapes(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """The rows at each loss's quick shape, by loss and contender."""
+    """The rows at each loss's quick shape, by loss, in the registry's order, and contender."""
     found: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if row.shape == asdict(quick_shape(row.loss, row.device)):
             found[row.loss][row.contender] = row
-    return found
+    return {loss: found[loss] for loss in LOSSES if loss in found}
 
 
 def source(rows: Sequence[Row]) -> str:
