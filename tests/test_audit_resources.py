@@ -13,9 +13,10 @@ if not triton_runs_on("cpu"):
 from fer_fast.bench import audit
 from fer_fast.bench.audit_resources import CHECKED, CHIPS, ResourceRow, Selection
 
-ENGINES = {"ad_corre", "class_table", "contrastive", "enqueue", "pairwise", "primitives", "range_loss"}
+CLASS_TABLE = {"class_table", "class_table_large"}
+ENGINES = CLASS_TABLE | {"ad_corre", "contrastive", "enqueue", "pairwise", "primitives", "range_loss"}
 # Half of all the time is the class table's; sm_120 runs sm_80's instructions, and may spill.
-ON_SM120 = sorted(ENGINES - {"class_table"})
+ON_SM120 = sorted(ENGINES - CLASS_TABLE)
 
 
 @pytest.fixture(scope="module")

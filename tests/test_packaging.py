@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 # Folder at the top of the repository -> where it installs.
 FOLDERS = {"fer_fast": "fer_fast"} | {f: name.replace(".", "/") for name, f in SETUPTOOLS["package-dir"].items()}
-MEASUREMENTS = ROOT / "bench" / "results"  # stay in the repository
+MEASUREMENTS = {ROOT / "bench" / "results", ROOT / "bench" / "charts"}  # stay in the repository
 
 
 def files() -> dict[str, Path]:
@@ -24,7 +24,7 @@ def files() -> dict[str, Path]:
         f"{target}/{path.relative_to(ROOT / folder).as_posix()}": path
         for folder, target in FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and MEASUREMENTS not in path.parents
+        if path.is_file() and "__pycache__" not in path.parts and MEASUREMENTS.isdisjoint(path.parents)
     }
 
 

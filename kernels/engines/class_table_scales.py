@@ -78,18 +78,17 @@ def class_table_scales(
             at = partials_ptr + programs[:, None] * 2 * GROUPS + slots[None, :]
             totals = tl.sum(tl.load(at, cache_modifier=".cg"), 0)
             spread = center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS).to(tl.float64)
-            variance = tl.sum(spread, 0) / (num_classes - 1)
-            losses = totals / variance
             real = slots == 0
-            if MEAN:
-                losses = tl.where(real, losses / n, losses)
+            counts = tl.where(real, n, 1)
             if groups_x_ptr is not None:
                 first = 0
                 for v in tl.static_range(len(ends)):
                     real = real | (slots == v + 1)
-                    if MEAN:
-                        losses = tl.where(slots == v + 1, losses / (ends[v] - first), losses)
+                    counts = tl.where(slots == v + 1, ends[v] - first, counts)
                     first = ends[v]
+            if not MEAN:
+                counts = tl.full((GROUPS,), 1, tl.int32)
+            losses = totals * (num_classes - 1) / (tl.sum(spread, 0) * counts)
             tl.store(scales_ptr + 1, group_weight(losses, real))
         else:
             tl.store(scales_ptr + 1, 1.0)
