@@ -129,8 +129,8 @@ def file_name(chip_name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", chip_name.lower()).strip("-") + ".jsonl"
 
 
-def append(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to the end of a file, which is made where there is none."""
+def append(path: Path, rows: Iterable[Any]) -> None:
+    """Add rows, dataclasses of one table, to the end of a file, which is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as lines:
         lines.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)

@@ -4,12 +4,11 @@ A recipe's own training loop on generated faces, its batch size and augmentation
 and with plain PyTorch's. Hooks mark where a phase ends; on a GPU they are events on the stream, so nothing waits.
 """
 
-import json
 import statistics
 import time
 from argparse import Namespace
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +74,7 @@ def run(argv: list[str]) -> int:
         measured = [measure(config, backend, given.steps) for backend in ("reference", "auto")]
         console.print(table(measured))
         if given.record:
-            with Path(given.record).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in measured)
+            rows.append(Path(given.record), measured)
     return 0
 
 
