@@ -80,6 +80,26 @@ def finish_centers(
 
 
 @triton.jit
+def finish_chunk(
+    slabs_ptr, slab_size, programs, groups, stats_ptr, w_ptr, dw_ptr, c_ptr, classifier_scale, auxiliary,
+    num_classes, d, chunk, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, MOVE: tl.constexpr, UPDATE: tl.constexpr,
+    PUSH: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """One chunk of what is made of the sums over rows, which lie one kind behind the other: Σ G x, Σ_{y=k} x and
+    Σ_{y≠k} p x, where a loss has them."""
+    if dw_ptr is not None:
+        sums = fold_chunk(slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
+        finish_weights(sums, stats_ptr, w_ptr, dw_ptr, classifier_scale, num_classes, d, chunk, UNIT_W, LENGTHS, K, BLOCK_D)
+        slabs_ptr += slab_size
+    if UPDATE:
+        sums = fold_chunk(slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
+        push_sums = sums
+        if PUSH:
+            push_sums = fold_chunk(slabs_ptr + slab_size, programs, groups, d, chunk, K, BLOCK_D)
+        finish_centers(sums, push_sums, stats_ptr, c_ptr, auxiliary, num_classes, d, chunk, MOVE, K, BLOCK_D)
+
+
+@triton.jit
 def add_losses(losses_ptr):
     """The programs' sums of row losses, (programs, 2) in float64: classifier and auxiliary."""
     programs = tl.num_programs(0)

@@ -3,7 +3,8 @@
 import triton
 import triton.language as tl
 
-from .tiles import float32_product, inverse_or_zero, load_chunk, tile_lengths
+from .products import float32_product
+from .tiles import inverse_or_zero, load_chunk, tile_lengths
 
 
 @triton.jit
@@ -33,12 +34,6 @@ def row_lengths(x, UNIT: tl.constexpr, LENGTHS: tl.constexpr, ROWS: tl.constexpr
     if UNIT:
         factor = inverse_or_zero(length)
     return length, factor
-
-
-@triton.jit
-def row_operand(x, factor, UNIT: tl.constexpr):
-    """A chunk of rows as it enters the sums over rows. Scaled when used: a second copy of wide rows has no room."""
-    return (x.to(tl.float32) * factor[:, None]).to(x.dtype) if UNIT else x
 
 
 @triton.jit
@@ -103,3 +98,24 @@ def cross_entropy(dot, hot, valid, x_length, w_length, bias, weights, num_classe
     own = tl.sum(tl.where(hot, logits, 0.0), 1)
     p = (exponentials / total[:, None] - tl.where(hot, 1.0, 0.0)) * weight[:, None]
     return tl.where(valid, weight * (tl.log(total) + largest - own), 0.0), tl.where(valid[:, None], p, 0.0)
+
+
+@triton.jit
+def classify(
+    x, y, valid, hot, w_ptr, w_length, bias, weights, num_classes, d, a,
+    LOGITS: tl.constexpr, CHAIN: tl.constexpr, UNIT_X: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr,
+    EXACT_OWN: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Loss (rows,) of a tile, p = d loss/d logits, what the chain rule makes of it (G, R, Q), ‖x‖ and ρ."""
+    x_length, factor = row_lengths(x, UNIT_X, LENGTHS, ROWS, CHUNKS)
+    dot = products(
+        x, factor, w_ptr, w_length, num_classes, d, UNIT_W, PRECISION, TENSOR_CORES, ROWS, K, BLOCK_D, CHUNKS, PARTS
+    )
+    if EXACT_OWN:
+        own = own_products(x, y, valid, w_ptr, d, ROWS, BLOCK_D, CHUNKS)[:, None]
+        if UNIT_W:
+            own *= inverse_or_zero(w_length)[None, :]
+        dot = tl.where(hot, own, dot)
+    losses, p = cross_entropy(dot, hot, valid, x_length, w_length, bias, weights, num_classes, LOGITS, a)
+    return losses, p, CHAIN(p, dot, hot, x_length, w_length, a), x_length, factor

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from .classifier_tiles import load_per_class
 from .tiles import inverse_or_zero, load_chunk, load_row, load_tile, tile_lengths
 
 
@@ -114,3 +115,39 @@ def class_lengths(w_ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr,
     classes = tl.arange(0, K)
     table = load_tile(w_ptr, classes, classes < num_classes, d, d, BLOCK_D, CHUNKS)
     return tile_lengths(table, K, CHUNKS)
+
+
+@triton.jit
+def read_centers(
+    c_ptr, rows_ptr, center_weights_ptr, scales_ptr, auxiliary, num_classes, d, CLASS_SCALAR: tl.constexpr,
+    K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, ANTI: tl.constexpr,
+):  # fmt: skip
+    """The loss's factor per class (K,), the spread of all ordered pairs, and what :func:`leave_one_out` returns."""
+    squared = center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+    whole = tl.sum(squared, 0)
+    classes = num_classes.to(tl.float32)
+    weights = load_per_class(center_weights_ptr, num_classes, 1.0, K)
+    scalar = CLASS_SCALAR(weights, classes * squared + whole, whole / (classes - 1), auxiliary)
+    if scales_ptr is not None:
+        scalar *= tl.load(scales_ptr + 1)
+    without = ()
+    if ANTI:
+        without = leave_one_out(squared, c_ptr, rows_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+    return scalar, 2 * classes * whole, without
+
+
+@triton.jit
+def center_distances(
+    x, y, valid, c_ptr, num_classes, d, without,
+    ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, ANTI: tl.constexpr,
+):  # fmt: skip
+    """‖x - c_y‖² and ‖x - c̄₋y‖² of a tile: (ROWS,) both."""
+    own = tl.zeros((ROWS,), tl.float32)
+    anti = tl.zeros((ROWS,), tl.float32)
+    for chunk in tl.static_range(CHUNKS):
+        offset = own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
+        own += tl.sum(offset * offset, 1)
+        if ANTI:
+            offset = anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
+            anti += tl.sum(offset * offset, 1)
+    return own, anti

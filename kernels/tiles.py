@@ -79,66 +79,6 @@ def tile_lengths(tile, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
 
 
 @triton.jit
-def _leading_bits(x):
-    """The 11 leading bits of a float32: exactly a TF32 number."""
-    bits = x.to(tl.uint32, bitcast=True) & 0xFFFFE000
-    return bits.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _pieces(x):
-    """Three TF32 numbers that add up to a float32 without error. Of inf and NaN the rest is NaN, as the product."""
-    high = _leading_bits(x)
-    middle = _leading_bits(x - high)
-    return high, middle, x - high - middle
-
-
-@triton.jit
-def class_sum_product(hot, x, total, TENSOR_CORES: tl.constexpr):
-    """total + hotᵀ x for hot (rows, classes) of zeros and ones: float32 sums of unrounded entries.
-
-    Sixteen-bit rows are exact as they are. A float32 row is the exact sum of three TF32 numbers, and the products with
-    0 and 1 are exact, so three tensor-core products replace the multiply-add units; where there are none, one product.
-    """
-    if x.dtype != tl.float32:
-        total = tl.dot(tl.trans(hot.to(x.dtype)), x, total)
-    elif TENSOR_CORES:
-        flags = tl.trans(hot.to(tl.float32))
-        high, middle, low = _pieces(x)
-        total = tl.dot(flags, high, total, input_precision="tf32")
-        total = tl.dot(flags, middle, total, input_precision="tf32")
-        total = tl.dot(flags, low, total, input_precision="tf32")
-    else:
-        total = tl.dot(tl.trans(hot.to(tl.float32)), x, total, input_precision="ieee")
-    return total
-
-
-@triton.jit
-def float32_product(a, b, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
-    """a b in float32, of sixteen-bit operands or of float32 ones, at `PRECISION`: "tf32", or "ieee" for full float32.
-
-    A float32 number is the exact sum of three TF32 numbers. Of the nine products of pieces the six largest are taken,
-    smallest first; the others lie below 2⁻³² of the whole. Tensor cores truncate where they add, so they sum over no
-    more than one tile, which the caller adds to its total with a rounded addition. The layout of their operands is what
-    lets the sums of wide rows stay in registers; the multiply-add units would hold whole rows in every thread.
-    """
-    if a.dtype != tl.float32:
-        product = tl.dot(a, b)
-    elif PRECISION == "tf32" or not TENSOR_CORES:
-        product = tl.dot(a, b, input_precision=PRECISION)
-    else:
-        a_high, a_middle, a_low = _pieces(a)
-        b_high, b_middle, b_low = _pieces(b)
-        product = tl.dot(a_middle, b_middle, input_precision="tf32")
-        product = tl.dot(a_low, b_high, product, input_precision="tf32")
-        product = tl.dot(a_high, b_low, product, input_precision="tf32")
-        product = tl.dot(a_middle, b_high, product, input_precision="tf32")
-        product = tl.dot(a_high, b_middle, product, input_precision="tf32")
-        product = tl.dot(a_high, b_high, product, input_precision="tf32")
-    return product
-
-
-@triton.jit
 def read_labels(y_ptr, rows, in_batch, num_classes, status_ptr):
     """Labels safe to index with, and the rows that have one; a label outside [0, C) goes to the status alone."""
     y = tl.load(y_ptr + rows, mask=in_batch, other=0)
@@ -146,23 +86,6 @@ def read_labels(y_ptr, rows, in_batch, num_classes, status_ptr):
     if status_ptr is not None:
         tl.store(status_ptr + tl.zeros_like(rows), y, mask=in_batch & ~legal)
     return tl.where(legal, y, 0).to(tl.int32), in_batch & legal
-
-
-@triton.jit
-def add_products(
-    x, operand, g, hot, push, w_sums, c_sums, push_sums,
-    CLASSIFIER: tl.constexpr, UPDATE: tl.constexpr, PUSH: tl.constexpr,
-    PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
-):  # fmt: skip
-    """Adds a chunk of rows to its sums per class, (K, BLOCK_D) each: Σ G x, Σ_{y=k} x and Σ_{y≠k} p x."""
-    if CLASSIFIER:
-        w_sums += float32_product(tl.trans(g.to(operand.dtype)), operand, PRECISION, TENSOR_CORES)
-    if UPDATE:
-        # A row that is not finite marks its own class through the count; it must not reach the others as 0·NaN.
-        c_sums = class_sum_product(hot, finite_or_zero(x), c_sums, TENSOR_CORES)
-    if PUSH:
-        push_sums += float32_product(tl.trans(push), x.to(tl.float32), "ieee", TENSOR_CORES)
-    return w_sums, c_sums, push_sums
 
 
 @triton.jit
@@ -203,8 +126,12 @@ def store_slab_chunk(slabs_ptr, value, slab, width, chunk, ROWS: tl.constexpr, B
 
 
 @triton.jit
-def fold_slabs(slabs_ptr, first, count, into, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
-    """Slab `into` = Σ of `count` slabs from `first` on."""
-    for chunk in tl.static_range(CHUNKS):
-        total = fold_chunk(slabs_ptr, first, count, d, chunk, K, BLOCK_D)
-        store_slab_chunk(slabs_ptr, total, into, d, chunk, K, BLOCK_D)
+def fold_slabs(
+    slabs_ptr, slab_size, first, count, into, width, chunk,
+    KINDS: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Of each of `KINDS` runs of slabs, slab `into` = Σ of `count` slabs from `first` on, one chunk."""
+    for kind in tl.static_range(KINDS):
+        at = slabs_ptr + kind * slab_size
+        total = fold_chunk(at, first, count, width, chunk, ROWS, BLOCK_D)
+        store_slab_chunk(at, total, into, width, chunk, ROWS, BLOCK_D)

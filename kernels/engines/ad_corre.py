@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ..classifier_tiles import load_per_class
 from ..launch import aot_case, arrival_counters, gradient_dtype, max_programs
+from ..products import class_sum_product
 from ..tiles import (
     FAN_IN,
     arrive_last,
-    class_sum_product,
     fold_chunk,
     fold_slabs,
     inverse_or_zero,
@@ -121,15 +121,16 @@ def ad_corre_tables(
         if FD:
             first = tl.load(e_ptr + rows * row_stride, mask=valid, other=0.0)[:, None]
             u, inverse = standardise(x, first, cols, d)
-            unit_sums = class_sum_product(hot, u, unit_sums, TENSOR_CORES)
+            unit_sums += class_sum_product(hot, u, TENSOR_CORES)
             directed += tl.sum(tl.where(hot & (inverse != 0), 1.0, 0.0), 0)
         if MD:
-            sums = class_sum_product(hot, x, sums, TENSOR_CORES)
+            sums += class_sum_product(hot, x, TENSOR_CORES)
 
     groups = tl.cdiv(programs, FAN_IN)
     blocks = programs + groups
-    slabs_ptr += embedding.to(tl.int64) * 2 * blocks * K * d
-    sums_ptr = slabs_ptr + blocks.to(tl.int64) * K * d
+    slab_size = blocks.to(tl.int64) * K * d
+    slabs_ptr += embedding.to(tl.int64) * 2 * slab_size
+    sums_ptr = slabs_ptr + FD * slab_size
     stats_ptr += embedding * blocks * STATS * K
     counters_ptr += embedding * (groups + 1)
     slot = tl.arange(0, STATS)[:, None]
@@ -143,11 +144,9 @@ def ad_corre_tables(
     group = program // FAN_IN
     members = tl.minimum(programs - group * FAN_IN, FAN_IN)
     if arrive_last(counters_ptr + 1 + group, members):
-        fold_slabs(stats_ptr, group * FAN_IN, members, programs + group, K, STATS, K, 1)
-        if FD:
-            fold_slabs(slabs_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, 1)
-        if MD:
-            fold_slabs(sums_ptr, group * FAN_IN, members, programs + group, d, K, BLOCK_D, 1)
+        first = group * FAN_IN
+        fold_slabs(stats_ptr, 0, first, members, programs + group, K, 0, 1, STATS, K)
+        fold_slabs(slabs_ptr, slab_size, first, members, programs + group, d, 0, FD + MD, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
             stats = fold_chunk(stats_ptr, programs, groups, K, 0, STATS, K)
             counts = tl.sum(tl.where(slot == COUNT, stats, 0.0), 0)

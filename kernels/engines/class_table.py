@@ -114,6 +114,7 @@ def _settings(
         "PAPER": paper,
         "UPDATE": update,
         "PUSH": push,
+        "KINDS": bool(classifier and gradient) + update + push,
         "FUSED": fused,
         "RESIDENT": resident,
         "PRECISION": precision,
@@ -199,7 +200,7 @@ def class_table(
     dweight = _empty((num_classes, d), dtype=gradient_dtype(weight), **new) if gradient and classifier else None
     dbias = _empty((num_classes,), dtype=gradient_dtype(bias), **new) if gradient and bias is not None else None
     stores = not plan.fused
-    push = plan.constexprs["PUSH"]
+    push, kinds = plan.constexprs["PUSH"], plan.constexprs["KINDS"]
     arguments = {
         "x_ptr": x,
         "y_ptr": y,
@@ -216,11 +217,11 @@ def class_table(
         "dw_ptr": dweight,
         "dbias_ptr": dbias,
         "stats_ptr": _blocks(plan.programs, STATS.value * plan.k, 1, x.device),
-        "slabs_ptr": _blocks(plan.programs, plan.k * d, _sums(dweight, update, push), x.device) if plan.fused else None,
+        "slabs_ptr": _blocks(plan.programs, plan.k * d, kinds, x.device) if plan.fused else None,
         "counters_ptr": arrival_counters(x.device),
         "rows_ptr": _empty((plan.programs, 2, d), dtype=torch.float32, **new) if plan.auxiliary.anti else None,
         "g_ptr": _empty((n, plan.k), dtype=torch.float32, **new) if stores and dweight is not None else None,
-        "factors_ptr": _empty((2, n), dtype=torch.float32, **new) if stores else None,
+        "push_ptr": _empty((n,), dtype=torch.float32, **new) if stores and push else None,
         "classifier": plan.classifier.arguments(*classifier_params),
         "auxiliary": plan.auxiliary.arguments(*auxiliary_params),
         "n": n,
@@ -251,25 +252,20 @@ def _blocks(programs: int, size: int, kinds: int, device: torch.device) -> Tenso
     return _empty((kinds, programs + _groups(programs) + 1, size), dtype=torch.float32, device=device)
 
 
-def _sums(dweight: Tensor | None, update: bool, push: bool) -> int:
-    return (dweight is not None) + update + push
-
-
 def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
     """The second launch: sums over rows by chunks of columns, from what the first stored."""
     n, d, k = rows["n"], rows["d"], plan.k
     config = SUMS_CONFIGS[rows["x_ptr"].element_size()]
     chunks = triton.cdiv(d, config.block_d)
     programs = min(triton.cdiv(n, config.block_n), max(1, 2 * max_programs(device) // chunks))
-    shared = ("x_ptr", "y_ptr", "w_ptr", "c_ptr", "dw_ptr", "g_ptr", "factors_ptr", "counters_ptr", "auxiliary")
+    shared = ("x_ptr", "y_ptr", "w_ptr", "c_ptr", "dw_ptr", "g_ptr", "push_ptr", "counters_ptr", "auxiliary")
     sizes = ("n", "num_classes", "d", "x_stride", "scales_ptr", "classifier_divisor")
-    flags = ("K", "UNIT_X", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION")
-    kinds = _sums(rows["dw_ptr"], plan.constexprs["UPDATE"], plan.constexprs["PUSH"])
+    flags = ("K", "KINDS", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION")
     class_table_sums[(programs, chunks)](
         **{name: rows[name] for name in shared + sizes},
         **{name: plan.constexprs[name] for name in flags},
         stats_ptr=rows["stats_ptr"][0, -1],
-        slabs_ptr=_blocks(programs, k * d, kinds, device),
+        slabs_ptr=_blocks(programs, k * d, plan.constexprs["KINDS"], device),
         TENSOR_CORES=product_precision(rows["x_ptr"])[1],
         BLOCK_N=config.block_n,
         BLOCK_D=config.block_d,
@@ -353,7 +349,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
         rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
         table, centers = "*fp32" if classifier else None, "*fp32" if auxiliary else None
         bias = "*fp32" if classifier == "softmax" else None
-        floats = dict.fromkeys(("loss_ptr", "stats_ptr", "rows_ptr", "slabs_ptr", "g_ptr", "factors_ptr"), "*fp32")
+        floats = dict.fromkeys(("loss_ptr", "stats_ptr", "rows_ptr", "slabs_ptr", "g_ptr", "push_ptr"), "*fp32")
         types = floats | {
             "x_ptr": f"*{dtype}",
             "dx_ptr": "*bf16" if dtype == "bf16" else "*fp32",
