@@ -21,9 +21,8 @@ def class_table(
     class_weights: Tensor | None,
     centers: Tensor | None,
     center_weights: Tensor | None,
-    groups_x: Tensor | None,
-    groups_y: Tensor | None,
-    group_sizes: list[int],
+    groups_x: list[Tensor],
+    groups_y: list[Tensor],
     classifier: str,
     classifier_params: list[float],
     auxiliary: str,
@@ -35,9 +34,9 @@ def class_table(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y), either of them absent as "": (loss, dx, dweight, dbias).
 
-    x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,), centers (C, d), center_weights (C,); groups_x (m, d)
-    and groups_y (m,) are the bank's groups of `group_sizes`, newest first. The mean divides by n, a weighted softmax by
-    Σ W_y. With `update` the centers move in place.
+    x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,), centers (C, d), center_weights (C,); groups_x
+    (n_v, d) and groups_y (n_v,) are the bank's groups, newest first. The mean divides by n, a weighted softmax by Σ W_y.
+    With `update` the centers move in place.
     """
     dtype, count = work_dtype(x, weight, centers), len(x) if mean else 1
     rows_at_once = rows_per_block(x.shape[1])
@@ -47,7 +46,7 @@ def class_table(
         rows_at_once = min(rows_at_once, head.rows_per_block)
         weights = _sample_weights(y, class_weights, mean, dtype)
     if auxiliary:
-        groups = list(zip(groups_x.split(group_sizes), groups_y.split(group_sizes), strict=True)) if group_sizes else []
+        groups = list(zip(groups_x, groups_y, strict=True))
         task = CenterTask(x, y, centers, center_weights, groups, mean)
         rule = RULES[auxiliary](task, auxiliary_params, update, dtype)
 

@@ -18,9 +18,8 @@ def class_table_(
     class_weights: Tensor | None,
     centers: Tensor | None,
     center_weights: Tensor | None,
-    groups_x: Tensor | None,
-    groups_y: Tensor | None,
-    group_sizes: Sequence[int],
+    groups_x: Sequence[Tensor],
+    groups_y: Sequence[Tensor],
     classifier: str,
     classifier_params: Sequence[float],
     auxiliary: str,
@@ -34,8 +33,8 @@ def class_table_(
     for table in (weight, centers):
         if table is not None:
             checks.label_range(y, len(table))
-    if groups_y is not None:
-        checks.label_range(groups_y, len(centers), "bank labels")
+    for group_y in groups_y:
+        checks.label_range(group_y, len(centers), "bank labels")
     return run_engine(
         backend,
         "class_table",
@@ -49,7 +48,6 @@ def class_table_(
         center_weights,
         groups_x,
         groups_y,
-        list(group_sizes),
         classifier,
         list(classifier_params),
         auxiliary,
@@ -77,9 +75,8 @@ def class_table(
         head.get("class_weights"),
         table.get("centers"),
         table.get("class_weights"),
-        torch.cat([group_x.detach() for group_x, _ in groups]) if groups else None,
-        torch.cat([group_y for _, group_y in groups]) if groups else None,
-        [len(group_y) for _, group_y in groups],
+        [group_x.detach() for group_x, _ in groups],
+        [group_y for _, group_y in groups],
         classifier.name if classifier else "",
         classifier.engine_params() if classifier else [],
         auxiliary.name if auxiliary else "",

@@ -148,9 +148,8 @@ def class_table(
     class_weights: Tensor | None,
     centers: Tensor | None,
     center_weights: Tensor | None,
-    groups_x: Tensor | None,
-    groups_y: Tensor | None,
-    group_sizes: list[int],
+    groups_x: list[Tensor],
+    groups_y: list[Tensor],
     classifier: str,
     classifier_params: list[float],
     auxiliary: str,
@@ -192,7 +191,7 @@ def class_table(
     scales = None
     if (mean and class_weights is not None) or auxiliary == "mva":
         scales = _scales(
-            plan, x, y, class_weights if mean else None, table, groups_x, groups_y, group_sizes, mean, status
+            plan, x, y, class_weights if mean else None, table, groups_x, groups_y, mean, status
         )
     by_scales = mean and class_weights is not None
     loss = _empty((), dtype=torch.float32, **new)
@@ -280,37 +279,33 @@ def _scales(
     y: Tensor,
     class_weights: Tensor | None,
     centers: Tensor | None,
-    groups_x: Tensor | None,
-    groups_y: Tensor | None,
-    group_sizes: list[int],
+    groups_x: list[Tensor],
+    groups_y: list[Tensor],
     mean: bool,
     status: Tensor | None,
 ) -> Tensor:
     """1 / Σ W_y of a weighted mean and α_v of MVA, on the device: one launch for both."""
     mva = plan.auxiliary is AUXILIARIES["mva"]
-    grouped = mva and groups_x is not None and len(groups_x) > 0
-    ends = tuple(torch.tensor(group_sizes).cumsum(0).tolist()) if grouped else ()
-    slots = triton.next_power_of_2(max(2, 1 + len(ends)))
+    groups = [rows_of(group_x) for group_x in groups_x] if mva else []
+    slots = triton.next_power_of_2(max(2, 1 + len(groups)))
     scales = _empty((2,), dtype=torch.float32, device=x.device)
-    groups_x = rows_of(groups_x) if grouped else None
     class_table_scales[(SCALES_PROGRAMS,)](
         x,
         y,
         class_weights,
         centers,
-        groups_x,
-        groups_y.contiguous() if grouped else None,
+        tuple(groups),
+        tuple(group_y.contiguous() for group_y in groups_y[: len(groups)]),
+        tuple(len(group_x) for group_x in groups),
+        tuple(group_x.stride(0) for group_x in groups),
         status,
         scales,
         _empty((SCALES_PROGRAMS, 2, slots), dtype=torch.float64, device=x.device),
         arrival_counters(x.device),
-        ends,
         len(x),
-        len(groups_x) if grouped else 0,
         plan.num_classes,
         x.shape[1],
         x.stride(0),
-        groups_x.stride(0) if grouped else 0,
         **{name: plan.constexprs[name] for name in ("K", "BLOCK_N", "BLOCK_D", "CHUNKS")},
         GROUPS=slots,
         WEIGHTED=class_weights is not None,
@@ -381,13 +376,14 @@ def aot_cases(family: str) -> Iterator[tuple]:
 
 def _scales_cases() -> Iterator[tuple]:
     types = dict.fromkeys(("class_weights_ptr", "c_ptr", "scales_ptr"), "*fp32")
-    types |= dict.fromkeys(("y_ptr", "groups_y_ptr", "status_ptr"), "*i64")
-    types |= dict.fromkeys(("n", "m", "num_classes", "d", "x_stride", "groups_stride"), "i32")
-    types |= {"partials_ptr": "*fp64", "counter_ptr": "*i32", "ends": ("i32",) * 4}
+    types |= dict.fromkeys(("y_ptr", "status_ptr"), "*i64")
+    types |= dict.fromkeys(("n", "num_classes", "d", "x_stride"), "i32")
+    types |= dict.fromkeys(("sizes", "group_strides"), ("i32",) * 4)
+    types |= {"partials_ptr": "*fp64", "counter_ptr": "*i32", "groups_y": ("*i64",) * 4}
     for dtype, size in _TYPES.values():
         _, flags = _settings(8, 512, size, "softmax", "mva", False, True, True, "ieee", True)
         constexprs = {name: flags[name] for name in ("K", "BLOCK_N", "BLOCK_D", "CHUNKS")}
         constexprs |= {"GROUPS": 8, "WEIGHTED": True, "MVA": True, "MEAN": True, "PROGRAMS": SCALES_PROGRAMS}
-        rows = dict.fromkeys(("x_ptr", "groups_x_ptr"), f"*{dtype}")
+        rows = {"x_ptr": f"*{dtype}", "groups_x": (f"*{dtype}",) * 4}
         name = f"scales-mva-{dtype}{'*' if dtype == 'bf16' else ''}"
         yield aot_case(name, class_table_scales, types | rows, constexprs, SCALES_WARPS)

@@ -29,15 +29,16 @@ def row_values(
 
 @triton.jit
 def class_table_scales(
-    x_ptr, y_ptr, class_weights_ptr, c_ptr, groups_x_ptr, groups_y_ptr, status_ptr, scales_ptr, partials_ptr,
-    counter_ptr, ends, n, m, num_classes, d, x_stride, groups_stride,
+    x_ptr, y_ptr, class_weights_ptr, c_ptr, groups_x, groups_y, sizes, group_strides, status_ptr, scales_ptr,
+    partials_ptr, counter_ptr, n, num_classes, d, x_stride,
     K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, GROUPS: tl.constexpr,
     WEIGHTED: tl.constexpr, MVA: tl.constexpr, MEAN: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
     """scales = (1 / Σ W_y if `WEIGHTED`, α_v if `MVA`), 1 where not asked for.
 
-    Group 0 is the batch, group v the rows [ends[v-2], ends[v-1]) of groups_x (m, d). One read of the labels; for MVA
-    of the features and of the groups. Partial sums (PROGRAMS, GROUPS + 1 → a power of two) are added in a fixed order.
+    Group 0 is the batch; the others lie where the bank has them: tuples of pointers to rows (sizes[v], d) and labels.
+    One read of the labels; for MVA of the features and of the groups. Partial sums (PROGRAMS, GROUPS + 1 → a power of
+    two) are added in a fixed order.
     """
     program = tl.program_id(0)
     slots = tl.arange(0, GROUPS)
@@ -53,17 +54,13 @@ def class_table_scales(
         )  # fmt: skip
         distances += tl.where(slots == 0, tl.sum(own.to(tl.float64), 0), 0.0)
         weight_sum += weight
-    if MVA and groups_x_ptr is not None:
-        for tile in range(program, tl.cdiv(m, BLOCK_N), PROGRAMS):
+    for v in tl.static_range(len(groups_x)):
+        for tile in range(program, tl.cdiv(sizes[v], BLOCK_N), PROGRAMS):
             own, _ = row_values(
-                groups_x_ptr, groups_y_ptr, c_ptr, weights, tile, m, num_classes, d, groups_stride, status_ptr,
+                groups_x[v], groups_y[v], c_ptr, weights, tile, sizes[v], num_classes, d, group_strides[v], status_ptr,
                 K, BLOCK_N, BLOCK_D, CHUNKS, MVA,
             )  # fmt: skip
-            rows = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-            group = tl.full((BLOCK_N,), 1, tl.int32)
-            for v in tl.static_range(len(ends) - 1):
-                group += tl.where(rows >= ends[v], 1, 0)
-            distances += tl.sum(tl.where(group[:, None] == slots[None, :], own.to(tl.float64)[:, None], 0.0), 0)
+            distances += tl.where(slots == v + 1, tl.sum(own.to(tl.float64), 0), 0.0)
     tl.store(partials_ptr + program * 2 * GROUPS + slots, distances)
     tl.store(partials_ptr + (program * 2 + 1) * GROUPS, tl.sum(weight_sum, 0))
     if arrive_last(counter_ptr, PROGRAMS):
@@ -80,12 +77,9 @@ def class_table_scales(
             spread = center_spread(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS).to(tl.float64)
             real = slots == 0
             counts = tl.where(real, n, 1)
-            if groups_x_ptr is not None:
-                first = 0
-                for v in tl.static_range(len(ends)):
-                    real = real | (slots == v + 1)
-                    counts = tl.where(slots == v + 1, ends[v] - first, counts)
-                    first = ends[v]
+            for v in tl.static_range(len(groups_x)):
+                real = real | (slots == v + 1)
+                counts = tl.where(slots == v + 1, sizes[v], counts)
             if not MEAN:
                 counts = tl.full((GROUPS,), 1, tl.int32)
             losses = totals * (num_classes - 1) / (tl.sum(spread, 0) * counts)
