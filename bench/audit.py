@@ -28,17 +28,15 @@ from .audit_resources import CHECKED, CHIPS, ResourceRow, Selection
 from .problems import Problem, Shape
 
 MOST_BYTES = 1.05  # of the compulsory bytes a row
-# Small, for the interpreter is slow; the two widths of the linear engines take different tiles.
+# Small, for the interpreter is slow; the widths of the linear engines take different tiles.
 SHAPES = {
-    "class_table": (Shape(n=64, d=64), Shape(n=64, d=512)),
+    "class_table": (Shape(n=64, d=64), Shape(n=64, d=512), Shape(n=32, d=1024)),
     "ad_corre": (Shape(n=64, d=64, k=3), Shape(n=32, d=512, k=3)),
     "pairwise": (Shape(n=64, d=32),),
     "range_loss": (Shape(n=32, d=32),),
     "contrastive": (Shape(n=32, d=32, bank=64),),
 }
 LINEAR = ("class_table", "ad_corre")  # engines whose cost is their bytes; the others' is their operations
-# What may read its features twice at a width, and why; the tests hold that each still does.
-SECOND_READS = {("variant", 512): "a launch for class sums"}
 
 
 @dataclass
@@ -78,12 +76,11 @@ def traffic(loss: str, shape: Shape) -> TrafficRow:
     if loss == "md":
         compulsory += shape.k * d * 4  # its gradient is the same for a class, but the chain rule reads each row again
     operations = {"pairwise": 4 * n * n * d, "contrastive": 4 * n * keys * d + 4 * n * n * d}
-    passes = 2 if (loss, d) in SECOND_READS else 1
     return TrafficRow(
         loss,
         d,
         sum(small.streamed(large, shape.n).values()),
-        MOST_BYTES * passes * compulsory if spec.engine in LINEAR else None,
+        MOST_BYTES * compulsory if spec.engine in LINEAR else None,
         large.operations,
         operations.get(spec.engine),
         dict(large.launches),
@@ -162,14 +159,13 @@ def _traffic(selection: Selection) -> tuple[Table, list[str]]:
 
 
 def traffic_table(rows: list[TrafficRow]) -> Table:
-    header = ("loss", "d", "bytes a row", "allowed", "operations", "allowed", "launches", "two reads")
+    header = ("loss", "d", "bytes a row", "allowed", "operations", "allowed", "launches")
     table = _table("Traffic, counted", header)
     for row in rows:
         bytes_allowed = "" if row.bytes_allowed is None else f"{row.bytes_allowed:.0f}"
         operations_allowed = "" if row.operations_allowed is None else f"{row.operations_allowed:,}"
         counts = (f"{row.bytes:.0f}", bytes_allowed, f"{row.operations:,}", operations_allowed)
-        reason = SECOND_READS.get((row.loss, row.width), "")
-        cells = (row.loss, str(row.width), *counts, str(sum(row.launches.values())), reason)
+        cells = (row.loss, str(row.width), *counts, str(sum(row.launches.values())))
         table.add_row(*cells, style="red" if row.over else None)
     return table
 
@@ -198,7 +194,7 @@ def _table(title: str, header: tuple[str, ...]) -> Table:
     """A table whose numbers stand one above the other."""
     table = Table(title=title)
     for name in header:
-        text = name in ("loss", "two reads", "kernel", "chip", "matrix")
+        text = name in ("loss", "kernel", "chip", "matrix")
         table.add_column(name, justify="left" if text else "right", overflow="fold")
     return table
 

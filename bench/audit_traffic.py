@@ -81,6 +81,8 @@ def counted() -> Iterator[Traffic]:
     def counting_call(self, *args, **kwargs):
         nonlocal ranges
         given = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        for name in [name for name, value in given.items() if isinstance(value, tuple)]:
+            given |= {f"{name}[{place}]": value for place, value in enumerate(given[name])}
         tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor) and value.numel()}
         ranges = _Ranges(tensors)
         traffic.launches[self.fn.__name__] += 1

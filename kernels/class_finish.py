@@ -89,7 +89,9 @@ def finish_chunk(
     Σ_{y≠k} p x, where a loss has them."""
     if dw_ptr is not None:
         sums = fold_chunk(slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
-        finish_weights(sums, stats_ptr, w_ptr, dw_ptr, classifier_scale, num_classes, d, chunk, UNIT_W, LENGTHS, K, BLOCK_D)
+        finish_weights(
+            sums, stats_ptr, w_ptr, dw_ptr, classifier_scale, num_classes, d, chunk, UNIT_W, LENGTHS, K, BLOCK_D
+        )
         slabs_ptr += slab_size
     if UPDATE:
         sums = fold_chunk(slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
@@ -115,7 +117,7 @@ def add_losses(losses_ptr):
 @triton.jit
 def finish_rows(
     stats_ptr, first, count, into, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar, spread_total, c_ptr,
-    auxiliary, num_classes, d, classifier_scale, divisor, auxiliary_weight,
+    auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
     CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """Adds the programs' blocks up, writes the loss and the bias gradient, and leaves a finished block behind."""
@@ -129,7 +131,8 @@ def finish_rows(
     cosine_total = tl.sum(along, 0) + num_classes * others
     classifier_loss, auxiliary_loss = add_losses(losses_ptr)
     constant = CONSTANT(spread_total, cosine_total, auxiliary)
-    loss = classifier_loss * classifier_scale + auxiliary_weight * (auxiliary_loss / divisor + constant)
+    # A division in float64 would be a call, around which registers are put aside.
+    loss = classifier_loss * classifier_scale + auxiliary_loss * auxiliary_scale + auxiliary_weight * constant
     tl.store(loss_ptr, loss.to(tl.float32))
     if dbias_ptr is not None:
         bias_gradient = stat(block, P_SUM) * classifier_scale

@@ -68,6 +68,8 @@ def products(
             rows = tl.permute(tl.reshape(x[chunk], (ROWS, PARTS, BLOCK_D // PARTS)), (1, 0, 2))
             w = tl.permute(tl.reshape(w, (K, PARTS, BLOCK_D // PARTS)), (1, 2, 0))
             dot += float32_product(rows, w, PRECISION, TENSOR_CORES)
+        if CHUNKS > 2:
+            tl.debug_barrier()  # else the operands of several chunks wait in registers beside wide rows
     if PARTS > 1:
         # Every warp holds all of this sum. Carried on, its layout would put whole rows of x into every warp; a gather
         # is where the compiler lets go of it.

@@ -86,8 +86,18 @@ def labelled_sums(hot, x, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
 
 
 @triton.jit
+def at_its_use(x, true):
+    """x, converted to the layout of an operand no sooner than it is one.
+
+    The compiler would convert it where it is loaded, and a second copy of wide rows would wait in registers. It moves
+    nothing above a choice by `true`, a scalar that it does not know to be so.
+    """
+    return tl.where(true, x, tl.zeros_like(x))
+
+
+@triton.jit
 def add_rows(
-    sums, slab_ptr, weights, x, earlier, num_classes, d, PRODUCT: tl.constexpr, RESIDENT: tl.constexpr,
+    sums, slab_ptr, weights, x, true, earlier, num_classes, d, PRODUCT: tl.constexpr, RESIDENT: tl.constexpr,
     PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -102,7 +112,7 @@ def add_rows(
     written = (classes < num_classes) | ~earlier
     added = () if RESIDENT else sums
     for chunk in tl.static_range(CHUNKS):
-        product = PRODUCT(weights, x[chunk], PRECISION, TENSOR_CORES)
+        product = PRODUCT(weights, at_its_use(x[chunk], true), PRECISION, TENSOR_CORES)
         if RESIDENT:
             added += (sums[chunk] + product,)
         else:

@@ -150,4 +150,6 @@ def center_distances(
         if ANTI:
             offset = anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
             anti += tl.sum(offset * offset, 1)
+        if CHUNKS > 2:
+            tl.debug_barrier()  # as in :func:`.classifier_tiles.products`
     return own, anti

@@ -25,7 +25,7 @@ def test_dtypes_and_absent_gradients(dtype):
     x, y, w = t["x"], t["y"], t["class_weights"]
     calls = (
         lambda wanted: class_table.class_table(
-            *(x, y, t["weight"], t["bias"], None, t["centers"], None, None, None, []),
+            *(x, y, t["weight"], t["bias"], None, t["centers"], None, [], []),
             *("softmax", [], "center", [0.5], 1.0, True, False, wanted),
         ),
         lambda wanted: ad_corre.ad_corre(x.expand(2, -1, -1), y, w, len(w), 1.0, 1.0, 1.0, True, wanted),

@@ -207,7 +207,7 @@ def test_centers_that_are_not_contiguous_move_in_place():
     spread.copy_(t["centers"])
     none = [None] * 3
     engine.class_table(
-        t["x"], t["y"], *none, spread, *none, [], "", [], "center", [0.5], SCALE, True, True, True
+        t["x"], t["y"], *none, spread, None, [], [], "", [], "center", [0.5], SCALE, True, True, True
     )  # fmt: skip
     assert torch.equal(spread, moved)
 

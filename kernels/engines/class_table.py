@@ -36,7 +36,7 @@ CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a po
     **{(size, 256): Config(16, 128, 8, 4) for size in (2, 4)},
     (2, 512): Config(16, 256, 8, 2),
     (4, 512): Config(8, 128, 8, 2),
-    (2, 1024): Config(16, 128, 8, 0),
+    (2, 1024): Config(8, 128, 8, 0),
     (4, 1024): Config(8, 128, 8, 0),
     (2, 2048): Config(16, 256, 8, 0),
     (4, 2048): Config(8, 128, 8, 0),
@@ -46,6 +46,8 @@ STORED_ROWS, STORED_ELEMENTS = 8, 4096
 # Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
 LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
+# A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
+PUSHED_CONFIG, PUSHED_COLUMNS = Config(8, 128, 8, 0), {2: 512, 4: 256}  # columns by bytes of an element
 SUMS_CONFIGS = {2: Config(32, 64, 4, 0), 4: Config(16, 64, 4, 0)}  # by bytes of an element
 SCALES_PROGRAMS, SCALES_WARPS = 16, 16  # with 8 warps a register is spilled across the call of a float64 division
 
@@ -78,8 +80,10 @@ def _settings(
     # What a program holds, in sums per class; a margin in float32 and its angle take as much again as two.
     sums = bool(classifier and gradient) * (3 if head.exact_own else 1) + update + 3 * push
     resident = sums * k <= 16 * config.accumulators
-    columns = SLAB_COLUMNS // 2 if head.lengths and (element_size == 4 or head.exact_own) else SLAB_COLUMNS
-    fused = resident or (k <= SLAB_CLASSES and d <= columns and not push)
+    columns = PUSHED_COLUMNS[element_size] if classifier and push else SLAB_COLUMNS
+    fused = resident or (k <= SLAB_CLASSES and d <= columns)
+    if fused and classifier and push and not resident:
+        config = PUSHED_CONFIG
     if fused:
         config = config._replace(block_n=max(config.block_n, LEAST_ROWS))
     else:
@@ -190,9 +194,7 @@ def class_table(
     table = centers.contiguous() if auxiliary else None
     scales = None
     if (mean and class_weights is not None) or auxiliary == "mva":
-        scales = _scales(
-            plan, x, y, class_weights if mean else None, table, groups_x, groups_y, mean, status
-        )
+        scales = _scales(plan, x, y, class_weights if mean else None, table, groups_x, groups_y, mean, status)
     by_scales = mean and class_weights is not None
     loss = _empty((), dtype=torch.float32, **new)
     dx = _empty((n, d), dtype=gradient_dtype(x), **new) if gradient else None
@@ -348,8 +350,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
         types = floats | {
             "x_ptr": f"*{dtype}",
             "dx_ptr": "*bf16" if dtype == "bf16" else "*fp32",
-            **dict.fromkeys(("w_ptr", "dw_ptr", "class_weights_ptr"), table),
-            **dict.fromkeys(("bias_ptr", "dbias_ptr"), bias),
+            **dict.fromkeys(("w_ptr", "dw_ptr"), table),
+            **dict.fromkeys(("bias_ptr", "dbias_ptr", "class_weights_ptr"), bias),
             **dict.fromkeys(("c_ptr", "center_weights_ptr"), centers),
             **dict.fromkeys(("y_ptr", "status_ptr"), "*i64"),
             **dict.fromkeys(("n", "num_classes", "d", "x_stride", "classifier_divisor", "divisor"), "i32"),

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from ..class_finish import COUNT, P_SUM, PUSH_SUM, Q_SUM, STATS, finish_chunk, finish_rows
 from ..classifier_tiles import class_operand, classify, load_per_class, of_class
-from ..products import add_rows, float32_product, labelled_sums, weighted_sums
+from ..products import add_rows, at_its_use, float32_product, labelled_sums, weighted_sums
 from ..table_tiles import anti_offset, center_distances, class_lengths, others_offset, own_offset, read_centers
 from ..tiles import (
     FAN_IN,
@@ -22,7 +22,8 @@ from ..tiles import (
 
 @triton.jit
 def write_gradient(
-    dx_ptr, rows, in_batch, x, y, valid, g, r, x_length, rho, w_ptr, w_length, slopes, c_ptr, without, num_classes, d,
+    dx_ptr, rows, in_batch, x, true, y, valid, g, r, x_length, rho, w_ptr, w_length, slopes, c_ptr, without,
+    num_classes, d,
     CLASSIFIER: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, AUXILIARY: tl.constexpr, ANTI: tl.constexpr,
     PAPER: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     BLOCK_N: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
@@ -35,7 +36,7 @@ def write_gradient(
             w = class_operand(w_ptr, w_length, num_classes, d, UNIT_W, x[0].dtype, chunk, K, BLOCK_D)
             dx = float32_product(g.to(w.dtype), w, PRECISION, TENSOR_CORES)
             if LENGTHS:
-                dx += (r * inverse_or_zero(x_length))[:, None] * x[chunk].to(tl.float32)
+                dx += (r * inverse_or_zero(x_length))[:, None] * at_its_use(x[chunk], true).to(tl.float32)
             dx *= rho[:, None]
         if AUXILIARY:
             dx += own_slope[:, None] * own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
@@ -121,6 +122,7 @@ def class_table_rows(
         x = load_tile(x_ptr, rows, in_batch, x_stride, d, BLOCK_D, CHUNKS)
         factor = tl.full((BLOCK_N,), 1.0, tl.float32)
         zero = tl.zeros((BLOCK_N,), tl.float32)
+        true = tile >= 0
         r, x_length, slopes = zero, zero, (zero, zero, zero)
         g = tl.zeros((BLOCK_N, K), tl.float32)
 
@@ -153,7 +155,7 @@ def class_table_rows(
 
         if dx_ptr is not None:
             write_gradient(
-                dx_ptr, rows, in_batch, x, y, valid, g, r, x_length, factor * classifier_scale, w_ptr, w_length,
+                dx_ptr, rows, in_batch, x, true, y, valid, g, r, x_length, factor * classifier_scale, w_ptr, w_length,
                 slopes, c_ptr, without, num_classes, d,
                 CLASSIFIER, UNIT_W, LENGTHS, AUXILIARY, ANTI, PAPER, PRECISION, TENSOR_CORES,
                 BLOCK_N, K, BLOCK_D, CHUNKS,
@@ -163,17 +165,17 @@ def class_table_rows(
             earlier = tl.zeros_like(classes) + (tile - program) > 0
             if WEIGHTS:
                 w_sums = add_rows(
-                    w_sums, w_slab_ptr, weights_of_rows, x, earlier, num_classes, d, weighted_sums, RESIDENT,
+                    w_sums, w_slab_ptr, weights_of_rows, x, true, earlier, num_classes, d, weighted_sums, RESIDENT,
                     PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if UPDATE:
                 c_sums = add_rows(
-                    c_sums, c_slab_ptr, hot, x, earlier, num_classes, d, labelled_sums, RESIDENT,
+                    c_sums, c_slab_ptr, hot, x, true, earlier, num_classes, d, labelled_sums, RESIDENT,
                     PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if PUSH:
                 push_sums = add_rows(
-                    push_sums, push_slab_ptr, push, x, earlier, num_classes, d, weighted_sums, RESIDENT,
+                    push_sums, push_slab_ptr, push, x, true, earlier, num_classes, d, weighted_sums, RESIDENT,
                     "ieee", TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if not RESIDENT:
@@ -209,7 +211,7 @@ def class_table_rows(
         if arrive_last(counters_ptr, groups):
             finish_rows(
                 stats_ptr, programs, groups, programs + groups, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar,
-                spread_total, c_ptr, auxiliary, num_classes, d, classifier_scale, divisor, auxiliary_weight,
+                spread_total, c_ptr, auxiliary, num_classes, d, classifier_scale, gradient_scale, auxiliary_weight,
                 CONSTANT, DIRECTIONS, K, BLOCK_D, CHUNKS,
             )  # fmt: skip
             finished = stats_ptr + (programs + groups) * STATS * K
