@@ -168,14 +168,14 @@ def with_groups(tensors: dict) -> dict:
     rows, labels = tensors["x"].flip(0), tensors["y"].flip(0)
     repeats = sum(GROUPS) // len(rows) + 1
     return tensors | {
-        "groups_x": (rows.repeat(repeats, 1)[: sum(GROUPS)] * 0.5).split(GROUPS),
-        "groups_y": labels.repeat(repeats)[: sum(GROUPS)].split(GROUPS),
+        "groups_x": rows.repeat(repeats, 1)[: sum(GROUPS)] * 0.5,
+        "groups_y": labels.repeat(repeats)[: sum(GROUPS)],
     }
 
 
 def run_class_table(t: dict, classifier: str, auxiliary: str, mean: bool, update: bool = True) -> dict:
     centers = t["centers"].clone()
-    groups = (t["groups_x"], t["groups_y"]) if auxiliary == "mva" else ((), ())
+    groups = (t["groups_x"].split(GROUPS), t["groups_y"].split(GROUPS)) if auxiliary == "mva" else ((), ())
     loss, dx, dweight, dbias = class_table.class_table(
         t["x"],
         t["y"],

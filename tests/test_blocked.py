@@ -57,7 +57,7 @@ def hold_class_table(classifier, auxiliary, shape, kind, dtype):
 def refer_class_table(t: dict, classifier: str, auxiliary: str, mean: bool) -> dict:
     how = {"reduction": "mean" if mean else "sum"}
     extra = {"class_weights": t["class_weights"]} if auxiliary == "weighted-cluster" else {}
-    groups = {"groups": list(zip(t["groups_x"], t["groups_y"], strict=True))}
+    groups = {"groups": list(zip(t["groups_x"].split(GROUPS), t["groups_y"].split(GROUPS), strict=True))}
 
     def loss(t):
         total = CLASSIFIERS[classifier][1](t, **how) if classifier else 0
