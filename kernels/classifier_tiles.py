@@ -53,6 +53,7 @@ def class_operand(
 def products(
     x, factor, w_ptr, w_length, num_classes, d, UNIT: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
+    FENCED: tl.constexpr,
 ):  # fmt: skip
     """factor · x·w_j for a tile of rows and every class: (ROWS, K).
 
@@ -68,7 +69,7 @@ def products(
             rows = tl.permute(tl.reshape(x[chunk], (ROWS, PARTS, BLOCK_D // PARTS)), (1, 0, 2))
             w = tl.permute(tl.reshape(w, (K, PARTS, BLOCK_D // PARTS)), (1, 2, 0))
             dot += float32_product(rows, w, PRECISION, TENSOR_CORES)
-        if CHUNKS > 2:
+        if FENCED:
             tl.debug_barrier()  # else the operands of several chunks wait in registers beside wide rows
     if PARTS > 1:
         # Every warp holds all of this sum. Carried on, its layout would put whole rows of x into every warp; a gather
@@ -108,12 +109,14 @@ def classify(
     LOGITS: tl.constexpr, CHAIN: tl.constexpr, UNIT_X: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr,
     EXACT_OWN: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
+    FENCED: tl.constexpr,
 ):  # fmt: skip
     """Loss (rows,) of a tile, p = d loss/d logits, what the chain rule makes of it (G, R, Q), ‖x‖ and ρ."""
     x_length, factor = row_lengths(x, UNIT_X, LENGTHS, ROWS, CHUNKS)
     dot = products(
-        x, factor, w_ptr, w_length, num_classes, d, UNIT_W, PRECISION, TENSOR_CORES, ROWS, K, BLOCK_D, CHUNKS, PARTS
-    )
+        x, factor, w_ptr, w_length, num_classes, d, UNIT_W, PRECISION, TENSOR_CORES, ROWS, K, BLOCK_D, CHUNKS, PARTS,
+        FENCED,
+    )  # fmt: skip
     if EXACT_OWN:
         own = own_products(x, y, valid, w_ptr, d, ROWS, BLOCK_D, CHUNKS)[:, None]
         if UNIT_W:

@@ -86,19 +86,19 @@ def labelled_sums(hot, x, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
 
 
 @triton.jit
-def at_its_use(x, true):
-    """x, converted to the layout of an operand no sooner than it is one.
+def at_its_use(x, true, LATE: tl.constexpr):
+    """A chunk of x, converted to the layout of an operand no sooner than it is one if `LATE`.
 
     The compiler would convert it where it is loaded, and a second copy of wide rows would wait in registers. It moves
     nothing above a choice by `true`, a scalar that it does not know to be so.
     """
-    return tl.where(true, x, tl.zeros_like(x))
+    return tl.where(true, x, tl.zeros_like(x)) if LATE else x
 
 
 @triton.jit
 def add_rows(
     sums, slab_ptr, weights, x, true, earlier, num_classes, d, PRODUCT: tl.constexpr, RESIDENT: tl.constexpr,
-    PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    LATE: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """The sums of one kind, (K, BLOCK_D) a chunk, with the rows of a tile added.
@@ -112,7 +112,7 @@ def add_rows(
     written = (classes < num_classes) | ~earlier
     added = () if RESIDENT else sums
     for chunk in tl.static_range(CHUNKS):
-        product = PRODUCT(weights, at_its_use(x[chunk], true), PRECISION, TENSOR_CORES)
+        product = PRODUCT(weights, at_its_use(x[chunk], true, LATE), PRECISION, TENSOR_CORES)
         if RESIDENT:
             added += (sums[chunk] + product,)
         else:

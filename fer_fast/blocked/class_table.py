@@ -35,8 +35,8 @@ def class_table(
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y), either of them absent as "": (loss, dx, dweight, dbias).
 
     x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,), centers (C, d), center_weights (C,); groups_x
-    (n_v, d) and groups_y (n_v,) are the bank's groups, newest first. The mean divides by n, a weighted softmax by Σ W_y.
-    With `update` the centers move in place.
+    (n_v, d) and groups_y (n_v,) are the bank's groups, newest first. The mean divides by n, a weighted softmax by
+    Σ W_y. With `update` the centers move in place.
     """
     dtype, count = work_dtype(x, weight, centers), len(x) if mean else 1
     rows_at_once = rows_per_block(x.shape[1])

@@ -92,6 +92,7 @@ def _settings(
     # Where float32 rows leave their sums to a second launch, pieces of operands would spill; beside an auxiliary loss
     # so would narrow ones.
     apart = not fused and element_size == 4
+    whole = apart and (k <= SLAB_CLASSES or head.unit_w or auxiliary)
     return config, {
         "K": k,
         "BLOCK_N": config.block_n,
@@ -122,7 +123,7 @@ def _settings(
         "FUSED": fused,
         "RESIDENT": resident,
         "PRECISION": precision,
-        "TENSOR_CORES": tensor_cores and not apart,
+        "TENSOR_CORES": tensor_cores and not whole,
     }
 
 
@@ -166,12 +167,13 @@ def class_table(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place.
 
-    x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 16 and d <= 1024 (d <= 512 for
-    a- and l-softmax, and for lmcl in float32; d <= 256 for variant with an update). A launch more, and a read more, for
-    more classes or columns where the sums per class outgrow the registers, and for the factors of MVA (a read of the
-    groups too) and of a weighted mean (a read of the labels alone). More than 64 classes, in the center family alone,
-    take :mod:`.class_table_large`. A label outside [0, C) makes the loss NaN and goes to
-    `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a classifier.
+    x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 16 and d <= 1024; beside variant
+    with an update a classifier has it to d <= 512 (256 in float32). A launch more, and a read more, for more classes or
+    columns where the sums per class outgrow the registers. A launch before, for the factors of MVA (a read of x and of
+    the groups, lists of (n_v, d) and (n_v,), where they lie) and of a weighted mean (a read of the labels alone). More
+    than 64 classes, in the center family alone, take :mod:`.class_table_large`. A label outside [0, C) makes the loss
+    NaN and goes to `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a
+    classifier.
     """
     num_classes, d = (weight if classifier else centers).shape
     if x.dtype == torch.float64 or d > FUSED_COLUMNS:

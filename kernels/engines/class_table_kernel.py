@@ -25,7 +25,7 @@ def write_gradient(
     dx_ptr, rows, in_batch, x, true, y, valid, g, r, x_length, rho, w_ptr, w_length, slopes, c_ptr, without,
     num_classes, d,
     CLASSIFIER: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, AUXILIARY: tl.constexpr, ANTI: tl.constexpr,
-    PAPER: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    PAPER: tl.constexpr, LATE: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     BLOCK_N: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """dx of a tile, chunk by chunk: ρ (G W + R x̂), and the slopes times their offsets from the centers."""
@@ -36,7 +36,7 @@ def write_gradient(
             w = class_operand(w_ptr, w_length, num_classes, d, UNIT_W, x[0].dtype, chunk, K, BLOCK_D)
             dx = float32_product(g.to(w.dtype), w, PRECISION, TENSOR_CORES)
             if LENGTHS:
-                dx += (r * inverse_or_zero(x_length))[:, None] * at_its_use(x[chunk], true).to(tl.float32)
+                dx += (r * inverse_or_zero(x_length))[:, None] * at_its_use(x[chunk], true, LATE).to(tl.float32)
             dx *= rho[:, None]
         if AUXILIARY:
             dx += own_slope[:, None] * own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
@@ -71,6 +71,9 @@ def class_table_rows(
     """
     program = tl.program_id(0)
     WEIGHTS: tl.constexpr = dw_ptr is not None
+    # Where a second copy of the rows, or the operands of several chunks at a time, would not fit the registers.
+    LATE: tl.constexpr = (CLASSIFIER or PUSH) and (2 if CLASSIFIER and PUSH else 4) < CHUNKS
+    FENCED: tl.constexpr = CHUNKS > 4 or (CHUNKS > 2 and AUXILIARY and FUSED)
     classes = tl.arange(0, K)
     others = (num_classes - 1).to(tl.float32)
     w_length = tl.zeros((K,), tl.float32)
@@ -130,7 +133,7 @@ def class_table_rows(
             losses, p, chained, x_length, factor = classify(
                 x, y, valid, hot, w_ptr, w_length, bias, weights, num_classes, d, classifier,
                 LOGITS, CHAIN, UNIT_X, UNIT_W, LENGTHS, EXACT_OWN, PRECISION, TENSOR_CORES,
-                BLOCK_N, K, BLOCK_D, CHUNKS, PARTS,
+                BLOCK_N, K, BLOCK_D, CHUNKS, PARTS, FENCED,
             )  # fmt: skip
             g, r, q = chained
             classifier_loss += tl.sum((losses + unlabelled).to(tl.float64), 0)
@@ -157,7 +160,7 @@ def class_table_rows(
             write_gradient(
                 dx_ptr, rows, in_batch, x, true, y, valid, g, r, x_length, factor * classifier_scale, w_ptr, w_length,
                 slopes, c_ptr, without, num_classes, d,
-                CLASSIFIER, UNIT_W, LENGTHS, AUXILIARY, ANTI, PAPER, PRECISION, TENSOR_CORES,
+                CLASSIFIER, UNIT_W, LENGTHS, AUXILIARY, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES,
                 BLOCK_N, K, BLOCK_D, CHUNKS,
             )  # fmt: skip
         weights_of_rows = g * factor[:, None] if UNIT_X else g
@@ -166,17 +169,17 @@ def class_table_rows(
             if WEIGHTS:
                 w_sums = add_rows(
                     w_sums, w_slab_ptr, weights_of_rows, x, true, earlier, num_classes, d, weighted_sums, RESIDENT,
-                    PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
+                    LATE, PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if UPDATE:
                 c_sums = add_rows(
                     c_sums, c_slab_ptr, hot, x, true, earlier, num_classes, d, labelled_sums, RESIDENT,
-                    PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
+                    LATE, PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if PUSH:
                 push_sums = add_rows(
                     push_sums, push_slab_ptr, push, x, true, earlier, num_classes, d, weighted_sums, RESIDENT,
-                    "ieee", TENSOR_CORES, K, BLOCK_D, CHUNKS,
+                    LATE, "ieee", TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if not RESIDENT:
                 tl.debug_barrier()  # another thread may read what this one put into the slab
