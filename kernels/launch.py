@@ -3,7 +3,11 @@
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
+
+# Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
+LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
 
 _MOST_COUNTERS = 4096
 _counters: dict[tuple[torch.device, int], Tensor] = {}

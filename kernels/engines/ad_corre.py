@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..classifier_tiles import load_per_class
-from ..launch import aot_case, arrival_counters, gradient_dtype, max_programs
+from ..launch import LEAST_ROWS, aot_case, arrival_counters, gradient_dtype, max_programs
 from ..products import class_sum_product
 from ..tiles import (
     FAN_IN,
@@ -238,7 +238,7 @@ AD_CORRE_CONFIGS = {  # by columns rounded up to a power of two
     128: Config(16, 4, 4096, 4),
     256: Config(16, 4, 8192, 8),
     512: Config(16, 8, 8192, 8),
-    1024: Config(16, 16, 16384, 16),
+    1024: Config(LEAST_ROWS, 8, 16384, 16),
 }
 MOST_CLASS_ELEMENTS = 16384  # K·D of one table of class sums
 MOST_ROW_ELEMENTS = 16384  # k·D of one row of the second sweep

@@ -11,7 +11,16 @@ from torch import Tensor
 from ..class_finish import STATS
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
-from ..launch import aot_case, arrival_counters, gradient_dtype, max_programs, product_precision, rows_of, type_of
+from ..launch import (
+    LEAST_ROWS,
+    aot_case,
+    arrival_counters,
+    gradient_dtype,
+    max_programs,
+    product_precision,
+    rows_of,
+    type_of,
+)
 from ..tiles import FAN_IN
 from .class_table_kernel import class_table_rows
 from .class_table_large import class_table_large
@@ -43,8 +52,6 @@ CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a po
 }
 # Rows, and entries of a chunk of the table, where sums are left to a second launch.
 STORED_ROWS, STORED_ELEMENTS = 8, 4096
-# Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
-LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
 # A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
 PUSHED_CONFIG, PUSHED_COLUMNS = Config(8, 128, 8, 0), {2: 512, 4: 256}  # columns by bytes of an element
