@@ -253,13 +253,10 @@ def class_table(
     return loss, *(t if t is not None else none for t, none in zip((dx, dweight, dbias), missing, strict=True))
 
 
-def _groups(programs: int) -> int:
-    return triton.cdiv(programs, FAN_IN.value)
-
-
 def _blocks(programs: int, size: int, kinds: int, device: torch.device) -> Tensor:
     """Scratch for every program, every group of programs, and the finished block."""
-    return _empty((kinds, programs + _groups(programs) + 1, size), dtype=torch.float32, device=device)
+    groups = triton.cdiv(programs, FAN_IN.value)
+    return _empty((kinds, programs + groups + 1, size), dtype=torch.float32, device=device)
 
 
 def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
