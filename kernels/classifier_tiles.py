@@ -14,17 +14,6 @@ def of_class(hot, values):
 
 
 @triton.jit
-def load_per_class(ptr, num_classes, DEFAULT: tl.constexpr, K: tl.constexpr):
-    """An optional vector of C numbers as (K,) float32; `DEFAULT` without one, 0 past the last class."""
-    classes = tl.arange(0, K)
-    if ptr is None:
-        values = tl.where(classes < num_classes, DEFAULT, 0.0)
-    else:
-        values = tl.load(ptr + classes, mask=classes < num_classes, other=0.0).to(tl.float32)
-    return values
-
-
-@triton.jit
 def row_lengths(x, UNIT: tl.constexpr, LENGTHS: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
     """‖x‖ of a tile, and the factor 1/‖x‖ that takes its rows to length one (1 unless `UNIT`)."""
     length = tl.zeros((ROWS,), tl.float32)

@@ -3,8 +3,7 @@
 import triton
 import triton.language as tl
 
-from .classifier_tiles import load_per_class
-from .tiles import inverse_or_zero, load_chunk, load_row, load_tile, tile_lengths
+from .tiles import inverse_or_zero, load_chunk, load_per_class, load_row, load_tile, tile_lengths
 
 
 @triton.jit

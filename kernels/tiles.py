@@ -34,6 +34,17 @@ def load_row(ptr, row, stride, chunk, width, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def load_per_class(ptr, num_classes, DEFAULT: tl.constexpr, K: tl.constexpr):
+    """An optional vector of C numbers as (K,) float32; `DEFAULT` without one, 0 past the last class."""
+    classes = tl.arange(0, K)
+    if ptr is None:
+        values = tl.where(classes < num_classes, DEFAULT, 0.0)
+    else:
+        values = tl.load(ptr + classes, mask=classes < num_classes, other=0.0).to(tl.float32)
+    return values
+
+
+@triton.jit
 def load_tile(ptr, rows, row_ok, stride, width, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """Whole rows as a tuple of chunks."""
     tile = ()

@@ -20,7 +20,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..classifier_tiles import load_per_class
 from ..launch import LEAST_ROWS, aot_case, arrival_counters, gradient_dtype, max_programs
 from ..products import class_sum_product
 from ..tiles import (
@@ -30,6 +29,7 @@ from ..tiles import (
     fold_slabs,
     inverse_or_zero,
     load_chunk,
+    load_per_class,
     read_labels,
     store_chunk,
     store_slab_chunk,

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from ..class_finish import COUNT, P_SUM, PUSH_SUM, Q_SUM, STATS, finish_chunk, finish_rows
-from ..classifier_tiles import class_operand, classify, load_per_class, of_class
+from ..classifier_tiles import class_operand, classify, of_class
 from ..products import add_rows, at_its_use, float32_product, labelled_sums, weighted_sums
 from ..table_tiles import anti_offset, center_distances, class_lengths, others_offset, own_offset, read_centers
 from ..tiles import (
@@ -12,6 +12,7 @@ from ..tiles import (
     arrive_last,
     fold_slabs,
     inverse_or_zero,
+    load_per_class,
     load_tile,
     read_labels,
     store_chunk,
@@ -93,7 +94,7 @@ def class_table_rows(
             c_ptr, rows_ptr, center_weights_ptr, scales_ptr, auxiliary, num_classes, d, CLASS_SCALAR,
             K, BLOCK_D, CHUNKS, ANTI,
         )  # fmt: skip
-    gradient_scale = auxiliary_weight / divisor
+    auxiliary_scale = auxiliary_weight / divisor
 
     p_sum = tl.zeros((K,), tl.float32)
     count = tl.zeros((K,), tl.float32)
@@ -116,7 +117,7 @@ def class_table_rows(
     push_slab_ptr = c_slab_ptr
     if FUSED:
         push_slab_ptr += slab_size
-    for tile in tl.range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0), disable_licm=True):
+    for tile in tl.range(program, tl.cdiv(n, BLOCK_N), programs, disable_licm=True):
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         in_batch = rows < n
         y, valid = read_labels(y_ptr, rows, in_batch, num_classes, status_ptr)
@@ -147,9 +148,9 @@ def class_table_rows(
             auxiliary_loss += tl.sum((tl.where(valid, losses, 0.0) + unlabelled).to(tl.float64), 0)
             count += tl.sum(tl.where(hot, tl.where(own - own == 0, 1.0, float("nan"))[:, None], 0.0), 0)
             slopes = (
-                tl.where(valid, 2 * gradient_scale * d_own, 0.0),
-                tl.where(valid, 2 * gradient_scale * others * d_anti, 0.0),
-                tl.where(valid, gradient_scale * PAPER_SLOPE(spread_total, auxiliary), 0.0),
+                tl.where(valid, 2 * auxiliary_scale * d_own, 0.0),
+                tl.where(valid, 2 * auxiliary_scale * others * d_anti, 0.0),
+                tl.where(valid, auxiliary_scale * PAPER_SLOPE(spread_total, auxiliary), 0.0),
             )
             if PUSH:
                 away = valid[:, None] & ~hot & (classes < num_classes)[None, :]
@@ -214,7 +215,7 @@ def class_table_rows(
         if arrive_last(counters_ptr, groups):
             finish_rows(
                 stats_ptr, programs, groups, programs + groups, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar,
-                spread_total, c_ptr, auxiliary, num_classes, d, classifier_scale, gradient_scale, auxiliary_weight,
+                spread_total, c_ptr, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
                 CONSTANT, DIRECTIONS, K, BLOCK_D, CHUNKS,
             )  # fmt: skip
             finished = stats_ptr + (programs + groups) * STATS * K

@@ -3,10 +3,10 @@
 import triton
 import triton.language as tl
 
-from ..classifier_tiles import load_per_class, of_class
+from ..classifier_tiles import of_class
 from ..epilogues.mva import group_weight
 from ..table_tiles import center_spread, own_offset
-from ..tiles import arrive_last, load_tile, read_labels
+from ..tiles import arrive_last, load_per_class, load_tile, read_labels
 
 
 @triton.jit
