@@ -11,11 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .aot import TYPES, aot_case, mark
+from .configs import DIRECTION_ROWS
 from .launch import gradient_dtype
-from .pair_tiles import TYPES, Tile, aot_case, load_rows, mark, store_rows
-
-ROW_TILE = 4096  # numbers of a tile of whole rows
-ROW_OPTIONS = {"num_warps": 8, "num_stages": 1}
+from .pair_tiles import load_rows, store_rows
 
 
 @triton.jit
@@ -92,7 +91,7 @@ _empty = torch.empty
 
 def _blocks(d: int) -> dict[str, int]:
     width = triton.next_power_of_2(d)
-    return {"BLOCK": max(1, ROW_TILE // width), "BLOCK_D": width}
+    return {"BLOCK": max(1, DIRECTION_ROWS.block_m // width), "BLOCK_D": width}
 
 
 def _flat(x: Tensor) -> tuple[Tensor, int, int]:
@@ -111,7 +110,7 @@ def normalise(x: Tensor, y: Tensor | None, class_difficulty: Tensor | None, stan
     _normalise[triton.cdiv(n, blocks["BLOCK"]),](
         rows, y if weighted else weights, class_difficulty if weighted else weights, u, weights,
         n, len(weights), d, rows.stride(0), len(class_difficulty) if weighted else 0,
-        STANDARDISE=standardise, WEIGHTED=weighted, **blocks, **ROW_OPTIONS,
+        STANDARDISE=standardise, WEIGHTED=weighted, **blocks, **DIRECTION_ROWS.options,
     )  # fmt: skip
     return u, weights
 
@@ -129,7 +128,7 @@ def chain_rule(
         rows, loss if gradients is None else gradients, loss if partial is None else partial, loss, dx, n, d,
         rows.stride(0), 0 if gradients is None else len(gradients), 0 if partial is None else partial.numel(),
         loss_scale, gradient_scale, STANDARDISE=standardise, LOSS=partial is not None,
-        GRADIENT=gradients is not None, **blocks, **ROW_OPTIONS,
+        GRADIENT=gradients is not None, **blocks, **DIRECTION_ROWS.options,
     )  # fmt: skip
     return loss, dx
 
@@ -140,10 +139,13 @@ def aot_cases() -> list[tuple]:
     types |= dict.fromkeys(("loss_scale", "gradient_scale"), "fp32") | {"y": "*i64"}
     types |= dict.fromkeys(("difficulty", "weights", "gradients", "partial", "loss"), "*fp32")
     flags = {"STANDARDISE": True, "WEIGHTED": True, "LOSS": True, "GRADIENT": True, **_blocks(256)}
-    tile = Tile(0, 0, 0, 0, ROW_OPTIONS["num_warps"], ROW_OPTIONS["num_stages"])
     return [
         aot_case(
-            mark(f"{name}-{of}", of == "bf16"), kernel, types | dict.fromkeys(("x", "u", "dx"), f"*{of}"), flags, tile
+            mark(f"{name}-{of}", of == "bf16"),
+            kernel,
+            types | dict.fromkeys(("x", "u", "dx"), f"*{of}"),
+            flags,
+            **DIRECTION_ROWS.options,
         )
         for of in TYPES.values()
         for name, kernel in (("normalise", _normalise), ("chain-rule", _chain_rule))

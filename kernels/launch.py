@@ -1,13 +1,10 @@
-"""What the launchers of the class-table and Ad-Corre engines share on the host."""
+"""What the launchers share on the host: counters, dtypes, precision, layout, and how a launch fills a chip."""
 
-from typing import Any
+from functools import cache
 
 import torch
 import triton
 from torch import Tensor
-
-# Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
-LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
 
 _MOST_COUNTERS = 4096
 _counters: dict[tuple[torch.device, int], Tensor] = {}
@@ -24,9 +21,26 @@ def arrival_counters(device: torch.device) -> Tensor:
     return _counters[device, stream]
 
 
+@cache
+def processors(device: torch.device) -> int:
+    """Programs that run at once, one to a multiprocessor."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
 def max_programs(device: torch.device) -> int:
     """Programs that stay resident, two on each multiprocessor; a handful in the interpreter."""
-    return 2 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+    return 2 * processors(device) if device.type == "cuda" else processors(device)
+
+
+def product(dtype: torch.dtype) -> tuple[str, str]:
+    """Kind of matrix product, as tile tables name it, and Triton's precision of a float32 one.
+
+    float32 is multiplied in TF32 only where there is such a unit and PyTorch's own setting says so.
+    """
+    if dtype != torch.float32:
+        return "half", "tf32"
+    tf32 = torch.backends.cuda.matmul.allow_tf32 and torch.version.hip is None
+    return ("tf32", "tf32") if tf32 else ("float32", "ieee")
 
 
 def product_precision(x: Tensor) -> tuple[str, bool]:
@@ -45,25 +59,24 @@ def rows_of(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def type_of(value: object) -> object:
-    """A kernel argument's type as ahead-of-time compilation names it: numbers are fp32, tuples keep their class."""
-    if isinstance(value, tuple):
-        types = [type_of(v) for v in value]
-        return type(value)(*types) if hasattr(value, "_fields") else tuple(types)
-    return "fp32"
+def pick_splits(tiles: int, key_tiles: int, slots: int) -> int:
+    """Into how many parts the keys are split so that few tiles of anchors still fill the chip.
 
-
-def aot_case(name: str, kernel: Any, types: dict[str, Any], constexprs: dict[str, Any], num_warps: int) -> tuple:
-    """(name, kernel, signature, constexprs, attrs, num_warps, num_stages) for the audit.
-
-    `types` by argument name, None for a pointer left out. Pointers and widths are taken as divisible by 16.
+    The fewest parts that leave the smallest share of the last wave of programs idle.
     """
-    constexprs = constexprs | {a: None for a in kernel.arg_names if a in types and types[a] is None}
-    signature = {a: "constexpr" if a in constexprs else types[a] for a in kernel.arg_names}
-    attrs = {
-        (place,): [["tt.divisibility", 16]]
-        for place, (argument, given) in enumerate(signature.items())
-        if isinstance(given, str) and given != "constexpr"
-        if given.startswith("*") or argument == "d" or argument.endswith("stride")
-    }
-    return name, kernel, signature, constexprs, attrs, num_warps, 1
+    most = max(1, min(key_tiles, max(slots // tiles, 4)))
+    return min(range(1, most + 1), key=lambda parts: (-(-tiles * parts // slots) / parts, parts))
+
+
+def dense_rows(x: Tensor) -> Tensor:
+    """`x` with neighbouring columns and rows any near distance apart, also 0: offsets within a tile are of 32 bits."""
+    return rows_of(x) if x.stride(-2) < 2**23 else x.contiguous()
+
+
+def columns_first(x: Tensor, chunk: int) -> Tensor:
+    """`x` (n, d) as (d, n) in float32 with rows of zeros up to a whole chunk, for :func:`squared_distances`."""
+    n, d = x.shape
+    table = torch.empty((triton.cdiv(d, chunk) * chunk, n), dtype=torch.float32, device=x.device)
+    table[:d].copy_(x.mT)
+    table[d:].zero_()
+    return table

@@ -76,8 +76,8 @@ def test_every_pair(classifier, auxiliary):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("classifier", "auxiliary"), [("lmcl", "variant"), ("softmax", "island"), ("weighted", "mva")])
 def test_sums_in_a_second_launch(classifier, auxiliary, dtype, monkeypatch):
-    small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TABLE_CONFIGS.items()}
-    monkeypatch.setattr(engine, "CLASS_TABLE_CONFIGS", small)
+    small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TILES.items()}
+    monkeypatch.setattr(engine, "CLASS_TILES", small)
     check(classifier, auxiliary, inputs(70, 20, 35, dtype))
 
 
@@ -86,8 +86,8 @@ def test_sums_in_a_second_launch(classifier, auxiliary, dtype, monkeypatch):
     ("classifier", "auxiliary"), [("lmcl", "island"), ("softmax", "affinity"), ("a-softmax", "center")]
 )
 def test_sums_in_slabs(classifier, auxiliary, dtype, monkeypatch):
-    small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TABLE_CONFIGS.items()}
-    monkeypatch.setattr(engine, "CLASS_TABLE_CONFIGS", small)
+    small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TILES.items()}
+    monkeypatch.setattr(engine, "CLASS_TILES", small)
     monkeypatch.setattr(engine, "max_programs", lambda device: 3)
     monkeypatch.setattr(engine, "_sum_rows", None)  # one launch
     check(classifier, auxiliary, inputs(16 * 7 + 3, 5, 35, dtype))

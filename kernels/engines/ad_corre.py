@@ -13,14 +13,15 @@ gradient. Floor: e is read twice and its gradient written once.
 
 from collections.abc import Iterator
 from itertools import product
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launch import LEAST_ROWS, aot_case, arrival_counters, gradient_dtype, max_programs
+from ..aot import aot_case
+from ..configs import EMBEDDING_TILES, chip
+from ..launch import arrival_counters, gradient_dtype, max_programs
 from ..products import class_sum_product
 from ..tiles import (
     FAN_IN,
@@ -222,24 +223,6 @@ def ad_corre_rows(
         tl.store(loss_ptr, loss)
 
 
-class Config(NamedTuple):
-    """Rows and warps of a tile of the first sweep; elements and warps of a tile (k, rows, d) of the second."""
-
-    block_n: int
-    num_warps: int
-    elements: int
-    row_warps: int
-
-
-AD_CORRE_CONFIGS = {  # by columns rounded up to a power of two
-    16: Config(16, 1, 1024, 1),
-    32: Config(16, 1, 2048, 2),
-    64: Config(16, 2, 4096, 4),
-    128: Config(16, 4, 4096, 4),
-    256: Config(16, 4, 8192, 8),
-    512: Config(16, 8, 8192, 8),
-    1024: Config(LEAST_ROWS, 8, 16384, 16),
-}
 MOST_CLASS_ELEMENTS = 16384  # K·D of one table of class sums
 MOST_ROW_ELEMENTS = 16384  # k·D of one row of the second sweep
 
@@ -268,12 +251,12 @@ def ad_corre(
     embeddings = triton.next_power_of_2(k)
     if (
         e.dtype == torch.float64
-        or width not in AD_CORRE_CONFIGS
+        or (chip(e.device), width) not in EMBEDDING_TILES
         or classes * width > MOST_CLASS_ELEMENTS
         or embeddings * width > MOST_ROW_ELEMENTS
     ):
         raise NotImplementedError("embeddings or class tables too wide for one program, or float64")
-    config = AD_CORRE_CONFIGS[width]
+    config = EMBEDDING_TILES[chip(e.device), width]
     e, y = (e if e.stride(-1) == 1 or d == 1 else e.contiguous()), y.contiguous()
     new = {"dtype": torch.float32, "device": e.device}
     terms = {"FD": fd != 0, "MD": md != 0}
@@ -349,7 +332,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
     shared |= dict.fromkeys(buffers, "*fp32")
     terms = {"FD": True, "MD": True, "ED": True}
     for (k, width), dtype in product(((7, 128), (7, 256), (7, 512), (4, 1024)), ("fp32", "fp16", "bf16")):
-        config, embeddings = AD_CORRE_CONFIGS[width], triton.next_power_of_2(k)
+        config, embeddings = EMBEDDING_TILES[family, width], triton.next_power_of_2(k)
         types = shared | {"e_ptr": f"*{dtype}", "de_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
         flags = terms | {"K": 16, "BLOCK_D": width, "TENSOR_CORES": family != "cdna"}
         marked = "*" if width == 256 and dtype != "fp16" else ""

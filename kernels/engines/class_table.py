@@ -8,19 +8,26 @@ import torch
 import triton
 from torch import Tensor
 
+from ..aot import TYPES, aot_case, type_of
 from ..class_finish import STATS
+from ..configs import (
+    CLASS_TILES,
+    LEAST_ROWS,
+    PUSHED_COLUMNS,
+    PUSHED_TILE,
+    SCALES_PROGRAMS,
+    SCALES_WARPS,
+    SLAB_CLASSES,
+    SLAB_COLUMNS,
+    STORED_ELEMENTS,
+    STORED_ROWS,
+    SUMS_TILES,
+    ClassTile,
+    chip,
+)
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
-from ..launch import (
-    LEAST_ROWS,
-    aot_case,
-    arrival_counters,
-    gradient_dtype,
-    max_programs,
-    product_precision,
-    rows_of,
-    type_of,
-)
+from ..launch import arrival_counters, gradient_dtype, max_programs, product_precision, rows_of
 from ..tiles import FAN_IN
 from .class_table_kernel import class_table_rows
 from .class_table_large import class_table_large
@@ -29,34 +36,6 @@ from .class_table_sums import class_table_sums
 
 FUSED_CLASSES, FUSED_COLUMNS = 64, 2048
 
-
-class Config(NamedTuple):
-    """Tile of one program: rows, columns of a chunk, warps, and the (16, d) accumulators that fit beside it."""
-
-    block_n: int
-    block_d: int
-    num_warps: int
-    accumulators: int
-
-
-CLASS_TABLE_CONFIGS = {  # by bytes of an element and columns rounded up to a power of two
-    **{(size, d): Config(16, d, 4, 8) for size in (2, 4) for d in (16, 32, 64)},
-    **{(size, 128): Config(16, 128, 8, 8) for size in (2, 4)},
-    **{(size, 256): Config(16, 128, 8, 4) for size in (2, 4)},
-    (2, 512): Config(16, 256, 8, 2),
-    (4, 512): Config(8, 128, 8, 2),
-    (2, 1024): Config(8, 128, 8, 0),
-    (4, 1024): Config(8, 128, 8, 0),
-    (2, 2048): Config(16, 256, 8, 0),
-    (4, 2048): Config(8, 128, 8, 0),
-}
-# Rows, and entries of a chunk of the table, where sums are left to a second launch.
-STORED_ROWS, STORED_ELEMENTS = 8, 4096
-SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
-# A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
-PUSHED_CONFIG, PUSHED_COLUMNS = Config(8, 128, 8, 0), {2: 512, 4: 256}  # columns by bytes of an element
-SUMS_CONFIGS = {2: Config(32, 64, 4, 0), 4: Config(16, 64, 4, 0)}  # by bytes of an element
-SCALES_PROGRAMS, SCALES_WARPS = 16, 16  # with 8 warps a register is spilled across the call of a float64 division
 
 _empty = torch.empty
 
@@ -67,7 +46,7 @@ class _Plan(NamedTuple):
     classifier: Classifier
     auxiliary: Auxiliary
     constexprs: dict[str, Any]
-    config: Config
+    config: ClassTile
     num_classes: int
     k: int  # C rounded up to the side of a tile
     programs: int
@@ -75,26 +54,26 @@ class _Plan(NamedTuple):
 
 
 def _settings(
-    num_classes: int, d: int, element_size: int,
+    family: str, num_classes: int, d: int, element_size: int,
     classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool, precision: str, tensor_cores: bool,
-) -> tuple[Config, dict[str, Any]]:  # fmt: skip
+) -> tuple[ClassTile, dict[str, Any]]:  # fmt: skip
     """The tile of one program, and everything the kernels are compiled for."""
     head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
     rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
     push = update and rule.push is not no_push
     k = max(16, triton.next_power_of_2(num_classes))
-    config = CLASS_TABLE_CONFIGS[element_size, max(16, triton.next_power_of_2(d))]
+    config = CLASS_TILES[family, element_size, max(16, triton.next_power_of_2(d))]
     # What a program holds, in sums per class; a margin in float32 and its angle take as much again as two.
     sums = bool(classifier and gradient) * (3 if head.exact_own else 1) + update + 3 * push
     resident = sums * k <= 16 * config.accumulators
     columns = PUSHED_COLUMNS[element_size] if classifier and push else SLAB_COLUMNS
     fused = resident or (k <= SLAB_CLASSES and d <= columns)
     if fused and classifier and push and not resident:
-        config = PUSHED_CONFIG
+        config = PUSHED_TILE
     if fused:
         config = config._replace(block_n=max(config.block_n, LEAST_ROWS))
     else:
-        config = Config(STORED_ROWS, min(config.block_d, STORED_ELEMENTS // k), min(config.num_warps, 8), 0)
+        config = ClassTile(STORED_ROWS, min(config.block_d, STORED_ELEMENTS // k), min(config.num_warps, 8), 0)
     parts = max(1, min(config.num_warps, config.block_d // 16))
     # Where float32 rows leave their sums to a second launch, pieces of operands would spill; beside an auxiliary loss
     # so would narrow ones.
@@ -139,7 +118,7 @@ def _plan(
 ) -> _Plan:
     n, d = x.shape
     asked = (classifier, auxiliary, paper, update, gradient)
-    config, flags = _settings(num_classes, d, x.element_size(), *asked, *product_precision(x))
+    config, flags = _settings(chip(x.device), num_classes, d, x.element_size(), *asked, *product_precision(x))
     return _Plan(
         CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER,
         AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY,
@@ -262,7 +241,7 @@ def _blocks(programs: int, size: int, kinds: int, device: torch.device) -> Tenso
 def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
     """The second launch: sums over rows by chunks of columns, from what the first stored."""
     n, d, k = rows["n"], rows["d"], plan.k
-    config = SUMS_CONFIGS[rows["x_ptr"].element_size()]
+    config = SUMS_TILES[rows["x_ptr"].element_size()]
     chunks = triton.cdiv(d, config.block_d)
     programs = min(triton.cdiv(n, config.block_n), max(1, 2 * max_programs(device) // chunks))
     shared = ("x_ptr", "y_ptr", "w_ptr", "c_ptr", "dw_ptr", "g_ptr", "push_ptr", "counters_ptr", "auxiliary")
@@ -338,24 +317,24 @@ _AOT_LOSSES = [
     ("lmcl", "variant"),
 ]
 _AOT_SHAPES = [(8, 512), (8, 1024), (8, 2048), (64, 512)]
-_TYPES = {torch.float32: ("fp32", 4), torch.float16: ("fp16", 2), torch.bfloat16: ("bf16", 2)}
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every epilogue at the settings of representative shapes, and the scales of both kinds, for the audit."""
     tensor_cores = family != "cdna"
-    yield from _scales_cases()
-    for (classifier, auxiliary), (num_classes, d), (dtype, size) in product(_AOT_LOSSES, _AOT_SHAPES, _TYPES.values()):
+    yield from _scales_cases(family)
+    for (classifier, auxiliary), (num_classes, d), dtype in product(_AOT_LOSSES, _AOT_SHAPES, TYPES):
+        of, size = TYPES[dtype], dtype.itemsize
         asked = (classifier, auxiliary, auxiliary == "variant", bool(auxiliary), True)
-        config, flags = _settings(num_classes, d, size, *asked, "ieee", tensor_cores)
+        config, flags = _settings(family, num_classes, d, size, *asked, "ieee", tensor_cores)
         head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
         rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
         table, centers = "*fp32" if classifier else None, "*fp32" if auxiliary else None
         bias = "*fp32" if classifier == "softmax" else None
         floats = dict.fromkeys(("loss_ptr", "stats_ptr", "rows_ptr", "slabs_ptr", "g_ptr", "push_ptr"), "*fp32")
         types = floats | {
-            "x_ptr": f"*{dtype}",
-            "dx_ptr": "*bf16" if dtype == "bf16" else "*fp32",
+            "x_ptr": f"*{of}",
+            "dx_ptr": "*bf16" if of == "bf16" else "*fp32",
             **dict.fromkeys(("w_ptr", "dw_ptr"), table),
             **dict.fromkeys(("bias_ptr", "dbias_ptr", "class_weights_ptr"), bias),
             **dict.fromkeys(("c_ptr", "center_weights_ptr"), centers),
@@ -369,29 +348,29 @@ def aot_cases(family: str) -> Iterator[tuple]:
             "auxiliary": type_of(rule.arguments(*_AOT_PARAMS.get(auxiliary, []))),
         }
         loss = "+".join(filter(None, (classifier, auxiliary)))
-        name = f"{loss}-{dtype}-{num_classes}-{d}"
+        name = f"{loss}-{of}-{num_classes}-{d}"
         marked = "*" if (num_classes, d) == (8, 512) and (classifier, auxiliary) in _AOT_LOSSES[-2:] else ""
         yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, config.num_warps)
         if not flags["FUSED"]:
             sums = {name: flags[name] for name in class_table_sums.arg_names if name in flags}
             sums |= {
                 "TENSOR_CORES": tensor_cores,
-                "BLOCK_N": SUMS_CONFIGS[size].block_n,
-                "BLOCK_D": SUMS_CONFIGS[size].block_d,
+                "BLOCK_N": SUMS_TILES[size].block_n,
+                "BLOCK_D": SUMS_TILES[size].block_d,
             }
-            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, SUMS_CONFIGS[size].num_warps)
+            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, SUMS_TILES[size].num_warps)
 
 
-def _scales_cases() -> Iterator[tuple]:
+def _scales_cases(family: str) -> Iterator[tuple]:
     types = dict.fromkeys(("class_weights_ptr", "c_ptr", "scales_ptr"), "*fp32")
     types |= dict.fromkeys(("y_ptr", "status_ptr"), "*i64")
     types |= dict.fromkeys(("n", "num_classes", "d", "x_stride"), "i32")
     types |= dict.fromkeys(("sizes", "group_strides"), ("i32",) * 4)
     types |= {"partials_ptr": "*fp64", "counter_ptr": "*i32", "groups_y": ("*i64",) * 4}
-    for dtype, size in _TYPES.values():
-        _, flags = _settings(8, 512, size, "softmax", "mva", False, True, True, "ieee", True)
+    for dtype, of in TYPES.items():
+        _, flags = _settings(family, 8, 512, dtype.itemsize, "softmax", "mva", False, True, True, "ieee", True)
         constexprs = {name: flags[name] for name in ("K", "BLOCK_N", "BLOCK_D", "CHUNKS")}
         constexprs |= {"GROUPS": 8, "WEIGHTED": True, "MVA": True, "MEAN": True, "PROGRAMS": SCALES_PROGRAMS}
-        rows = {"x_ptr": f"*{dtype}", "groups_x": (f"*{dtype}",) * 4}
-        name = f"scales-mva-{dtype}{'*' if dtype == 'bf16' else ''}"
+        rows = {"x_ptr": f"*{of}", "groups_x": (f"*{of}",) * 4}
+        name = f"scales-mva-{of}{'*' if of == 'bf16' else ''}"
         yield aot_case(name, class_table_scales, types | rows, constexprs, SCALES_WARPS)

@@ -13,9 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..aot import aot_case, type_of
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES
-from ..launch import aot_case, arrival_counters, gradient_dtype, max_programs, rows_of, type_of
+from ..launch import arrival_counters, gradient_dtype, max_programs, rows_of
 from ..table_tiles import anti_offset, others_offset, own_offset
 from ..tiles import arrive_last, load_row, load_tile, read_labels, store_chunk
 

@@ -24,30 +24,11 @@ import torch
 import triton
 from torch import Tensor
 
-from ..launch import gradient_dtype
-from ..pair_tiles import (
-    LOG2E,
-    SWEEP_TILES,
-    TYPES,
-    Tile,
-    aot_case,
-    chip,
-    dense_rows,
-    mark,
-    pick_splits,
-    pick_tile,
-    processors,
-    product,
-    products_to_compile,
-)
+from ..aot import TYPES, aot_case, mark, products_to_compile
+from ..configs import BATCH_TILES, SWEEP_TILES, Tile, chip, pick_tile
+from ..launch import arrival_counters, dense_rows, gradient_dtype, pick_splits, processors, product
+from ..pair_tiles import LOG2E
 from .contrastive_kernels import batch_gradient, combine, sweep
-
-# The sweep over the batch holds more a pair than the one over the bank: where that spills, half the columns at a time.
-BATCH_TILES = SWEEP_TILES | {
-    ("sm80", "half", 256): Tile(64, 64, 128, 128, 8, 2),
-    ("sm89", "half", 256): Tile(64, 64, 128, 128, 8, 2),
-    ("sm90", "half", 256): Tile(128, 64, 128, 128, 8, 2),
-}
 
 
 class Mode(NamedTuple):
@@ -118,20 +99,19 @@ def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None,
     return _Launch(z, y, bank_z, bank_y, rule, bank, temperature, tile, batch_tile, shared, splits)
 
 
-def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
     z, bank_z = call.z, call.bank_z
     statistics = _empty((4, call.splits, len(z)), dtype=torch.float32, device=z.device)
     shape = (call.splits, *z.shape) if gradient and call.bank else (0,)
     values = _empty(shape, dtype=torch.float32, device=z.device)
-    counter = _empty((1,), dtype=torch.int32, device=z.device)
     row_tiles, chunks = call.grid(call.tile)
     sweep[row_tiles, call.splits, chunks if gradient and call.bank else 1](
-        z, call.y, bank_z, call.bank_y, statistics, values, counter,
+        z, call.y, bank_z, call.bank_y, statistics, values,
         len(z), len(bank_z), call.scale, d=z.shape[1], z_stride=z.stride(0), bank_stride=bank_z.stride(0),
         OWN_LABEL=call.mode.own_label, GRADIENT=gradient,
         **call.shared, **call.tile.constexprs, **call.tile.options,
     )  # fmt: skip
-    return statistics, values, counter
+    return statistics, values
 
 
 COMBINE_ROWS, COMBINE_COLUMNS = 128, 64
@@ -147,7 +127,7 @@ class _Rows(NamedTuple):
 
 
 def _combine_shares(
-    call: _Launch, statistics: Tensor, counter: Tensor, mean: bool, weight: Tensor | None = None
+    call: _Launch, statistics: Tensor, mean: bool, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor, _Rows]:
     z = call.z
     rows = _Rows(*_empty((4, len(z)), dtype=torch.float32, device=z.device))
@@ -155,8 +135,8 @@ def _combine_shares(
     partial = _empty((2, tiles), dtype=torch.float32, device=z.device)
     loss, factor = (_empty((), dtype=torch.float32, device=z.device) for _ in range(2))
     combine[tiles,](
-        z, statistics, statistics if weight is None else weight, *rows, partial, counter, loss, factor,
-        *z.shape, z.stride(0), call.splits, 1 / call.temperature,
+        z, statistics, statistics if weight is None else weight, *rows, partial, arrival_counters(z.device), loss,
+        factor, *z.shape, z.stride(0), call.splits, 1 / call.temperature,
         WEIGHTED=weight is not None, MEAN=mean, BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
     )  # fmt: skip
     return loss, factor, rows
@@ -192,8 +172,8 @@ def contrastive(
     dz of float16 rows is float32: it still awaits the loss scale.
     """
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, values, counter = _sweep_keys(call, gradient)
-    loss, factor, rows = _combine_shares(call, statistics, counter, mean)
+    statistics, values = _sweep_keys(call, gradient)
+    loss, factor, rows = _combine_shares(call, statistics, mean)
     if not gradient:
         return loss, _empty((0,), dtype=gradient_dtype(z), device=z.device)
     return loss, _gradient(call, statistics, values, rows, factor, True, gradient_dtype(z))
@@ -204,8 +184,8 @@ def contrastive_log_denominator(
 ) -> Tensor:
     """log D_i (n,) in float32; -inf for a single row without a bank."""
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, _, counter = _sweep_keys(call, gradient=False)
-    return _combine_shares(call, statistics, counter, mean=False)[2].log_denominator
+    statistics, _ = _sweep_keys(call, gradient=False)
+    return _combine_shares(call, statistics, mean=False)[2].log_denominator
 
 
 def contrastive_log_denominator_backward(
@@ -223,11 +203,11 @@ def contrastive_log_denominator_backward(
     The sweep that sums the bank's values finds D again, in more digits than the given `log_denominator` has.
     """
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, values, counter = _sweep_keys(call, gradient=True)
+    statistics, values = _sweep_keys(call, gradient=True)
     # Weights of at most 1, whatever the scale of the incoming gradient: float16 products could overflow.
     largest = grad.abs().amax().float()
     weight = grad.float() / largest.where(largest != 0, 1)
-    rows = _combine_shares(call, statistics, counter, mean=False, weight=weight)[2]
+    rows = _combine_shares(call, statistics, mean=False, weight=weight)[2]
     return _gradient(call, statistics, values, rows, largest / temperature, False, z.dtype)
 
 
@@ -244,10 +224,12 @@ def aot_cases(family: str) -> Iterator[tuple]:
         flags |= {"SHIFT": _shift(dtype), "POSITIVES": True}
         rows = {"WEIGHTED": True, "MEAN": True, "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
         common = dtype == torch.bfloat16 and d == 256
-        yield aot_case(mark(f"combine-{name}", common), combine, types | {"d": "i32", "z_stride": "i32"}, rows, tile)
+        yield aot_case(
+            mark(f"combine-{name}", common), combine, types | {"d": "i32", "z_stride": "i32"}, rows, **tile.options
+        )
         batch_tile = pick_tile(BATCH_TILES, family, name.split("-")[1], d)
         for mode, rule in MODES.items():
             given = flags | {"BANK": rule.bank, "PAIRED": rule.paired, "OWN_LABEL": rule.own_label}
             case = mark(f"{mode}-{name}", common and mode == "ensc")
-            yield aot_case(f"sweep-{case}", sweep, types, given | tile.constexprs, tile)
-            yield aot_case(f"batch-{case}", batch_gradient, types, given | batch_tile.constexprs, batch_tile)
+            yield aot_case(f"sweep-{case}", sweep, types, given | tile.constexprs, **tile.options)
+            yield aot_case(f"batch-{case}", batch_gradient, types, given | batch_tile.constexprs, **batch_tile.options)

@@ -8,7 +8,8 @@ out of the loops over keys (`disable_licm`).
 import triton
 import triton.language as tl
 
-from ..pair_tiles import LN2, last_to_finish, load_rows, share, similarities, store_rows
+from ..pair_tiles import LN2, load_rows, share, similarities, store_rows
+from ..tiles import arrive_last
 
 
 @triton.jit
@@ -39,7 +40,7 @@ def _labels(y, rows, n, PAIRED: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n", "m"])
 def sweep(
-    z, y, bank_z, bank_y, statistics, values, counter, n, m, scale,
+    z, y, bank_z, bank_y, statistics, values, n, m, scale,
     d: tl.constexpr, z_stride: tl.constexpr, bank_stride: tl.constexpr,
     BANK: tl.constexpr, OWN_LABEL: tl.constexpr, PAIRED: tl.constexpr, GRADIENT: tl.constexpr,
     SHIFT: tl.constexpr, PRECISION: tl.constexpr,
@@ -48,8 +49,6 @@ def sweep(
     """A tile of anchors over one share of the keys; statistics (4, splits, n), values (splits, n, d)."""
     tile, split, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     splits = tl.num_programs(1)
-    if tile + split + chunk == 0:
-        tl.store(counter, 0)
     rows = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
     anchors = load_rows(z, tile * BLOCK_M, rows < n, z_stride, columns, d)
@@ -147,7 +146,7 @@ def combine(
     tl.store(positive_weight + rows, tl.where(anchor, 1.0 / tl.maximum(positives, 1.0), 0.0), mask=valid)
     tl.store(partial + tile, tl.sum(tl.where(valid, losses, 0.0)))
     tl.store(partial + tiles + tile, tl.sum(anchor.to(tl.float32)))
-    if last_to_finish(counter, tiles):
+    if arrive_last(counter, tiles):
         total = tl.zeros((BLOCK,), tl.float32)
         count = tl.zeros((BLOCK,), tl.float32)
         for start in range(0, tiles, BLOCK):

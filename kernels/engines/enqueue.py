@@ -6,10 +6,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..pair_tiles import TYPES, Tile, aot_case, dense_rows, load_rows, mark
+from ..aot import TYPES, aot_case, mark
+from ..configs import ENQUEUE_ROWS
+from ..launch import dense_rows
+from ..pair_tiles import load_rows
 
 POSITION_BITS = tl.constexpr(40)  # of the cursor while a batch is being written; the rest counts programs
-TILE = Tile(16, 0, 256, 0, 4, 1)
+_BLOCKS = {"BLOCK_M": ENQUEUE_ROWS.block_m, "BLOCK_D": ENQUEUE_ROWS.block_d}
 
 
 @triton.jit(do_not_specialize=["capacity", "n"])
@@ -44,10 +47,9 @@ def enqueue(features: Tensor, labels: Tensor, cursor: Tensor, z: Tensor, y: Tens
     """
     z, y = dense_rows(z), y.contiguous()
     n, d = z.shape
-    options = {"num_warps": TILE.num_warps, "num_stages": TILE.num_stages}
-    _enqueue[triton.cdiv(n, TILE.block_m),](
+    _enqueue[triton.cdiv(n, ENQUEUE_ROWS.block_m),](
         features, labels, cursor, z, y, len(features), n, d, features.stride(0), z.stride(0),
-        BLOCK_M=TILE.block_m, BLOCK_D=TILE.block_d, **options,
+        **_BLOCKS, **ENQUEUE_ROWS.options,
     )  # fmt: skip
 
 
@@ -55,8 +57,8 @@ def aot_cases() -> Iterator[tuple]:
     """Every bank's dtype, filled from float32 and from bfloat16, for the audit."""
     types = dict.fromkeys(("capacity", "n", "d", "feature_stride", "z_stride"), "i32")
     types |= dict.fromkeys(("labels", "cursor", "y"), "*i64")
-    blocks = {"BLOCK_M": TILE.block_m, "BLOCK_D": TILE.block_d}
     for bank in TYPES.values():
         for given in ("fp32", "bf16"):
             pointers = {"features": f"*{bank}", "z": f"*{given}"}
-            yield aot_case(mark(f"enqueue-{given}-to-{bank}", bank != given), _enqueue, types | pointers, blocks, TILE)
+            name = mark(f"enqueue-{given}-to-{bank}", bank != given)
+            yield aot_case(name, _enqueue, types | pointers, _BLOCKS, **ENQUEUE_ROWS.options)

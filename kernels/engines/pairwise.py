@@ -18,34 +18,13 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import directions
+from ..aot import TYPES, aot_case, mark, products_to_compile
+from ..configs import PAIR_TILES, chip, pick_tile
 from ..directions import chain_rule, normalise
 from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
 from ..epilogues.marginal import MarginalArguments, marginal
-from ..pair_tiles import (
-    SWEEP_TILES,
-    TYPES,
-    Tile,
-    aot_case,
-    chip,
-    dense_rows,
-    load_rows,
-    mark,
-    pick_splits,
-    pick_tile,
-    processors,
-    product,
-    products_to_compile,
-    share,
-    similarities,
-    store_rows,
-)
-
-# The accumulator of sm_100 lies in its tensor memory, and this sweep holds little beside it.
-PAIR_TILES = SWEEP_TILES | {
-    ("sm89", "half", 64): Tile(64, 64, 64, 64, 4, 3),
-    ("sm100", "half", 64): Tile(128, 64, 64, 64, 8, 2),
-    ("sm100", "half", 256): Tile(128, 64, 256, 256, 8, 2),
-}
+from ..launch import dense_rows, pick_splits, processors, product
+from ..pair_tiles import load_rows, share, similarities, store_rows
 
 
 class Epilogue(NamedTuple):
@@ -153,4 +132,4 @@ def aot_cases(family: str) -> Iterator[tuple]:
             signature = types | {"u": f"*{TYPES[dtype]}", "args": arguments}
             flags["EPILOGUE"] = rule.function
             case = mark(f"sweep-{epilogue}-{name}", dtype == torch.bfloat16 and d == 256)
-            yield aot_case(case, _sweep, signature, flags, tile)
+            yield aot_case(case, _sweep, signature, flags, **tile.options)

@@ -10,39 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..aot import TYPES, aot_case, mark, products_to_compile
+from ..configs import ANTI_CENTER_ROWS as ROWS
+from ..configs import DIFFERENCES, MATRIX_GRADIENT_TILES, MATRIX_TILES, chip, pick_tile
 from ..directions import chain_rule, normalise
-from ..pair_tiles import (
-    FAMILIES,
-    TYPES,
-    WIDE,
-    Tile,
-    aot_case,
-    chip,
-    chunked_similarities,
-    columns_first,
-    compensated,
-    dense_rows,
-    load_rows,
-    mark,
-    pick_tile,
-    product,
-    products_to_compile,
-    squared_distances,
-    store_rows,
-)
-
-# (rows, keys, columns of the result, chunk of a product, warps, stages), by chip family and product, for any width.
-GPU_TILES = {
-    "half": Tile(64, 64, 128, 64, 4, 3),
-    "tf32": Tile(64, 64, 64, 32, 4, 2),
-    "float32": Tile(64, 32, 64, 32, 8, 2),
-}
-TILES = {(family, kind, WIDE): tile for family in FAMILIES for kind, tile in GPU_TILES.items()} | {
-    ("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1) for kind in GPU_TILES
-}
-SIMILARITY_GRADIENT = Tile(64, 64, 64, 0, 8, 2)  # on TF32 units, whatever the chip: both tiles of g take registers
-DIFFERENCES = Tile(32, 64, 32, 8, 8, 1)  # rows, keys, columns, chunk of sums of differences: no matrix unit here
-ROWS = Tile(8, 0, 256, 0, 4, 1)  # rows and columns of a tile visited once
+from ..launch import columns_first, dense_rows, product
+from ..pair_tiles import chunked_similarities, compensated, load_rows, squared_distances, store_rows
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -170,7 +143,7 @@ def correlation_matrix(x: Tensor) -> Tensor:
     u, _ = normalise(x, None, None, standardise=True)
     matrix = _empty((n, n), dtype=torch.float32, device=x.device)
     kind, precision = product(x.dtype)
-    tile = pick_tile(TILES, chip(x.device), kind, d)
+    tile = pick_tile(MATRIX_TILES, chip(x.device), kind, d)
     blocks = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
     grid = (triton.cdiv(n, tile.block_m), triton.cdiv(n, tile.block_n))
     _similarity_matrix[grid](u, matrix, n, d, PRECISION=precision, **blocks, **tile.options)
@@ -184,16 +157,11 @@ def correlation_matrix_backward(grad: Tensor, x: Tensor) -> Tensor:
     u, _ = normalise(x, None, None, standardise=True)
     gradients = _empty((1, n, d), dtype=torch.float32, device=x.device)
     kind, precision = product(x.dtype)
-    tile = _gradient_tile(chip(x.device), kind, pick_tile(TILES, chip(x.device), kind, d))
+    tile = pick_tile(MATRIX_GRADIENT_TILES, chip(x.device), kind, d)
     blocks = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
     grid = (triton.cdiv(n, tile.block_m), triton.cdiv(d, tile.block_d))
     _similarity_gradient[grid](u, grad, gradients, n, d, grad.stride(0), PRECISION=precision, **blocks, **tile.options)
     return chain_rule(x, gradients, None, True, 1.0, 1.0)[1].to(x.dtype)
-
-
-def _gradient_tile(family: str, kind: str, forward: Tile) -> Tile:
-    """The tile of the gradient's product, never of half-precision operands."""
-    return forward if kind == "float32" or family == "cpu" else SIMILARITY_GRADIENT
 
 
 def center_distances(x: Tensor, centers: Tensor) -> Tensor:
@@ -261,21 +229,24 @@ def aot_cases(family: str) -> Iterator[tuple]:
     ints = dict.fromkeys(("n", "num_classes", "d", "x_stride", "center_stride", "grad_stride"), "i32")
     types = ints | dict.fromkeys(("grad", "matrix", "gradients", "distances"), "*fp32") | {"y": "*i64"}
     types |= dict.fromkeys(("mean", "spreads", "spread"), "*fp64")
-    for name, tile, dtype, precision, _ in products_to_compile(TILES, family):
+    for name, tile, dtype, precision, width in products_to_compile(MATRIX_TILES, family):
         flags, given = {"PRECISION": precision, **tile.constexprs}, types | {"u": f"*{TYPES[dtype]}"}
         case = mark(name, dtype == torch.bfloat16)
-        yield aot_case(f"similarity-matrix-{case}", _similarity_matrix, given, flags, tile)
-        backward = _gradient_tile(family, name.split("-")[1], tile)
+        yield aot_case(f"similarity-matrix-{case}", _similarity_matrix, given, flags, **tile.options)
+        backward = pick_tile(MATRIX_GRADIENT_TILES, family, name.split("-")[1], width)
         flags |= backward.constexprs
-        yield aot_case(f"similarity-gradient-{case}", _similarity_gradient, given, flags, backward)
+        yield aot_case(f"similarity-gradient-{case}", _similarity_gradient, given, flags, **backward.options)
     blocks = DIFFERENCES.constexprs | {"CHUNK": DIFFERENCES.block_k}
     flat = {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d}
+    sums, visits = DIFFERENCES.options, ROWS.options
     for of in TYPES.values():
         rows = types | {"x": f"*{of}", "centers": "*fp32", "dx": f"*{of}", "output": f"*{of}"}
-        yield aot_case(mark(f"distance-gradient-{of}", of == "bf16"), _distance_gradient, rows, blocks, DIFFERENCES)
-        yield aot_case(f"anti-center-gradient-{of}", _anti_center, rows, flat | {"GRADIENT": True}, ROWS)
+        yield aot_case(mark(f"distance-gradient-{of}", of == "bf16"), _distance_gradient, rows, blocks, **sums)
+        yield aot_case(f"anti-center-gradient-{of}", _anti_center, rows, flat | {"GRADIENT": True}, **visits)
         summed = rows | {"output": "*fp32"}
-        yield aot_case(mark(f"anti-center-{of}", of == "bf16"), _anti_center, summed, flat | {"GRADIENT": False}, ROWS)
+        yield aot_case(
+            mark(f"anti-center-{of}", of == "bf16"), _anti_center, summed, flat | {"GRADIENT": False}, **visits
+        )
     tables = types | {"x": "*fp32", "centers": "*fp32"}
-    yield aot_case(mark("distance-matrix", True), _distance_matrix, tables, blocks, DIFFERENCES)
-    yield aot_case(mark("center-spreads", True), _center_spreads, tables, flat, ROWS)
+    yield aot_case(mark("distance-matrix", True), _distance_matrix, tables, blocks, **sums)
+    yield aot_case(mark("center-spreads", True), _center_spreads, tables, flat, **visits)

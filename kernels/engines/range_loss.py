@@ -19,22 +19,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launch import gradient_dtype
-from ..pair_tiles import (
-    TYPES,
-    Tile,
-    aot_case,
-    columns_first,
-    compensated,
-    load_rows,
-    mark,
-    row_pointers,
-    squared_distances,
-    store_rows,
-)
-
-PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), "cuda": Tile(32, 64, 0, 8, 8, 1)}  # rows, partners, chunk of a sum
-ROWS = Tile(32, 0, 64, 0, 4, 1)  # rows and columns of a tile visited once
+from ..aot import TYPES, aot_case, mark
+from ..configs import RANGE_PAIRS, chip
+from ..configs import RANGE_ROWS as ROWS
+from ..launch import columns_first, gradient_dtype
+from ..pair_tiles import compensated, load_rows, row_pointers, squared_distances, store_rows
 
 
 @triton.jit
@@ -261,7 +250,7 @@ class _Classes(NamedTuple):
 
 def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool) -> tuple[Tensor, Tensor]:
     n, d = rows.shape
-    tile = PAIRS[rows.device.type]
+    tile = RANGE_PAIRS[chip(rows.device)]
     values = _empty((n, k), dtype=torch.float32, device=rows.device)
     partners = _empty((n, k), dtype=torch.int32, device=rows.device)
     _extremes[triton.cdiv(n, tile.block_m),](
@@ -310,21 +299,23 @@ def range_loss(
     return loss, dx
 
 
-def aot_cases() -> Iterator[tuple]:
+def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel for k = 2 and k = 8 and every dtype, for the audit."""
     types = {"n": "i32", "d": "i32"} | dict.fromkeys(("alpha", "beta", "margin"), "fp32")
     types |= dict.fromkeys(("table", "values", "means", "slopes", "losses", "hinge_slope", "loss"), "*fp32")
     types |= dict.fromkeys(("partners", "pairs"), "*i32")
     types |= dict.fromkeys(("ends", "starts", "order", "index", "classes", "nearest"), "*i64")
-    tile, flat = PAIRS["cuda"], {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d}
+    tile, flat = RANGE_PAIRS[family], {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d}
     sums = tile.constexprs | {"CHUNK": tile.block_k}
-    yield aot_case(mark("nearest-means", True), _extremes, types, sums | {"LARGEST": False, "K": 1, "SLOTS": 1}, tile)
-    yield aot_case(mark("total", True), _total, types, flat, ROWS)
+    nearest = {"LARGEST": False, "K": 1, "SLOTS": 1}
+    yield aot_case(mark("nearest-means", True), _extremes, types, sums | nearest, **tile.options)
+    yield aot_case(mark("total", True), _total, types, flat, **ROWS.options)
     for k in (2, 8):
         lists = {"K": k, "SLOTS": k}
-        yield aot_case(mark(f"widest-pairs-{k}", True), _extremes, types, sums | lists | {"LARGEST": True}, tile)
+        widest = sums | lists | {"LARGEST": True}
+        yield aot_case(mark(f"widest-pairs-{k}", True), _extremes, types, widest, **tile.options)
         for of in TYPES.values():
             rows = types | {"x": f"*{of}", "dx": f"*{of}"}
             common = of == "bf16" and k == 2
-            yield aot_case(mark(f"class-terms-{of}-{k}", common), _class_terms, rows, flat | lists, ROWS)
-            yield aot_case(mark(f"gradient-{of}-{k}", common), _gradient, rows, flat | lists, ROWS)
+            yield aot_case(mark(f"class-terms-{of}-{k}", common), _class_terms, rows, flat | lists, **ROWS.options)
+            yield aot_case(mark(f"gradient-{of}-{k}", common), _gradient, rows, flat | lists, **ROWS.options)

@@ -9,9 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..launch import aot_case
-
-BLOCK, NUM_WARPS = 2048, 4
+from ..aot import aot_case
+from ..configs import SCALE_BLOCK, SCALE_WARPS
 
 _empty = torch.empty
 
@@ -44,10 +43,10 @@ def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor) ->
     targets = [_empty(g.shape, dtype=dtype, device=g.device) for g, dtype in zip(gradients, dtypes, strict=True)]
     pairs = [(g, t, g.numel()) for g, t in zip(gradients, targets, strict=True)]
     pairs += [(*pairs[0][:2], 0)] * (3 - len(pairs))
-    blocks = sum(triton.cdiv(size, BLOCK) for _, _, size in pairs)
+    blocks = sum(triton.cdiv(size, SCALE_BLOCK) for _, _, size in pairs)
     if blocks:
         flat = [value for pair in pairs for value in pair]
-        scale_gradients[(blocks,)](*flat, factor, BLOCK=BLOCK, num_warps=NUM_WARPS)
+        scale_gradients[(blocks,)](*flat, factor, BLOCK=SCALE_BLOCK, num_warps=SCALE_WARPS)
     return targets
 
 
@@ -57,4 +56,4 @@ def aot_cases():
         types = {"source_0": source, "target_0": target, "factor": "*fp32"}
         types |= {f"{part}_{place}": "*fp32" for part in ("source", "target") for place in (1, 2)}
         types |= {f"size_{place}": "i64" for place in range(3)}
-        yield aot_case(f"scale-{name}", scale_gradients, types, {"BLOCK": BLOCK}, NUM_WARPS)
+        yield aot_case(f"scale-{name}", scale_gradients, types, {"BLOCK": SCALE_BLOCK}, SCALE_WARPS)

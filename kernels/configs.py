@@ -1,0 +1,177 @@
+"""Tile settings of every engine, by chip family, kind or bytes of an element, and width: one committed table.
+
+Nothing tunes itself at a user's first step. The settings were found by compiling ahead of time: the largest that spill
+nothing on sm_80, sm_90 and sm_100, with the matrix unit in use; `python -m bench audit` shows what they take of a chip.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+
+FAMILIES = ("sm80", "sm89", "sm90", "sm100", "cdna")
+WIDE = 2**30  # rows of any width, multiplied chunk by chunk
+# Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
+LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
+
+
+@cache
+def chip(device: torch.device) -> str:
+    """The family whose tile settings fit: by matrix unit and shared memory. `cpu` is Triton's interpreter."""
+    if device.type != "cuda":
+        return "cpu"
+    if torch.version.hip:
+        return "cdna"
+    major, minor = torch.cuda.get_device_capability(device)
+    return {8: "sm80" if minor in (0, 7) else "sm89", 9: "sm90", 10: "sm100"}.get(major, "sm89")
+
+
+class Tile(NamedTuple):
+    """Anchors by keys by output columns; products are summed over chunks of `block_k` columns."""
+
+    block_m: int
+    block_n: int
+    block_d: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+    @property
+    def constexprs(self) -> dict[str, int]:
+        return {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n, "BLOCK_D": self.block_d, "BLOCK_K": self.block_k}
+
+    @property
+    def options(self) -> dict[str, int]:
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+# Pairs of rows: (family, product, widest row) of a sweep over keys, S tile and G K in one loop. 8 or 16 bytes are
+# spilled in a few cases where ptxas prefers 128 registers. The unit of sm_90 gets no side below 64, see issue 1905 of
+# pytorch/helion.
+SWEEP_TILES = {
+    **{("cpu", kind, 32): Tile(16, 16, 32, 32, 4, 1) for kind in ("half", "tf32", "float32")},
+    **{("cpu", kind, WIDE): Tile(16, 16, 64, 32, 4, 1) for kind in ("half", "tf32", "float32")},
+    ("sm80", "half", 64): Tile(64, 64, 64, 64, 8, 2),
+    ("sm80", "half", 128): Tile(64, 64, 128, 128, 8, 2),
+    ("sm80", "half", 256): Tile(64, 64, 256, 256, 8, 2),
+    ("sm80", "half", WIDE): Tile(64, 64, 128, 64, 8, 2),
+    ("sm80", "tf32", 128): Tile(64, 32, 128, 128, 8, 2),
+    ("sm80", "tf32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm80", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm89", "half", 64): Tile(64, 64, 64, 64, 8, 2),
+    ("sm89", "half", 128): Tile(64, 64, 128, 128, 8, 2),
+    ("sm89", "half", 256): Tile(64, 32, 256, 256, 8, 2),
+    ("sm89", "half", WIDE): Tile(64, 64, 128, 64, 8, 2),
+    ("sm89", "tf32", 128): Tile(64, 32, 128, 128, 8, 2),
+    ("sm89", "tf32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm89", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm90", "half", 64): Tile(128, 64, 64, 64, 8, 3),
+    ("sm90", "half", 128): Tile(128, 64, 128, 128, 8, 3),
+    ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 3),
+    ("sm90", "half", WIDE): Tile(128, 64, 128, 64, 8, 3),
+    ("sm90", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
+    ("sm90", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
+    ("sm90", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm100", "half", 64): Tile(128, 64, 64, 64, 8, 3),
+    ("sm100", "half", 128): Tile(128, 64, 128, 128, 8, 3),
+    ("sm100", "half", 256): Tile(64, 64, 256, 256, 8, 2),
+    ("sm100", "half", WIDE): Tile(128, 64, 128, 64, 8, 3),
+    ("sm100", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
+    ("sm100", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
+    ("sm100", "float32", WIDE): Tile(32, 32, 128, 32, 4, 2),
+    ("cdna", "half", 64): Tile(64, 64, 64, 64, 8, 1),
+    ("cdna", "half", 128): Tile(64, 64, 128, 128, 8, 1),
+    ("cdna", "half", 256): Tile(64, 32, 256, 256, 8, 1),
+    ("cdna", "half", WIDE): Tile(64, 64, 128, 64, 8, 1),
+    ("cdna", "float32", WIDE): Tile(64, 32, 128, 32, 8, 1),
+}
+# The accumulator of sm_100 lies in its tensor memory, and the pairwise sweep holds little beside it.
+PAIR_TILES = SWEEP_TILES | {
+    ("sm89", "half", 64): Tile(64, 64, 64, 64, 4, 3),
+    ("sm100", "half", 64): Tile(128, 64, 64, 64, 8, 2),
+    ("sm100", "half", 256): Tile(128, 64, 256, 256, 8, 2),
+}
+# The contrastive sweep over the batch holds more a pair than the one over the bank: where that spills, half the columns
+# at a time.
+BATCH_TILES = SWEEP_TILES | {
+    ("sm80", "half", 256): Tile(64, 64, 128, 128, 8, 2),
+    ("sm89", "half", 256): Tile(64, 64, 128, 128, 8, 2),
+    ("sm90", "half", 256): Tile(128, 64, 128, 128, 8, 2),
+}
+# The correlation matrix; its gradient's product is never of half-precision operands, and holds two tiles of g.
+MATRIX_TILES = {
+    **{("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1) for kind in ("half", "tf32", "float32")},
+    **{(family, "half", WIDE): Tile(64, 64, 128, 64, 4, 3) for family in FAMILIES},
+    **{(family, "tf32", WIDE): Tile(64, 64, 64, 32, 4, 2) for family in FAMILIES},
+    **{(family, "float32", WIDE): Tile(64, 32, 64, 32, 8, 2) for family in FAMILIES},
+}
+MATRIX_GRADIENT_TILES = MATRIX_TILES | {
+    (family, kind, WIDE): Tile(64, 64, 64, 0, 8, 2) for family in FAMILIES for kind in ("half", "tf32")
+}
+
+
+def pick_tile(table: Mapping[tuple[str, str, int], Tile], family: str, kind: str, d: int) -> Tile:
+    """The setting of the narrowest width that holds rows of `d` columns."""
+    return table[family, kind, min(width for name, of, width in table if (name, of) == (family, kind) and width >= d)]
+
+
+# What has no product for a matrix unit takes the same tile everywhere: rows, keys, columns, and chunk of a sum.
+DIFFERENCES = Tile(32, 64, 32, 8, 8, 1)
+RANGE_PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), **dict.fromkeys(FAMILIES, Tile(32, 64, 0, 8, 8, 1))}
+RANGE_ROWS = Tile(32, 0, 64, 0, 4, 1)
+ANTI_CENTER_ROWS = Tile(8, 0, 256, 0, 4, 1)
+DIRECTION_ROWS = Tile(4096, 0, 0, 0, 8, 1)  # numbers of a tile of whole rows
+ENQUEUE_ROWS = Tile(16, 0, 256, 0, 4, 1)
+
+
+class ClassTile(NamedTuple):
+    """Rows of one program of the class table, columns of a chunk, warps, and the (16, d) sums that fit beside them."""
+
+    block_n: int
+    block_d: int
+    num_warps: int
+    accumulators: int
+
+
+_CLASS_TILES = {  # by bytes of an element and columns rounded up to a power of two
+    **{(size, d): ClassTile(16, d, 4, 8) for size in (2, 4) for d in (16, 32, 64)},
+    **{(size, 128): ClassTile(16, 128, 8, 8) for size in (2, 4)},
+    **{(size, 256): ClassTile(16, 128, 8, 4) for size in (2, 4)},
+    (2, 512): ClassTile(16, 256, 8, 2),
+    (4, 512): ClassTile(8, 128, 8, 2),
+    **{(size, 1024): ClassTile(8, 128, 8, 0) for size in (2, 4)},
+    **{(2, 2048): ClassTile(16, 256, 8, 0), (4, 2048): ClassTile(8, 128, 8, 0)},
+}
+CLASS_TILES = {(family, *key): tile for family in ("cpu", *FAMILIES) for key, tile in _CLASS_TILES.items()}
+# A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
+PUSHED_TILE, PUSHED_COLUMNS = ClassTile(8, 128, 8, 0), {2: 512, 4: 256}  # columns by bytes of an element
+# Rows, and entries of a chunk of the table, where sums are left to a second launch; and the tile of that launch.
+STORED_ROWS, STORED_ELEMENTS = 8, 4096
+SUMS_TILES = {2: ClassTile(32, 64, 4, 0), 4: ClassTile(16, 64, 4, 0)}  # by bytes of an element
+SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
+SCALES_PROGRAMS, SCALES_WARPS = 16, 16  # with 8 warps a register is spilled across the call of a float64 division
+
+
+class EmbeddingTile(NamedTuple):
+    """Rows and warps of a tile of Ad-Corre's first sweep; elements and warps of a tile (k, rows, d) of the second."""
+
+    block_n: int
+    num_warps: int
+    elements: int
+    row_warps: int
+
+
+_EMBEDDING_TILES = {  # by columns rounded up to a power of two
+    16: EmbeddingTile(16, 1, 1024, 1),
+    32: EmbeddingTile(16, 1, 2048, 2),
+    64: EmbeddingTile(16, 2, 4096, 4),
+    128: EmbeddingTile(16, 4, 4096, 4),
+    256: EmbeddingTile(16, 4, 8192, 8),
+    512: EmbeddingTile(16, 8, 8192, 8),
+    1024: EmbeddingTile(LEAST_ROWS, 8, 16384, 16),
+}
+EMBEDDING_TILES = {(family, d): tile for family in ("cpu", *FAMILIES) for d, tile in _EMBEDDING_TILES.items()}
+
+SCALE_BLOCK, SCALE_WARPS = 2048, 4
