@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .products import float32_product
-from .tiles import inverse_or_zero, load_chunk, tile_lengths
+from .tiles import inverse_or_zero, lengths_of, load_again, load_chunk
 
 
 @triton.jit
@@ -14,12 +14,14 @@ def of_class(hot, values):
 
 
 @triton.jit
-def row_lengths(x, UNIT: tl.constexpr, LENGTHS: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
+def row_lengths(
+    x, UNIT: tl.constexpr, LENGTHS: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr
+):
     """‖x‖ of a tile, and the factor 1/‖x‖ that takes its rows to length one (1 unless `UNIT`)."""
     length = tl.zeros((ROWS,), tl.float32)
     factor = tl.full((ROWS,), 1.0, tl.float32)
     if LENGTHS:
-        length = tile_lengths(x, ROWS, CHUNKS)
+        length = lengths_of(x, ROWS, BLOCK_D, CHUNKS)
     if UNIT:
         factor = inverse_or_zero(length)
     return length, factor
@@ -39,6 +41,24 @@ def class_operand(
 
 
 @triton.jit
+def chunk_products(
+    x, w_ptr, w_length, num_classes, d, chunk, UNIT: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    K: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, FENCED: tl.constexpr,
+):  # fmt: skip
+    """What a chunk adds to x·w_j: (rows, K), or for PARTS > 1 (PARTS, rows, K)."""
+    w = class_operand(w_ptr, w_length, num_classes, d, UNIT, x.dtype, chunk, K, BLOCK_D)
+    if PARTS == 1:
+        dot = float32_product(x, tl.trans(w), PRECISION, TENSOR_CORES)
+    else:
+        rows = tl.permute(tl.reshape(x, (x.shape[0], PARTS, BLOCK_D // PARTS)), (1, 0, 2))
+        w = tl.permute(tl.reshape(w, (K, PARTS, BLOCK_D // PARTS)), (1, 2, 0))
+        dot = float32_product(rows, w, PRECISION, TENSOR_CORES)
+    if FENCED:
+        tl.debug_barrier()  # else the operands of several chunks wait in registers beside wide rows
+    return dot
+
+
+@triton.jit
 def products(
     x, factor, w_ptr, w_length, num_classes, d, UNIT: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
@@ -50,16 +70,18 @@ def products(
     few rows and classes every warp would hold whole operands.
     """
     dot = tl.zeros((ROWS, K), tl.float32) if PARTS == 1 else tl.zeros((PARTS, ROWS, K), tl.float32)
-    for chunk in tl.static_range(CHUNKS):
-        w = class_operand(w_ptr, w_length, num_classes, d, UNIT, x[0].dtype, chunk, K, BLOCK_D)
-        if PARTS == 1:
-            dot += float32_product(x[chunk], tl.trans(w), PRECISION, TENSOR_CORES)
-        else:
-            rows = tl.permute(tl.reshape(x[chunk], (ROWS, PARTS, BLOCK_D // PARTS)), (1, 0, 2))
-            w = tl.permute(tl.reshape(w, (K, PARTS, BLOCK_D // PARTS)), (1, 2, 0))
-            dot += float32_product(rows, w, PRECISION, TENSOR_CORES)
-        if FENCED:
-            tl.debug_barrier()  # else the operands of several chunks wait in registers beside wide rows
+    if x[0].dtype.is_ptr():
+        for chunk in range(CHUNKS):
+            dot += chunk_products(
+                load_again(x, chunk, BLOCK_D), w_ptr, w_length, num_classes, d, chunk, UNIT, PRECISION, TENSOR_CORES,
+                K, BLOCK_D, PARTS, FENCED,
+            )  # fmt: skip
+    else:
+        for chunk in tl.static_range(CHUNKS):
+            dot += chunk_products(
+                x[chunk], w_ptr, w_length, num_classes, d, chunk, UNIT, PRECISION, TENSOR_CORES,
+                K, BLOCK_D, PARTS, FENCED,
+            )  # fmt: skip
     if PARTS > 1:
         # Every warp holds all of this sum. Carried on, its layout would put whole rows of x into every warp; a gather
         # is where the compiler lets go of it.
@@ -72,9 +94,14 @@ def products(
 def own_products(x, y, valid, w_ptr, d, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """x·w_y in float32: (ROWS,). An angle's margin stands on it, and half-precision weights would tilt the angle."""
     dot = tl.zeros((ROWS,), tl.float32)
-    for chunk in tl.static_range(CHUNKS):
-        own = load_chunk(w_ptr, y, valid, d, chunk, d, BLOCK_D).to(tl.float32)
-        dot += tl.sum(x[chunk].to(tl.float32) * own, 1)
+    if x[0].dtype.is_ptr():
+        for chunk in range(CHUNKS):
+            own = load_chunk(w_ptr, y, valid, d, chunk, d, BLOCK_D).to(tl.float32)
+            dot += tl.sum(load_again(x, chunk, BLOCK_D).to(tl.float32) * own, 1)
+    else:
+        for chunk in tl.static_range(CHUNKS):
+            own = load_chunk(w_ptr, y, valid, d, chunk, d, BLOCK_D).to(tl.float32)
+            dot += tl.sum(x[chunk].to(tl.float32) * own, 1)
     return dot
 
 
@@ -101,7 +128,7 @@ def classify(
     FENCED: tl.constexpr,
 ):  # fmt: skip
     """Loss (rows,) of a tile, p = d loss/d logits, what the chain rule makes of it (G, R, Q), ‖x‖ and ρ."""
-    x_length, factor = row_lengths(x, UNIT_X, LENGTHS, ROWS, CHUNKS)
+    x_length, factor = row_lengths(x, UNIT_X, LENGTHS, ROWS, BLOCK_D, CHUNKS)
     dot = products(
         x, factor, w_ptr, w_length, num_classes, d, UNIT_W, PRECISION, TENSOR_CORES, ROWS, K, BLOCK_D, CHUNKS, PARTS,
         FENCED,

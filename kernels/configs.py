@@ -147,11 +147,12 @@ _CLASS_TILES = {  # by bytes of an element and columns rounded up to a power of 
 CLASS_TILES = {(family, *key): tile for family in ("cpu", *FAMILIES) for key, tile in _CLASS_TILES.items()}
 # A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
 PUSHED_TILE, PUSHED_COLUMNS = ClassTile(8, 128, 8, 0), {2: 512, 4: 256}  # columns by bytes of an element
-# Rows, and entries of a chunk of the table, where sums are left to a second launch; and the tile of that launch.
-STORED_ROWS, STORED_ELEMENTS = 8, 4096
+# Where sums are left to a second launch: a tile, the entries of a chunk of the table, and the tile of that launch.
+STORED_TILE, STORED_ELEMENTS = ClassTile(8, 128, 8, 0), 4096
 SUMS_TILES = {2: ClassTile(32, 64, 4, 0), 4: ClassTile(16, 64, 4, 0)}  # by bytes of an element
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
-SCALES_PROGRAMS, SCALES_WARPS = 16, 16  # with 8 warps a register is spilled across the call of a float64 division
+# At most so many programs; with 8 warps a register is spilled across the call of a float64 division.
+SCALES_PROGRAMS, SCALES_WARPS = 512, 16
 
 
 class EmbeddingTile(NamedTuple):

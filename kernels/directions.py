@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .aot import TYPES, aot_case, mark
 from .configs import DIRECTION_ROWS
-from .launch import gradient_dtype
+from .launch import cdiv, gradient_dtype
 from .pair_tiles import load_rows, store_rows
 
 
@@ -107,7 +107,7 @@ def normalise(x: Tensor, y: Tensor | None, class_difficulty: Tensor | None, stan
     weights = _empty((x.shape[-2],), dtype=torch.float32, device=x.device)
     weighted = class_difficulty is not None
     blocks = _blocks(d)
-    _normalise[triton.cdiv(n, blocks["BLOCK"]),](
+    _normalise[cdiv(n, blocks["BLOCK"]),](
         rows, y if weighted else weights, class_difficulty if weighted else weights, u, weights,
         n, len(weights), d, rows.stride(0), len(class_difficulty) if weighted else 0,
         STANDARDISE=standardise, WEIGHTED=weighted, **blocks, **DIRECTION_ROWS.options,
@@ -124,7 +124,7 @@ def chain_rule(
     loss = _empty((), dtype=torch.float32, device=x.device)
     dx = _empty(x.shape if gradients is not None else (0,), dtype=gradient_dtype(x), device=x.device)
     blocks = _blocks(d)
-    _chain_rule[triton.cdiv(n, blocks["BLOCK"]) if gradients is not None else 1,](
+    _chain_rule[cdiv(n, blocks["BLOCK"]) if gradients is not None else 1,](
         rows, loss if gradients is None else gradients, loss if partial is None else partial, loss, dx, n, d,
         rows.stride(0), 0 if gradients is None else len(gradients), 0 if partial is None else partial.numel(),
         loss_scale, gradient_scale, STANDARDISE=standardise, LOSS=partial is not None,

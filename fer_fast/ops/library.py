@@ -26,7 +26,7 @@ def run_engine(backend: str, module: str, function: str, *args, flag_labels: boo
     """
     if args[0].dtype == torch.float64:
         backend = "blocked"
-    engine = getattr(import_module(f"{PACKAGES[backend]}.{module}"), function)
+    engine = _engine(backend, module, function)
     if backend == "blocked":
         return engine(*args)
     device = args[0].device
@@ -39,6 +39,11 @@ def run_engine(backend: str, module: str, function: str, *args, flag_labels: boo
     if flag_labels and device.type == "cpu":
         raise_for_bad_labels(device)
     return result
+
+
+@cache
+def _engine(backend: str, module: str, function: str) -> Callable:
+    return getattr(import_module(f"{PACKAGES[backend]}.{module}"), function)
 
 
 def loss_dtype(x: Tensor) -> torch.dtype:
@@ -138,7 +143,7 @@ def scale(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None], factor: 
     dtypes = [g.dtype if t is None else t.dtype for g, t in zip(gradients, inputs, strict=True)]
     eager = type(factor) is Tensor
     if eager and factor.is_cuda and triton_runs_on("cuda") and factor.dtype != torch.float64:
-        return import_module(f"{PACKAGES['triton']}.scale").scale(gradients, dtypes, factor)
+        return _engine("triton", "scale", "scale")(gradients, dtypes, factor)
     if eager and factor.is_cpu and factor == 1:
         return [gradient.to(dtype) for gradient, dtype in zip(gradients, dtypes, strict=True)]
     wide = torch.promote_types(factor.dtype, torch.float32)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..aot import aot_case
 from ..configs import EMBEDDING_TILES, chip
-from ..launch import arrival_counters, gradient_dtype, max_programs
+from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs
 from ..products import class_sum_product
 from ..tiles import (
     FAN_IN,
@@ -263,8 +263,8 @@ def ad_corre(
     losses, tables, loss = _empty((k,), **new), _empty((k, 2, classes, d), **new), _empty((), **new)
     de = _empty((k, n, d), dtype=gradient_dtype(e), device=e.device) if gradient else None
     if fd or md:
-        programs = min(triton.cdiv(n, config.block_n), triton.cdiv(max_programs(e.device), k))
-        blocks = programs + triton.cdiv(programs, FAN_IN.value)
+        programs = min(cdiv(n, config.block_n), cdiv(max_programs(e.device), k))
+        blocks = programs + cdiv(programs, FAN_IN.value)
         ad_corre_tables[(programs, k)](
             e,
             y,
@@ -293,7 +293,7 @@ def ad_corre(
     # Without a gradient and without ED no row is left to visit: the second launch only adds the losses up.
     rows = n if gradient or ed else 0
     block_n = max(1, config.elements // (embeddings * width))
-    programs = max(1, min(triton.cdiv(rows, block_n), max_programs(e.device)))
+    programs = max(1, min(cdiv(rows, block_n), max_programs(e.device)))
     ad_corre_rows[(programs,)](
         e,
         y,

@@ -1,6 +1,7 @@
 """Class-table engine: classifier and center-family losses of one feature batch, launched."""
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -20,14 +21,14 @@ from ..configs import (
     SLAB_CLASSES,
     SLAB_COLUMNS,
     STORED_ELEMENTS,
-    STORED_ROWS,
+    STORED_TILE,
     SUMS_TILES,
     ClassTile,
     chip,
 )
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
-from ..launch import arrival_counters, gradient_dtype, max_programs, product_precision, rows_of
+from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs, product_precision, rows_of
 from ..tiles import FAN_IN
 from .class_table_kernel import class_table_rows
 from .class_table_large import class_table_large
@@ -37,27 +38,25 @@ from .class_table_sums import class_table_sums
 FUSED_CLASSES, FUSED_COLUMNS = 64, 2048
 
 
+_SUMS_FLAGS = ("K", "KINDS", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION", "TENSOR_CORES")
 _empty = torch.empty
 
 
 class _Plan(NamedTuple):
-    """What one call needs, read off its shapes and the rows of the two tables of epilogues."""
+    """The two rows of the tables of epilogues, the tile of one program, and what the kernels are compiled for."""
 
     classifier: Classifier
     auxiliary: Auxiliary
+    tile: ClassTile
     constexprs: dict[str, Any]
-    config: ClassTile
-    num_classes: int
-    k: int  # C rounded up to the side of a tile
-    programs: int
-    fused: bool
 
 
-def _settings(
+@cache
+def _plan(
     family: str, num_classes: int, d: int, element_size: int,
     classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool, precision: str, tensor_cores: bool,
-) -> tuple[ClassTile, dict[str, Any]]:  # fmt: skip
-    """The tile of one program, and everything the kernels are compiled for."""
+) -> _Plan:  # fmt: skip
+    """Looked up, as at batch 64 a call costs what its host does."""
     head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
     rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
     push = update and rule.push is not no_push
@@ -70,21 +69,15 @@ def _settings(
     fused = resident or (k <= SLAB_CLASSES and d <= columns)
     if fused and classifier and push and not resident:
         config = PUSHED_TILE
-    if fused:
-        config = config._replace(block_n=max(config.block_n, LEAST_ROWS))
-    else:
-        config = ClassTile(STORED_ROWS, min(config.block_d, STORED_ELEMENTS // k), min(config.num_warps, 8), 0)
-    parts = max(1, min(config.num_warps, config.block_d // 16))
-    # Where float32 rows leave their sums to a second launch, pieces of operands would spill; beside an auxiliary loss
-    # so would narrow ones.
-    apart = not fused and element_size == 4
-    whole = apart and (k <= SLAB_CLASSES or head.unit_w or auxiliary)
-    return config, {
+    if not fused:
+        config = STORED_TILE._replace(block_d=min(STORED_TILE.block_d, config.block_d, STORED_ELEMENTS // k))
+    config = config._replace(block_n=max(config.block_n, LEAST_ROWS))
+    constexprs = {
         "K": k,
         "BLOCK_N": config.block_n,
         "BLOCK_D": config.block_d,
-        "CHUNKS": triton.cdiv(d, config.block_d),
-        "PARTS": 1 if apart and auxiliary else parts,
+        "CHUNKS": cdiv(d, config.block_d),
+        "PARTS": max(1, min(config.num_warps, config.block_d // 16)),
         "CLASSIFIER": bool(classifier),
         "LOGITS": head.logits,
         "CHAIN": head.chain,
@@ -109,26 +102,9 @@ def _settings(
         "FUSED": fused,
         "RESIDENT": resident,
         "PRECISION": precision,
-        "TENSOR_CORES": tensor_cores and not whole,
+        "TENSOR_CORES": tensor_cores,
     }
-
-
-def _plan(
-    x: Tensor, num_classes: int, classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool
-) -> _Plan:
-    n, d = x.shape
-    asked = (classifier, auxiliary, paper, update, gradient)
-    config, flags = _settings(chip(x.device), num_classes, d, x.element_size(), *asked, *product_precision(x))
-    return _Plan(
-        CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER,
-        AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY,
-        flags,
-        config,
-        num_classes,
-        flags["K"],
-        min(triton.cdiv(n, config.block_n), max_programs(x.device)),
-        flags["FUSED"],
-    )
+    return _Plan(head, rule, config, constexprs)
 
 
 def class_table(
@@ -154,12 +130,12 @@ def class_table(
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place.
 
     x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 16 and d <= 1024; beside variant
-    with an update a classifier has it to d <= 512 (256 in float32). A launch more, and a read more, for more classes or
-    columns where the sums per class outgrow the registers. A launch before, for the factors of MVA (a read of x and of
-    the groups, lists of (n_v, d) and (n_v,), where they lie) and of a weighted mean (a read of the labels alone). More
-    than 64 classes, in the center family alone, take :mod:`.class_table_large`. A label outside [0, C) makes the loss
-    NaN and goes to `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a
-    classifier.
+    with an update a classifier has it to d <= 512 (256 in float32). A launch and a read more where the sums of more
+    classes or columns outgrow the registers; a program then visits its tile of rows several times, in the L1. A launch
+    before, for the factors of MVA (a read of x and of the groups, lists of (n_v, d) and (n_v,), where they lie) and of
+    a weighted mean (a read of the labels alone). More than 64 classes, in the center family alone, take
+    :mod:`.class_table_large`. A label outside [0, C) makes the loss NaN and goes to `status` (1,). Floor: n·d elements
+    read and written, n labels read; 6·n·C·d operations for a classifier.
     """
     num_classes, d = (weight if classifier else centers).shape
     if x.dtype == torch.float64 or d > FUSED_COLUMNS:
@@ -177,19 +153,23 @@ def class_table(
     n, new = len(x), {"device": x.device}
     x, y, update = rows_of(x), y.contiguous(), update and bool(auxiliary)
     paper = auxiliary == "variant" and auxiliary_params[5] != 0
-    plan = _plan(x, num_classes, classifier, auxiliary, paper, update, gradient)
+    asked = (classifier, auxiliary, paper, update, gradient)
+    plan = _plan(chip(x.device), num_classes, d, x.element_size(), *asked, *product_precision(x))
+    tile, flags = plan.tile, plan.constexprs
     weight = weight.contiguous() if classifier else None
     table = centers.contiguous() if auxiliary else None
-    scales = None
-    if (mean and class_weights is not None) or auxiliary == "mva":
-        scales = _scales(plan, x, y, class_weights if mean else None, table, groups_x, groups_y, mean, status)
-    by_scales = mean and class_weights is not None
+    by_weights, scales = mean and class_weights is not None, None
+    if by_weights or auxiliary == "mva":
+        summed = class_weights if mean else None
+        scales = _scales(plan, x, y, summed, table, groups_x, groups_y, num_classes, mean, status)
     loss = _empty((), dtype=torch.float32, **new)
     dx = _empty((n, d), dtype=gradient_dtype(x), **new) if gradient else None
     dweight = _empty((num_classes, d), dtype=gradient_dtype(weight), **new) if gradient and classifier else None
     dbias = _empty((num_classes,), dtype=gradient_dtype(bias), **new) if gradient and bias is not None else None
-    stores = not plan.fused
-    push, kinds = plan.constexprs["PUSH"], plan.constexprs["KINDS"]
+    fused, k, programs = flags["FUSED"], flags["K"], min(cdiv(n, tile.block_n), max_programs(x.device))
+    blocks = _blocks(programs)
+    scratch = blocks * k * (STATS.value + (flags["KINDS"] * d if fused else 0))
+    scratch += 2 * d * programs if plan.auxiliary.anti else 0
     arguments = {
         "x_ptr": x,
         "y_ptr": y,
@@ -200,62 +180,58 @@ def class_table(
         "center_weights_ptr": center_weights,
         "scales_ptr": scales,
         "status_ptr": status,
-        "losses_ptr": _empty((plan.programs, 2), dtype=torch.float64, **new),
+        "losses_ptr": _empty((programs, 2), dtype=torch.float64, **new),
         "loss_ptr": loss,
         "dx_ptr": dx,
         "dw_ptr": dweight,
         "dbias_ptr": dbias,
-        "stats_ptr": _blocks(plan.programs, STATS.value * plan.k, 1, x.device),
-        "slabs_ptr": _blocks(plan.programs, plan.k * d, kinds, x.device) if plan.fused else None,
+        "scratch_ptr": _empty((scratch,), dtype=torch.float32, **new),
         "counters_ptr": arrival_counters(x.device),
-        "rows_ptr": _empty((plan.programs, 2, d), dtype=torch.float32, **new) if plan.auxiliary.anti else None,
-        "g_ptr": _empty((n, plan.k), dtype=torch.float32, **new) if stores and dweight is not None else None,
-        "push_ptr": _empty((n,), dtype=torch.float32, **new) if stores and push else None,
+        "g_ptr": None if fused or dweight is None else _empty((n, k), dtype=torch.float32, **new),
+        "push_ptr": None if fused or not flags["PUSH"] else _empty((n,), dtype=torch.float32, **new),
         "classifier": plan.classifier.arguments(*classifier_params),
         "auxiliary": plan.auxiliary.arguments(*auxiliary_params),
         "n": n,
         "num_classes": num_classes,
         "d": d,
         "x_stride": x.stride(0),
-        "classifier_divisor": n if mean and not by_scales else 1,
+        "classifier_divisor": n if mean and not by_weights else 1,
         "divisor": n if mean else 1,
         "auxiliary_weight": auxiliary_weight,
     }
-    class_table_rows[(plan.programs,)](**arguments, **plan.constexprs, num_warps=plan.config.num_warps, num_stages=1)
-    if stores:
-        _sum_rows(plan, arguments, x.device)
+    class_table_rows[(programs,)](**arguments, **flags, num_warps=tile.num_warps, num_stages=1)
+    if not fused:
+        stats = arguments["scratch_ptr"][(blocks - 1) * STATS.value * k :]
+        _sum_rows(plan, arguments, stats)
     if update and table is not centers:
         centers.copy_(table)
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
-    inputs = (x, x if weight is None else weight, x if bias is None else bias)
-    missing = (_empty((0,), dtype=gradient_dtype(t), **new) for t in inputs)
-    return loss, *(t if t is not None else none for t, none in zip((dx, dweight, dbias), missing, strict=True))
+    given = ((dx, x), (dweight, x if weight is None else weight), (dbias, x if bias is None else bias))
+    return loss, *(_empty((0,), dtype=gradient_dtype(t), **new) if g is None else g for g, t in given)
 
 
-def _blocks(programs: int, size: int, kinds: int, device: torch.device) -> Tensor:
-    """Scratch for every program, every group of programs, and the finished block."""
-    groups = triton.cdiv(programs, FAN_IN.value)
-    return _empty((kinds, programs + groups + 1, size), dtype=torch.float32, device=device)
+def _blocks(programs: int) -> int:
+    """Blocks of sums: of every program, of every group of programs, and the finished one."""
+    return programs + cdiv(programs, FAN_IN.value) + 1
 
 
-def _sum_rows(plan: _Plan, rows: dict[str, Any], device: torch.device) -> None:
+def _sum_rows(plan: _Plan, rows: dict[str, Any], stats: Tensor) -> None:
     """The second launch: sums over rows by chunks of columns, from what the first stored."""
-    n, d, k = rows["n"], rows["d"], plan.k
-    config = SUMS_TILES[rows["x_ptr"].element_size()]
-    chunks = triton.cdiv(d, config.block_d)
-    programs = min(triton.cdiv(n, config.block_n), max(1, 2 * max_programs(device) // chunks))
+    x, n, d, flags = rows["x_ptr"], rows["n"], rows["d"], plan.constexprs
+    tile = SUMS_TILES[x.element_size()]
+    chunks = cdiv(d, tile.block_d)
+    programs = min(cdiv(n, tile.block_n), max(1, 2 * max_programs(x.device) // chunks))
+    slabs = _empty((flags["KINDS"], _blocks(programs), flags["K"], d), dtype=torch.float32, device=x.device)
     shared = ("x_ptr", "y_ptr", "w_ptr", "c_ptr", "dw_ptr", "g_ptr", "push_ptr", "counters_ptr", "auxiliary")
     sizes = ("n", "num_classes", "d", "x_stride", "scales_ptr", "classifier_divisor")
-    flags = ("K", "KINDS", "UNIT_W", "LENGTHS", "MOVE", "UPDATE", "PUSH", "PRECISION")
     class_table_sums[(programs, chunks)](
         **{name: rows[name] for name in shared + sizes},
-        **{name: plan.constexprs[name] for name in flags},
-        stats_ptr=rows["stats_ptr"][0, -1],
-        slabs_ptr=_blocks(programs, k * d, plan.constexprs["KINDS"], device),
-        TENSOR_CORES=product_precision(rows["x_ptr"])[1],
-        BLOCK_N=config.block_n,
-        BLOCK_D=config.block_d,
-        num_warps=config.num_warps,
+        **{name: flags[name] for name in _SUMS_FLAGS},
+        stats_ptr=stats,
+        slabs_ptr=slabs,
+        BLOCK_N=tile.block_n,
+        BLOCK_D=tile.block_d,
+        num_warps=tile.num_warps,
         num_stages=1,
     )
 
@@ -268,6 +244,7 @@ def _scales(
     centers: Tensor | None,
     groups_x: list[Tensor],
     groups_y: list[Tensor],
+    num_classes: int,
     mean: bool,
     status: Tensor | None,
 ) -> Tensor:
@@ -276,21 +253,23 @@ def _scales(
     groups = [rows_of(group_x) for group_x in groups_x] if mva else []
     slots = triton.next_power_of_2(max(2, 1 + len(groups)))
     scales = _empty((2,), dtype=torch.float32, device=x.device)
-    class_table_scales[(SCALES_PROGRAMS,)](
+    sizes = tuple(len(group_x) for group_x in groups)
+    programs = min(cdiv(max(len(x), *sizes, 1), plan.tile.block_n), max_programs(x.device), SCALES_PROGRAMS)
+    class_table_scales[(programs,)](
         x,
         y,
         class_weights,
         centers,
         tuple(groups),
         tuple(group_y.contiguous() for group_y in groups_y[: len(groups)]),
-        tuple(len(group_x) for group_x in groups),
+        sizes,
         tuple(group_x.stride(0) for group_x in groups),
         status,
         scales,
-        _empty((SCALES_PROGRAMS, 2, slots), dtype=torch.float64, device=x.device),
+        _empty((programs, 2, slots), dtype=torch.float64, device=x.device),
         arrival_counters(x.device),
         len(x),
-        plan.num_classes,
+        num_classes,
         x.shape[1],
         x.stride(0),
         **{name: plan.constexprs[name] for name in ("K", "BLOCK_N", "BLOCK_D", "CHUNKS")},
@@ -321,17 +300,15 @@ _AOT_SHAPES = [(8, 512), (8, 1024), (8, 2048), (64, 512)]
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every epilogue at the settings of representative shapes, and the scales of both kinds, for the audit."""
-    tensor_cores = family != "cdna"
     yield from _scales_cases(family)
     for (classifier, auxiliary), (num_classes, d), dtype in product(_AOT_LOSSES, _AOT_SHAPES, TYPES):
         of, size = TYPES[dtype], dtype.itemsize
         asked = (classifier, auxiliary, auxiliary == "variant", bool(auxiliary), True)
-        config, flags = _settings(family, num_classes, d, size, *asked, "ieee", tensor_cores)
-        head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
-        rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
+        plan = _plan(family, num_classes, d, size, *asked, "ieee", family != "cdna")
+        flags, head, rule = plan.constexprs, plan.classifier, plan.auxiliary
         table, centers = "*fp32" if classifier else None, "*fp32" if auxiliary else None
         bias = "*fp32" if classifier == "softmax" else None
-        floats = dict.fromkeys(("loss_ptr", "stats_ptr", "rows_ptr", "slabs_ptr", "g_ptr", "push_ptr"), "*fp32")
+        floats = dict.fromkeys(("loss_ptr", "scratch_ptr", "stats_ptr", "slabs_ptr", "g_ptr", "push_ptr"), "*fp32")
         types = floats | {
             "x_ptr": f"*{of}",
             "dx_ptr": "*bf16" if of == "bf16" else "*fp32",
@@ -350,15 +327,11 @@ def aot_cases(family: str) -> Iterator[tuple]:
         loss = "+".join(filter(None, (classifier, auxiliary)))
         name = f"{loss}-{of}-{num_classes}-{d}"
         marked = "*" if (num_classes, d) == (8, 512) and (classifier, auxiliary) in _AOT_LOSSES[-2:] else ""
-        yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, config.num_warps)
+        yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, plan.tile.num_warps)
         if not flags["FUSED"]:
-            sums = {name: flags[name] for name in class_table_sums.arg_names if name in flags}
-            sums |= {
-                "TENSOR_CORES": tensor_cores,
-                "BLOCK_N": SUMS_TILES[size].block_n,
-                "BLOCK_D": SUMS_TILES[size].block_d,
-            }
-            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, SUMS_TILES[size].num_warps)
+            tile = SUMS_TILES[size]
+            sums = {name: flags[name] for name in _SUMS_FLAGS} | {"BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
+            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, tile.num_warps)
 
 
 def _scales_cases(family: str) -> Iterator[tuple]:
@@ -368,7 +341,7 @@ def _scales_cases(family: str) -> Iterator[tuple]:
     types |= dict.fromkeys(("sizes", "group_strides"), ("i32",) * 4)
     types |= {"partials_ptr": "*fp64", "counter_ptr": "*i32", "groups_y": ("*i64",) * 4}
     for dtype, of in TYPES.items():
-        _, flags = _settings(family, 8, 512, dtype.itemsize, "softmax", "mva", False, True, True, "ieee", True)
+        flags = _plan(family, 8, 512, dtype.itemsize, "softmax", "mva", False, True, True, "ieee", True).constexprs
         constexprs = {name: flags[name] for name in ("K", "BLOCK_N", "BLOCK_D", "CHUNKS")}
         constexprs |= {"GROUPS": 8, "WEIGHTED": True, "MVA": True, "MEAN": True, "PROGRAMS": SCALES_PROGRAMS}
         rows = {"x_ptr": f"*{of}", "groups_x": (f"*{of}",) * 4}

@@ -4,56 +4,50 @@ import triton
 import triton.language as tl
 
 from ..class_finish import COUNT, P_SUM, PUSH_SUM, Q_SUM, STATS, finish_chunk, finish_rows
-from ..classifier_tiles import class_operand, classify, of_class
-from ..products import add_rows, at_its_use, float32_product, labelled_sums, weighted_sums
-from ..table_tiles import anti_offset, center_distances, class_lengths, others_offset, own_offset, read_centers
+from ..classifier_tiles import classify, of_class
+from ..gradient_tiles import write_gradient
+from ..products import add_rows, labelled_sums, weighted_sums
+from ..table_tiles import center_distances, class_lengths, read_centers
 from ..tiles import (
     FAN_IN,
     arrive_last,
     fold_slabs,
-    inverse_or_zero,
     load_per_class,
-    load_tile,
     read_labels,
-    store_chunk,
+    rows_in_chunks,
     store_slab_chunk,
     zeros_tile,
 )
 
 
 @triton.jit
-def write_gradient(
-    dx_ptr, rows, in_batch, x, true, y, valid, g, r, x_length, rho, w_ptr, w_length, slopes, c_ptr, without,
-    num_classes, d,
-    CLASSIFIER: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, AUXILIARY: tl.constexpr, ANTI: tl.constexpr,
-    PAPER: tl.constexpr, LATE: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
-    BLOCK_N: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+def attract(
+    x, y, valid, hot, unlabelled, c_ptr, num_classes, d, scalar, spread_total, without, scale, a,
+    ROW_LOSS: tl.constexpr, PUSH_WEIGHT: tl.constexpr, PAPER_SLOPE: tl.constexpr, ANTI: tl.constexpr,
+    FENCED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """dx of a tile, chunk by chunk: ρ (G W + R x̂), and the slopes times their offsets from the centers."""
-    own_slope, anti_slope, paper_slope = slopes
-    for chunk in tl.static_range(CHUNKS):
-        dx = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-        if CLASSIFIER:
-            w = class_operand(w_ptr, w_length, num_classes, d, UNIT_W, x[0].dtype, chunk, K, BLOCK_D)
-            dx = float32_product(g.to(w.dtype), w, PRECISION, TENSOR_CORES)
-            if LENGTHS:
-                dx += (r * inverse_or_zero(x_length))[:, None] * at_its_use(x[chunk], true, LATE).to(tl.float32)
-            dx *= rho[:, None]
-        if AUXILIARY:
-            dx += own_slope[:, None] * own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
-        if ANTI:
-            offset = anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
-            dx += anti_slope[:, None] * offset
-        if PAPER:
-            offset = others_offset(y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
-            dx += paper_slope[:, None] * offset
-        store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)
+    """The center loss of a tile: its sum in float64, rows per class, slopes of its distances, and p (rows,)."""
+    others = (num_classes - 1).to(tl.float32)
+    own, anti = center_distances(
+        x, y, valid, c_ptr, num_classes, d, without, ANTI, FENCED, BLOCK_N, BLOCK_D, CHUNKS
+    )  # fmt: skip
+    if ANTI:
+        anti = others * anti + of_class(hot, without[0])
+    losses, d_own, d_anti = ROW_LOSS(own, anti, of_class(hot, scalar), a)
+    loss = tl.sum((tl.where(valid, losses, 0.0) + unlabelled).to(tl.float64), 0)
+    count = tl.sum(tl.where(hot, tl.where(own - own == 0, 1.0, float("nan"))[:, None], 0.0), 0)
+    slopes = (
+        tl.where(valid, 2 * scale * d_own, 0.0),
+        tl.where(valid, 2 * scale * others * d_anti, 0.0),
+        tl.where(valid, scale * PAPER_SLOPE(spread_total, a), 0.0),
+    )
+    return loss, count, slopes, tl.where(valid, PUSH_WEIGHT(anti, a), 0.0)
 
 
 @triton.jit
 def class_table_rows(
     x_ptr, y_ptr, w_ptr, bias_ptr, class_weights_ptr, c_ptr, center_weights_ptr, scales_ptr, status_ptr,
-    losses_ptr, loss_ptr, dx_ptr, dw_ptr, dbias_ptr, stats_ptr, slabs_ptr, counters_ptr, rows_ptr, g_ptr, push_ptr,
+    losses_ptr, loss_ptr, dx_ptr, dw_ptr, dbias_ptr, scratch_ptr, counters_ptr, g_ptr, push_ptr,
     classifier, auxiliary, n, num_classes, x_stride, classifier_divisor, divisor, auxiliary_weight,
     d: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
     PARTS: tl.constexpr, CLASSIFIER: tl.constexpr, LOGITS: tl.constexpr, CHAIN: tl.constexpr,
@@ -73,10 +67,16 @@ def class_table_rows(
     program = tl.program_id(0)
     WEIGHTS: tl.constexpr = dw_ptr is not None
     # Where a second copy of the rows, or the operands of several chunks at a time, would not fit the registers.
-    LATE: tl.constexpr = (CLASSIFIER or PUSH) and (2 if CLASSIFIER and PUSH else 4) < CHUNKS
-    FENCED: tl.constexpr = CHUNKS > 4 or (CHUNKS > 2 and AUXILIARY and FUSED)
+    LATE: tl.constexpr = FUSED and (CLASSIFIER or PUSH) and (2 if CLASSIFIER and PUSH else 4) < CHUNKS
+    FENCED: tl.constexpr = FUSED and (CHUNKS > 4 or (CHUNKS > 2 and AUXILIARY))
+    # Sums per class, and where they are FUSED the sums of rows: of every program, of every group, and finished.
+    programs = tl.num_programs(0)
+    groups = tl.cdiv(programs, FAN_IN)
+    slab_size = (programs + groups + 1).to(tl.int64) * K * d
+    stats_ptr = scratch_ptr
+    slabs_ptr = stats_ptr + (programs + groups + 1) * STATS * K
+    rows_ptr = slabs_ptr + (KINDS if FUSED else 0) * slab_size
     classes = tl.arange(0, K)
-    others = (num_classes - 1).to(tl.float32)
     w_length = tl.zeros((K,), tl.float32)
     scalar = tl.zeros((K,), tl.float32)
     without = ()
@@ -86,7 +86,7 @@ def class_table_rows(
         bias = load_per_class(bias_ptr, num_classes, 0.0, K)
         weights = load_per_class(class_weights_ptr, num_classes, 1.0, K)
         if LENGTHS:
-            w_length = class_lengths(w_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+            w_length = class_lengths(w_ptr, num_classes, d, FUSED, K, BLOCK_D, CHUNKS)
         if scales_ptr is not None:
             classifier_scale *= tl.load(scales_ptr)
     if SPREAD:
@@ -105,9 +105,6 @@ def class_table_rows(
     w_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     c_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     push_sums = zeros_tile(K, BLOCK_D, CHUNKS)
-    programs = tl.num_programs(0)
-    groups = tl.cdiv(programs, FAN_IN)
-    slab_size = (programs + groups + 1).to(tl.int64) * K * d
     w_slab_ptr = slabs_ptr
     if FUSED:
         w_slab_ptr += program.to(tl.int64) * K * d
@@ -123,13 +120,9 @@ def class_table_rows(
         y, valid = read_labels(y_ptr, rows, in_batch, num_classes, status_ptr)
         hot = (y[:, None] == classes[None, :]) & valid[:, None]
         unlabelled = tl.where(in_batch & ~valid, float("nan"), 0.0)
-        x = load_tile(x_ptr, rows, in_batch, x_stride, d, BLOCK_D, CHUNKS)
-        factor = tl.full((BLOCK_N,), 1.0, tl.float32)
-        zero = tl.zeros((BLOCK_N,), tl.float32)
+        x = rows_in_chunks(x_ptr, rows, in_batch, x_stride, d, FUSED, BLOCK_D, CHUNKS)
         true = tile >= 0
-        r, x_length, slopes = zero, zero, (zero, zero, zero)
-        g = tl.zeros((BLOCK_N, K), tl.float32)
-
+        head, pull = (), ()
         if CLASSIFIER:
             losses, p, chained, x_length, factor = classify(
                 x, y, valid, hot, w_ptr, w_length, bias, weights, num_classes, d, classifier,
@@ -140,31 +133,27 @@ def class_table_rows(
             classifier_loss += tl.sum((losses + unlabelled).to(tl.float64), 0)
             p_sum += tl.sum(p, 0)
             q_sum += tl.sum(q, 0)
+            head = (g, r, x_length, factor * classifier_scale, w_length)
         if AUXILIARY:
-            own, anti = center_distances(x, y, valid, c_ptr, num_classes, d, without, BLOCK_N, BLOCK_D, CHUNKS, ANTI)
-            if ANTI:
-                anti = others * anti + of_class(hot, without[0])
-            losses, d_own, d_anti = ROW_LOSS(own, anti, of_class(hot, scalar), auxiliary)
-            auxiliary_loss += tl.sum((tl.where(valid, losses, 0.0) + unlabelled).to(tl.float64), 0)
-            count += tl.sum(tl.where(hot, tl.where(own - own == 0, 1.0, float("nan"))[:, None], 0.0), 0)
-            slopes = (
-                tl.where(valid, 2 * auxiliary_scale * d_own, 0.0),
-                tl.where(valid, 2 * auxiliary_scale * others * d_anti, 0.0),
-                tl.where(valid, auxiliary_scale * PAPER_SLOPE(spread_total, auxiliary), 0.0),
-            )
+            loss, members, slopes, push = attract(
+                x, y, valid, hot, unlabelled, c_ptr, num_classes, d, scalar, spread_total, without, auxiliary_scale,
+                auxiliary, ROW_LOSS, PUSH_WEIGHT, PAPER_SLOPE, ANTI, CHUNKS > 2 and FUSED, BLOCK_N, BLOCK_D, CHUNKS,
+            )  # fmt: skip
+            auxiliary_loss += loss
+            count += members
+            pull = (y, valid, slopes, without)
             if PUSH:
                 away = valid[:, None] & ~hot & (classes < num_classes)[None, :]
-                push = tl.where(away, PUSH_WEIGHT(anti, auxiliary)[:, None], 0.0)
-                push_sum += tl.sum(push, 0)
+                pushes = tl.where(away, push[:, None], 0.0)
+                push_sum += tl.sum(pushes, 0)
 
         if dx_ptr is not None:
             write_gradient(
-                dx_ptr, rows, in_batch, x, true, y, valid, g, r, x_length, factor * classifier_scale, w_ptr, w_length,
-                slopes, c_ptr, without, num_classes, d,
-                CLASSIFIER, UNIT_W, LENGTHS, AUXILIARY, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES,
-                BLOCK_N, K, BLOCK_D, CHUNKS,
+                dx_ptr, rows, in_batch, x, head, pull, true, w_ptr, c_ptr, num_classes, d,
+                UNIT_W, LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D, CHUNKS,
             )  # fmt: skip
-        weights_of_rows = g * factor[:, None] if UNIT_X else g
+        if WEIGHTS:
+            weights_of_rows = g * factor[:, None] if UNIT_X else g
         if FUSED:
             earlier = tl.zeros_like(classes) + (tile - program) > 0
             if WEIGHTS:
@@ -179,7 +168,7 @@ def class_table_rows(
                 )  # fmt: skip
             if PUSH:
                 push_sums = add_rows(
-                    push_sums, push_slab_ptr, push, x, true, earlier, num_classes, d, weighted_sums, RESIDENT,
+                    push_sums, push_slab_ptr, pushes, x, true, earlier, num_classes, d, weighted_sums, RESIDENT,
                     LATE, "ieee", TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if not RESIDENT:
@@ -188,7 +177,7 @@ def class_table_rows(
             if WEIGHTS:
                 tl.store(g_ptr + rows[:, None] * K + classes[None, :], weights_of_rows, mask=in_batch[:, None])
             if PUSH:
-                tl.store(push_ptr + rows, tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0), mask=in_batch)
+                tl.store(push_ptr + rows, push, mask=in_batch)
 
     slot = tl.arange(0, STATS)[:, None]
     block = tl.where(slot == P_SUM, p_sum[None, :], tl.where(slot == COUNT, count[None, :], 0.0))
@@ -209,9 +198,9 @@ def class_table_rows(
     if arrive_last(counters_ptr + 1 + group, members):
         first = group * FAN_IN
         fold_slabs(stats_ptr, 0, first, members, programs + group, K, 0, 1, STATS, K)
-        for chunk in tl.static_range(CHUNKS):
-            if FUSED:
-                fold_slabs(slabs_ptr, slab_size, first, members, programs + group, d, chunk, KINDS, K, BLOCK_D)
+        if FUSED:
+            for part in range(CHUNKS):
+                fold_slabs(slabs_ptr, slab_size, first, members, programs + group, d, part, KINDS, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
             finish_rows(
                 stats_ptr, programs, groups, programs + groups, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar,
@@ -219,9 +208,9 @@ def class_table_rows(
                 CONSTANT, DIRECTIONS, K, BLOCK_D, CHUNKS,
             )  # fmt: skip
             finished = stats_ptr + (programs + groups) * STATS * K
-            for chunk in tl.static_range(CHUNKS):
-                if FUSED:
+            if FUSED:
+                for part in range(CHUNKS):
                     finish_chunk(
                         slabs_ptr, slab_size, programs, groups, finished, w_ptr, dw_ptr, c_ptr, classifier_scale,
-                        auxiliary, num_classes, d, chunk, UNIT_W, LENGTHS, MOVE, UPDATE, PUSH, K, BLOCK_D,
+                        auxiliary, num_classes, d, part, UNIT_W, LENGTHS, MOVE, UPDATE, PUSH, K, BLOCK_D,
                     )  # fmt: skip

@@ -16,8 +16,9 @@ from torch import Tensor
 from ..aot import aot_case, type_of
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES
-from ..launch import arrival_counters, gradient_dtype, max_programs, rows_of
-from ..table_tiles import anti_offset, others_offset, own_offset
+from ..gradient_tiles import write_gradient
+from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs, rows_of
+from ..table_tiles import center_distances
 from ..tiles import arrive_last, load_row, load_tile, read_labels, store_chunk
 
 SPREAD, REST_SPREAD, COSINES, OUTLIER, ANCHOR = (tl.constexpr(i) for i in range(5))  # entries of Summary.scalars
@@ -56,20 +57,15 @@ def row_kernel(
         in_batch = rows < n
         y, valid = read_labels(y_ptr, rows, in_batch, num_classes, status_ptr)
         x = load_tile(x_ptr, rows, in_batch, x_stride, d, BLOCK_D, CHUNKS)
-        own = tl.zeros((BLOCK_N,), tl.float32)
-        anti = tl.zeros((BLOCK_N,), tl.float32)
         squared = tl.zeros((BLOCK_N,), tl.float32)
         weights = tl.full((BLOCK_N,), 1.0, tl.float32)
         if SPREADS:
             squared = tl.load(squared_ptr + y, mask=valid, other=0.0)
         if center_weights_ptr is not None:
             weights = tl.load(center_weights_ptr + y, mask=valid, other=0.0).to(tl.float32)
-        for chunk in tl.static_range(CHUNKS):
-            offset = own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
-            own += tl.sum(offset * offset, 1)
-            if ANTI:
-                offset = anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
-                anti += tl.sum(offset * offset, 1)
+        own, anti = center_distances(
+            x, y, valid, c_ptr, num_classes, d, without, ANTI, False, BLOCK_N, BLOCK_D, CHUNKS
+        )  # fmt: skip
         if ANTI:
             rest = tl.maximum(spread - squared * (num_classes / others), 0.0)
             anti = others * anti + tl.where(y == outlier, tl.load(scalars_ptr + REST_SPREAD), rest)
@@ -77,21 +73,20 @@ def row_kernel(
         losses, d_own, d_anti = ROW_LOSS(own, anti, scalar, auxiliary)
         losses = tl.where(valid, losses, tl.where(in_batch, float("nan"), 0.0))
         loss_sum += tl.sum(losses.to(tl.float64), 0)
-        push = tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0)
+        if dx_ptr is not None:
+            slopes = (
+                tl.where(valid, 2 * scale * d_own, 0.0),
+                tl.where(valid, 2 * scale * others * d_anti, 0.0),
+                tl.where(valid, scale * PAPER_SLOPE(spread_total, auxiliary), 0.0),
+            )
+            write_gradient(
+                dx_ptr, rows, in_batch, x, (), (y, valid, slopes, without), True, None, c_ptr, num_classes, d,
+                False, False, ANTI, PAPER, False, "ieee", False, BLOCK_D, CHUNKS,
+            )  # fmt: skip
         if PUSH:
+            push = tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0)
             tl.store(push_ptr + rows, push, mask=in_batch)
-        for chunk in tl.static_range(CHUNKS):
-            if dx_ptr is not None:
-                slope = tl.where(valid, 2 * scale * d_own, 0.0)[:, None]
-                dx = slope * own_offset(x[chunk], y, valid, c_ptr, d, chunk, BLOCK_D)
-                if ANTI:
-                    slope = tl.where(valid, 2 * scale * others * d_anti, 0.0)[:, None]
-                    dx += slope * anti_offset(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
-                if PAPER:
-                    slope = tl.where(valid, scale * PAPER_SLOPE(spread_total, auxiliary), 0.0)[:, None]
-                    dx += slope * others_offset(y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
-                store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)
-            if PUSH:
+            for chunk in tl.static_range(CHUNKS):
                 cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
                 at = pushed_ptr + program.to(tl.int64) * d + cols
                 so_far = tl.load(at, mask=cols < d, other=0.0)
@@ -214,7 +209,7 @@ def _inverse_lengths(c: Tensor) -> Tensor:
 
 def _config(d: int) -> dict[str, int]:
     block_d = min(128, max(16, triton.next_power_of_2(d)))
-    return {"BLOCK_N": 16, "BLOCK_D": block_d, "CHUNKS": triton.cdiv(d, block_d), "num_warps": 4 if d <= 256 else 8}
+    return {"BLOCK_N": 16, "BLOCK_D": block_d, "CHUNKS": cdiv(d, block_d), "num_warps": 4 if d <= 256 else 8}
 
 
 def class_table_large(
@@ -239,7 +234,7 @@ def class_table_large(
     config = _config(d)
     tables = rule.spread or rule.directions
     summary = _summary(centers, rule.anti, rule.directions) if tables else Summary(None, None, None, None)
-    programs = min(triton.cdiv(n, config["BLOCK_N"]), max_programs(x.device))
+    programs = min(cdiv(n, config["BLOCK_N"]), max_programs(x.device))
     push = update and rule.push is not no_push
     new = {"dtype": torch.float32, "device": x.device}
     loss, losses = _empty((), **new), _empty((programs,), dtype=torch.float64, device=x.device)

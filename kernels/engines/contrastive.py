@@ -21,12 +21,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from ..aot import TYPES, aot_case, mark, products_to_compile
 from ..configs import BATCH_TILES, SWEEP_TILES, Tile, chip, pick_tile
-from ..launch import arrival_counters, dense_rows, gradient_dtype, pick_splits, processors, product
+from ..launch import arrival_counters, cdiv, dense_rows, gradient_dtype, pick_splits, processors, product
 from ..pair_tiles import LOG2E
 from .contrastive_kernels import batch_gradient, combine, sweep
 
@@ -76,7 +75,7 @@ class _Launch(NamedTuple):
 
     def grid(self, tile: Tile) -> tuple[int, int]:
         """Tiles of rows by chunks of columns."""
-        return triton.cdiv(len(self.z), tile.block_m), triton.cdiv(self.z.shape[1], tile.block_d)
+        return cdiv(len(self.z), tile.block_m), cdiv(self.z.shape[1], tile.block_d)
 
 
 def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str):
@@ -86,7 +85,7 @@ def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None,
     family, d = chip(z.device), z.shape[1]
     tile = pick_tile(SWEEP_TILES, family, kind, d)
     keys = len(z) + (len(bank_z) if bank else 0)
-    splits = pick_splits(triton.cdiv(len(z), tile.block_m), triton.cdiv(keys, tile.block_n), processors(z.device))
+    splits = pick_splits(cdiv(len(z), tile.block_m), cdiv(keys, tile.block_n), processors(z.device))
     z, y = dense_rows(z), y.contiguous()
     shared = {
         "BANK": bank,
@@ -131,7 +130,7 @@ def _combine_shares(
 ) -> tuple[Tensor, Tensor, _Rows]:
     z = call.z
     rows = _Rows(*_empty((4, len(z)), dtype=torch.float32, device=z.device))
-    tiles = triton.cdiv(len(z), COMBINE_ROWS)
+    tiles = cdiv(len(z), COMBINE_ROWS)
     partial = _empty((2, tiles), dtype=torch.float32, device=z.device)
     loss, factor = (_empty((), dtype=torch.float32, device=z.device) for _ in range(2))
     combine[tiles,](

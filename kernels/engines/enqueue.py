@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..aot import TYPES, aot_case, mark
 from ..configs import ENQUEUE_ROWS
-from ..launch import dense_rows
+from ..launch import cdiv, dense_rows
 from ..pair_tiles import load_rows
 
 POSITION_BITS = tl.constexpr(40)  # of the cursor while a batch is being written; the rest counts programs
@@ -47,7 +47,7 @@ def enqueue(features: Tensor, labels: Tensor, cursor: Tensor, z: Tensor, y: Tens
     """
     z, y = dense_rows(z), y.contiguous()
     n, d = z.shape
-    _enqueue[triton.cdiv(n, ENQUEUE_ROWS.block_m),](
+    _enqueue[cdiv(n, ENQUEUE_ROWS.block_m),](
         features, labels, cursor, z, y, len(features), n, d, features.stride(0), z.stride(0),
         **_BLOCKS, **ENQUEUE_ROWS.options,
     )  # fmt: skip

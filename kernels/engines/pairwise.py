@@ -23,7 +23,7 @@ from ..configs import PAIR_TILES, chip, pick_tile
 from ..directions import chain_rule, normalise
 from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
 from ..epilogues.marginal import MarginalArguments, marginal
-from ..launch import dense_rows, pick_splits, processors, product
+from ..launch import cdiv, dense_rows, pick_splits, processors, product
 from ..pair_tiles import load_rows, share, similarities, store_rows
 
 
@@ -108,11 +108,11 @@ def pairwise(
     u, weights = normalise(x, y, class_difficulty, rule.standardise)
     kind, precision = product(x.dtype)
     tile = pick_tile(PAIR_TILES, chip(x.device), kind, d)
-    tiles, key_tiles = triton.cdiv(n, tile.block_m), triton.cdiv(n, tile.block_n)
+    tiles, key_tiles = cdiv(n, tile.block_m), cdiv(n, tile.block_n)
     splits = pick_splits(tiles * k, key_tiles, processors(x.device))
     gradients = _empty((splits, *x.shape) if gradient else (0,), dtype=torch.float32, device=x.device)
     partial = _empty((k, splits, tiles), dtype=torch.float32, device=x.device)
-    chunks = triton.cdiv(d, tile.block_d) if gradient else 1
+    chunks = cdiv(d, tile.block_d) if gradient else 1
     _sweep[tiles, splits, k * chunks](
         u, y, weights, gradients, partial, n, rule.arguments(*params), d=d, EPILOGUE=rule.function, GRADIENT=gradient,
         PRECISION=precision, **tile.constexprs, **tile.options,

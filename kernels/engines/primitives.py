@@ -14,7 +14,7 @@ from ..aot import TYPES, aot_case, mark, products_to_compile
 from ..configs import ANTI_CENTER_ROWS as ROWS
 from ..configs import DIFFERENCES, MATRIX_GRADIENT_TILES, MATRIX_TILES, chip, pick_tile
 from ..directions import chain_rule, normalise
-from ..launch import columns_first, dense_rows, product
+from ..launch import cdiv, columns_first, dense_rows, product
 from ..pair_tiles import chunked_similarities, compensated, load_rows, squared_distances, store_rows
 
 
@@ -145,7 +145,7 @@ def correlation_matrix(x: Tensor) -> Tensor:
     kind, precision = product(x.dtype)
     tile = pick_tile(MATRIX_TILES, chip(x.device), kind, d)
     blocks = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
-    grid = (triton.cdiv(n, tile.block_m), triton.cdiv(n, tile.block_n))
+    grid = (cdiv(n, tile.block_m), cdiv(n, tile.block_n))
     _similarity_matrix[grid](u, matrix, n, d, PRECISION=precision, **blocks, **tile.options)
     return matrix
 
@@ -159,7 +159,7 @@ def correlation_matrix_backward(grad: Tensor, x: Tensor) -> Tensor:
     kind, precision = product(x.dtype)
     tile = pick_tile(MATRIX_GRADIENT_TILES, chip(x.device), kind, d)
     blocks = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
-    grid = (triton.cdiv(n, tile.block_m), triton.cdiv(d, tile.block_d))
+    grid = (cdiv(n, tile.block_m), cdiv(d, tile.block_d))
     _similarity_gradient[grid](u, grad, gradients, n, d, grad.stride(0), PRECISION=precision, **blocks, **tile.options)
     return chain_rule(x, gradients, None, True, 1.0, 1.0)[1].to(x.dtype)
 
@@ -168,7 +168,7 @@ def center_distances(x: Tensor, centers: Tensor) -> Tensor:
     """‖x_i - c_j‖² of x (n, d) and centers (C, d): (n, C) in float32. 2·n·C·d operations, n·C numbers written."""
     (n, d), num_classes, tile = x.shape, len(centers), DIFFERENCES
     distances = _empty((n, num_classes), dtype=torch.float32, device=x.device)
-    _distance_matrix[triton.cdiv(n, tile.block_m), triton.cdiv(num_classes, tile.block_n)](
+    _distance_matrix[cdiv(n, tile.block_m), cdiv(num_classes, tile.block_n)](
         columns_first(x, tile.block_k), columns_first(centers, tile.block_k), distances, n, num_classes, d,
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, CHUNK=tile.block_k, **tile.options,
     )  # fmt: skip
@@ -180,7 +180,7 @@ def center_distances_backward(grad: Tensor, x: Tensor, centers: Tensor) -> Tenso
     x, grad, centers = dense_rows(x), dense_rows(grad), dense_rows(centers)
     (n, d), tile = x.shape, DIFFERENCES
     dx = _empty(x.shape, dtype=x.dtype, device=x.device)
-    _distance_gradient[triton.cdiv(n, tile.block_m), triton.cdiv(d, tile.block_d)](
+    _distance_gradient[cdiv(n, tile.block_m), cdiv(d, tile.block_d)](
         grad, x, centers, dx, n, len(centers), d, grad.stride(0), x.stride(0), centers.stride(0),
         BLOCK_M=tile.block_m, BLOCK_D=tile.block_d, CHUNK=tile.block_k, **tile.options,
     )  # fmt: skip
@@ -213,11 +213,11 @@ def _anti_center_pass(x: Tensor, y: Tensor, centers: Tensor, output: Tensor, gra
     mean = centers.sum(0, dtype=torch.float64) / num_classes
     spreads = _empty((num_classes,), dtype=torch.float64, device=x.device)
     if grad is None:
-        _center_spreads[triton.cdiv(num_classes, ROWS.block_m),](
+        _center_spreads[cdiv(num_classes, ROWS.block_m),](
             centers, mean, spreads, num_classes, d, centers.stride(0), **blocks
         )
     spread = spreads.sum() if grad is None else spreads
-    _anti_center[triton.cdiv(n, ROWS.block_m),](
+    _anti_center[cdiv(n, ROWS.block_m),](
         x, y, centers, mean, spreads, spread, output if grad is None else grad, output, n, num_classes, d,
         x.stride(0), centers.stride(0), GRADIENT=grad is not None, **blocks,
     )  # fmt: skip

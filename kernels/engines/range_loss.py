@@ -22,7 +22,7 @@ from torch import Tensor
 from ..aot import TYPES, aot_case, mark
 from ..configs import RANGE_PAIRS, chip
 from ..configs import RANGE_ROWS as ROWS
-from ..launch import columns_first, gradient_dtype
+from ..launch import cdiv, columns_first, gradient_dtype
 from ..pair_tiles import compensated, load_rows, row_pointers, squared_distances, store_rows
 
 
@@ -253,7 +253,7 @@ def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool) -> tuple[T
     tile = RANGE_PAIRS[chip(rows.device)]
     values = _empty((n, k), dtype=torch.float32, device=rows.device)
     partners = _empty((n, k), dtype=torch.int32, device=rows.device)
-    _extremes[triton.cdiv(n, tile.block_m),](
+    _extremes[cdiv(n, tile.block_m),](
         columns_first(rows, tile.block_k), ends, values, partners, n, d, LARGEST=largest, K=k,
         SLOTS=triton.next_power_of_2(k), BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, CHUNK=tile.block_k, **tile.options,
     )  # fmt: skip
@@ -292,7 +292,7 @@ def range_loss(
     if not gradient:
         return loss, _empty((0,), dtype=gradient_dtype(x), device=device)
     dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
-    _gradient[triton.cdiv(n, ROWS.block_m), triton.cdiv(d, ROWS.block_d)](
+    _gradient[cdiv(n, ROWS.block_m), cdiv(d, ROWS.block_d)](
         rows, classes.order, classes.index, classes.starts, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha,
         K=k, **blocks,
     )  # fmt: skip

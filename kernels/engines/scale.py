@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..aot import aot_case
 from ..configs import SCALE_BLOCK, SCALE_WARPS
+from ..launch import cdiv
 
 _empty = torch.empty
 
@@ -43,7 +44,7 @@ def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor) ->
     targets = [_empty(g.shape, dtype=dtype, device=g.device) for g, dtype in zip(gradients, dtypes, strict=True)]
     pairs = [(g, t, g.numel()) for g, t in zip(gradients, targets, strict=True)]
     pairs += [(*pairs[0][:2], 0)] * (3 - len(pairs))
-    blocks = sum(triton.cdiv(size, SCALE_BLOCK) for _, _, size in pairs)
+    blocks = sum(cdiv(size, SCALE_BLOCK) for _, _, size in pairs)
     if blocks:
         flat = [value for pair in pairs for value in pair]
         scale_gradients[(blocks,)](*flat, factor, BLOCK=SCALE_BLOCK, num_warps=SCALE_WARPS)
