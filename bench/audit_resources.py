@@ -4,7 +4,7 @@ No chip is needed, but a process of its own is: kernels imported under TRITON_IN
 program, it takes one :class:`Selection` as JSON and prints one :class:`ResourceRow` a line.
 
 An engine takes part by having `aot_cases(family)`, which yields (name, jit function, signature, constexprs, attrs,
-num_warps, num_stages) from the same tables as its launcher; a name that ends in * stands for its kernel in CI.
+options) from the same tables as its launcher; a name that ends in * stands for its kernel in CI.
 """
 
 import importlib
@@ -146,11 +146,10 @@ def _compile(engine: str, chip: str, name: str) -> ResourceRow:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    _, kernel, signature, constexprs, attrs, warps, stages = next(c for c in _cases(engine, chip) if c[0] == name)
-    row = ResourceRow(engine, name.removesuffix("*"), chip, warps)
+    _, kernel, signature, constexprs, attrs, options = next(c for c in _cases(engine, chip) if c[0] == name)
+    row = ResourceRow(engine, name.removesuffix("*"), chip, options["num_warps"])
     try:
         source = ASTSource(kernel, signature, constexprs, attrs)
-        options = {"num_warps": warps, "num_stages": stages}
         code = triton.compile(source, target=GPUTarget(*CHIPS[chip].target), options=options)
     except Exception as error:  # whatever the compiler stumbles over is the finding
         row.error = f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}"

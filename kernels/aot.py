@@ -22,10 +22,9 @@ def aot_case(
     kernel,
     types: Mapping[str, object],
     constexprs: Mapping[str, object],
-    num_warps: int,
-    num_stages: int = 1,
+    options: Mapping[str, int],
 ) -> tuple:
-    """(name, kernel, signature, constexprs, attrs, warps, stages) to compile a kernel ahead of time.
+    """(name, kernel, signature, constexprs, attrs, options of the launch) to compile a kernel ahead of time.
 
     `types` by argument name, None for a pointer left out; arguments without a type are constexprs. As a launch finds
     them: pointers, widths and row strides are divisible by 16, other integers unknown.
@@ -42,7 +41,7 @@ def aot_case(
         if str(of).startswith("*") or (of != "constexpr" and (argument == "d" or argument.endswith("_stride")))
     ]
     attrs = {(place,): [["tt.divisibility", 16]] for place in aligned}
-    return name, kernel, signature, given, attrs, num_warps, num_stages
+    return name, kernel, signature, given, attrs, options
 
 
 def mark(name: str, representative: bool) -> str:

@@ -28,6 +28,12 @@ def chip(device: torch.device) -> str:
     return {8: "sm80" if minor in (0, 7) else "sm89", 9: "sm90", 10: "sm100"}.get(major, "sm89")
 
 
+def launch_options(num_warps: int, num_stages: int = 1, max_registers: int | None = None) -> dict[str, int]:
+    """Keywords of a launch; the limit only where it is one, for AMD's compiler knows none."""
+    limit = {} if max_registers is None else {"maxnreg": max_registers}
+    return {"num_warps": num_warps, "num_stages": num_stages, **limit}
+
+
 class Tile(NamedTuple):
     """Anchors by keys by output columns; products are summed over chunks of `block_k` columns."""
 
@@ -44,7 +50,7 @@ class Tile(NamedTuple):
 
     @property
     def options(self) -> dict[str, int]:
-        return {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        return launch_options(self.num_warps, self.num_stages)
 
 
 # Pairs of rows: (family, product, widest row) of a sweep over keys, S tile and G K in one loop. 8 or 16 bytes are
@@ -127,12 +133,20 @@ ENQUEUE_ROWS = Tile(16, 0, 256, 0, 4, 1)
 
 
 class ClassTile(NamedTuple):
-    """Rows of one program of the class table, columns of a chunk, warps, and the (16, d) sums that fit beside them."""
+    """Rows of one program of the class table, columns of a chunk, warps, and the (16, d) sums that fit beside them.
+
+    `max_registers` a thread where ptxas would choose fewer, to have more programs at a time, and spill.
+    """
 
     block_n: int
     block_d: int
     num_warps: int
-    accumulators: int
+    accumulators: int = 0
+    max_registers: int | None = None
+
+    @property
+    def options(self) -> dict[str, int]:
+        return launch_options(self.num_warps, max_registers=self.max_registers)
 
 
 _CLASS_TILES = {  # by bytes of an element and columns rounded up to a power of two
@@ -141,37 +155,55 @@ _CLASS_TILES = {  # by bytes of an element and columns rounded up to a power of 
     **{(size, 256): ClassTile(16, 128, 8, 4) for size in (2, 4)},
     (2, 512): ClassTile(16, 256, 8, 2),
     (4, 512): ClassTile(8, 128, 8, 2),
-    **{(size, 1024): ClassTile(8, 128, 8, 0) for size in (2, 4)},
-    **{(2, 2048): ClassTile(16, 256, 8, 0), (4, 2048): ClassTile(8, 128, 8, 0)},
+    **{(size, 1024): ClassTile(8, 128, 8) for size in (2, 4)},
+    **{(size, 2048): ClassTile(8, 128, 8) for size in (2, 4)},
 }
 CLASS_TILES = {(family, *key): tile for family in ("cpu", *FAMILIES) for key, tile in _CLASS_TILES.items()}
+CLASS_TILES["sm80", 2, 1024] = ClassTile(8, 128, 8, max_registers=255)
 # A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
-PUSHED_TILE, PUSHED_COLUMNS = ClassTile(8, 128, 8, 0), {2: 512, 4: 256}  # columns by bytes of an element
-# Where sums are left to a second launch: a tile, the entries of a chunk of the table, and the tile of that launch.
-STORED_TILE, STORED_ELEMENTS = ClassTile(8, 128, 8, 0), 4096
-SUMS_TILES = {2: ClassTile(32, 64, 4, 0), 4: ClassTile(16, 64, 4, 0)}  # by bytes of an element
+PUSHED_TILE, PUSHED_COLUMNS = ClassTile(8, 128, 8), {2: 512, 4: 256}  # columns by bytes of an element
+# Where sums are left to a second launch: the tiles of both, the second's by bytes of an element, and the most entries
+# of a chunk of the table.
+_LEFT = {"cdna": None}
+STORED_TILES = {family: ClassTile(8, 64, 8, 0, _LEFT.get(family, 255)) for family in ("cpu", *FAMILIES)}
+STORED_ELEMENTS = 2048
+SUMS_TILES = {
+    (family, size): ClassTile(rows, 64, 8, 0, _LEFT.get(family, 255))
+    for family in ("cpu", *FAMILIES)
+    for size, rows in ((2, 32), (4, 16))
+}
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
 # At most so many programs; with 8 warps a register is spilled across the call of a float64 division.
 SCALES_PROGRAMS, SCALES_WARPS = 512, 16
 
 
 class EmbeddingTile(NamedTuple):
-    """Rows and warps of a tile of Ad-Corre's first sweep; elements and warps of a tile (k, rows, d) of the second."""
+    """Rows, columns of a chunk and warps of Ad-Corre's first sweep; elements and warps of a tile (k, rows, d) of the
+    second."""
 
     block_n: int
+    block_d: int
     num_warps: int
     elements: int
     row_warps: int
 
+    @property
+    def sum_options(self) -> dict[str, int]:
+        return launch_options(self.num_warps)
+
+    @property
+    def row_options(self) -> dict[str, int]:
+        return launch_options(self.row_warps)
+
 
 _EMBEDDING_TILES = {  # by columns rounded up to a power of two
-    16: EmbeddingTile(16, 1, 1024, 1),
-    32: EmbeddingTile(16, 1, 2048, 2),
-    64: EmbeddingTile(16, 2, 4096, 4),
-    128: EmbeddingTile(16, 4, 4096, 4),
-    256: EmbeddingTile(16, 4, 8192, 8),
-    512: EmbeddingTile(16, 8, 8192, 8),
-    1024: EmbeddingTile(LEAST_ROWS, 8, 16384, 16),
+    16: EmbeddingTile(16, 16, 1, 1024, 1),
+    32: EmbeddingTile(16, 32, 1, 2048, 2),
+    64: EmbeddingTile(16, 64, 2, 4096, 4),
+    128: EmbeddingTile(16, 128, 4, 4096, 4),
+    256: EmbeddingTile(16, 256, 4, 8192, 8),
+    512: EmbeddingTile(16, 256, 8, 8192, 8),
+    1024: EmbeddingTile(LEAST_ROWS, 256, 8, 8192, 8),
 }
 EMBEDDING_TILES = {(family, d): tile for family in ("cpu", *FAMILIES) for d, tile in _EMBEDDING_TILES.items()}
 

@@ -145,7 +145,7 @@ def aot_cases() -> list[tuple]:
             kernel,
             types | dict.fromkeys(("x", "u", "dx"), f"*{of}"),
             flags,
-            **DIRECTION_ROWS.options,
+            DIRECTION_ROWS.options,
         )
         for of in TYPES.values()
         for name, kernel in (("normalise", _normalise), ("chain-rule", _chain_rule))

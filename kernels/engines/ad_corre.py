@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..aot import aot_case
 from ..configs import EMBEDDING_TILES, chip
+from ..embedding_tiles import centred, chain, feature_table, mean_table, standardise, standards
 from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs
 from ..products import class_sum_product
 from ..tiles import (
@@ -28,12 +29,12 @@ from ..tiles import (
     arrive_last,
     fold_chunk,
     fold_slabs,
-    inverse_or_zero,
-    load_chunk,
     load_per_class,
+    load_tile,
     read_labels,
     store_chunk,
     store_slab_chunk,
+    zeros_tile,
 )
 
 STATS = tl.constexpr(16)  # rows of a block of sums per class, (STATS, K)
@@ -41,63 +42,58 @@ COUNT, DIRECTED, UNLABELLED = (tl.constexpr(i) for i in range(3))
 
 
 @triton.jit
-def standardise(x, first, cols, d):
-    """Rows centred and scaled to length one, over the last dimension, and their inverse lengths (0 for constant rows).
-
-    Rows are taken relative to their first entry, which costs a large offset no digits and makes a constant row exactly
-    zero, and are divided by their largest entry before they are squared.
-    """
-    shifted = tl.where(cols < d, x.to(tl.float32) - first.to(tl.float32), 0.0)
-    mean = tl.sum(shifted, len(x.shape) - 1, keep_dims=True) / d
-    centred = tl.where(cols < d, shifted - mean, 0.0)
-    largest = tl.max(tl.abs(centred), len(x.shape) - 1, keep_dims=True)
-    scaled = centred / tl.where(largest > 0, largest, 1.0)
-    squared = tl.sum(scaled * scaled, len(x.shape) - 1, keep_dims=True)
-    inverse = inverse_or_zero(tl.sqrt(squared))
-    return scaled * inverse, inverse / tl.where(largest > 0, largest, 1.0)
-
-
-@triton.jit
-def chain(g, u, inverse, cols, d):
-    """The gradient g in û taken back to the row it came from: centred (g - û (û·g)) / length."""
-    g = (g - u * tl.sum(g * u, len(g.shape) - 1, keep_dims=True)) * inverse
-    return tl.where(cols < d, g - tl.sum(tl.where(cols < d, g, 0.0), len(g.shape) - 1, keep_dims=True) / d, 0.0)
+def add_class_sums(
+    unit_sums, sums, x, first, hot, cols, d,
+    FD: tl.constexpr, MD: tl.constexpr, TENSOR_CORES: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """The sums of unit rows and of rows, (K, BLOCK_D) a chunk, with a tile added; and rows of each class that are not
+    constant, (K,). Unit rows are made chunk by chunk: whole ones would not fit the registers beside the sums."""
+    not_constant = tl.zeros((hot.shape[1],), tl.float32)
+    if FD:
+        mean, largest, inverse = standards(x, first, cols, d, CHUNKS)
+        not_constant += tl.sum(tl.where(hot & (inverse != 0), 1.0, 0.0), 0)
+    unit_added = ()
+    added = ()
+    for chunk in tl.static_range(CHUNKS):
+        if FD:
+            u = centred(x[chunk], first, mean, cols, chunk, d) / largest * inverse
+            unit_added += (unit_sums[chunk] + class_sum_product(hot, u, TENSOR_CORES),)
+        if MD:
+            added += (sums[chunk] + class_sum_product(hot, x[chunk], TENSOR_CORES),)
+    return unit_added, added, not_constant
 
 
 @triton.jit
-def feature_table(s, w, counts, directed, n, scale):
-    """FD of one embedding, and its gradient in û for each class (K, D), from the sums s (K, D) of unit rows.
-
-    The loss is what is left of terms of size n²; they are added in float64.
-    """
-    weighted = tl.sum(w[:, None] * s, 0)
-    whole = tl.sum(s, 0)
-    own = tl.sum(w[:, None].to(tl.float64) * s.to(tl.float64) * s.to(tl.float64))
-    crossed = tl.sum(weighted.to(tl.float64) * whole.to(tl.float64), 0)
-    total = tl.sum((w * ((n - 1) * counts + directed)).to(tl.float64), 0)
-    loss = (2 * total - 4 * own + 2 * crossed) * scale
-    return loss.to(tl.float32), (-2 * scale) * (w[:, None] * (4 * s - whole[None, :]) - weighted[None, :])
-
-
-@triton.jit
-def mean_table(sums, counts, cols, d, scale, ROWS: tl.constexpr):
-    """MD of one embedding, and its gradient in each row of a class (K, D), from the sums (K, D) of rows."""
-    present = counts > 0
-    means = sums / tl.where(present, counts, 1.0)[:, None]
-    first = tl.sum(tl.where(cols == 0, means, 0.0), 1)[:, None]
-    u, inverse = standardise(means, first, cols, d)
-    others = tl.sum(u, 0)[None, :] - u
-    pairs = tl.sum(tl.where(present, 1.0, 0.0), 0)
-    loss = (pairs * (pairs - 1) + tl.sum(tl.sum(u * others, 1), 0)) * scale
-    g = chain(2 * scale * others, u, inverse, cols, d)
-    return loss, g / tl.where(present, counts, 1.0)[:, None]
+def finish_embedding(
+    stats_ptr, slabs_ptr, sums_ptr, w_ptr, losses_ptr, tables_ptr, first, count, n, num_classes, d, fd_scale, md_scale,
+    K: tl.constexpr, WIDTH: tl.constexpr, FD: tl.constexpr, MD: tl.constexpr,
+):  # fmt: skip
+    """The losses FD and MD of one embedding and its gradient tables (2, K, d), from `count` slabs from `first` on."""
+    classes = tl.arange(0, K)
+    slot = tl.arange(0, STATS)[:, None]
+    stats = fold_chunk(stats_ptr, first, count, K, 0, STATS, K)
+    counts = tl.sum(tl.where(slot == COUNT, stats, 0.0), 0)
+    directed = tl.sum(tl.where(slot == DIRECTED, stats, 0.0), 0)
+    loss = tl.sum(tl.sum(tl.where(slot == UNLABELLED, stats, 0.0), 0), 0)
+    if FD:
+        w = load_per_class(w_ptr, num_classes, 0.5, K)
+        total = fold_chunk(slabs_ptr, first, count, d, 0, K, WIDTH)
+        part, table = feature_table(total, w, counts, directed, n, fd_scale)
+        loss += part
+        store_chunk(tables_ptr, table, classes, classes < num_classes, d, 0, d, WIDTH)
+    if MD:
+        total = fold_chunk(sums_ptr, first, count, d, 0, K, WIDTH)
+        part, table = mean_table(total, counts, tl.arange(0, WIDTH)[None, :], d, md_scale, K)
+        loss += part
+        store_chunk(tables_ptr + K * d, table, classes, classes < num_classes, d, 0, d, WIDTH)
+    tl.store(losses_ptr, loss)
 
 
 @triton.jit
 def ad_corre_tables(
     e_ptr, y_ptr, w_ptr, status_ptr, losses_ptr, tables_ptr, slabs_ptr, stats_ptr, counters_ptr,
     n, num_classes, d, e_stride, row_stride, fd_scale, md_scale,
-    K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
     FD: tl.constexpr, MD: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """First sweep, a grid of (programs, embeddings): class sums, then the losses and the gradient tables (2, K, d)."""
@@ -107,25 +103,23 @@ def ad_corre_tables(
     classes = tl.arange(0, K)
     cols = tl.arange(0, BLOCK_D)[None, :]
     e_ptr += embedding.to(tl.int64) * e_stride
-    unit_sums = tl.zeros((K, BLOCK_D), tl.float32)
-    sums = tl.zeros((K, BLOCK_D), tl.float32)
+    unit_sums = zeros_tile(K, BLOCK_D, CHUNKS if FD else 0)
+    sums = zeros_tile(K, BLOCK_D, CHUNKS if MD else 0)
     counts = tl.zeros((K,), tl.float32)
     directed = tl.zeros((K,), tl.float32)
     unlabelled = tl.zeros((BLOCK_N,), tl.float32)
-    for tile in range(program, tl.cdiv(n, BLOCK_N), programs):
+    for tile in tl.range(program, tl.cdiv(n, BLOCK_N), programs, disable_licm=True):
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         y, valid = read_labels(y_ptr, rows, rows < n, num_classes, status_ptr)
         hot = (y[:, None] == classes[None, :]) & valid[:, None]
-        x = load_chunk(e_ptr, rows, valid, row_stride, 0, d, BLOCK_D)
+        x = load_tile(e_ptr, rows, valid, row_stride, d, BLOCK_D, CHUNKS)
+        first = tl.load(e_ptr + rows * row_stride, mask=valid & FD, other=0.0)[:, None]
+        unit_sums, sums, not_constant = add_class_sums(
+            unit_sums, sums, x, first, hot, cols, d, FD, MD, TENSOR_CORES, CHUNKS
+        )  # fmt: skip
         counts += tl.sum(tl.where(hot, 1.0, 0.0), 0)
+        directed += not_constant
         unlabelled += tl.where((rows < n) & ~valid, float("nan"), 0.0)
-        if FD:
-            first = tl.load(e_ptr + rows * row_stride, mask=valid, other=0.0)[:, None]
-            u, inverse = standardise(x, first, cols, d)
-            unit_sums += class_sum_product(hot, u, TENSOR_CORES)
-            directed += tl.sum(tl.where(hot & (inverse != 0), 1.0, 0.0), 0)
-        if MD:
-            sums += class_sum_product(hot, x, TENSOR_CORES)
 
     groups = tl.cdiv(programs, FAN_IN)
     blocks = programs + groups
@@ -138,34 +132,24 @@ def ad_corre_tables(
     block = tl.where(slot == COUNT, counts[None, :], tl.where(slot == DIRECTED, directed[None, :], 0.0))
     block = tl.where(slot == UNLABELLED, tl.sum(unlabelled, 0), block)
     store_slab_chunk(stats_ptr, block, program, K, 0, STATS, K)
-    if FD:
-        store_slab_chunk(slabs_ptr, unit_sums, program, d, 0, K, BLOCK_D)
-    if MD:
-        store_slab_chunk(sums_ptr, sums, program, d, 0, K, BLOCK_D)
+    for chunk in tl.static_range(CHUNKS):
+        if FD:
+            store_slab_chunk(slabs_ptr, unit_sums[chunk], program, d, chunk, K, BLOCK_D)
+        if MD:
+            store_slab_chunk(sums_ptr, sums[chunk], program, d, chunk, K, BLOCK_D)
     group = program // FAN_IN
     members = tl.minimum(programs - group * FAN_IN, FAN_IN)
     if arrive_last(counters_ptr + 1 + group, members):
-        first = group * FAN_IN
-        fold_slabs(stats_ptr, 0, first, members, programs + group, K, 0, 1, STATS, K)
-        fold_slabs(slabs_ptr, slab_size, first, members, programs + group, d, 0, FD + MD, K, BLOCK_D)
+        oldest = group * FAN_IN
+        fold_slabs(stats_ptr, 0, oldest, members, programs + group, K, 0, 1, STATS, K)
+        for part in range(CHUNKS):
+            fold_slabs(slabs_ptr, slab_size, oldest, members, programs + group, d, part, FD + MD, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
-            stats = fold_chunk(stats_ptr, programs, groups, K, 0, STATS, K)
-            counts = tl.sum(tl.where(slot == COUNT, stats, 0.0), 0)
-            directed = tl.sum(tl.where(slot == DIRECTED, stats, 0.0), 0)
-            loss = tl.sum(tl.sum(tl.where(slot == UNLABELLED, stats, 0.0), 0), 0)
             tables_ptr += embedding.to(tl.int64) * 2 * K * d
-            if FD:
-                w = load_per_class(w_ptr, num_classes, 0.5, K)
-                total = fold_chunk(slabs_ptr, programs, groups, d, 0, K, BLOCK_D)
-                part, table = feature_table(total, w, counts, directed, n, fd_scale)
-                loss += part
-                store_chunk(tables_ptr, table, classes, classes < num_classes, d, 0, d, BLOCK_D)
-            if MD:
-                total = fold_chunk(sums_ptr, programs, groups, d, 0, K, BLOCK_D)
-                part, table = mean_table(total, counts, cols, d, md_scale, K)
-                loss += part
-                store_chunk(tables_ptr + K * d, table, classes, classes < num_classes, d, 0, d, BLOCK_D)
-            tl.store(losses_ptr + embedding, loss)
+            finish_embedding(
+                stats_ptr, slabs_ptr, sums_ptr, w_ptr, losses_ptr + embedding, tables_ptr, programs, groups,
+                n, num_classes, d, fd_scale, md_scale, K, BLOCK_D * CHUNKS, FD, MD,
+            )  # fmt: skip
 
 
 @triton.jit
@@ -284,11 +268,11 @@ def ad_corre(
             md / (k * num_classes**2) if mean else md,
             K=classes,
             BLOCK_N=config.block_n,
-            BLOCK_D=width,
+            BLOCK_D=config.block_d,
+            CHUNKS=width // config.block_d,
             **terms,
             TENSOR_CORES=torch.version.hip is None,
-            num_warps=config.num_warps,
-            num_stages=1,
+            **config.sum_options,
         )
     # Without a gradient and without ED no row is left to visit: the second launch only adds the losses up.
     rows = n if gradient or ed else 0
@@ -317,8 +301,7 @@ def ad_corre(
         PROGRAMS=triton.next_power_of_2(programs),
         **terms,
         ED=ed != 0,
-        num_warps=config.row_warps,
-        num_stages=1,
+        **config.row_options,
     )
     return loss, de if gradient else _empty((0,), dtype=gradient_dtype(e), device=e.device)
 
@@ -334,20 +317,15 @@ def aot_cases(family: str) -> Iterator[tuple]:
     for (k, width), dtype in product(((7, 128), (7, 256), (7, 512), (4, 1024)), ("fp32", "fp16", "bf16")):
         config, embeddings = EMBEDDING_TILES[family, width], triton.next_power_of_2(k)
         types = shared | {"e_ptr": f"*{dtype}", "de_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
-        flags = terms | {"K": 16, "BLOCK_D": width, "TENSOR_CORES": family != "cdna"}
         marked = "*" if width == 256 and dtype != "fp16" else ""
-        yield aot_case(
-            f"tables-{dtype}-{k}-{width}{marked}",
-            ad_corre_tables,
-            types,
-            {name: flags.get(name, config.block_n) for name in ("K", "BLOCK_N", "BLOCK_D", "FD", "MD", "TENSOR_CORES")},
-            config.num_warps,
-        )
-        rows = {"K": 16, "EMBEDDINGS": embeddings, "BLOCK_N": max(1, config.elements // (embeddings * width))}
+        sums = {"BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "CHUNKS": width // config.block_d}
+        sums |= {"K": 16, "FD": True, "MD": True, "TENSOR_CORES": family != "cdna"}
+        yield aot_case(f"tables-{dtype}-{k}-{width}{marked}", ad_corre_tables, types, sums, config.sum_options)
+        rows = terms | {"K": 16, "EMBEDDINGS": embeddings, "BLOCK_N": max(1, config.elements // (embeddings * width))}
         yield aot_case(
             f"rows-{dtype}-{k}-{width}{marked}",
             ad_corre_rows,
             types,
-            rows | terms | {"BLOCK_D": width, "PROGRAMS": 512},
-            config.row_warps,
+            rows | {"BLOCK_D": width, "PROGRAMS": 512},
+            config.row_options,
         )

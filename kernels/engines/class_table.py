@@ -21,10 +21,11 @@ from ..configs import (
     SLAB_CLASSES,
     SLAB_COLUMNS,
     STORED_ELEMENTS,
-    STORED_TILE,
+    STORED_TILES,
     SUMS_TILES,
     ClassTile,
     chip,
+    launch_options,
 )
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
@@ -70,7 +71,8 @@ def _plan(
     if fused and classifier and push and not resident:
         config = PUSHED_TILE
     if not fused:
-        config = STORED_TILE._replace(block_d=min(STORED_TILE.block_d, config.block_d, STORED_ELEMENTS // k))
+        stored = STORED_TILES[family]
+        config = stored._replace(block_d=min(stored.block_d, config.block_d, STORED_ELEMENTS // k))
     config = config._replace(block_n=max(config.block_n, LEAST_ROWS))
     constexprs = {
         "K": k,
@@ -168,6 +170,7 @@ def class_table(
     dbias = _empty((num_classes,), dtype=gradient_dtype(bias), **new) if gradient and bias is not None else None
     fused, k, programs = flags["FUSED"], flags["K"], min(cdiv(n, tile.block_n), max_programs(x.device))
     blocks = _blocks(programs)
+    # The sums of rows that are added up in the one launch, sums per class, and rows of leave_one_out.
     scratch = blocks * k * (STATS.value + (flags["KINDS"] * d if fused else 0))
     scratch += 2 * d * programs if plan.auxiliary.anti else 0
     arguments = {
@@ -199,7 +202,7 @@ def class_table(
         "divisor": n if mean else 1,
         "auxiliary_weight": auxiliary_weight,
     }
-    class_table_rows[(programs,)](**arguments, **flags, num_warps=tile.num_warps, num_stages=1)
+    class_table_rows[(programs,)](**arguments, **flags, **tile.options)
     if not fused:
         stats = arguments["scratch_ptr"][(blocks - 1) * STATS.value * k :]
         _sum_rows(plan, arguments, stats)
@@ -215,10 +218,15 @@ def _blocks(programs: int) -> int:
     return programs + cdiv(programs, FAN_IN.value) + 1
 
 
+def _sums_tile(family: str, element_size: int, k: int) -> ClassTile:
+    tile = SUMS_TILES[family, element_size]
+    return tile._replace(block_d=min(tile.block_d, STORED_ELEMENTS // k))
+
+
 def _sum_rows(plan: _Plan, rows: dict[str, Any], stats: Tensor) -> None:
     """The second launch: sums over rows by chunks of columns, from what the first stored."""
     x, n, d, flags = rows["x_ptr"], rows["n"], rows["d"], plan.constexprs
-    tile = SUMS_TILES[x.element_size()]
+    tile = _sums_tile(chip(x.device), x.element_size(), flags["K"])
     chunks = cdiv(d, tile.block_d)
     programs = min(cdiv(n, tile.block_n), max(1, 2 * max_programs(x.device) // chunks))
     slabs = _empty((flags["KINDS"], _blocks(programs), flags["K"], d), dtype=torch.float32, device=x.device)
@@ -231,8 +239,7 @@ def _sum_rows(plan: _Plan, rows: dict[str, Any], stats: Tensor) -> None:
         slabs_ptr=slabs,
         BLOCK_N=tile.block_n,
         BLOCK_D=tile.block_d,
-        num_warps=tile.num_warps,
-        num_stages=1,
+        **tile.options,
     )
 
 
@@ -278,8 +285,7 @@ def _scales(
         MVA=mva,
         MEAN=mean,
         PROGRAMS=SCALES_PROGRAMS,
-        num_warps=SCALES_WARPS,
-        num_stages=1,
+        **launch_options(SCALES_WARPS),
     )
     return scales
 
@@ -327,11 +333,11 @@ def aot_cases(family: str) -> Iterator[tuple]:
         loss = "+".join(filter(None, (classifier, auxiliary)))
         name = f"{loss}-{of}-{num_classes}-{d}"
         marked = "*" if (num_classes, d) == (8, 512) and (classifier, auxiliary) in _AOT_LOSSES[-2:] else ""
-        yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, plan.tile.num_warps)
+        yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, plan.tile.options)
         if not flags["FUSED"]:
-            tile = SUMS_TILES[size]
+            tile = _sums_tile(family, size, flags["K"])
             sums = {name: flags[name] for name in _SUMS_FLAGS} | {"BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
-            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, tile.num_warps)
+            yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, tile.options)
 
 
 def _scales_cases(family: str) -> Iterator[tuple]:
@@ -346,4 +352,4 @@ def _scales_cases(family: str) -> Iterator[tuple]:
         constexprs |= {"GROUPS": 8, "WEIGHTED": True, "MVA": True, "MEAN": True, "PROGRAMS": SCALES_PROGRAMS}
         rows = {"x_ptr": f"*{of}", "groups_x": (f"*{of}",) * 4}
         name = f"scales-mva-{of}{'*' if of == 'bf16' else ''}"
-        yield aot_case(name, class_table_scales, types | rows, constexprs, SCALES_WARPS)
+        yield aot_case(name, class_table_scales, types | rows, constexprs, launch_options(SCALES_WARPS))

@@ -45,6 +45,20 @@ def attract(
 
 
 @triton.jit
+def scratch_of(scratch_ptr, slabs, d, K: tl.constexpr):
+    """Where a launch keeps its sums: `slabs` kinds of slabs (K, d), then blocks of sums per class, of every program, of
+    every group, and finished; then the two rows that :func:`leave_one_out` has for each program.
+
+    Returns the size of one kind, and where blocks and rows begin: found again where they are used, for pointers would
+    take registers in between.
+    """
+    blocks = tl.num_programs(0) + tl.cdiv(tl.num_programs(0), FAN_IN) + 1
+    slab_size = blocks.to(tl.int64) * K * d
+    stats_ptr = scratch_ptr + slabs * slab_size
+    return slab_size, stats_ptr, stats_ptr + blocks * STATS * K
+
+
+@triton.jit
 def class_table_rows(
     x_ptr, y_ptr, w_ptr, bias_ptr, class_weights_ptr, c_ptr, center_weights_ptr, scales_ptr, status_ptr,
     losses_ptr, loss_ptr, dx_ptr, dw_ptr, dbias_ptr, scratch_ptr, counters_ptr, g_ptr, push_ptr,
@@ -66,16 +80,11 @@ def class_table_rows(
     """
     program = tl.program_id(0)
     WEIGHTS: tl.constexpr = dw_ptr is not None
+    SLABS: tl.constexpr = KINDS if FUSED else 0
     # Where a second copy of the rows, or the operands of several chunks at a time, would not fit the registers.
     LATE: tl.constexpr = FUSED and (CLASSIFIER or PUSH) and (2 if CLASSIFIER and PUSH else 4) < CHUNKS
     FENCED: tl.constexpr = FUSED and (CHUNKS > 4 or (CHUNKS > 2 and AUXILIARY))
-    # Sums per class, and where they are FUSED the sums of rows: of every program, of every group, and finished.
     programs = tl.num_programs(0)
-    groups = tl.cdiv(programs, FAN_IN)
-    slab_size = (programs + groups + 1).to(tl.int64) * K * d
-    stats_ptr = scratch_ptr
-    slabs_ptr = stats_ptr + (programs + groups + 1) * STATS * K
-    rows_ptr = slabs_ptr + (KINDS if FUSED else 0) * slab_size
     classes = tl.arange(0, K)
     w_length = tl.zeros((K,), tl.float32)
     scalar = tl.zeros((K,), tl.float32)
@@ -90,6 +99,7 @@ def class_table_rows(
         if scales_ptr is not None:
             classifier_scale *= tl.load(scales_ptr)
     if SPREAD:
+        _, _, rows_ptr = scratch_of(scratch_ptr, SLABS, d, K)
         scalar, spread_total, without = read_centers(
             c_ptr, rows_ptr, center_weights_ptr, scales_ptr, auxiliary, num_classes, d, CLASS_SCALAR,
             K, BLOCK_D, CHUNKS, ANTI,
@@ -105,15 +115,12 @@ def class_table_rows(
     w_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     c_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     push_sums = zeros_tile(K, BLOCK_D, CHUNKS)
-    w_slab_ptr = slabs_ptr
-    if FUSED:
-        w_slab_ptr += program.to(tl.int64) * K * d
-    c_slab_ptr = w_slab_ptr
-    if FUSED and WEIGHTS:
-        c_slab_ptr += slab_size
-    push_slab_ptr = c_slab_ptr
-    if FUSED:
-        push_slab_ptr += slab_size
+    w_slab_ptr, c_slab_ptr, push_slab_ptr = None, None, None
+    if FUSED and not RESIDENT:
+        slab_size, _, _ = scratch_of(scratch_ptr, SLABS, d, K)
+        w_slab_ptr = scratch_ptr + program.to(tl.int64) * K * d
+        c_slab_ptr = w_slab_ptr + WEIGHTS * slab_size
+        push_slab_ptr = c_slab_ptr + slab_size
     for tile in tl.range(program, tl.cdiv(n, BLOCK_N), programs, disable_licm=True):
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         in_batch = rows < n
@@ -179,6 +186,7 @@ def class_table_rows(
             if PUSH:
                 tl.store(push_ptr + rows, push, mask=in_batch)
 
+    slab_size, stats_ptr, _ = scratch_of(scratch_ptr, SLABS, d, K)
     slot = tl.arange(0, STATS)[:, None]
     block = tl.where(slot == P_SUM, p_sum[None, :], tl.where(slot == COUNT, count[None, :], 0.0))
     block = tl.where(slot == PUSH_SUM, push_sum[None, :], tl.where(slot == Q_SUM, q_sum[None, :], block))
@@ -187,12 +195,13 @@ def class_table_rows(
     tl.store(losses_ptr + 2 * program + 1, auxiliary_loss)
     for chunk in tl.static_range(CHUNKS):
         if RESIDENT and WEIGHTS:
-            store_slab_chunk(w_slab_ptr, w_sums[chunk], 0, d, chunk, K, BLOCK_D)
+            store_slab_chunk(scratch_ptr, w_sums[chunk], program, d, chunk, K, BLOCK_D)
         if RESIDENT and UPDATE:
-            store_slab_chunk(c_slab_ptr, c_sums[chunk], 0, d, chunk, K, BLOCK_D)
+            store_slab_chunk(scratch_ptr + WEIGHTS * slab_size, c_sums[chunk], program, d, chunk, K, BLOCK_D)
         if RESIDENT and PUSH:
-            store_slab_chunk(push_slab_ptr, push_sums[chunk], 0, d, chunk, K, BLOCK_D)
+            store_slab_chunk(scratch_ptr + (WEIGHTS + 1) * slab_size, push_sums[chunk], program, d, chunk, K, BLOCK_D)
 
+    groups = tl.cdiv(programs, FAN_IN)
     group = program // FAN_IN
     members = tl.minimum(programs - group * FAN_IN, FAN_IN)
     if arrive_last(counters_ptr + 1 + group, members):
@@ -200,7 +209,7 @@ def class_table_rows(
         fold_slabs(stats_ptr, 0, first, members, programs + group, K, 0, 1, STATS, K)
         if FUSED:
             for part in range(CHUNKS):
-                fold_slabs(slabs_ptr, slab_size, first, members, programs + group, d, part, KINDS, K, BLOCK_D)
+                fold_slabs(scratch_ptr, slab_size, first, members, programs + group, d, part, KINDS, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
             finish_rows(
                 stats_ptr, programs, groups, programs + groups, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar,
@@ -211,6 +220,6 @@ def class_table_rows(
             if FUSED:
                 for part in range(CHUNKS):
                     finish_chunk(
-                        slabs_ptr, slab_size, programs, groups, finished, w_ptr, dw_ptr, c_ptr, classifier_scale,
+                        scratch_ptr, slab_size, programs, groups, finished, w_ptr, dw_ptr, c_ptr, classifier_scale,
                         auxiliary, num_classes, d, part, UNIT_W, LENGTHS, MOVE, UPDATE, PUSH, K, BLOCK_D,
                     )  # fmt: skip

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..aot import aot_case, type_of
+from ..configs import launch_options
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES
 from ..gradient_tiles import write_gradient
@@ -24,6 +25,7 @@ from ..tiles import arrive_last, load_row, load_tile, read_labels, store_chunk
 SPREAD, REST_SPREAD, COSINES, OUTLIER, ANCHOR = (tl.constexpr(i) for i in range(5))  # entries of Summary.scalars
 REST_MEAN, TOTAL, OUTLIER_ROW, DIRECTIONS = (tl.constexpr(i) for i in range(4))  # rows of Summary.rows
 ROWS_OF_CLASS = tl.constexpr(16)
+CLASS_OPTIONS = launch_options(4)
 SUMMARY_BLOCK = 1 << 25  # elements of the table a summary takes at a time
 
 _empty = torch.empty
@@ -209,7 +211,11 @@ def _inverse_lengths(c: Tensor) -> Tensor:
 
 def _config(d: int) -> dict[str, int]:
     block_d = min(128, max(16, triton.next_power_of_2(d)))
-    return {"BLOCK_N": 16, "BLOCK_D": block_d, "CHUNKS": cdiv(d, block_d), "num_warps": 4 if d <= 256 else 8}
+    return {"BLOCK_N": 16, "BLOCK_D": block_d, "CHUNKS": cdiv(d, block_d)}
+
+
+def _row_options(d: int) -> dict[str, int]:
+    return launch_options(4 if d <= 256 else 8)
 
 
 def class_table_large(
@@ -272,8 +278,8 @@ def class_table_large(
         ANTI=rule.anti,
         PAPER=auxiliary == "variant" and params[5] != 0,
         PUSH=push,
-        num_stages=1,
         **config,
+        **_row_options(d),
     )
     if update:
         labels, order = y.sort(stable=True)
@@ -302,8 +308,7 @@ def class_table_large(
             ANTI=rule.anti,
             COSINE=rule.directions,
             PUSH=push,
-            num_warps=4,
-            num_stages=1,
+            **CLASS_OPTIONS,
         )
     return loss, dx if gradient else _empty((0,), dtype=gradient_dtype(x), device=x.device)
 
@@ -334,7 +339,7 @@ def aot_cases() -> Iterator[tuple]:
             }
             types |= {"dx_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
             flags = functions | _config(512)
-            for kernel in (row_kernel, class_kernel):
+            for kernel, options in ((row_kernel, _row_options(512)), (class_kernel, CLASS_OPTIONS)):
                 constexprs = {a: flags[a] for a in kernel.arg_names if a in flags}
                 case = f"{kernel.__name__}-{name}-{dtype}{'*' if (name, dtype) == ('variant', 'bf16') else ''}"
-                yield aot_case(case, kernel, types, constexprs, flags["num_warps"] if kernel is row_kernel else 4)
+                yield aot_case(case, kernel, types, constexprs, options)

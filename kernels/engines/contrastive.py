@@ -224,11 +224,11 @@ def aot_cases(family: str) -> Iterator[tuple]:
         rows = {"WEIGHTED": True, "MEAN": True, "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
         common = dtype == torch.bfloat16 and d == 256
         yield aot_case(
-            mark(f"combine-{name}", common), combine, types | {"d": "i32", "z_stride": "i32"}, rows, **tile.options
+            mark(f"combine-{name}", common), combine, types | {"d": "i32", "z_stride": "i32"}, rows, tile.options
         )
         batch_tile = pick_tile(BATCH_TILES, family, name.split("-")[1], d)
         for mode, rule in MODES.items():
             given = flags | {"BANK": rule.bank, "PAIRED": rule.paired, "OWN_LABEL": rule.own_label}
             case = mark(f"{mode}-{name}", common and mode == "ensc")
-            yield aot_case(f"sweep-{case}", sweep, types, given | tile.constexprs, **tile.options)
-            yield aot_case(f"batch-{case}", batch_gradient, types, given | batch_tile.constexprs, **batch_tile.options)
+            yield aot_case(f"sweep-{case}", sweep, types, given | tile.constexprs, tile.options)
+            yield aot_case(f"batch-{case}", batch_gradient, types, given | batch_tile.constexprs, batch_tile.options)

@@ -61,4 +61,4 @@ def aot_cases() -> Iterator[tuple]:
         for given in ("fp32", "bf16"):
             pointers = {"features": f"*{bank}", "z": f"*{given}"}
             name = mark(f"enqueue-{given}-to-{bank}", bank != given)
-            yield aot_case(name, _enqueue, types | pointers, _BLOCKS, **ENQUEUE_ROWS.options)
+            yield aot_case(name, _enqueue, types | pointers, _BLOCKS, ENQUEUE_ROWS.options)

@@ -132,4 +132,4 @@ def aot_cases(family: str) -> Iterator[tuple]:
             signature = types | {"u": f"*{TYPES[dtype]}", "args": arguments}
             flags["EPILOGUE"] = rule.function
             case = mark(f"sweep-{epilogue}-{name}", dtype == torch.bfloat16 and d == 256)
-            yield aot_case(case, _sweep, signature, flags, **tile.options)
+            yield aot_case(case, _sweep, signature, flags, tile.options)

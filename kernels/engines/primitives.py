@@ -232,21 +232,20 @@ def aot_cases(family: str) -> Iterator[tuple]:
     for name, tile, dtype, precision, width in products_to_compile(MATRIX_TILES, family):
         flags, given = {"PRECISION": precision, **tile.constexprs}, types | {"u": f"*{TYPES[dtype]}"}
         case = mark(name, dtype == torch.bfloat16)
-        yield aot_case(f"similarity-matrix-{case}", _similarity_matrix, given, flags, **tile.options)
+        yield aot_case(f"similarity-matrix-{case}", _similarity_matrix, given, flags, tile.options)
         backward = pick_tile(MATRIX_GRADIENT_TILES, family, name.split("-")[1], width)
         flags |= backward.constexprs
-        yield aot_case(f"similarity-gradient-{case}", _similarity_gradient, given, flags, **backward.options)
+        yield aot_case(f"similarity-gradient-{case}", _similarity_gradient, given, flags, backward.options)
     blocks = DIFFERENCES.constexprs | {"CHUNK": DIFFERENCES.block_k}
     flat = {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d}
     sums, visits = DIFFERENCES.options, ROWS.options
     for of in TYPES.values():
         rows = types | {"x": f"*{of}", "centers": "*fp32", "dx": f"*{of}", "output": f"*{of}"}
-        yield aot_case(mark(f"distance-gradient-{of}", of == "bf16"), _distance_gradient, rows, blocks, **sums)
-        yield aot_case(f"anti-center-gradient-{of}", _anti_center, rows, flat | {"GRADIENT": True}, **visits)
+        yield aot_case(mark(f"distance-gradient-{of}", of == "bf16"), _distance_gradient, rows, blocks, sums)
+        yield aot_case(f"anti-center-gradient-{of}", _anti_center, rows, flat | {"GRADIENT": True}, visits)
         summed = rows | {"output": "*fp32"}
-        yield aot_case(
-            mark(f"anti-center-{of}", of == "bf16"), _anti_center, summed, flat | {"GRADIENT": False}, **visits
-        )
+        case = mark(f"anti-center-{of}", of == "bf16")
+        yield aot_case(case, _anti_center, summed, flat | {"GRADIENT": False}, visits)
     tables = types | {"x": "*fp32", "centers": "*fp32"}
-    yield aot_case(mark("distance-matrix", True), _distance_matrix, tables, blocks, **sums)
-    yield aot_case(mark("center-spreads", True), _center_spreads, tables, flat, **visits)
+    yield aot_case(mark("distance-matrix", True), _distance_matrix, tables, blocks, sums)
+    yield aot_case(mark("center-spreads", True), _center_spreads, tables, flat, visits)

@@ -308,14 +308,14 @@ def aot_cases(family: str) -> Iterator[tuple]:
     tile, flat = RANGE_PAIRS[family], {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d}
     sums = tile.constexprs | {"CHUNK": tile.block_k}
     nearest = {"LARGEST": False, "K": 1, "SLOTS": 1}
-    yield aot_case(mark("nearest-means", True), _extremes, types, sums | nearest, **tile.options)
-    yield aot_case(mark("total", True), _total, types, flat, **ROWS.options)
+    yield aot_case(mark("nearest-means", True), _extremes, types, sums | nearest, tile.options)
+    yield aot_case(mark("total", True), _total, types, flat, ROWS.options)
     for k in (2, 8):
         lists = {"K": k, "SLOTS": k}
         widest = sums | lists | {"LARGEST": True}
-        yield aot_case(mark(f"widest-pairs-{k}", True), _extremes, types, widest, **tile.options)
+        yield aot_case(mark(f"widest-pairs-{k}", True), _extremes, types, widest, tile.options)
         for of in TYPES.values():
             rows = types | {"x": f"*{of}", "dx": f"*{of}"}
             common = of == "bf16" and k == 2
-            yield aot_case(mark(f"class-terms-{of}-{k}", common), _class_terms, rows, flat | lists, **ROWS.options)
-            yield aot_case(mark(f"gradient-{of}-{k}", common), _gradient, rows, flat | lists, **ROWS.options)
+            yield aot_case(mark(f"class-terms-{of}-{k}", common), _class_terms, rows, flat | lists, ROWS.options)
+            yield aot_case(mark(f"gradient-{of}-{k}", common), _gradient, rows, flat | lists, ROWS.options)

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..aot import aot_case
-from ..configs import SCALE_BLOCK, SCALE_WARPS
+from ..configs import SCALE_BLOCK, SCALE_WARPS, launch_options
 from ..launch import cdiv
 
 _empty = torch.empty
@@ -47,7 +47,7 @@ def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor) ->
     blocks = sum(cdiv(size, SCALE_BLOCK) for _, _, size in pairs)
     if blocks:
         flat = [value for pair in pairs for value in pair]
-        scale_gradients[(blocks,)](*flat, factor, BLOCK=SCALE_BLOCK, num_warps=SCALE_WARPS)
+        scale_gradients[(blocks,)](*flat, factor, BLOCK=SCALE_BLOCK, **launch_options(SCALE_WARPS))
     return targets
 
 
@@ -57,4 +57,4 @@ def aot_cases():
         types = {"source_0": source, "target_0": target, "factor": "*fp32"}
         types |= {f"{part}_{place}": "*fp32" for part in ("source", "target") for place in (1, 2)}
         types |= {f"size_{place}": "i64" for place in range(3)}
-        yield aot_case(f"scale-{name}", scale_gradients, types, {"BLOCK": SCALE_BLOCK}, SCALE_WARPS)
+        yield aot_case(f"scale-{name}", scale_gradients, types, {"BLOCK": SCALE_BLOCK}, launch_options(SCALE_WARPS))
