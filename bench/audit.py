@@ -6,8 +6,6 @@ a register fails here.
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -25,25 +23,34 @@ from fer_fast.suggest import one_of
 
 from . import audit_resources
 from .audit_resources import CHECKED, CHIPS, ResourceRow, Selection
-from .problems import Problem, Shape
+from .child import lines
+from .problems import DTYPES, Problem, Shape
 
 MOST_BYTES = 1.05  # of the compulsory bytes a row
-# Small, for the interpreter is slow; the widths of the linear engines take different tiles.
+# Small, for the interpreter is slow; the widths and dtypes of the linear engines take different tiles. bfloat16 has
+# float16's, and the interpreter cannot compute with it.
 SHAPES = {
-    "class_table": (Shape(n=64, d=64), Shape(n=64, d=512), Shape(n=32, d=1024)),
-    "ad_corre": (Shape(n=64, d=64, k=3), Shape(n=32, d=512, k=3)),
-    "pairwise": (Shape(n=64, d=32),),
-    "range_loss": (Shape(n=32, d=32),),
-    "contrastive": (Shape(n=32, d=32, bank=64),),
+    "class_table": {
+        "float32": (Shape(n=64, d=64), Shape(n=64, d=512), Shape(n=32, d=1024)),
+        "float16": (Shape(n=64, d=512), Shape(n=32, d=1024)),
+    },
+    "ad_corre": {
+        "float32": (Shape(n=64, d=64, k=3), Shape(n=32, d=512, k=3), Shape(n=32, d=1024, k=2)),
+        "float16": (Shape(n=32, d=512, k=3),),
+    },
+    "pairwise": {"float32": (Shape(n=64, d=32),)},
+    "range_loss": {"float32": (Shape(n=32, d=32),)},
+    "contrastive": {"float32": (Shape(n=32, d=32, bank=64),)},
 }
 LINEAR = ("class_table", "ad_corre")  # engines whose cost is their bytes; the others' is their operations
 
 
 @dataclass
 class TrafficRow:
-    """One loss at one width: streamed bytes an added row, operations in dots, launches, beside what is allowed."""
+    """A loss in a dtype at a width: streamed bytes an added row, operations in dots, launches, and what is allowed."""
 
     loss: str
+    dtype: str
     width: int
     bytes: float
     bytes_allowed: float | None
@@ -57,27 +64,32 @@ class TrafficRow:
         return bytes_over or (self.operations_allowed is not None and self.operations > self.operations_allowed)
 
 
-def traffic(loss: str, shape: Shape) -> TrafficRow:
+def traffic(loss: str, shape: Shape, dtype: str) -> TrafficRow:
     """Count one loss with its gradient at two batch sizes: what does not grow with the batch drops out.
 
     Allowed are 1.05 of the compulsory bytes where bytes are the cost: x read and dx written (MVA reads x again, and its
     groups; Ad-Corre and its parts read e twice). Where products are the cost: 4n²d for pairs, 4n(n+M)d + 4n²d for
-    the contrastive losses. Tiles padded beyond the batch do not occur at these sizes.
+    the contrastive losses. A float16 gradient is written as float32, in which it waits for the loss scale. Tiles padded
+    beyond the batch do not occur at these sizes.
     """
     from .audit_traffic import count  # Triton is there on Linux only, and is told here to interpret
 
     spec = LOSSES[loss]
     if loss in ("selfcon", "supcon"):
         shape = replace(shape, bank=0)
-    problems = [Problem(loss, each) for each in (shape, replace(shape, n=2 * shape.n))]
+    problems = [Problem(loss, each, dtype) for each in (shape, replace(shape, n=2 * shape.n))]
     small, large = (count(lambda p=p: _loss_and_gradient(p)) for p in problems)
     n, keys, d = 2 * shape.n, 2 * shape.n + shape.bank, shape.d
     compulsory = (problems[1].floor.bytes - problems[0].floor.bytes) / shape.n
+    size, rows = DTYPES[dtype].itemsize, max(1, shape.k)
     if loss == "md":
-        compulsory += shape.k * d * 4  # its gradient is the same for a class, but the chain rule reads each row again
+        compulsory += rows * d * size  # its gradient is the same for a class, but the chain rule reads each row again
+    if dtype == "float16":
+        compulsory += rows * d * (4 - size)
     operations = {"pairwise": 4 * n * n * d, "contrastive": 4 * n * keys * d + 4 * n * n * d}
     return TrafficRow(
         loss,
+        dtype,
         d,
         sum(small.streamed(large, shape.n).values()),
         MOST_BYTES * compulsory if spec.engine in LINEAR else None,
@@ -133,39 +145,32 @@ def _parser() -> Parser:
 
 def traffic_rows(losses: Iterable[str] = LOSSES) -> list[TrafficRow]:
     """Each loss at each of its shapes, counted in a process whose Triton interprets."""
-    return [TrafficRow(**row) for row in _lines([__name__, *losses], TRITON_INTERPRET="1")]
+    return [TrafficRow(**row) for row in lines(__name__, *losses, TRITON_INTERPRET="1")]
 
 
 def resource_rows(selection: Selection) -> list[ResourceRow]:
     """Each selected kernel on each selected chip, compiled in a process whose Triton does not interpret."""
-    words = [audit_resources.__name__, json.dumps(asdict(selection))]
-    return [ResourceRow(**row) for row in _lines(words, TRITON_INTERPRET="0")]
-
-
-def _lines(module: list[str], **environment: str) -> list[dict]:
-    """What a module prints when it is run with arguments: one JSON object a line."""
-    command = [sys.executable, "-W", "ignore", "-m", *module]
-    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {result.stderr.strip().splitlines()[-1]}")
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    asked = json.dumps(asdict(selection))
+    return [ResourceRow(**row) for row in lines(audit_resources.__name__, asked, TRITON_INTERPRET="0")]
 
 
 def _traffic(selection: Selection) -> tuple[Table, list[str]]:
     engines = selection.engines or SHAPES
     rows = traffic_rows(loss for loss in LOSSES if selection.name in loss and LOSSES[loss].engine in engines)
-    names = [f"{row.loss} at d = {row.width} moves or multiplies more than it may" for row in rows if row.over]
+    names = [
+        f"{row.loss} in {row.dtype} at d = {row.width} moves or multiplies more than it may" for row in rows if row.over
+    ]
     return traffic_table(rows), names
 
 
 def traffic_table(rows: list[TrafficRow]) -> Table:
-    header = ("loss", "d", "bytes a row", "allowed", "operations", "allowed", "launches")
+    header = ("loss", "dtype", "d", "bytes\na row", "allowed", "operations", "allowed", "launches")
     table = _table("Traffic, counted", header)
     for row in rows:
         bytes_allowed = "" if row.bytes_allowed is None else f"{row.bytes_allowed:.0f}"
         operations_allowed = "" if row.operations_allowed is None else f"{row.operations_allowed:,}"
         counts = (f"{row.bytes:.0f}", bytes_allowed, f"{row.operations:,}", operations_allowed)
-        cells = (row.loss, str(row.width), *counts, str(sum(row.launches.values())))
+        cells = (row.loss, row.dtype.replace("float", "fp"), str(row.width), *counts, str(sum(row.launches.values())))
         table.add_row(*cells, style="red" if row.over else None)
     return table
 
@@ -194,7 +199,7 @@ def _table(title: str, header: tuple[str, ...]) -> Table:
     """A table whose numbers stand one above the other."""
     table = Table(title=title)
     for name in header:
-        text = name in ("loss", "kernel", "chip", "matrix")
+        text = name in ("loss", "dtype", "kernel", "chip", "matrix")
         table.add_column(name, justify="left" if text else "right", overflow="fold")
     return table
 
@@ -205,5 +210,6 @@ TABLES: dict[str, Callable[[Selection], tuple[Table, list[str]]]] = {"traffic": 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in sys.argv[1:]:
-        for shape in SHAPES[LOSSES[name].engine]:
-            print(json.dumps(asdict(traffic(name, shape))), flush=True)
+        for dtype, shapes in SHAPES[LOSSES[name].engine].items():
+            for shape in shapes:
+                print(json.dumps(asdict(traffic(name, shape, dtype))), flush=True)

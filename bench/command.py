@@ -14,7 +14,7 @@ from fer_fast.cli.parser import Parser
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 
-from . import audit, charts, rows, steps, table, table10, targets
+from . import audit, charts, launches, rows, steps, table, table10, targets
 from .contenders import COMPILED, FER_FAST, Contender
 from .driver import CONTENDERS, Setting, run_problem
 from .measure import Gauge
@@ -25,9 +25,16 @@ DESCRIPTION = """Time, memory and error of every loss beside plain PyTorch, torc
 share of the physical floor reached. Every answer is checked against the float64 reference before it is timed.
 `fer-fast bench charts` draws the recorded rows, `fer-fast bench table10` times a step of each loss on each backbone,
 `fer-fast bench steps` a recipe's whole training steps and where their time goes, `fer-fast bench targets` holds this
-library to what it promises on a CPU, and `fer-fast bench audit` counts what the kernels move and take of a chip,
-without a GPU."""
-ACTIONS = {"audit": audit.run, "charts": charts.run, "steps": steps.run, "table10": table10.run, "targets": targets.run}
+library to what it promises on a CPU, `fer-fast bench launches` times the host's part of a step, and `fer-fast bench
+audit` counts what the kernels move and take of a chip; both without a GPU."""
+ACTIONS = {
+    "audit": audit.run,
+    "charts": charts.run,
+    "launches": launches.run,
+    "steps": steps.run,
+    "table10": table10.run,
+    "targets": targets.run,
+}
 BUSY = 0.75  # load a core above which timings are not to be trusted
 
 

@@ -71,7 +71,7 @@ def products(
     """
     dot = tl.zeros((ROWS, K), tl.float32) if PARTS == 1 else tl.zeros((PARTS, ROWS, K), tl.float32)
     if x[0].dtype.is_ptr():
-        for chunk in range(CHUNKS):
+        for chunk in tl.range(CHUNKS, disable_licm=True):
             dot += chunk_products(
                 load_again(x, chunk, BLOCK_D), w_ptr, w_length, num_classes, d, chunk, UNIT, PRECISION, TENSOR_CORES,
                 K, BLOCK_D, PARTS, FENCED,
@@ -95,7 +95,7 @@ def own_products(x, y, valid, w_ptr, d, ROWS: tl.constexpr, BLOCK_D: tl.constexp
     """x·w_y in float32: (ROWS,). An angle's margin stands on it, and half-precision weights would tilt the angle."""
     dot = tl.zeros((ROWS,), tl.float32)
     if x[0].dtype.is_ptr():
-        for chunk in range(CHUNKS):
+        for chunk in tl.range(CHUNKS, disable_licm=True):
             own = load_chunk(w_ptr, y, valid, d, chunk, d, BLOCK_D).to(tl.float32)
             dot += tl.sum(load_again(x, chunk, BLOCK_D).to(tl.float32) * own, 1)
     else:

@@ -35,7 +35,10 @@ def launch_options(num_warps: int, num_stages: int = 1, max_registers: int | Non
 
 
 class Tile(NamedTuple):
-    """Anchors by keys by output columns; products are summed over chunks of `block_k` columns."""
+    """Anchors by keys by output columns; products are summed over chunks of `block_k` columns.
+
+    `max_registers` a thread where ptxas would choose fewer, to have more programs at a time, and spill.
+    """
 
     block_m: int
     block_n: int
@@ -43,6 +46,7 @@ class Tile(NamedTuple):
     block_k: int
     num_warps: int
     num_stages: int
+    max_registers: int | None = None
 
     @property
     def constexprs(self) -> dict[str, int]:
@@ -50,12 +54,11 @@ class Tile(NamedTuple):
 
     @property
     def options(self) -> dict[str, int]:
-        return launch_options(self.num_warps, self.num_stages)
+        return launch_options(self.num_warps, self.num_stages, self.max_registers)
 
 
-# Pairs of rows: (family, product, widest row) of a sweep over keys, S tile and G K in one loop. 8 or 16 bytes are
-# spilled in a few cases where ptxas prefers 128 registers. The unit of sm_90 gets no side below 64, see issue 1905 of
-# pytorch/helion.
+# Pairs of rows: (family, product, widest row) of a sweep over keys, S tile and G K in one loop. The unit of sm_90 gets
+# no side below 64, see issue 1905 of pytorch/helion.
 SWEEP_TILES = {
     **{("cpu", kind, 32): Tile(16, 16, 32, 32, 4, 1) for kind in ("half", "tf32", "float32")},
     **{("cpu", kind, WIDE): Tile(16, 16, 64, 32, 4, 1) for kind in ("half", "tf32", "float32")},
@@ -65,7 +68,7 @@ SWEEP_TILES = {
     ("sm80", "half", WIDE): Tile(64, 64, 128, 64, 8, 2),
     ("sm80", "tf32", 128): Tile(64, 32, 128, 128, 8, 2),
     ("sm80", "tf32", WIDE): Tile(64, 32, 128, 32, 8, 2),
-    ("sm80", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm80", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2, 255),
     ("sm89", "half", 64): Tile(64, 64, 64, 64, 8, 2),
     ("sm89", "half", 128): Tile(64, 64, 128, 128, 8, 2),
     ("sm89", "half", 256): Tile(64, 32, 256, 256, 8, 2),
@@ -80,10 +83,10 @@ SWEEP_TILES = {
     ("sm90", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
     ("sm90", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
     ("sm90", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
-    ("sm100", "half", 64): Tile(128, 64, 64, 64, 8, 3),
-    ("sm100", "half", 128): Tile(128, 64, 128, 128, 8, 3),
+    ("sm100", "half", 64): Tile(128, 64, 64, 64, 8, 3, 255),
+    ("sm100", "half", 128): Tile(128, 64, 128, 128, 8, 3, 255),
     ("sm100", "half", 256): Tile(64, 64, 256, 256, 8, 2),
-    ("sm100", "half", WIDE): Tile(128, 64, 128, 64, 8, 3),
+    ("sm100", "half", WIDE): Tile(128, 64, 128, 64, 8, 3, 255),
     ("sm100", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
     ("sm100", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
     ("sm100", "float32", WIDE): Tile(32, 32, 128, 32, 4, 2),
@@ -105,6 +108,7 @@ BATCH_TILES = SWEEP_TILES | {
     ("sm80", "half", 256): Tile(64, 64, 128, 128, 8, 2),
     ("sm89", "half", 256): Tile(64, 64, 128, 128, 8, 2),
     ("sm90", "half", 256): Tile(128, 64, 128, 128, 8, 2),
+    ("sm100", "half", 256): Tile(64, 64, 256, 256, 8, 2, 255),
 }
 # The correlation matrix; its gradient's product is never of half-precision operands, and holds two tiles of g.
 MATRIX_TILES = {
@@ -133,10 +137,8 @@ ENQUEUE_ROWS = Tile(16, 0, 256, 0, 4, 1)
 
 
 class ClassTile(NamedTuple):
-    """Rows of one program of the class table, columns of a chunk, warps, and the (16, d) sums that fit beside them.
-
-    `max_registers` a thread where ptxas would choose fewer, to have more programs at a time, and spill.
-    """
+    """Rows of one program of the class table, columns of a chunk, warps, the (16, d) sums that fit beside them, and the
+    most registers, as for :class:`Tile`."""
 
     block_n: int
     block_d: int
@@ -162,19 +164,19 @@ CLASS_TILES = {(family, *key): tile for family in ("cpu", *FAMILIES) for key, ti
 CLASS_TILES["sm80", 2, 1024] = ClassTile(8, 128, 8, max_registers=255)
 # A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
 PUSHED_TILE, PUSHED_COLUMNS = ClassTile(8, 128, 8), {2: 512, 4: 256}  # columns by bytes of an element
-# Where sums are left to a second launch: the tiles of both, the second's by bytes of an element, and the most entries
-# of a chunk of the table.
+# Where sums are left to a second launch: the tiles of both, and the most entries of a chunk of the table; by bytes of
+# an element where it matters.
 _LEFT = {"cdna": None}
-STORED_TILES = {family: ClassTile(8, 64, 8, 0, _LEFT.get(family, 255)) for family in ("cpu", *FAMILIES)}
-STORED_ELEMENTS = 2048
+STORED_TILES = {family: ClassTile(8, 128, 8, 0, _LEFT.get(family, 255)) for family in ("cpu", *FAMILIES)}
+STORED_ELEMENTS, SUMS_ELEMENTS = {2: 4096, 4: 2048}, 2048
 SUMS_TILES = {
     (family, size): ClassTile(rows, 64, 8, 0, _LEFT.get(family, 255))
     for family in ("cpu", *FAMILIES)
     for size, rows in ((2, 32), (4, 16))
 }
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
-# At most so many programs; with 8 warps a register is spilled across the call of a float64 division.
-SCALES_PROGRAMS, SCALES_WARPS = 512, 16
+SCALES_WARPS = 16  # with 8 a register is spilled across the call of a float64 division
+MOST_PROGRAMS = 512  # whose partial sums a kernel adds up at once
 
 
 class EmbeddingTile(NamedTuple):
@@ -186,6 +188,7 @@ class EmbeddingTile(NamedTuple):
     num_warps: int
     elements: int
     row_warps: int
+    max_registers: int | None = None  # of the second sweep, as a `ClassTile` has them
 
     @property
     def sum_options(self) -> dict[str, int]:
@@ -193,7 +196,7 @@ class EmbeddingTile(NamedTuple):
 
     @property
     def row_options(self) -> dict[str, int]:
-        return launch_options(self.row_warps)
+        return launch_options(self.row_warps, max_registers=self.max_registers)
 
 
 _EMBEDDING_TILES = {  # by columns rounded up to a power of two
@@ -202,9 +205,10 @@ _EMBEDDING_TILES = {  # by columns rounded up to a power of two
     64: EmbeddingTile(16, 64, 2, 4096, 4),
     128: EmbeddingTile(16, 128, 4, 4096, 4),
     256: EmbeddingTile(16, 256, 4, 8192, 8),
-    512: EmbeddingTile(16, 256, 8, 8192, 8),
+    512: EmbeddingTile(16, 256, 8, 8192, 8, 255),
     1024: EmbeddingTile(LEAST_ROWS, 256, 8, 8192, 8),
 }
 EMBEDDING_TILES = {(family, d): tile for family in ("cpu", *FAMILIES) for d, tile in _EMBEDDING_TILES.items()}
+EMBEDDING_TILES["cdna", 512] = EMBEDDING_TILES["cdna", 512]._replace(max_registers=None)
 
 SCALE_BLOCK, SCALE_WARPS = 2048, 4

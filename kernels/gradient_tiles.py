@@ -49,7 +49,7 @@ def write_gradient(
     either is empty where a loss has none.
     """
     if x[0].dtype.is_ptr():
-        for chunk in range(CHUNKS):
+        for chunk in tl.range(CHUNKS, disable_licm=True):
             dx = chunk_gradient(
                 load_again(x, chunk, BLOCK_D), head, pull, true, w_ptr, c_ptr, num_classes, d, chunk,
                 UNIT_W, LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D,

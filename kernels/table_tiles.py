@@ -163,7 +163,7 @@ def center_distances(
     own = tl.zeros((ROWS,), tl.float32)
     anti = tl.zeros((ROWS,), tl.float32)
     if x[0].dtype.is_ptr():
-        for chunk in range(CHUNKS):
+        for chunk in tl.range(CHUNKS, disable_licm=True):
             part = load_again(x, chunk, BLOCK_D)
             more, away = chunk_distances(
                 part, y, valid, c_ptr, num_classes, d, without, chunk, ANTI, FENCED, BLOCK_D

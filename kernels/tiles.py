@@ -105,10 +105,10 @@ def lengths_of(x, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexp
     largest = tl.zeros((ROWS,), tl.float32)
     squared = tl.zeros((ROWS,), tl.float32)
     if x[0].dtype.is_ptr():
-        for chunk in range(CHUNKS):
+        for chunk in tl.range(CHUNKS, disable_licm=True):
             largest = tl.maximum(largest, _largest(load_again(x, chunk, BLOCK_D)))
         divisor = tl.where(largest > 0, largest, 1.0)
-        for chunk in range(CHUNKS):
+        for chunk in tl.range(CHUNKS, disable_licm=True):
             squared += _squares(load_again(x, chunk, BLOCK_D), divisor)
     else:
         for chunk in tl.static_range(CHUNKS):

@@ -13,24 +13,26 @@ from fer_fast.bench import audit
 
 @pytest.fixture(scope="module")
 def counted():
-    return {(row.loss, row.width): row for row in audit.traffic_rows()}
+    return {(row.loss, row.dtype, row.width): row for row in audit.traffic_rows()}
 
 
 def test_no_loss_moves_or_multiplies_more_than_it_may(counted):
-    assert {loss for loss, _ in counted} == LOSSES.keys()
+    assert {loss for loss, *_ in counted} == LOSSES.keys()
     assert [row for row in counted.values() if row.over] == []
 
 
-@pytest.mark.parametrize("width", [64, 512, 1024])
+@pytest.mark.parametrize(
+    ("dtype", "width"), [("float32", 64), ("float32", 512), ("float32", 1024), ("float16", 512), ("float16", 1024)]
+)
 @pytest.mark.parametrize("loss", [name for name, spec in LOSSES.items() if spec.family in ("classifier", "center")])
-def test_one_launch_gives_loss_gradients_and_centers(counted, loss, width):
+def test_one_launch_gives_loss_gradients_and_centers(counted, loss, dtype, width):
     # A weighted mean needs Σ W_y, and MVA its factor, before the first gradient can be written.
     before = 1 if loss in ("weighted-softmax", "mva") else 0
-    assert sum(counted[loss, width].launches.values()) == before + 1
+    assert sum(counted[loss, dtype, width].launches.values()) == before + 1
 
 
 def test_a_second_pass_is_noticed():
-    limits = {"width": 64, "bytes_allowed": 546, "operations_allowed": 10, "launches": {}}
+    limits = {"dtype": "float32", "width": 64, "bytes_allowed": 546, "operations_allowed": 10, "launches": {}}
     assert not audit.TrafficRow("softmax", bytes=520, operations=10, **limits).over
     assert audit.TrafficRow("softmax", bytes=2 * 520, operations=10, **limits).over
     assert audit.TrafficRow("softmax", bytes=520, operations=11, **limits).over

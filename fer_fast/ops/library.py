@@ -10,8 +10,8 @@ from torch import Tensor
 from torch._C import _AutoDispatchBelowAutograd
 from torch.autograd.graph import increment_version
 
+from .. import dispatch
 from ..blocked.tiles import gradient_dtype
-from ..dispatch import triton_runs_on
 from .bad_labels import bad_label_flag, raise_for_bad_labels
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
@@ -142,7 +142,7 @@ def scale(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None], factor: 
     """
     dtypes = [g.dtype if t is None else t.dtype for g, t in zip(gradients, inputs, strict=True)]
     eager = type(factor) is Tensor
-    if eager and factor.is_cuda and triton_runs_on("cuda") and factor.dtype != torch.float64:
+    if eager and factor.is_cuda and dispatch.triton_runs_on("cuda") and factor.dtype != torch.float64:
         return _engine("triton", "scale", "scale")(gradients, dtypes, factor)
     if eager and factor.is_cpu and factor == 1:
         return [gradient.to(dtype) for gradient, dtype in zip(gradients, dtypes, strict=True)]

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..aot import aot_case
-from ..configs import EMBEDDING_TILES, chip
+from ..configs import EMBEDDING_TILES, MOST_PROGRAMS, chip
 from ..embedding_tiles import centred, chain, feature_table, mean_table, standardise, standards
 from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs
 from ..products import class_sum_product
@@ -89,7 +89,7 @@ def finish_embedding(
     tl.store(losses_ptr, loss)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "num_classes"])
 def ad_corre_tables(
     e_ptr, y_ptr, w_ptr, status_ptr, losses_ptr, tables_ptr, slabs_ptr, stats_ptr, counters_ptr,
     n, num_classes, d, e_stride, row_stride, fd_scale, md_scale,
@@ -159,7 +159,7 @@ def gather_table(tables_ptr, which, embedding, y, row_ok, cols, d, K: tl.constex
     return tl.load(tables_ptr + at, mask=row_ok & (cols < d), other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "k", "num_classes"])
 def ad_corre_rows(
     e_ptr, y_ptr, losses_ptr, tables_ptr, de_ptr, partials_ptr, counter_ptr, loss_ptr,
     n, k, num_classes, d, e_stride, row_stride, ed_scale,
@@ -277,7 +277,7 @@ def ad_corre(
     # Without a gradient and without ED no row is left to visit: the second launch only adds the losses up.
     rows = n if gradient or ed else 0
     block_n = max(1, config.elements // (embeddings * width))
-    programs = max(1, min(cdiv(rows, block_n), max_programs(e.device)))
+    programs = max(1, min(cdiv(rows, block_n), max_programs(e.device), MOST_PROGRAMS))
     ad_corre_rows[(programs,)](
         e,
         y,
@@ -298,7 +298,7 @@ def ad_corre(
         EMBEDDINGS=embeddings,
         BLOCK_N=block_n,
         BLOCK_D=width,
-        PROGRAMS=triton.next_power_of_2(programs),
+        PROGRAMS=MOST_PROGRAMS,
         **terms,
         ED=ed != 0,
         **config.row_options,
@@ -326,6 +326,6 @@ def aot_cases(family: str) -> Iterator[tuple]:
             f"rows-{dtype}-{k}-{width}{marked}",
             ad_corre_rows,
             types,
-            rows | {"BLOCK_D": width, "PROGRAMS": 512},
+            rows | {"BLOCK_D": width, "PROGRAMS": MOST_PROGRAMS},
             config.row_options,
         )

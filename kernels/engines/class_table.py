@@ -14,14 +14,15 @@ from ..class_finish import STATS
 from ..configs import (
     CLASS_TILES,
     LEAST_ROWS,
+    MOST_PROGRAMS,
     PUSHED_COLUMNS,
     PUSHED_TILE,
-    SCALES_PROGRAMS,
     SCALES_WARPS,
     SLAB_CLASSES,
     SLAB_COLUMNS,
     STORED_ELEMENTS,
     STORED_TILES,
+    SUMS_ELEMENTS,
     SUMS_TILES,
     ClassTile,
     chip,
@@ -72,7 +73,7 @@ def _plan(
         config = PUSHED_TILE
     if not fused:
         stored = STORED_TILES[family]
-        config = stored._replace(block_d=min(stored.block_d, config.block_d, STORED_ELEMENTS // k))
+        config = stored._replace(block_d=min(stored.block_d, config.block_d, STORED_ELEMENTS[element_size] // k))
     config = config._replace(block_n=max(config.block_n, LEAST_ROWS))
     constexprs = {
         "K": k,
@@ -220,7 +221,7 @@ def _blocks(programs: int) -> int:
 
 def _sums_tile(family: str, element_size: int, k: int) -> ClassTile:
     tile = SUMS_TILES[family, element_size]
-    return tile._replace(block_d=min(tile.block_d, STORED_ELEMENTS // k))
+    return tile._replace(block_d=min(tile.block_d, SUMS_ELEMENTS // k))
 
 
 def _sum_rows(plan: _Plan, rows: dict[str, Any], stats: Tensor) -> None:
@@ -261,7 +262,7 @@ def _scales(
     slots = triton.next_power_of_2(max(2, 1 + len(groups)))
     scales = _empty((2,), dtype=torch.float32, device=x.device)
     sizes = tuple(len(group_x) for group_x in groups)
-    programs = min(cdiv(max(len(x), *sizes, 1), plan.tile.block_n), max_programs(x.device), SCALES_PROGRAMS)
+    programs = min(cdiv(max(len(x), *sizes, 1), plan.tile.block_n), max_programs(x.device), MOST_PROGRAMS)
     class_table_scales[(programs,)](
         x,
         y,
@@ -284,7 +285,7 @@ def _scales(
         WEIGHTED=class_weights is not None,
         MVA=mva,
         MEAN=mean,
-        PROGRAMS=SCALES_PROGRAMS,
+        PROGRAMS=MOST_PROGRAMS,
         **launch_options(SCALES_WARPS),
     )
     return scales
@@ -349,7 +350,7 @@ def _scales_cases(family: str) -> Iterator[tuple]:
     for dtype, of in TYPES.items():
         flags = _plan(family, 8, 512, dtype.itemsize, "softmax", "mva", False, True, True, "ieee", True).constexprs
         constexprs = {name: flags[name] for name in ("K", "BLOCK_N", "BLOCK_D", "CHUNKS")}
-        constexprs |= {"GROUPS": 8, "WEIGHTED": True, "MVA": True, "MEAN": True, "PROGRAMS": SCALES_PROGRAMS}
+        constexprs |= {"GROUPS": 8, "WEIGHTED": True, "MVA": True, "MEAN": True, "PROGRAMS": MOST_PROGRAMS}
         rows = {"x_ptr": f"*{of}", "groups_x": (f"*{of}",) * 4}
         name = f"scales-mva-{of}{'*' if of == 'bf16' else ''}"
         yield aot_case(name, class_table_scales, types | rows, constexprs, launch_options(SCALES_WARPS))

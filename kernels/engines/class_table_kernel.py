@@ -58,7 +58,7 @@ def scratch_of(scratch_ptr, slabs, d, K: tl.constexpr):
     return slab_size, stats_ptr, stats_ptr + blocks * STATS * K
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "num_classes", "classifier_divisor", "divisor"])
 def class_table_rows(
     x_ptr, y_ptr, w_ptr, bias_ptr, class_weights_ptr, c_ptr, center_weights_ptr, scales_ptr, status_ptr,
     losses_ptr, loss_ptr, dx_ptr, dw_ptr, dbias_ptr, scratch_ptr, counters_ptr, g_ptr, push_ptr,

@@ -31,7 +31,7 @@ SUMMARY_BLOCK = 1 << 25  # elements of the table a summary takes at a time
 _empty = torch.empty
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "num_classes", "divisor"])
 def row_kernel(
     x_ptr, y_ptr, c_ptr, center_weights_ptr, squared_ptr, scalars_ptr, rows_ptr, status_ptr, losses_ptr, loss_ptr,
     dx_ptr, push_ptr, pushed_ptr, counter_ptr, auxiliary, n, num_classes, d, x_stride, divisor, auxiliary_weight,
@@ -103,7 +103,7 @@ def row_kernel(
         tl.store(loss_ptr, (auxiliary_weight * (tl.sum(total, 0) / divisor + constant)).to(tl.float32))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_classes"])
 def class_kernel(
     x_ptr, order_ptr, starts_ptr, c_ptr, center_weights_ptr, squared_ptr, inverse_ptr, scalars_ptr, rows_ptr, push_ptr,
     pushed_ptr, push_total_ptr, auxiliary, num_classes, d, x_stride,

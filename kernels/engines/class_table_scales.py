@@ -27,7 +27,7 @@ def row_values(
     return own, of_class(hot, weights)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sizes", "n", "num_classes"])
 def class_table_scales(
     x_ptr, y_ptr, class_weights_ptr, c_ptr, groups_x, groups_y, sizes, group_strides, status_ptr, scales_ptr,
     partials_ptr, counter_ptr, n, num_classes, d, x_stride,

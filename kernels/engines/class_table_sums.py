@@ -8,7 +8,7 @@ from ..products import labelled_sums, weighted_sums
 from ..tiles import FAN_IN, arrive_last, fold_slabs, load_chunk, read_labels, store_slab_chunk
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "num_classes", "classifier_divisor"])
 def class_table_sums(
     x_ptr, y_ptr, w_ptr, c_ptr, dw_ptr, g_ptr, push_ptr, stats_ptr, slabs_ptr, counters_ptr,
     auxiliary, n, num_classes, d, x_stride, scales_ptr, classifier_divisor,

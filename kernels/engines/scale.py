@@ -24,7 +24,7 @@ def _scale_part(source, target, size, block, factor, BLOCK: tl.constexpr):
     tl.store(target + at, values * factor, at < size)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size_0", "size_1", "size_2"])
 def scale_gradients(
     source_0, target_0, size_0, source_1, target_1, size_1, source_2, target_2, size_2, factor, BLOCK: tl.constexpr
 ):  # fmt: skip
