@@ -4,44 +4,41 @@ import triton
 import triton.language as tl
 
 from .table_tiles import center_directions
-from .tiles import fold_chunk, inverse_or_zero, load_chunk, store_chunk
-
-STATS = tl.constexpr(16)  # rows of a block of sums per class, (STATS, K)
-P_SUM, COUNT, PUSH_SUM, Q_SUM = (tl.constexpr(i) for i in range(4))
-# Rows the last program adds for the finish.
-SCALAR, SPREAD_TOTAL, W_LENGTH, INVERSE_LENGTH, ALONG = (tl.constexpr(i) for i in range(4, 9))
-
-
-@triton.jit
-def load_stat(stats_ptr, row: tl.constexpr, K: tl.constexpr):
-    """A row of the finished block as a column, (K, 1)."""
-    return tl.load(stats_ptr + row * K + tl.arange(0, K))[:, None]
-
-
-@triton.jit
-def stat(block, row: tl.constexpr):
-    """A row of a block in registers, (K,)."""
-    return tl.sum(tl.where((tl.arange(0, STATS) == row)[:, None], block, 0.0), 0)
+from .tiles import (
+    BLOCK_ROWS,
+    FAN_IN,
+    arrive_last,
+    fold_chunk,
+    fold_slabs,
+    fold_sums,
+    inverse_or_zero,
+    load_chunk,
+    store_chunk,
+    store_sums,
+)
 
 
 @triton.jit
-def store_stat(stats_ptr, row: tl.constexpr, values, K: tl.constexpr):
-    """Writes a row, (K,), of a block."""
-    tl.store(stats_ptr + row * K + tl.arange(0, K), values)
+def load_columns(ptr, COUNT: tl.constexpr, K: tl.constexpr):
+    """Rows (K,) that lie one behind the other, as columns (K, 1)."""
+    columns = ()
+    for row in tl.static_range(COUNT):
+        columns += (tl.load(ptr + row * K + tl.arange(0, K))[:, None],)
+    return columns
 
 
 @triton.jit
 def finish_weights(
-    sums, stats_ptr, w_ptr, dw_ptr, scale, num_classes, d, chunk,
+    sums, q_sum, w_length, w_ptr, dw_ptr, scale, num_classes, d, chunk,
     UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """d loss/dw_k = υ_k (Σ G x + (Σ Q) ŵ_k) of one chunk, from the finished sums."""
     classes = tl.arange(0, K)
     real = classes < num_classes
     if LENGTHS:
-        inverse = inverse_or_zero(load_stat(stats_ptr, W_LENGTH, K))
+        inverse = inverse_or_zero(w_length)
         direction = load_chunk(w_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32) * inverse
-        sums += load_stat(stats_ptr, Q_SUM, K) * direction
+        sums += q_sum * direction
         if UNIT_W:
             sums *= inverse
     store_chunk(dw_ptr, sums * scale, classes, real, d, chunk, d, BLOCK_D)
@@ -49,7 +46,7 @@ def finish_weights(
 
 @triton.jit
 def finish_centers(
-    sums, push_sums, stats_ptr, c_ptr, auxiliary, num_classes, d, chunk,
+    sums, push_sums, finished, c_ptr, auxiliary, num_classes, d, chunk,
     MOVE: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The centers of one chunk, moved in place from the finished sums."""
@@ -59,21 +56,20 @@ def finish_centers(
     first = tl.sum(tl.where((classes == 0)[:, None], c, 0.0), 0)[None, :]
     shifted = tl.where(real[:, None], c - first, 0.0)
     apart = num_classes * shifted - tl.sum(shifted, 0)[None, :]
-    count = load_stat(stats_ptr, COUNT, K)
-    inverse_length = load_stat(stats_ptr, INVERSE_LENGTH, K)
+    count, push_sum, _, scalar, spread_total, _, inverse_length, along = finished
     directions = c * inverse_length
     directions = (tl.sum(directions, 0)[None, :] - directions) / tl.maximum(num_classes - 1, 1)
     moved = MOVE(
         c,
         sums - count * c,
-        load_stat(stats_ptr, PUSH_SUM, K) * c - push_sums,
+        push_sum * c - push_sums,
         apart,
         directions,
         count,
-        load_stat(stats_ptr, SCALAR, K),
-        tl.load(stats_ptr + SPREAD_TOTAL * K),
+        scalar,
+        spread_total,
         inverse_length,
-        load_stat(stats_ptr, ALONG, K),
+        along,
         auxiliary,
     )
     store_chunk(c_ptr, moved, classes, real, d, chunk, d, BLOCK_D)
@@ -86,11 +82,13 @@ def finish_chunk(
     PUSH: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """One chunk of what is made of the sums over rows, which lie one kind behind the other: Σ G x, Σ_{y=k} x and
-    Σ_{y≠k} p x, where a loss has them."""
+    Σ_{y≠k} p x, where a loss has them. `stats_ptr` is what :func:`finish_rows` left behind."""
+    finished = load_columns(stats_ptr, 8, K)
     if dw_ptr is not None:
         sums = fold_chunk(slabs_ptr, programs, groups, d, chunk, K, BLOCK_D)
+        _, _, q_sum, _, _, w_length, _, _ = finished
         finish_weights(
-            sums, stats_ptr, w_ptr, dw_ptr, classifier_scale, num_classes, d, chunk, UNIT_W, LENGTHS, K, BLOCK_D
+            sums, q_sum, w_length, w_ptr, dw_ptr, classifier_scale, num_classes, d, chunk, UNIT_W, LENGTHS, K, BLOCK_D
         )
         slabs_ptr += slab_size
     if UPDATE:
@@ -98,7 +96,7 @@ def finish_chunk(
         push_sums = sums
         if PUSH:
             push_sums = fold_chunk(slabs_ptr + slab_size, programs, groups, d, chunk, K, BLOCK_D)
-        finish_centers(sums, push_sums, stats_ptr, c_ptr, auxiliary, num_classes, d, chunk, MOVE, K, BLOCK_D)
+        finish_centers(sums, push_sums, finished, c_ptr, auxiliary, num_classes, d, chunk, MOVE, K, BLOCK_D)
 
 
 @triton.jit
@@ -120,9 +118,9 @@ def finish_rows(
     auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
     CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """Adds the programs' blocks up, writes the loss and the bias gradient, and leaves a finished block behind."""
+    """Adds the programs' blocks up, writes loss and bias gradient, and leaves what :func:`finish_chunk` takes."""
     classes = tl.arange(0, K)
-    block = fold_chunk(stats_ptr, first, count, K, 0, STATS, K)
+    p_sum, members, push_sum, q_sum = fold_sums(stats_ptr, first, count, K)
     inverse_length = tl.zeros((K,), tl.float32)
     along = inverse_length
     if DIRECTIONS:
@@ -135,15 +133,44 @@ def finish_rows(
     loss = classifier_loss * classifier_scale + auxiliary_loss * auxiliary_scale + auxiliary_weight * constant
     tl.store(loss_ptr, loss.to(tl.float32))
     if dbias_ptr is not None:
-        bias_gradient = stat(block, P_SUM) * classifier_scale
+        bias_gradient = p_sum * classifier_scale
         tl.store(dbias_ptr + classes, bias_gradient.to(dbias_ptr.dtype.element_ty), mask=classes < num_classes)
-    finished = stats_ptr + into * STATS * K
-    store_stat(finished, COUNT, stat(block, COUNT), K)
-    store_stat(finished, PUSH_SUM, stat(block, PUSH_SUM), K)
-    store_stat(finished, Q_SUM, stat(block, Q_SUM), K)
-    store_stat(finished, SCALAR, scalar, K)
-    store_stat(finished, SPREAD_TOTAL, tl.zeros((K,), tl.float32) + spread_total, K)
-    store_stat(finished, W_LENGTH, w_length, K)
-    store_stat(finished, INVERSE_LENGTH, inverse_length, K)
-    store_stat(finished, ALONG, along / tl.maximum(others, 1.0), K)
+    spread = tl.zeros((K,), tl.float32) + spread_total
+    along = along / tl.maximum(others, 1.0)
+    store_sums(stats_ptr, into, (members, push_sum, q_sum, scalar, spread, w_length, inverse_length, along), K)
     tl.debug_barrier()
+
+
+@triton.jit
+def finish_launch(
+    scratch_ptr, stats_ptr, slab_size, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
+    w_length, scalar, spread_total, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
+    CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, MOVE: tl.constexpr,
+    UPDATE: tl.constexpr, PUSH: tl.constexpr, KINDS: tl.constexpr, FUSED: tl.constexpr,
+    K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """What a program does when its sums are stored: the last of a group folds the group's, the last of all finishes."""
+    program = tl.program_id(0)
+    programs = tl.num_programs(0)
+    groups = tl.cdiv(programs, FAN_IN)
+    group = program // FAN_IN
+    first = group * FAN_IN
+    members = tl.minimum(programs - first, FAN_IN)
+    if arrive_last(counters_ptr + 1 + group, members):
+        fold_slabs(stats_ptr, 0, first, members, programs + group, K, 0, 1, BLOCK_ROWS, K)
+        if FUSED:
+            for chunk in range(CHUNKS):
+                fold_slabs(scratch_ptr, slab_size, first, members, programs + group, d, chunk, KINDS, K, BLOCK_D)
+        if arrive_last(counters_ptr, groups):
+            finish_rows(
+                stats_ptr, programs, groups, programs + groups, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar,
+                spread_total, c_ptr, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
+                CONSTANT, DIRECTIONS, K, BLOCK_D, CHUNKS,
+            )  # fmt: skip
+            finished = stats_ptr + (programs + groups) * BLOCK_ROWS * K
+            if FUSED:
+                for chunk in range(CHUNKS):
+                    finish_chunk(
+                        scratch_ptr, slab_size, programs, groups, finished, w_ptr, dw_ptr, c_ptr, classifier_scale,
+                        auxiliary, num_classes, d, chunk, UNIT_W, LENGTHS, MOVE, UPDATE, PUSH, K, BLOCK_D,
+                    )  # fmt: skip

@@ -8,7 +8,9 @@ visit loads them, after the first from the L1. A visit of the first kind is unro
 import triton
 import triton.language as tl
 
+# Few constants, and by position where names would do: at every launch Triton compares each with what it was.
 FAN_IN = tl.constexpr(16)  # slabs one program folds; two levels cover every grid
+BLOCK_ROWS = tl.constexpr(4)  # of a block of sums per class
 
 
 @triton.jit
@@ -177,3 +179,20 @@ def fold_slabs(
         at = slabs_ptr + kind * slab_size
         total = fold_chunk(at, first, count, width, chunk, ROWS, BLOCK_D)
         store_slab_chunk(at, total, into, width, chunk, ROWS, BLOCK_D)
+
+
+@triton.jit
+def store_sums(blocks_ptr, block, rows, K: tl.constexpr):
+    """A program's sums per class, at most BLOCK_ROWS rows (K,), as one of the blocks that :func:`fold_slabs` adds."""
+    for row in tl.static_range(len(rows)):
+        tl.store(blocks_ptr + (block * BLOCK_ROWS + row) * K + tl.arange(0, K), rows[row])
+
+
+@triton.jit
+def fold_sums(blocks_ptr, first, count, K: tl.constexpr):
+    """Σ over `count` blocks from `first` on: their rows (K,), of which those that nobody stored hold anything."""
+    total = fold_chunk(blocks_ptr, first, count, K, 0, BLOCK_ROWS, K)
+    rows = ()
+    for row in tl.static_range(BLOCK_ROWS):
+        rows += (tl.sum(tl.where((tl.arange(0, BLOCK_ROWS) == row)[:, None], total, 0.0), 0),)
+    return rows

@@ -25,20 +25,20 @@ from ..embedding_tiles import centred, chain, feature_table, mean_table, standar
 from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs
 from ..products import class_sum_product
 from ..tiles import (
+    BLOCK_ROWS,
     FAN_IN,
     arrive_last,
     fold_chunk,
     fold_slabs,
+    fold_sums,
     load_per_class,
     load_tile,
     read_labels,
     store_chunk,
     store_slab_chunk,
+    store_sums,
     zeros_tile,
 )
-
-STATS = tl.constexpr(16)  # rows of a block of sums per class, (STATS, K)
-COUNT, DIRECTED, UNLABELLED = (tl.constexpr(i) for i in range(3))
 
 
 @triton.jit
@@ -70,11 +70,8 @@ def finish_embedding(
 ):  # fmt: skip
     """The losses FD and MD of one embedding and its gradient tables (2, K, d), from `count` slabs from `first` on."""
     classes = tl.arange(0, K)
-    slot = tl.arange(0, STATS)[:, None]
-    stats = fold_chunk(stats_ptr, first, count, K, 0, STATS, K)
-    counts = tl.sum(tl.where(slot == COUNT, stats, 0.0), 0)
-    directed = tl.sum(tl.where(slot == DIRECTED, stats, 0.0), 0)
-    loss = tl.sum(tl.sum(tl.where(slot == UNLABELLED, stats, 0.0), 0), 0)
+    counts, directed, unlabelled, _ = fold_sums(stats_ptr, first, count, K)
+    loss = tl.sum(unlabelled, 0)
     if FD:
         w = load_per_class(w_ptr, num_classes, 0.5, K)
         total = fold_chunk(slabs_ptr, first, count, d, 0, K, WIDTH)
@@ -126,12 +123,9 @@ def ad_corre_tables(
     slab_size = blocks.to(tl.int64) * K * d
     slabs_ptr += embedding.to(tl.int64) * 2 * slab_size
     sums_ptr = slabs_ptr + FD * slab_size
-    stats_ptr += embedding * blocks * STATS * K
+    stats_ptr += embedding * blocks * BLOCK_ROWS * K
     counters_ptr += embedding * (groups + 1)
-    slot = tl.arange(0, STATS)[:, None]
-    block = tl.where(slot == COUNT, counts[None, :], tl.where(slot == DIRECTED, directed[None, :], 0.0))
-    block = tl.where(slot == UNLABELLED, tl.sum(unlabelled, 0), block)
-    store_slab_chunk(stats_ptr, block, program, K, 0, STATS, K)
+    store_sums(stats_ptr, program, (counts, directed, tl.zeros((K,), tl.float32) + tl.sum(unlabelled, 0)), K)
     for chunk in tl.static_range(CHUNKS):
         if FD:
             store_slab_chunk(slabs_ptr, unit_sums[chunk], program, d, chunk, K, BLOCK_D)
@@ -141,7 +135,7 @@ def ad_corre_tables(
     members = tl.minimum(programs - group * FAN_IN, FAN_IN)
     if arrive_last(counters_ptr + 1 + group, members):
         oldest = group * FAN_IN
-        fold_slabs(stats_ptr, 0, oldest, members, programs + group, K, 0, 1, STATS, K)
+        fold_slabs(stats_ptr, 0, oldest, members, programs + group, K, 0, 1, BLOCK_ROWS, K)
         for part in range(CHUNKS):
             fold_slabs(slabs_ptr, slab_size, oldest, members, programs + group, d, part, FD + MD, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
@@ -257,7 +251,7 @@ def ad_corre(
             losses,
             tables,
             _empty((k, 2, blocks, classes, d), **new),
-            _empty((k, blocks, STATS.value, classes), **new),
+            _empty((k, blocks, BLOCK_ROWS.value, classes), **new),
             arrival_counters(e.device),
             n,
             num_classes,

@@ -10,7 +10,6 @@ import triton
 from torch import Tensor
 
 from ..aot import TYPES, aot_case, type_of
-from ..class_finish import STATS
 from ..configs import (
     CLASS_TILES,
     LEAST_ROWS,
@@ -31,7 +30,7 @@ from ..configs import (
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
 from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs, product_precision, rows_of
-from ..tiles import FAN_IN
+from ..tiles import BLOCK_ROWS, FAN_IN
 from .class_table_kernel import class_table_rows
 from .class_table_large import class_table_large
 from .class_table_scales import class_table_scales
@@ -172,7 +171,7 @@ def class_table(
     fused, k, programs = flags["FUSED"], flags["K"], min(cdiv(n, tile.block_n), max_programs(x.device))
     blocks = _blocks(programs)
     # The sums of rows that are added up in the one launch, sums per class, and rows of leave_one_out.
-    scratch = blocks * k * (STATS.value + (flags["KINDS"] * d if fused else 0))
+    scratch = k * ((blocks + 1) * BLOCK_ROWS.value + (blocks * flags["KINDS"] * d if fused else 0))
     scratch += 2 * d * programs if plan.auxiliary.anti else 0
     arguments = {
         "x_ptr": x,
@@ -205,7 +204,7 @@ def class_table(
     }
     class_table_rows[(programs,)](**arguments, **flags, **tile.options)
     if not fused:
-        stats = arguments["scratch_ptr"][(blocks - 1) * STATS.value * k :]
+        stats = arguments["scratch_ptr"][(blocks - 1) * BLOCK_ROWS.value * k :]
         _sum_rows(plan, arguments, stats)
     if update and table is not centers:
         centers.copy_(table)
@@ -302,7 +301,7 @@ _AOT_LOSSES = [
     ("softmax", "center"),
     ("lmcl", "variant"),
 ]
-_AOT_SHAPES = [(8, 512), (8, 1024), (8, 2048), (64, 512)]
+_AOT_SHAPES = [(8, 512), (8, 1024), (8, 2048), (64, 512), (64, 2048)]
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
@@ -333,7 +332,9 @@ def aot_cases(family: str) -> Iterator[tuple]:
         }
         loss = "+".join(filter(None, (classifier, auxiliary)))
         name = f"{loss}-{of}-{num_classes}-{d}"
-        marked = "*" if (num_classes, d) == (8, 512) and (classifier, auxiliary) in _AOT_LOSSES[-2:] else ""
+        usual = (num_classes, d) == (8, 512) and (classifier, auxiliary) in _AOT_LOSSES[-2:]
+        wide = (num_classes, d, of) == (8, 2048, "bf16") and (classifier, auxiliary) == _AOT_LOSSES[-1]
+        marked = "*" if usual or wide else ""
         yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, plan.tile.options)
         if not flags["FUSED"]:
             tile = _sums_tile(family, size, flags["K"])

@@ -3,19 +3,19 @@
 import triton
 import triton.language as tl
 
-from ..class_finish import COUNT, P_SUM, PUSH_SUM, Q_SUM, STATS, finish_chunk, finish_rows
+from ..class_finish import finish_launch
 from ..classifier_tiles import classify, of_class
 from ..gradient_tiles import write_gradient
 from ..products import add_rows, labelled_sums, weighted_sums
 from ..table_tiles import center_distances, class_lengths, read_centers
 from ..tiles import (
+    BLOCK_ROWS,
     FAN_IN,
-    arrive_last,
-    fold_slabs,
     load_per_class,
     read_labels,
     rows_in_chunks,
     store_slab_chunk,
+    store_sums,
     zeros_tile,
 )
 
@@ -47,7 +47,7 @@ def attract(
 @triton.jit
 def scratch_of(scratch_ptr, slabs, d, K: tl.constexpr):
     """Where a launch keeps its sums: `slabs` kinds of slabs (K, d), then blocks of sums per class, of every program, of
-    every group, and finished; then the two rows that :func:`leave_one_out` has for each program.
+    every group, and finished (of twice the rows); then the two rows that :func:`leave_one_out` has for each program.
 
     Returns the size of one kind, and where blocks and rows begin: found again where they are used, for pointers would
     take registers in between.
@@ -55,7 +55,7 @@ def scratch_of(scratch_ptr, slabs, d, K: tl.constexpr):
     blocks = tl.num_programs(0) + tl.cdiv(tl.num_programs(0), FAN_IN) + 1
     slab_size = blocks.to(tl.int64) * K * d
     stats_ptr = scratch_ptr + slabs * slab_size
-    return slab_size, stats_ptr, stats_ptr + blocks * STATS * K
+    return slab_size, stats_ptr, stats_ptr + (blocks + 1) * BLOCK_ROWS * K
 
 
 @triton.jit(do_not_specialize=["n", "num_classes", "classifier_divisor", "divisor"])
@@ -187,10 +187,7 @@ def class_table_rows(
                 tl.store(push_ptr + rows, push, mask=in_batch)
 
     slab_size, stats_ptr, _ = scratch_of(scratch_ptr, SLABS, d, K)
-    slot = tl.arange(0, STATS)[:, None]
-    block = tl.where(slot == P_SUM, p_sum[None, :], tl.where(slot == COUNT, count[None, :], 0.0))
-    block = tl.where(slot == PUSH_SUM, push_sum[None, :], tl.where(slot == Q_SUM, q_sum[None, :], block))
-    store_slab_chunk(stats_ptr, block, program, K, 0, STATS, K)
+    store_sums(stats_ptr, program, (p_sum, count, push_sum, q_sum), K)
     tl.store(losses_ptr + 2 * program, classifier_loss)
     tl.store(losses_ptr + 2 * program + 1, auxiliary_loss)
     for chunk in tl.static_range(CHUNKS):
@@ -200,26 +197,8 @@ def class_table_rows(
             store_slab_chunk(scratch_ptr + WEIGHTS * slab_size, c_sums[chunk], program, d, chunk, K, BLOCK_D)
         if RESIDENT and PUSH:
             store_slab_chunk(scratch_ptr + (WEIGHTS + 1) * slab_size, push_sums[chunk], program, d, chunk, K, BLOCK_D)
-
-    groups = tl.cdiv(programs, FAN_IN)
-    group = program // FAN_IN
-    members = tl.minimum(programs - group * FAN_IN, FAN_IN)
-    if arrive_last(counters_ptr + 1 + group, members):
-        first = group * FAN_IN
-        fold_slabs(stats_ptr, 0, first, members, programs + group, K, 0, 1, STATS, K)
-        if FUSED:
-            for part in range(CHUNKS):
-                fold_slabs(scratch_ptr, slab_size, first, members, programs + group, d, part, KINDS, K, BLOCK_D)
-        if arrive_last(counters_ptr, groups):
-            finish_rows(
-                stats_ptr, programs, groups, programs + groups, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar,
-                spread_total, c_ptr, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
-                CONSTANT, DIRECTIONS, K, BLOCK_D, CHUNKS,
-            )  # fmt: skip
-            finished = stats_ptr + (programs + groups) * STATS * K
-            if FUSED:
-                for part in range(CHUNKS):
-                    finish_chunk(
-                        scratch_ptr, slab_size, programs, groups, finished, w_ptr, dw_ptr, c_ptr, classifier_scale,
-                        auxiliary, num_classes, d, part, UNIT_W, LENGTHS, MOVE, UPDATE, PUSH, K, BLOCK_D,
-                    )  # fmt: skip
+    finish_launch(
+        scratch_ptr, stats_ptr, slab_size, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
+        w_length, scalar, spread_total, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
+        CONSTANT, DIRECTIONS, UNIT_W, LENGTHS, MOVE, UPDATE, PUSH, KINDS, FUSED, K, BLOCK_D, CHUNKS,
+    )  # fmt: skip
