@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 
@@ -134,9 +135,12 @@ def engines() -> list[str]:
     return [name for _, name, _ in pkgutil.iter_modules(package.__path__)]
 
 
+def engine_module(engine: str) -> ModuleType:
+    return importlib.import_module(f"fer_fast.kernels.engines.{engine}")
+
+
 def _cases(engine: str, chip: str) -> Iterator[tuple]:
-    module = importlib.import_module(f"fer_fast.kernels.engines.{engine}")
-    found = getattr(module, "aot_cases", None)
+    found = getattr(engine_module(engine), "aot_cases", None)
     if found is not None:
         yield from found(CHIPS[chip].family) if inspect.signature(found).parameters else found()
 

@@ -11,7 +11,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from unittest.mock import patch
 
@@ -23,7 +23,7 @@ from fer_fast import checks, dispatch, functional
 from fer_fast.cli.parser import Parser
 from fer_fast.registry import LOSSES, find
 
-from .audit_resources import CHIPS
+from .audit_resources import CHIPS, engine_module, engines
 from .child import lines
 from .measure import stopwatch
 from .problems import Problem, Shape
@@ -81,7 +81,7 @@ class AbsentChip:
     def __init__(self, chip: str):
         from triton.backends.compiler import GPUTarget
 
-        self.target, self.utils = GPUTarget(*CHIPS[chip].target), self
+        self.target, self.utils, self.family = GPUTarget(*CHIPS[chip].target), self, CHIPS[chip].family
         self.launches, self.compiled = Counter(), 0
 
     def launcher_cls(self, source, metadata) -> Callable:
@@ -110,11 +110,16 @@ class AbsentChip:
 
 @contextmanager
 def launching_on(chip: AbsentChip):
-    """Kernels go to `chip` with the tensors of the CPU; labels are not looked at by the host, as on a GPU."""
+    """Kernels go to `chip`, in its tiles, with the tensors of the CPU; labels are not looked at, as on a GPU."""
     from triton.runtime import driver
 
     driver.set_active(chip)
-    with patch.object(dispatch, "triton_runs_on", lambda _: True), patch.object(checks, "label_range", lambda *_: None):
+    with ExitStack() as patched:
+        patched.enter_context(patch.object(dispatch, "triton_runs_on", lambda _: True))
+        patched.enter_context(patch.object(checks, "label_range", lambda *_: None))
+        for engine in map(engine_module, engines()):
+            if hasattr(engine, "chip"):
+                patched.enter_context(patch.object(engine, "chip", lambda _: chip.family))
         yield
 
 

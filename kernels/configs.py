@@ -13,6 +13,8 @@ import triton
 
 FAMILIES = ("sm80", "sm89", "sm90", "sm100", "cdna")
 WIDE = 2**30  # rows of any width, multiplied chunk by chunk
+# Of a thread; AMD's compiler takes no such limit.
+ALL_REGISTERS = {"cpu": 255} | {family: None if family == "cdna" else 255 for family in FAMILIES}
 # Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
 LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
 
@@ -161,17 +163,16 @@ _CLASS_TILES = {  # by bytes of an element and columns rounded up to a power of 
     **{(size, 2048): ClassTile(8, 128, 8) for size in (2, 4)},
 }
 CLASS_TILES = {(family, *key): tile for family in ("cpu", *FAMILIES) for key, tile in _CLASS_TILES.items()}
-CLASS_TILES["sm80", 2, 1024] = ClassTile(8, 128, 8, max_registers=255)
+CLASS_TILES |= {(family, 2, 1024): ClassTile(8, 128, 8, max_registers=255) for family in ("sm80", "sm90")}
 # A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
 PUSHED_TILE, PUSHED_COLUMNS = ClassTile(8, 128, 8), {2: 512, 4: 256}  # columns by bytes of an element
 # Where sums are left to a second launch: the tiles of both, and the most entries of a chunk of the table; by bytes of
 # an element where it matters.
-_LEFT = {"cdna": None}
-STORED_TILES = {family: ClassTile(8, 128, 8, 0, _LEFT.get(family, 255)) for family in ("cpu", *FAMILIES)}
+STORED_TILES = {family: ClassTile(8, 128, 8, 0, most) for family, most in ALL_REGISTERS.items()}
 STORED_ELEMENTS, SUMS_ELEMENTS = {2: 4096, 4: 2048}, 2048
 SUMS_TILES = {
-    (family, size): ClassTile(rows, 64, 8, 0, _LEFT.get(family, 255))
-    for family in ("cpu", *FAMILIES)
+    (family, size): ClassTile(rows, 64, 8, 0, most)
+    for family, most in ALL_REGISTERS.items()
     for size, rows in ((2, 32), (4, 16))
 }
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
@@ -205,10 +206,9 @@ _EMBEDDING_TILES = {  # by columns rounded up to a power of two
     64: EmbeddingTile(16, 64, 2, 4096, 4),
     128: EmbeddingTile(16, 128, 4, 4096, 4),
     256: EmbeddingTile(16, 256, 4, 8192, 8),
-    512: EmbeddingTile(16, 256, 8, 8192, 8, 255),
     1024: EmbeddingTile(LEAST_ROWS, 256, 8, 8192, 8),
 }
 EMBEDDING_TILES = {(family, d): tile for family in ("cpu", *FAMILIES) for d, tile in _EMBEDDING_TILES.items()}
-EMBEDDING_TILES["cdna", 512] = EMBEDDING_TILES["cdna", 512]._replace(max_registers=None)
+EMBEDDING_TILES |= {(family, 512): EmbeddingTile(16, 256, 8, 8192, 8, most) for family, most in ALL_REGISTERS.items()}
 
 SCALE_BLOCK, SCALE_WARPS = 2048, 4

@@ -57,29 +57,31 @@ def _plan(
     family: str, num_classes: int, d: int, element_size: int,
     classifier: str, auxiliary: str, paper: bool, update: bool, gradient: bool, precision: str, tensor_cores: bool,
 ) -> _Plan:  # fmt: skip
-    """Looked up, as at batch 64 a call costs what its host does."""
+    """How a kind of call is launched. Remembered: at batch 64 a call costs what its host does."""
     head = CLASSIFIERS[classifier] if classifier else NO_CLASSIFIER
     rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
     push = update and rule.push is not no_push
     k = max(16, triton.next_power_of_2(num_classes))
-    config = CLASS_TILES[family, element_size, max(16, triton.next_power_of_2(d))]
+    tile = CLASS_TILES[family, element_size, max(16, triton.next_power_of_2(d))]
     # What a program holds, in sums per class; a margin in float32 and its angle take as much again as two.
     sums = bool(classifier and gradient) * (3 if head.exact_own else 1) + update + 3 * push
-    resident = sums * k <= 16 * config.accumulators
+    resident = sums * k <= 16 * tile.accumulators
     columns = PUSHED_COLUMNS[element_size] if classifier and push else SLAB_COLUMNS
     fused = resident or (k <= SLAB_CLASSES and d <= columns)
     if fused and classifier and push and not resident:
-        config = PUSHED_TILE
+        tile = PUSHED_TILE
     if not fused:
         stored = STORED_TILES[family]
-        config = stored._replace(block_d=min(stored.block_d, config.block_d, STORED_ELEMENTS[element_size] // k))
-    config = config._replace(block_n=max(config.block_n, LEAST_ROWS))
+        tile = stored._replace(block_d=min(stored.block_d, tile.block_d, STORED_ELEMENTS[element_size] // k))
+    if fused and push:
+        tile = tile._replace(max_registers=None)  # such kernels take all there are unasked; asked, they spill
+    tile = tile._replace(block_n=max(tile.block_n, LEAST_ROWS))
     constexprs = {
         "K": k,
-        "BLOCK_N": config.block_n,
-        "BLOCK_D": config.block_d,
-        "CHUNKS": cdiv(d, config.block_d),
-        "PARTS": max(1, min(config.num_warps, config.block_d // 16)),
+        "BLOCK_N": tile.block_n,
+        "BLOCK_D": tile.block_d,
+        "CHUNKS": cdiv(d, tile.block_d),
+        "PARTS": max(1, min(tile.num_warps, tile.block_d // 16)),
         "CLASSIFIER": bool(classifier),
         "LOGITS": head.logits,
         "CHAIN": head.chain,
@@ -106,7 +108,7 @@ def _plan(
         "PRECISION": precision,
         "TENSOR_CORES": tensor_cores,
     }
-    return _Plan(head, rule, config, constexprs)
+    return _Plan(head, rule, tile, constexprs)
 
 
 def class_table(
