@@ -7,7 +7,6 @@ launches, tens to a step, would come on top.
 """
 
 import json
-import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,12 +24,12 @@ from fer_fast.registry import LOSSES, find
 
 from .audit_resources import CHIPS, engine_module, engines
 from .child import lines
-from .measure import stopwatch
+from .measure import in_turns
 from .problems import Problem, Shape
 from .table import seconds_text
 
 BATCH = Shape(n=64, d=512, classes=7, k=7, bank=256)
-ROUNDS = 200
+SECONDS = 0.5  # of timing, each loss
 
 
 @dataclass
@@ -124,7 +123,7 @@ def launching_on(chip: AbsentChip):
 
 
 def measure(chip: AbsentChip, loss: str, shape: Shape, *, timed: bool) -> LaunchRow:
-    """Launch one step; then, if `timed`, step after step."""
+    """Launch one step; then, if `timed`, step after step, in turns with plain PyTorch."""
     if loss in ("selfcon", "supcon"):
         shape = replace(shape, bank=0, n=max(2, shape.n))
     chip.launches.clear()
@@ -132,8 +131,9 @@ def measure(chip: AbsentChip, loss: str, shape: Shape, *, timed: bool) -> Launch
     step()
     row = LaunchRow(loss, str(shape), dict(chip.launches), chip.compiled - before)
     if timed:
-        row.seconds = _median(step)
-        row.eager_seconds = _median(_step(Problem(loss, replace(shape, n=2 if loss == "selfcon" else 1)), "reference"))
+        eager = _step(Problem(loss, replace(shape, n=2 if loss == "selfcon" else 1)), "reference")
+        times = in_turns([[step], [eager]], torch.device("cpu"), SECONDS)
+        row.seconds, row.eager_seconds = (each.q50 for each in times)
     return row
 
 
@@ -146,10 +146,6 @@ def _step(problem: Problem, backend: str) -> Callable[[], None]:
         torch.autograd.grad(loss, leaves)
 
     return step
-
-
-def _median(step: Callable[[], None]) -> float:
-    return statistics.median(stopwatch(step, torch.device("cpu")) for _ in range(ROUNDS))
 
 
 if __name__ == "__main__":
