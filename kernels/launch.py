@@ -69,7 +69,7 @@ def pick_splits(tiles: int, key_tiles: int, slots: int) -> int:
     The fewest parts that leave the smallest share of the last wave of programs idle.
     """
     most = max(1, min(key_tiles, max(slots // tiles, 4)))
-    return min(range(1, most + 1), key=lambda parts: (-(-tiles * parts // slots) / parts, parts))
+    return min(range(1, most + 1), key=lambda parts: (cdiv(tiles * parts, slots) / parts, parts))
 
 
 def dense_rows(x: Tensor) -> Tensor:

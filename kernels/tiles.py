@@ -183,7 +183,7 @@ def fold_slabs(
 
 @triton.jit
 def store_sums(blocks_ptr, block, rows, K: tl.constexpr):
-    """A program's sums per class, at most BLOCK_ROWS rows (K,), as one of the blocks that :func:`fold_slabs` adds."""
+    """Sums per class, rows (K,), from the start of a block on. :func:`fold_sums` adds blocks of at most BLOCK_ROWS."""
     for row in tl.static_range(len(rows)):
         tl.store(blocks_ptr + (block * BLOCK_ROWS + row) * K + tl.arange(0, K), rows[row])
 

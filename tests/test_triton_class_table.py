@@ -235,6 +235,13 @@ def test_many_classes_few_of_them_there(auxiliary, monkeypatch):
     assert status.item() == 66
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", [20, 70])
+def test_rows_too_wide_to_hold(num_classes, dtype, monkeypatch):
+    monkeypatch.setattr(large, "_empty", poisoned)
+    check("", "variant", inputs(19, num_classes, 1030, dtype))
+
+
 def test_what_is_not_fused_is_refused():
     t = inputs(4, 65, 8)
     with pytest.raises(NotImplementedError):

@@ -20,15 +20,24 @@ from ..epilogues.class_table import AUXILIARIES
 from ..gradient_tiles import write_gradient
 from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs, rows_of
 from ..table_tiles import center_distances
-from ..tiles import arrive_last, load_row, load_tile, read_labels, store_chunk
+from ..tiles import arrive_last, load_again, load_row, read_labels, rows_in_chunks, store_chunk
 
 SPREAD, REST_SPREAD, COSINES, OUTLIER, ANCHOR = (tl.constexpr(i) for i in range(5))  # entries of Summary.scalars
 REST_MEAN, TOTAL, OUTLIER_ROW, DIRECTIONS = (tl.constexpr(i) for i in range(4))  # rows of Summary.rows
 ROWS_OF_CLASS = tl.constexpr(16)
+HELD_CHUNKS = tl.constexpr(4)  # wider rows are visited again, in the L1: held, variant's would spill
 CLASS_OPTIONS = launch_options(4)
 SUMMARY_BLOCK = 1 << 25  # elements of the table a summary takes at a time
 
 _empty = torch.empty
+
+
+@triton.jit
+def add_pushed(sums_ptr, x, push, d, chunk, BLOCK_D: tl.constexpr):
+    """Adds Σ p x of a chunk to the program's row of sums (d,)."""
+    cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+    so_far = tl.load(sums_ptr + cols, mask=cols < d, other=0.0)
+    tl.store(sums_ptr + cols, so_far + tl.sum(push[:, None] * x.to(tl.float32), 0), mask=cols < d)
 
 
 @triton.jit(do_not_specialize=["n", "num_classes", "divisor"])
@@ -58,7 +67,7 @@ def row_kernel(
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         in_batch = rows < n
         y, valid = read_labels(y_ptr, rows, in_batch, num_classes, status_ptr)
-        x = load_tile(x_ptr, rows, in_batch, x_stride, d, BLOCK_D, CHUNKS)
+        x = rows_in_chunks(x_ptr, rows, in_batch, x_stride, d, CHUNKS <= HELD_CHUNKS, BLOCK_D, CHUNKS)
         squared = tl.zeros((BLOCK_N,), tl.float32)
         weights = tl.full((BLOCK_N,), 1.0, tl.float32)
         if SPREADS:
@@ -88,11 +97,13 @@ def row_kernel(
         if PUSH:
             push = tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0)
             tl.store(push_ptr + rows, push, mask=in_batch)
-            for chunk in tl.static_range(CHUNKS):
-                cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-                at = pushed_ptr + program.to(tl.int64) * d + cols
-                so_far = tl.load(at, mask=cols < d, other=0.0)
-                tl.store(at, so_far + tl.sum(push[:, None] * x[chunk].to(tl.float32), 0), mask=cols < d)
+            sums_ptr = pushed_ptr + program.to(tl.int64) * d
+            if x[0].dtype.is_ptr():
+                for chunk in tl.range(CHUNKS, disable_licm=True):
+                    add_pushed(sums_ptr, load_again(x, chunk, BLOCK_D), push, d, chunk, BLOCK_D)
+            else:
+                for chunk in tl.static_range(CHUNKS):
+                    add_pushed(sums_ptr, x[chunk], push, d, chunk, BLOCK_D)
     tl.store(losses_ptr + program, loss_sum)
     if arrive_last(counter_ptr, tl.num_programs(0)):
         total = tl.zeros((32,), tl.float64)
@@ -233,7 +244,8 @@ def class_table_large(
 ) -> tuple[Tensor, Tensor]:
     """auxiliary_weight · auxiliary(x, y; centers) of x (n, d), y (n,): loss and dx; contiguous centers move in place.
 
-    Floor: x read once and its gradient written once; for an update x, and the centers that move, once more.
+    Floor: x read once and its gradient written once; for an update x, and the centers that move, once more. Rows of
+    more than 512 columns are visited several times, after the first in the L1.
     """
     rule, (n, d), num_classes = AUXILIARIES[auxiliary], x.shape, len(centers)
     x, arguments = rows_of(x), rule.arguments(*params)
