@@ -114,8 +114,8 @@ def add_losses(losses_ptr):
 
 @triton.jit
 def finish_rows(
-    stats_ptr, first, count, into, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar, spread_total, c_ptr,
-    auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
+    stats_ptr, first, count, into, own_ptr, losses_ptr, loss_ptr, dbias_ptr, c_ptr, auxiliary,
+    num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
     CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """Adds the programs' blocks up, writes loss and bias gradient, and leaves what :func:`finish_chunk` takes."""
@@ -128,14 +128,16 @@ def finish_rows(
     others = (num_classes - 1).to(tl.float32)
     cosine_total = tl.sum(along, 0) + num_classes * others
     classifier_loss, auxiliary_loss = add_losses(losses_ptr)
-    constant = CONSTANT(spread_total, cosine_total, auxiliary)
+    w_length = tl.load(own_ptr + classes)
+    scalar = tl.load(own_ptr + K + classes)
+    spread = tl.load(own_ptr + 2 * K + classes)
+    constant = CONSTANT(tl.load(own_ptr + 2 * K), cosine_total, auxiliary)
     # A division in float64 would be a call, around which registers are put aside.
     loss = classifier_loss * classifier_scale + auxiliary_loss * auxiliary_scale + auxiliary_weight * constant
     tl.store(loss_ptr, loss.to(tl.float32))
     if dbias_ptr is not None:
         bias_gradient = p_sum * classifier_scale
         tl.store(dbias_ptr + classes, bias_gradient.to(dbias_ptr.dtype.element_ty), mask=classes < num_classes)
-    spread = tl.zeros((K,), tl.float32) + spread_total
     along = along / tl.maximum(others, 1.0)
     store_sums(stats_ptr, into, (members, push_sum, q_sum, scalar, spread, w_length, inverse_length, along), K)
     tl.debug_barrier()
@@ -143,8 +145,8 @@ def finish_rows(
 
 @triton.jit
 def finish_launch(
-    scratch_ptr, stats_ptr, slab_size, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
-    w_length, scalar, spread_total, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
+    scratch_ptr, stats_ptr, slab_size, own_ptr, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
+    auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
     CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, MOVE: tl.constexpr,
     UPDATE: tl.constexpr, PUSH: tl.constexpr, KINDS: tl.constexpr, FUSED: tl.constexpr,
     K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
@@ -163,9 +165,9 @@ def finish_launch(
                 fold_slabs(scratch_ptr, slab_size, first, members, programs + group, d, chunk, KINDS, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
             finish_rows(
-                stats_ptr, programs, groups, programs + groups, losses_ptr, loss_ptr, dbias_ptr, w_length, scalar,
-                spread_total, c_ptr, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
-                CONSTANT, DIRECTIONS, K, BLOCK_D, CHUNKS,
+                stats_ptr, programs, groups, programs + groups, own_ptr, losses_ptr, loss_ptr, dbias_ptr, c_ptr,
+                auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight, CONSTANT, DIRECTIONS,
+                K, BLOCK_D, CHUNKS,
             )  # fmt: skip
             finished = stats_ptr + (programs + groups) * BLOCK_ROWS * K
             if FUSED:

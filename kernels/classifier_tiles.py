@@ -28,31 +28,25 @@ def row_lengths(
 
 
 @triton.jit
-def class_operand(
-    w_ptr, length, num_classes, d, UNIT: tl.constexpr, DTYPE: tl.constexpr,
-    chunk, K: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """A chunk of the class weights as it enters the products: (K, BLOCK_D), unit rows if `UNIT`."""
+def class_operand(w_ptr, num_classes, d, DTYPE: tl.constexpr, chunk, K: tl.constexpr, BLOCK_D: tl.constexpr):
+    """A chunk of the class weights as it enters the products: (K, BLOCK_D)."""
     classes = tl.arange(0, K)
-    table = load_chunk(w_ptr, classes, classes < num_classes, d, chunk, d, BLOCK_D)
-    if UNIT:
-        table = table.to(tl.float32) * inverse_or_zero(length)[:, None]
-    return table.to(DTYPE)
+    return load_chunk(w_ptr, classes, classes < num_classes, d, chunk, d, BLOCK_D).to(DTYPE)
 
 
 @triton.jit
 def chunk_products(
-    x, w_ptr, w_length, num_classes, d, chunk, UNIT: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    x, w_ptr, num_classes, d, chunk, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     K: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, FENCED: tl.constexpr,
 ):  # fmt: skip
-    """What a chunk adds to x·w_j: (rows, K), or for PARTS > 1 (PARTS, rows, K)."""
-    w = class_operand(w_ptr, w_length, num_classes, d, UNIT, x.dtype, chunk, K, BLOCK_D)
+    """What a chunk adds to w_j·x: (K, rows), or for PARTS > 1 (PARTS, K, rows)."""
+    w = class_operand(w_ptr, num_classes, d, x.dtype, chunk, K, BLOCK_D)
     if PARTS == 1:
-        dot = float32_product(x, tl.trans(w), PRECISION, TENSOR_CORES)
+        dot = float32_product(w, tl.trans(x), PRECISION, TENSOR_CORES)
     else:
-        rows = tl.permute(tl.reshape(x, (x.shape[0], PARTS, BLOCK_D // PARTS)), (1, 0, 2))
-        w = tl.permute(tl.reshape(w, (K, PARTS, BLOCK_D // PARTS)), (1, 2, 0))
-        dot = float32_product(rows, w, PRECISION, TENSOR_CORES)
+        w = tl.permute(tl.reshape(w, (K, PARTS, BLOCK_D // PARTS)), (1, 0, 2))
+        rows = tl.permute(tl.reshape(x, (x.shape[0], PARTS, BLOCK_D // PARTS)), (1, 2, 0))
+        dot = float32_product(w, rows, PRECISION, TENSOR_CORES)
     if FENCED:
         tl.debug_barrier()  # else the operands of several chunks wait in registers beside wide rows
     return dot
@@ -60,49 +54,49 @@ def chunk_products(
 
 @triton.jit
 def products(
-    x, factor, w_ptr, w_length, num_classes, d, UNIT: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
-    ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
+    x, factor, w_ptr, num_classes, d, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr, ROWS: tl.constexpr,
+    K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
     FENCED: tl.constexpr,
 ):  # fmt: skip
     """factor · x·w_j for a tile of rows and every class: (ROWS, K).
 
     As a batch of `PARTS` products of narrow pieces of the columns, which the warps share out: of one product of this
-    few rows and classes every warp would hold whole operands.
+    few rows and classes every warp would hold whole operands. Classes by rows: the matrix unit takes 16 of the first
+    and 8 of the second, and a tile may have no more than 8 rows.
     """
-    dot = tl.zeros((ROWS, K), tl.float32) if PARTS == 1 else tl.zeros((PARTS, ROWS, K), tl.float32)
+    dot = tl.zeros((K, ROWS), tl.float32) if PARTS == 1 else tl.zeros((PARTS, K, ROWS), tl.float32)
     if x[0].dtype.is_ptr():
         for chunk in tl.range(CHUNKS, disable_licm=True):
             dot += chunk_products(
-                load_again(x, chunk, BLOCK_D), w_ptr, w_length, num_classes, d, chunk, UNIT, PRECISION, TENSOR_CORES,
+                load_again(x, chunk, BLOCK_D), w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES,
                 K, BLOCK_D, PARTS, FENCED,
             )  # fmt: skip
     else:
         for chunk in tl.static_range(CHUNKS):
             dot += chunk_products(
-                x[chunk], w_ptr, w_length, num_classes, d, chunk, UNIT, PRECISION, TENSOR_CORES,
-                K, BLOCK_D, PARTS, FENCED,
+                x[chunk], w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES, K, BLOCK_D, PARTS, FENCED,
             )  # fmt: skip
     if PARTS > 1:
         # Every warp holds all of this sum. Carried on, its layout would put whole rows of x into every warp; a gather
         # is where the compiler lets go of it.
-        classes = tl.zeros((ROWS, K), tl.int32) + tl.arange(0, K)[None, :]
-        dot = tl.gather(tl.sum(dot, 0), classes, 1)
-    return dot * factor[:, None]
+        classes = tl.zeros((K, ROWS), tl.int32) + tl.arange(0, K)[:, None]
+        dot = tl.gather(tl.sum(dot, 0), classes, 0)
+    return tl.trans(dot) * factor[:, None]
 
 
 @triton.jit
 def own_products(x, y, valid, w_ptr, d, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """x·w_y in float32: (ROWS,). An angle's margin stands on it, and half-precision weights would tilt the angle."""
-    dot = tl.zeros((ROWS,), tl.float32)
+    dot = tl.zeros((ROWS, BLOCK_D), tl.float32)
     if x[0].dtype.is_ptr():
         for chunk in tl.range(CHUNKS, disable_licm=True):
             own = load_chunk(w_ptr, y, valid, d, chunk, d, BLOCK_D).to(tl.float32)
-            dot += tl.sum(load_again(x, chunk, BLOCK_D).to(tl.float32) * own, 1)
+            dot += load_again(x, chunk, BLOCK_D).to(tl.float32) * own
     else:
         for chunk in tl.static_range(CHUNKS):
             own = load_chunk(w_ptr, y, valid, d, chunk, d, BLOCK_D).to(tl.float32)
-            dot += tl.sum(x[chunk].to(tl.float32) * own, 1)
-    return dot
+            dot += x[chunk].to(tl.float32) * own
+    return tl.sum(dot, 1)
 
 
 @triton.jit
@@ -122,7 +116,7 @@ def cross_entropy(dot, hot, valid, x_length, w_length, bias, weights, num_classe
 @triton.jit
 def classify(
     x, y, valid, hot, w_ptr, w_length, bias, weights, num_classes, d, a,
-    LOGITS: tl.constexpr, CHAIN: tl.constexpr, UNIT_X: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr,
+    LOGITS: tl.constexpr, CHAIN: tl.constexpr, UNIT_X: tl.constexpr, LENGTHS: tl.constexpr,
     EXACT_OWN: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
     FENCED: tl.constexpr,
@@ -130,13 +124,10 @@ def classify(
     """Loss (rows,) of a tile, p = d loss/d logits, what the chain rule makes of it (G, R, Q), ‖x‖ and ρ."""
     x_length, factor = row_lengths(x, UNIT_X, LENGTHS, ROWS, BLOCK_D, CHUNKS)
     dot = products(
-        x, factor, w_ptr, w_length, num_classes, d, UNIT_W, PRECISION, TENSOR_CORES, ROWS, K, BLOCK_D, CHUNKS, PARTS,
-        FENCED,
+        x, factor, w_ptr, num_classes, d, PRECISION, TENSOR_CORES, ROWS, K, BLOCK_D, CHUNKS, PARTS, FENCED
     )  # fmt: skip
     if EXACT_OWN:
-        own = own_products(x, y, valid, w_ptr, d, ROWS, BLOCK_D, CHUNKS)[:, None]
-        if UNIT_W:
-            own *= inverse_or_zero(w_length)[None, :]
-        dot = tl.where(hot, own, dot)
+        own = own_products(x, y, valid, w_ptr, d, ROWS, BLOCK_D, CHUNKS)
+        dot = tl.where(hot, own[:, None], dot)
     losses, p = cross_entropy(dot, hot, valid, x_length, w_length, bias, weights, num_classes, LOGITS, a)
     return losses, p, CHAIN(p, dot, hot, x_length, w_length, a), x_length, factor

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import inverse_or_zero
+from .tiles import inverse_or_zero, scales_of
 
 
 @triton.jit
@@ -21,8 +21,8 @@ def centred(x, first, mean, cols, chunk, d):
 
 @triton.jit
 def standards(x, first, cols, d, CHUNKS: tl.constexpr):
-    """Mean of the shifted rows, largest entry of the centred ones (1 for constant rows), and the inverse length (0 for
-    those) of what is left after division by it. `x` is a tuple of chunks of whole rows, over their last dimension."""
+    """Mean of the shifted rows, a power of two that scales the centred ones, and the inverse length of what it scaled,
+    0 for constant rows. `x` is a tuple of chunks of whole rows, over their last dimension."""
     LAST: tl.constexpr = len(cols.shape) - 1
     mean = tl.sum(shifted(x[0], first, cols, 0, d), LAST, keep_dims=True)
     for chunk in tl.static_range(1, CHUNKS):
@@ -32,19 +32,19 @@ def standards(x, first, cols, d, CHUNKS: tl.constexpr):
     for chunk in tl.static_range(1, CHUNKS):
         entries = tl.abs(centred(x[chunk], first, mean, cols, chunk, d))
         largest = tl.maximum(largest, tl.max(entries, LAST, keep_dims=True))
-    largest = tl.where(largest > 0, largest, 1.0)
+    scale, _ = scales_of(largest)
     squared = tl.zeros_like(mean)
     for chunk in tl.static_range(CHUNKS):
-        scaled = centred(x[chunk], first, mean, cols, chunk, d) / largest
+        scaled = centred(x[chunk], first, mean, cols, chunk, d) * scale
         squared += tl.sum(scaled * scaled, LAST, keep_dims=True)
-    return mean, largest, inverse_or_zero(tl.sqrt(squared))
+    return mean, scale, inverse_or_zero(tl.sqrt(squared))
 
 
 @triton.jit
 def standardise(x, first, cols, d):
     """Rows centred and scaled to length one, over the last dimension, and inverse lengths, 0 for constant rows."""
-    mean, largest, inverse = standards((x,), first, cols, d, 1)
-    return centred(x, first, mean, cols, 0, d) / largest * inverse, inverse / largest
+    mean, scale, inverse = standards((x,), first, cols, d, 1)
+    return centred(x, first, mean, cols, 0, d) * scale * inverse, inverse * scale
 
 
 @triton.jit
@@ -55,18 +55,14 @@ def chain(g, u, inverse, cols, d):
 
 
 @triton.jit
-def feature_table(s, w, counts, directed, n, scale):
-    """FD of one embedding, and its gradient in û for each class (K, D), from the sums s (K, D) of unit rows.
-
-    The loss is what is left of terms of size n²; they are added in float64.
-    """
+def feature_table(s, w, scale):
+    """What a chunk of the sums s (K, BLOCK_D) of unit rows takes off FD of one embedding, in float64, and the gradient
+    of FD in û for each class (K, BLOCK_D)."""
     weighted = tl.sum(w[:, None] * s, 0)
     whole = tl.sum(s, 0)
     own = tl.sum(w[:, None].to(tl.float64) * s.to(tl.float64) * s.to(tl.float64))
     crossed = tl.sum(weighted.to(tl.float64) * whole.to(tl.float64), 0)
-    total = tl.sum((w * ((n - 1) * counts + directed)).to(tl.float64), 0)
-    loss = (2 * total - 4 * own + 2 * crossed) * scale
-    return loss.to(tl.float32), (-2 * scale) * (w[:, None] * (4 * s - whole[None, :]) - weighted[None, :])
+    return 4 * own - 2 * crossed, (-2 * scale) * (w[:, None] * (4 * s - whole[None, :]) - weighted[None, :])
 
 
 @triton.jit

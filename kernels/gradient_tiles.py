@@ -11,15 +11,15 @@ from .tiles import inverse_or_zero, load_again, store_chunk
 
 @triton.jit
 def chunk_gradient(
-    x, head, pull, true, w_ptr, c_ptr, num_classes, d, chunk, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr,
+    x, head, pull, true, w_ptr, c_ptr, num_classes, d, chunk, LENGTHS: tl.constexpr,
     ANTI: tl.constexpr, PAPER: tl.constexpr, LATE: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """One chunk of :func:`write_gradient`, in float32."""
     dx = tl.zeros(x.shape, tl.float32)
     if len(head) > 0:
-        g, r, x_length, rho, w_length = head
-        w = class_operand(w_ptr, w_length, num_classes, d, UNIT_W, x.dtype, chunk, g.shape[1], BLOCK_D)
+        g, r, x_length, rho = head
+        w = class_operand(w_ptr, num_classes, d, x.dtype, chunk, g.shape[1], BLOCK_D)
         dx = float32_product(g.to(w.dtype), w, PRECISION, TENSOR_CORES)
         if LENGTHS:
             dx += (r * inverse_or_zero(x_length))[:, None] * at_its_use(x, true, LATE).to(tl.float32)
@@ -40,25 +40,25 @@ def chunk_gradient(
 @triton.jit
 def write_gradient(
     dx_ptr, rows, in_batch, x, head, pull, true, w_ptr, c_ptr, num_classes, d,
-    UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, ANTI: tl.constexpr, PAPER: tl.constexpr, LATE: tl.constexpr,
+    LENGTHS: tl.constexpr, ANTI: tl.constexpr, PAPER: tl.constexpr, LATE: tl.constexpr,
     PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """dx of a tile: ρ (G W + R x̂) of a classifier, plus slopes times offsets from the centers of a center loss.
 
-    `head` is (G, R, ‖x‖, ρ, ‖w‖), `pull` (labels, valid, slopes of own, anti and paper's term, leave_one_out's result);
+    `head` is (G, R, ‖x‖, ρ), `pull` (labels, valid, slopes of own, anti and paper's term, leave_one_out's result);
     either is empty where a loss has none.
     """
     if x[0].dtype.is_ptr():
         for chunk in tl.range(CHUNKS, disable_licm=True):
             dx = chunk_gradient(
                 load_again(x, chunk, BLOCK_D), head, pull, true, w_ptr, c_ptr, num_classes, d, chunk,
-                UNIT_W, LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D,
+                LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D,
             )  # fmt: skip
             store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)
     else:
         for chunk in tl.static_range(CHUNKS):
             dx = chunk_gradient(
                 x[chunk], head, pull, true, w_ptr, c_ptr, num_classes, d, chunk,
-                UNIT_W, LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D,
+                LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D,
             )  # fmt: skip
             store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)

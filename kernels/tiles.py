@@ -91,35 +91,41 @@ def finite_or_zero(x):
 
 
 @triton.jit
-def _largest(x):
-    return tl.max(tl.abs(x.to(tl.float32)), 1)
+def scales_of(largest):
+    """A power of two that brings numbers of at most this size below 4, and its inverse: squares of what it scaled
+    neither overflow nor vanish, and no digit is rounded. Inf becomes NaN."""
+    exponent = (largest.to(tl.int32, bitcast=True) >> 23) & 255
+    exponent = tl.minimum(255 - exponent, 253)
+    scale = (exponent << 23).to(tl.float32, bitcast=True)
+    return scale, ((254 - exponent) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _squares(x, divisor):
-    scaled = x.to(tl.float32) / divisor[:, None]
-    return tl.sum(scaled * scaled, 1)
+def squares(x, scale):
+    """Squares of scaled rows, entry by entry."""
+    scaled = x.to(tl.float32) * scale[:, None]
+    return scaled * scaled
 
 
 @triton.jit
 def lengths_of(x, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
-    """Lengths of the rows of a tile: (ROWS,). Squares are taken after division by the largest entry."""
-    largest = tl.zeros((ROWS,), tl.float32)
-    squared = tl.zeros((ROWS,), tl.float32)
+    """Lengths of the rows of a tile: (ROWS,). Chunks are added entry by entry, and the entries once."""
+    largest = tl.zeros((ROWS, BLOCK_D), tl.float32)
+    squared = tl.zeros((ROWS, BLOCK_D), tl.float32)
     if x[0].dtype.is_ptr():
         for chunk in tl.range(CHUNKS, disable_licm=True):
-            largest = tl.maximum(largest, _largest(load_again(x, chunk, BLOCK_D)))
-        divisor = tl.where(largest > 0, largest, 1.0)
+            largest = tl.maximum(largest, tl.abs(load_again(x, chunk, BLOCK_D).to(tl.float32)))
+        scale, unscale = scales_of(tl.max(largest, 1))
         for chunk in tl.range(CHUNKS, disable_licm=True):
-            squared += _squares(load_again(x, chunk, BLOCK_D), divisor)
+            squared += squares(load_again(x, chunk, BLOCK_D), scale)
     else:
         for chunk in tl.static_range(CHUNKS):
-            largest = tl.maximum(largest, _largest(x[chunk]))
-        divisor = tl.where(largest > 0, largest, 1.0)
+            largest = tl.maximum(largest, tl.abs(x[chunk].to(tl.float32)))
+        scale, unscale = scales_of(tl.max(largest, 1))
         for chunk in tl.static_range(CHUNKS):
-            squared += _squares(x[chunk], divisor)
+            squared += squares(x[chunk], scale)
     # A maximum may drop NaN; the sum of squares does not.
-    return tl.where(squared == 0, 0.0, divisor * tl.sqrt(squared))
+    return tl.sqrt(tl.sum(squared, 1)) * unscale
 
 
 @triton.jit

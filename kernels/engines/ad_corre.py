@@ -50,37 +50,48 @@ def add_class_sums(
     constant, (K,). Unit rows are made chunk by chunk: whole ones would not fit the registers beside the sums."""
     not_constant = tl.zeros((hot.shape[1],), tl.float32)
     if FD:
-        mean, largest, inverse = standards(x, first, cols, d, CHUNKS)
+        mean, scale, inverse = standards(x, first, cols, d, CHUNKS)
         not_constant += tl.sum(tl.where(hot & (inverse != 0), 1.0, 0.0), 0)
     unit_added = ()
     added = ()
     for chunk in tl.static_range(CHUNKS):
         if FD:
-            u = centred(x[chunk], first, mean, cols, chunk, d) / largest * inverse
-            unit_added += (unit_sums[chunk] + class_sum_product(hot, u, TENSOR_CORES),)
+            total = unit_sums[chunk]
+            if chunk * cols.shape[1] < d:
+                u = centred(x[chunk], first, mean, cols, chunk, d) * scale * inverse
+                total += class_sum_product(hot, u, TENSOR_CORES)
+            unit_added += (total,)
         if MD:
-            added += (sums[chunk] + class_sum_product(hot, x[chunk], TENSOR_CORES),)
+            total = sums[chunk]
+            if chunk * cols.shape[1] < d:
+                total += class_sum_product(hot, x[chunk], TENSOR_CORES)
+            added += (total,)
     return unit_added, added, not_constant
 
 
 @triton.jit
 def finish_embedding(
     stats_ptr, slabs_ptr, sums_ptr, w_ptr, losses_ptr, tables_ptr, first, count, n, num_classes, d, fd_scale, md_scale,
-    K: tl.constexpr, WIDTH: tl.constexpr, FD: tl.constexpr, MD: tl.constexpr,
+    K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, FD: tl.constexpr, MD: tl.constexpr,
 ):  # fmt: skip
     """The losses FD and MD of one embedding and its gradient tables (2, K, d), from `count` slabs from `first` on."""
+    WIDTH: tl.constexpr = BLOCK_D * CHUNKS
     classes = tl.arange(0, K)
     counts, directed, unlabelled, _ = fold_sums(stats_ptr, first, count, K)
     loss = tl.sum(unlabelled, 0)
     if FD:
         w = load_per_class(w_ptr, num_classes, 0.5, K)
-        total = fold_chunk(slabs_ptr, first, count, d, 0, K, WIDTH)
-        part, table = feature_table(total, w, counts, directed, n, fd_scale)
-        loss += part
-        store_chunk(tables_ptr, table, classes, classes < num_classes, d, 0, d, WIDTH)
+        # FD is what is left of terms of size n²: they are added in float64.
+        total = 2 * tl.sum((w * ((n - 1) * counts + directed)).to(tl.float64), 0)
+        for chunk in range(CHUNKS):
+            sums = fold_chunk(slabs_ptr, first, count, d, chunk, K, BLOCK_D)
+            part, table = feature_table(sums, w, fd_scale)
+            total -= part
+            store_chunk(tables_ptr, table, classes, classes < num_classes, d, chunk, d, BLOCK_D)
+        loss += (total * fd_scale).to(tl.float32)
     if MD:
-        total = fold_chunk(sums_ptr, first, count, d, 0, K, WIDTH)
-        part, table = mean_table(total, counts, tl.arange(0, WIDTH)[None, :], d, md_scale, K)
+        sums = fold_chunk(sums_ptr, first, count, d, 0, K, WIDTH)
+        part, table = mean_table(sums, counts, tl.arange(0, WIDTH)[None, :], d, md_scale, K)
         loss += part
         store_chunk(tables_ptr + K * d, table, classes, classes < num_classes, d, 0, d, WIDTH)
     tl.store(losses_ptr, loss)
@@ -142,7 +153,7 @@ def ad_corre_tables(
             tables_ptr += embedding.to(tl.int64) * 2 * K * d
             finish_embedding(
                 stats_ptr, slabs_ptr, sums_ptr, w_ptr, losses_ptr + embedding, tables_ptr, programs, groups,
-                n, num_classes, d, fd_scale, md_scale, K, BLOCK_D * CHUNKS, FD, MD,
+                n, num_classes, d, fd_scale, md_scale, K, BLOCK_D, CHUNKS, FD, MD,
             )  # fmt: skip
 
 

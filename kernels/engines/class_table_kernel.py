@@ -4,10 +4,10 @@ import triton
 import triton.language as tl
 
 from ..class_finish import finish_launch
-from ..classifier_tiles import classify, of_class
+from ..classifier_tiles import classify
 from ..gradient_tiles import write_gradient
 from ..products import add_rows, labelled_sums, weighted_sums
-from ..table_tiles import center_distances, class_lengths, read_centers
+from ..table_tiles import center_distances, class_lengths, read_centers, unit_rows
 from ..tiles import (
     BLOCK_ROWS,
     FAN_IN,
@@ -22,40 +22,46 @@ from ..tiles import (
 
 @triton.jit
 def attract(
-    x, y, valid, hot, unlabelled, c_ptr, num_classes, d, scalar, spread_total, without, scale, a,
+    x, y, valid, hot, unlabelled, c_ptr, num_classes, d, factors_ptr, without, scale, a,
     ROW_LOSS: tl.constexpr, PUSH_WEIGHT: tl.constexpr, PAPER_SLOPE: tl.constexpr, ANTI: tl.constexpr,
-    FENCED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+    FENCED: tl.constexpr, BLOCK_N: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """The center loss of a tile: its sum in float64, rows per class, slopes of its distances, and p (rows,)."""
+    """The center loss of a tile: its sum in float64, rows per class, slopes of its distances, and p (rows,).
+
+    `factors_ptr` has what :func:`read_centers` returns for each class.
+    """
     others = (num_classes - 1).to(tl.float32)
     own, anti = center_distances(
         x, y, valid, c_ptr, num_classes, d, without, ANTI, FENCED, BLOCK_N, BLOCK_D, CHUNKS
     )  # fmt: skip
+    scalar = tl.load(factors_ptr + y, mask=valid, other=0.0)
     if ANTI:
-        anti = others * anti + of_class(hot, without[0])
-    losses, d_own, d_anti = ROW_LOSS(own, anti, of_class(hot, scalar), a)
+        anti = others * anti + tl.load(factors_ptr + 2 * K + y, mask=valid, other=0.0)
+    losses, d_own, d_anti = ROW_LOSS(own, anti, scalar, a)
     loss = tl.sum((tl.where(valid, losses, 0.0) + unlabelled).to(tl.float64), 0)
     count = tl.sum(tl.where(hot, tl.where(own - own == 0, 1.0, float("nan"))[:, None], 0.0), 0)
     slopes = (
         tl.where(valid, 2 * scale * d_own, 0.0),
         tl.where(valid, 2 * scale * others * d_anti, 0.0),
-        tl.where(valid, scale * PAPER_SLOPE(spread_total, a), 0.0),
+        tl.where(valid, scale * PAPER_SLOPE(tl.load(factors_ptr + K), a), 0.0),
     )
     return loss, count, slopes, tl.where(valid, PUSH_WEIGHT(anti, a), 0.0)
 
 
 @triton.jit
-def scratch_of(scratch_ptr, slabs, d, K: tl.constexpr):
+def scratch_of(scratch_ptr, slabs, tables, num_classes, d, K: tl.constexpr):
     """Where a launch keeps its sums: `slabs` kinds of slabs (K, d), then blocks of sums per class, of every program, of
-    every group, and finished (of twice the rows); then the two rows that :func:`leave_one_out` has for each program.
+    every group, and finished (of twice the rows); then what each program has for itself, a copy so that none waits for
+    another: a block of properties of the classes, and `tables` tables (C, d).
 
-    Returns the size of one kind, and where blocks and rows begin: found again where they are used, for pointers would
-    take registers in between.
+    Returns the size of one kind, and where blocks and the program's own begin: found again where they are used, for
+    pointers would take registers in between.
     """
     blocks = tl.num_programs(0) + tl.cdiv(tl.num_programs(0), FAN_IN) + 1
     slab_size = blocks.to(tl.int64) * K * d
     stats_ptr = scratch_ptr + slabs * slab_size
-    return slab_size, stats_ptr, stats_ptr + (blocks + 1) * BLOCK_ROWS * K
+    own_size = BLOCK_ROWS * K + tables * num_classes * d
+    return slab_size, stats_ptr, stats_ptr + (blocks + 1) * BLOCK_ROWS * K + tl.program_id(0).to(tl.int64) * own_size
 
 
 @triton.jit(do_not_specialize=["n", "num_classes", "classifier_divisor", "divisor"])
@@ -87,23 +93,30 @@ def class_table_rows(
     programs = tl.num_programs(0)
     classes = tl.arange(0, K)
     w_length = tl.zeros((K,), tl.float32)
-    scalar = tl.zeros((K,), tl.float32)
+    factors = (w_length, w_length, w_length)
     without = ()
-    spread_total = 0.0
     classifier_scale = 1.0 / classifier_divisor
+    _, _, own_ptr = scratch_of(scratch_ptr, SLABS, UNIT_W + ANTI, num_classes, d, K)
+    tables_ptr = own_ptr + BLOCK_ROWS * K
+    operand_ptr = w_ptr
     if CLASSIFIER:
         bias = load_per_class(bias_ptr, num_classes, 0.0, K)
         weights = load_per_class(class_weights_ptr, num_classes, 1.0, K)
         if LENGTHS:
             w_length = class_lengths(w_ptr, num_classes, d, FUSED, K, BLOCK_D, CHUNKS)
+        if UNIT_W:
+            unit_rows(w_ptr, w_length, tables_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+            operand_ptr = tables_ptr
         if scales_ptr is not None:
             classifier_scale *= tl.load(scales_ptr)
     if SPREAD:
-        _, _, rows_ptr = scratch_of(scratch_ptr, SLABS, d, K)
-        scalar, spread_total, without = read_centers(
-            c_ptr, rows_ptr, center_weights_ptr, scales_ptr, auxiliary, num_classes, d, CLASS_SCALAR,
-            K, BLOCK_D, CHUNKS, ANTI,
+        factors, without = read_centers(
+            c_ptr, tables_ptr + UNIT_W * num_classes * d, center_weights_ptr, scales_ptr, auxiliary, num_classes, d,
+            CLASS_SCALAR, K, BLOCK_D, CHUNKS, ANTI,
         )  # fmt: skip
+    # Read again at every tile, and by the program that finishes, they take no registers in between.
+    store_sums(own_ptr, 0, (w_length, factors[0], factors[1], factors[2]), K)
+    tl.debug_barrier()
     auxiliary_scale = auxiliary_weight / divisor
 
     p_sum = tl.zeros((K,), tl.float32)
@@ -117,7 +130,7 @@ def class_table_rows(
     push_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     w_slab_ptr, c_slab_ptr, push_slab_ptr = None, None, None
     if FUSED and not RESIDENT:
-        slab_size, _, _ = scratch_of(scratch_ptr, SLABS, d, K)
+        slab_size, _, _ = scratch_of(scratch_ptr, SLABS, 0, num_classes, d, K)
         w_slab_ptr = scratch_ptr + program.to(tl.int64) * K * d
         c_slab_ptr = w_slab_ptr + WEIGHTS * slab_size
         push_slab_ptr = c_slab_ptr + slab_size
@@ -132,19 +145,19 @@ def class_table_rows(
         head, pull = (), ()
         if CLASSIFIER:
             losses, p, chained, x_length, factor = classify(
-                x, y, valid, hot, w_ptr, w_length, bias, weights, num_classes, d, classifier,
-                LOGITS, CHAIN, UNIT_X, UNIT_W, LENGTHS, EXACT_OWN, PRECISION, TENSOR_CORES,
+                x, y, valid, hot, operand_ptr, w_length, bias, weights, num_classes, d, classifier,
+                LOGITS, CHAIN, UNIT_X, LENGTHS, EXACT_OWN, PRECISION, TENSOR_CORES,
                 BLOCK_N, K, BLOCK_D, CHUNKS, PARTS, FENCED,
             )  # fmt: skip
             g, r, q = chained
             classifier_loss += tl.sum((losses + unlabelled).to(tl.float64), 0)
             p_sum += tl.sum(p, 0)
             q_sum += tl.sum(q, 0)
-            head = (g, r, x_length, factor * classifier_scale, w_length)
+            head = (g, r, x_length, factor * classifier_scale)
         if AUXILIARY:
             loss, members, slopes, push = attract(
-                x, y, valid, hot, unlabelled, c_ptr, num_classes, d, scalar, spread_total, without, auxiliary_scale,
-                auxiliary, ROW_LOSS, PUSH_WEIGHT, PAPER_SLOPE, ANTI, CHUNKS > 2 and FUSED, BLOCK_N, BLOCK_D, CHUNKS,
+                x, y, valid, hot, unlabelled, c_ptr, num_classes, d, own_ptr + K, without, auxiliary_scale, auxiliary,
+                ROW_LOSS, PUSH_WEIGHT, PAPER_SLOPE, ANTI, CHUNKS > 2 and FUSED, BLOCK_N, K, BLOCK_D, CHUNKS,
             )  # fmt: skip
             auxiliary_loss += loss
             count += members
@@ -156,8 +169,8 @@ def class_table_rows(
 
         if dx_ptr is not None:
             write_gradient(
-                dx_ptr, rows, in_batch, x, head, pull, true, w_ptr, c_ptr, num_classes, d,
-                UNIT_W, LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D, CHUNKS,
+                dx_ptr, rows, in_batch, x, head, pull, true, operand_ptr, c_ptr, num_classes, d,
+                LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D, CHUNKS,
             )  # fmt: skip
         if WEIGHTS:
             weights_of_rows = g * factor[:, None] if UNIT_X else g
@@ -186,7 +199,7 @@ def class_table_rows(
             if PUSH:
                 tl.store(push_ptr + rows, push, mask=in_batch)
 
-    slab_size, stats_ptr, _ = scratch_of(scratch_ptr, SLABS, d, K)
+    slab_size, stats_ptr, own_ptr = scratch_of(scratch_ptr, SLABS, UNIT_W + ANTI, num_classes, d, K)
     store_sums(stats_ptr, program, (p_sum, count, push_sum, q_sum), K)
     tl.store(losses_ptr + 2 * program, classifier_loss)
     tl.store(losses_ptr + 2 * program + 1, auxiliary_loss)
@@ -198,7 +211,7 @@ def class_table_rows(
         if RESIDENT and PUSH:
             store_slab_chunk(scratch_ptr + (WEIGHTS + 1) * slab_size, push_sums[chunk], program, d, chunk, K, BLOCK_D)
     finish_launch(
-        scratch_ptr, stats_ptr, slab_size, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
-        w_length, scalar, spread_total, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
+        scratch_ptr, stats_ptr, slab_size, own_ptr, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
+        auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
         CONSTANT, DIRECTIONS, UNIT_W, LENGTHS, MOVE, UPDATE, PUSH, KINDS, FUSED, K, BLOCK_D, CHUNKS,
     )  # fmt: skip

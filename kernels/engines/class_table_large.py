@@ -61,7 +61,8 @@ def row_kernel(
     spread_total = 2.0 * num_classes * spread
     if ANTI:
         outlier = tl.load(scalars_ptr + OUTLIER).to(tl.int32)
-        without = (0, outlier, tl.load(scalars_ptr + ANCHOR).to(tl.int32), rows_ptr)
+        anchor = tl.load(scalars_ptr + ANCHOR).to(tl.int32)
+        without = (outlier, anchor, rows_ptr + REST_MEAN * d, rows_ptr + TOTAL * d)
     loss_sum = tl.zeros((), tl.float64)
     for tile in range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0)):
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
@@ -92,7 +93,7 @@ def row_kernel(
             )
             write_gradient(
                 dx_ptr, rows, in_batch, x, (), (y, valid, slopes, without), True, None, c_ptr, num_classes, d,
-                False, False, ANTI, PAPER, False, "ieee", False, BLOCK_D, CHUNKS,
+                False, ANTI, PAPER, False, "ieee", False, BLOCK_D, CHUNKS,
             )  # fmt: skip
         if PUSH:
             push = tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0)
