@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .products import float32_product
-from .tiles import inverse_or_zero, lengths_of, load_again, load_chunk
+from .tiles import in_turn, inverse_or_zero, lengths_of, load_again, load_chunk
 
 
 @triton.jit
@@ -37,7 +37,7 @@ def class_operand(w_ptr, num_classes, d, DTYPE: tl.constexpr, chunk, K: tl.const
 @triton.jit
 def chunk_products(
     x, w_ptr, num_classes, d, chunk, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
-    K: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, FENCED: tl.constexpr,
+    K: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """What a chunk adds to w_j·x: (K, rows), or for PARTS > 1 (PARTS, K, rows)."""
     w = class_operand(w_ptr, num_classes, d, x.dtype, chunk, K, BLOCK_D)
@@ -47,8 +47,6 @@ def chunk_products(
         w = tl.permute(tl.reshape(w, (K, PARTS, BLOCK_D // PARTS)), (1, 0, 2))
         rows = tl.permute(tl.reshape(x, (x.shape[0], PARTS, BLOCK_D // PARTS)), (1, 2, 0))
         dot = float32_product(w, rows, PRECISION, TENSOR_CORES)
-    if FENCED:
-        tl.debug_barrier()  # else the operands of several chunks wait in registers beside wide rows
     return dot
 
 
@@ -56,7 +54,6 @@ def chunk_products(
 def products(
     x, factor, w_ptr, num_classes, d, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr, ROWS: tl.constexpr,
     K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
-    FENCED: tl.constexpr,
 ):  # fmt: skip
     """factor · x·w_j for a tile of rows and every class: (ROWS, K).
 
@@ -69,13 +66,14 @@ def products(
         for chunk in tl.range(CHUNKS, disable_licm=True):
             dot += chunk_products(
                 load_again(x, chunk, BLOCK_D), w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES,
-                K, BLOCK_D, PARTS, FENCED,
+                K, BLOCK_D, PARTS,
             )  # fmt: skip
     else:
         for chunk in tl.static_range(CHUNKS):
-            dot += chunk_products(
-                x[chunk], w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES, K, BLOCK_D, PARTS, FENCED,
-            )  # fmt: skip
+            if in_turn(chunk, num_classes, CHUNKS):
+                dot += chunk_products(
+                    x[chunk], w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES, K, BLOCK_D, PARTS
+                )  # fmt: skip
     if PARTS > 1:
         # Every warp holds all of this sum. Carried on, its layout would put whole rows of x into every warp; a gather
         # is where the compiler lets go of it.
@@ -119,12 +117,11 @@ def classify(
     LOGITS: tl.constexpr, CHAIN: tl.constexpr, UNIT_X: tl.constexpr, LENGTHS: tl.constexpr,
     EXACT_OWN: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     ROWS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PARTS: tl.constexpr,
-    FENCED: tl.constexpr,
 ):  # fmt: skip
     """Loss (rows,) of a tile, p = d loss/d logits, what the chain rule makes of it (G, R, Q), ‖x‖ and ρ."""
     x_length, factor = row_lengths(x, UNIT_X, LENGTHS, ROWS, BLOCK_D, CHUNKS)
     dot = products(
-        x, factor, w_ptr, num_classes, d, PRECISION, TENSOR_CORES, ROWS, K, BLOCK_D, CHUNKS, PARTS, FENCED
+        x, factor, w_ptr, num_classes, d, PRECISION, TENSOR_CORES, ROWS, K, BLOCK_D, CHUNKS, PARTS
     )  # fmt: skip
     if EXACT_OWN:
         own = own_products(x, y, valid, w_ptr, d, ROWS, BLOCK_D, CHUNKS)

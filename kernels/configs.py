@@ -166,7 +166,7 @@ _CLASS_TILES = {  # by bytes of an element and columns rounded up to a power of 
 CLASS_TILES = {(family, *key): tile for family in ("cpu", *FAMILIES) for key, tile in _CLASS_TILES.items()}
 CLASS_TILES |= {(family, 2, 1024): ClassTile(8, 128, 8, max_registers=255) for family in ("sm80", "sm90")}
 # A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
-PUSHED_TILE, PUSHED_COLUMNS = ClassTile(8, 128, 8), {2: 1024, 4: 512}  # columns by bytes of an element
+PUSHED_TILE = ClassTile(8, 128, 8)
 # Where sums are left to a second launch: the tiles of both, and the most entries of a chunk of the table; by bytes of
 # an element where it matters.
 STORED_TILES = {family: ClassTile(8, 128, 8, 0, most) for family, most in ALL_REGISTERS.items()}

@@ -4,15 +4,15 @@ import triton
 import triton.language as tl
 
 from .classifier_tiles import class_operand
-from .products import at_its_use, float32_product
+from .products import float32_product
 from .table_tiles import anti_offset, others_offset, own_offset
-from .tiles import inverse_or_zero, load_again, store_chunk
+from .tiles import in_turn, inverse_or_zero, load_again, store_chunk
 
 
 @triton.jit
 def chunk_gradient(
-    x, head, pull, true, w_ptr, c_ptr, num_classes, d, chunk, LENGTHS: tl.constexpr,
-    ANTI: tl.constexpr, PAPER: tl.constexpr, LATE: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    x, head, pull, w_ptr, c_ptr, num_classes, d, chunk, LENGTHS: tl.constexpr,
+    ANTI: tl.constexpr, PAPER: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """One chunk of :func:`write_gradient`, in float32."""
@@ -22,7 +22,7 @@ def chunk_gradient(
         w = class_operand(w_ptr, num_classes, d, x.dtype, chunk, g.shape[1], BLOCK_D)
         dx = float32_product(g.to(w.dtype), w, PRECISION, TENSOR_CORES)
         if LENGTHS:
-            dx += (r * inverse_or_zero(x_length))[:, None] * at_its_use(x, true, LATE).to(tl.float32)
+            dx += (r * inverse_or_zero(x_length))[:, None] * x.to(tl.float32)
         dx *= rho[:, None]
     if len(pull) > 0:
         y, valid, slopes, without = pull
@@ -39,8 +39,8 @@ def chunk_gradient(
 
 @triton.jit
 def write_gradient(
-    dx_ptr, rows, in_batch, x, head, pull, true, w_ptr, c_ptr, num_classes, d,
-    LENGTHS: tl.constexpr, ANTI: tl.constexpr, PAPER: tl.constexpr, LATE: tl.constexpr,
+    dx_ptr, rows, in_batch, x, head, pull, w_ptr, c_ptr, num_classes, d,
+    LENGTHS: tl.constexpr, ANTI: tl.constexpr, PAPER: tl.constexpr,
     PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """dx of a tile: ρ (G W + R x̂) of a classifier, plus slopes times offsets from the centers of a center loss.
@@ -51,14 +51,15 @@ def write_gradient(
     if x[0].dtype.is_ptr():
         for chunk in tl.range(CHUNKS, disable_licm=True):
             dx = chunk_gradient(
-                load_again(x, chunk, BLOCK_D), head, pull, true, w_ptr, c_ptr, num_classes, d, chunk,
-                LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D,
+                load_again(x, chunk, BLOCK_D), head, pull, w_ptr, c_ptr, num_classes, d, chunk,
+                LENGTHS, ANTI, PAPER, PRECISION, TENSOR_CORES, BLOCK_D,
             )  # fmt: skip
             store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)
     else:
         for chunk in tl.static_range(CHUNKS):
-            dx = chunk_gradient(
-                x[chunk], head, pull, true, w_ptr, c_ptr, num_classes, d, chunk,
-                LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D,
-            )  # fmt: skip
-            store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)
+            if in_turn(chunk, num_classes, CHUNKS):
+                dx = chunk_gradient(
+                    x[chunk], head, pull, w_ptr, c_ptr, num_classes, d, chunk,
+                    LENGTHS, ANTI, PAPER, PRECISION, TENSOR_CORES, BLOCK_D,
+                )  # fmt: skip
+                store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import finite_or_zero, load_chunk, store_chunk
+from .tiles import finite_or_zero, in_turn, load_chunk, store_chunk
 
 
 @triton.jit
@@ -86,19 +86,9 @@ def labelled_sums(hot, x, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
 
 
 @triton.jit
-def at_its_use(x, true, LATE: tl.constexpr):
-    """A chunk of x, converted to the layout of an operand no sooner than it is one if `LATE`.
-
-    The compiler would convert it where it is loaded, and a second copy of wide rows would wait in registers. It moves
-    nothing above a choice by `true`, a scalar that it does not know to be so.
-    """
-    return tl.where(true, x, tl.zeros_like(x)) if LATE else x
-
-
-@triton.jit
 def add_rows(
-    sums, slab_ptr, weights, x, true, earlier, num_classes, d, PRODUCT: tl.constexpr, RESIDENT: tl.constexpr,
-    LATE: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    sums, slab_ptr, weights, x, earlier, num_classes, d, PRODUCT: tl.constexpr, RESIDENT: tl.constexpr,
+    PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
     K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """The sums of one kind, (K, BLOCK_D) a chunk, with the rows of a tile added.
@@ -112,10 +102,14 @@ def add_rows(
     written = (classes < num_classes) | ~earlier
     added = () if RESIDENT else sums
     for chunk in tl.static_range(CHUNKS):
-        product = PRODUCT(weights, at_its_use(x[chunk], true, LATE), PRECISION, TENSOR_CORES)
         if RESIDENT:
-            added += (sums[chunk] + product,)
+            total = sums[chunk]
+            if in_turn(chunk, num_classes, CHUNKS):
+                total += PRODUCT(weights, x[chunk], PRECISION, TENSOR_CORES)
+            added += (total,)
         else:
-            product += load_chunk(slab_ptr, classes, there, d, chunk, d, BLOCK_D)
-            store_chunk(slab_ptr, product, classes, written, d, chunk, d, BLOCK_D)
+            if in_turn(chunk, num_classes, CHUNKS):
+                total = PRODUCT(weights, x[chunk], PRECISION, TENSOR_CORES)
+                total += load_chunk(slab_ptr, classes, there, d, chunk, d, BLOCK_D)
+                store_chunk(slab_ptr, total, classes, written, d, chunk, d, BLOCK_D)
     return added

@@ -4,13 +4,13 @@ import triton
 import triton.language as tl
 
 from .tiles import (
+    in_turn,
     inverse_or_zero,
     lengths_of,
     load_again,
     load_chunk,
     load_per_class,
     load_row,
-    rows_in_chunks,
     store_chunk,
 )
 
@@ -117,7 +117,7 @@ def others_offset(y, row_ok, c_ptr, num_classes, d, without, chunk, BLOCK_D: tl.
 @triton.jit
 def center_directions(c_ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """1/‖c_k‖ (0 for a zero center) and ĉ_k·Σ_{j≠k} ĉ_j: (K,) both."""
-    inverse = inverse_or_zero(class_lengths(c_ptr, num_classes, d, False, K, BLOCK_D, CHUNKS))
+    inverse = inverse_or_zero(class_lengths(c_ptr, num_classes, d, K, BLOCK_D, CHUNKS))
     classes = tl.arange(0, K)
     along = tl.zeros((K,), tl.float32)
     for chunk in range(CHUNKS):
@@ -128,13 +128,10 @@ def center_directions(c_ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.conste
 
 
 @triton.jit
-def class_lengths(
-    w_ptr, num_classes, d, HELD: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr
-):
+def class_lengths(w_ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """Lengths of the rows of a (C, d) table: (K,), zero past the last class."""
     classes = tl.arange(0, K)
-    table = rows_in_chunks(w_ptr, classes, classes < num_classes, d, d, HELD, BLOCK_D, CHUNKS)
-    return lengths_of(table, K, BLOCK_D, CHUNKS)
+    return lengths_of((w_ptr, classes, classes < num_classes, d, d), K, BLOCK_D, CHUNKS)
 
 
 @triton.jit
@@ -171,22 +168,20 @@ def read_centers(
 @triton.jit
 def squared_offsets(
     x, y, valid, c_ptr, num_classes, d, without, chunk,
-    ANTI: tl.constexpr, FENCED: tl.constexpr, BLOCK_D: tl.constexpr,
+    ANTI: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Of a chunk, (x - c_y)² and (x - c̄₋y)² entry by entry."""
     own = own_offset(x, y, valid, c_ptr, d, chunk, BLOCK_D)
     anti = tl.zeros_like(own)
     if ANTI:
         anti = anti_offset(x, y, valid, c_ptr, num_classes, d, without, chunk, BLOCK_D)
-    if FENCED:
-        tl.debug_barrier()  # as in :func:`.classifier_tiles.chunk_products`
     return own * own, anti * anti
 
 
 @triton.jit
 def center_distances(
     x, y, valid, c_ptr, num_classes, d, without,
-    ANTI: tl.constexpr, FENCED: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+    ANTI: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """‖x - c_y‖² and ‖x - c̄₋y‖² of a tile: (ROWS,) both. Chunks are added entry by entry, and the entries once."""
     own = tl.zeros((ROWS, BLOCK_D), tl.float32)
@@ -195,15 +190,14 @@ def center_distances(
         for chunk in tl.range(CHUNKS, disable_licm=True):
             part = load_again(x, chunk, BLOCK_D)
             more, away = squared_offsets(
-                part, y, valid, c_ptr, num_classes, d, without, chunk, ANTI, FENCED, BLOCK_D
+                part, y, valid, c_ptr, num_classes, d, without, chunk, ANTI, BLOCK_D
             )  # fmt: skip
             own += more
             anti += away
     else:
         for chunk in tl.static_range(CHUNKS):
-            more, away = squared_offsets(
-                x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, ANTI, FENCED, BLOCK_D
-            )  # fmt: skip
-            own += more
-            anti += away
+            if in_turn(chunk, num_classes, CHUNKS):
+                more, away = squared_offsets(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, ANTI, BLOCK_D)
+                own += more
+                anti += away
     return tl.sum(own, 1), tl.sum(anti, 1)

@@ -70,6 +70,16 @@ def load_again(x, chunk, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def in_turn(chunk, num_classes, CHUNKS: tl.constexpr):
+    """True, which the compiler cannot know: what stands under it is a block of its own, finished before the next chunk
+    of held rows begins. In one block, operands and results of many chunks would wait in registers, and spill.
+
+    Each chunk has a comparison of its own, that none before it decides; else their blocks would become one.
+    """
+    return True if CHUNKS <= 2 else chunk - CHUNKS < num_classes
+
+
+@triton.jit
 def zeros_tile(ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """A float32 accumulator as wide as a row tile."""
     tile = ()

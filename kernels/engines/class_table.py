@@ -14,7 +14,6 @@ from ..configs import (
     CLASS_TILES,
     LEAST_ROWS,
     MOST_PROGRAMS,
-    PUSHED_COLUMNS,
     PUSHED_TILE,
     SCALES_WARPS,
     SLAB_CLASSES,
@@ -66,8 +65,7 @@ def _plan(
     # What a program holds, in sums per class; a margin in float32 and its angle take as much again as two.
     sums = bool(classifier and gradient) * (3 if head.exact_own else 1) + update + 3 * push
     resident = sums * k <= 16 * tile.accumulators
-    columns = PUSHED_COLUMNS[element_size] if classifier and push else SLAB_COLUMNS
-    fused = resident or (k <= SLAB_CLASSES and d <= columns)
+    fused = resident or (k <= SLAB_CLASSES and d <= SLAB_COLUMNS)
     if fused and classifier and push and not resident:
         tile = PUSHED_TILE
     if not fused:

@@ -24,7 +24,7 @@ from ..tiles import (
 def attract(
     x, y, valid, hot, unlabelled, c_ptr, num_classes, d, factors_ptr, without, scale, a,
     ROW_LOSS: tl.constexpr, PUSH_WEIGHT: tl.constexpr, PAPER_SLOPE: tl.constexpr, ANTI: tl.constexpr,
-    FENCED: tl.constexpr, BLOCK_N: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
+    BLOCK_N: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """The center loss of a tile: its sum in float64, rows per class, slopes of its distances, and p (rows,).
 
@@ -32,7 +32,7 @@ def attract(
     """
     others = (num_classes - 1).to(tl.float32)
     own, anti = center_distances(
-        x, y, valid, c_ptr, num_classes, d, without, ANTI, FENCED, BLOCK_N, BLOCK_D, CHUNKS
+        x, y, valid, c_ptr, num_classes, d, without, ANTI, BLOCK_N, BLOCK_D, CHUNKS
     )  # fmt: skip
     scalar = tl.load(factors_ptr + y, mask=valid, other=0.0)
     if ANTI:
@@ -87,14 +87,14 @@ def class_table_rows(
     program = tl.program_id(0)
     WEIGHTS: tl.constexpr = dw_ptr is not None
     SLABS: tl.constexpr = KINDS if FUSED else 0
-    # Where a second copy of the rows, or the operands of several chunks at a time, would not fit the registers.
-    LATE: tl.constexpr = FUSED and (CLASSIFIER or PUSH) and (2 if CLASSIFIER and PUSH else 4) < CHUNKS
-    FENCED: tl.constexpr = FUSED and (CHUNKS > 4 or (CHUNKS > 2 and AUXILIARY))
     programs = tl.num_programs(0)
     classes = tl.arange(0, K)
     w_length = tl.zeros((K,), tl.float32)
     factors = (w_length, w_length, w_length)
     without = ()
+    # The tables by wider chunks than the rows: fewer trips, and nothing of theirs is kept in registers for the rows.
+    TABLE_D: tl.constexpr = BLOCK_D * 2 if CHUNKS > 1 else BLOCK_D
+    TABLE_CHUNKS: tl.constexpr = (CHUNKS + 1) // 2
     classifier_scale = 1.0 / classifier_divisor
     _, _, own_ptr = scratch_of(scratch_ptr, SLABS, UNIT_W + ANTI, num_classes, d, K)
     tables_ptr = own_ptr + BLOCK_ROWS * K
@@ -103,16 +103,16 @@ def class_table_rows(
         bias = load_per_class(bias_ptr, num_classes, 0.0, K)
         weights = load_per_class(class_weights_ptr, num_classes, 1.0, K)
         if LENGTHS:
-            w_length = class_lengths(w_ptr, num_classes, d, FUSED, K, BLOCK_D, CHUNKS)
+            w_length = class_lengths(w_ptr, num_classes, d, K, TABLE_D, TABLE_CHUNKS)
         if UNIT_W:
-            unit_rows(w_ptr, w_length, tables_ptr, num_classes, d, K, BLOCK_D, CHUNKS)
+            unit_rows(w_ptr, w_length, tables_ptr, num_classes, d, K, TABLE_D, TABLE_CHUNKS)
             operand_ptr = tables_ptr
         if scales_ptr is not None:
             classifier_scale *= tl.load(scales_ptr)
     if SPREAD:
         factors, without = read_centers(
             c_ptr, tables_ptr + UNIT_W * num_classes * d, center_weights_ptr, scales_ptr, auxiliary, num_classes, d,
-            CLASS_SCALAR, K, BLOCK_D, CHUNKS, ANTI,
+            CLASS_SCALAR, K, TABLE_D, TABLE_CHUNKS, ANTI,
         )  # fmt: skip
     # Read again at every tile, and by the program that finishes, they take no registers in between.
     store_sums(own_ptr, 0, (w_length, factors[0], factors[1], factors[2]), K)
@@ -141,13 +141,12 @@ def class_table_rows(
         hot = (y[:, None] == classes[None, :]) & valid[:, None]
         unlabelled = tl.where(in_batch & ~valid, float("nan"), 0.0)
         x = rows_in_chunks(x_ptr, rows, in_batch, x_stride, d, FUSED, BLOCK_D, CHUNKS)
-        true = tile >= 0
         head, pull = (), ()
         if CLASSIFIER:
             losses, p, chained, x_length, factor = classify(
                 x, y, valid, hot, operand_ptr, w_length, bias, weights, num_classes, d, classifier,
                 LOGITS, CHAIN, UNIT_X, LENGTHS, EXACT_OWN, PRECISION, TENSOR_CORES,
-                BLOCK_N, K, BLOCK_D, CHUNKS, PARTS, FENCED,
+                BLOCK_N, K, BLOCK_D, CHUNKS, PARTS,
             )  # fmt: skip
             g, r, q = chained
             classifier_loss += tl.sum((losses + unlabelled).to(tl.float64), 0)
@@ -157,7 +156,7 @@ def class_table_rows(
         if AUXILIARY:
             loss, members, slopes, push = attract(
                 x, y, valid, hot, unlabelled, c_ptr, num_classes, d, own_ptr + K, without, auxiliary_scale, auxiliary,
-                ROW_LOSS, PUSH_WEIGHT, PAPER_SLOPE, ANTI, CHUNKS > 2 and FUSED, BLOCK_N, K, BLOCK_D, CHUNKS,
+                ROW_LOSS, PUSH_WEIGHT, PAPER_SLOPE, ANTI, BLOCK_N, K, BLOCK_D, CHUNKS,
             )  # fmt: skip
             auxiliary_loss += loss
             count += members
@@ -169,8 +168,8 @@ def class_table_rows(
 
         if dx_ptr is not None:
             write_gradient(
-                dx_ptr, rows, in_batch, x, head, pull, true, operand_ptr, c_ptr, num_classes, d,
-                LENGTHS, ANTI, PAPER, LATE, PRECISION, TENSOR_CORES, BLOCK_D, CHUNKS,
+                dx_ptr, rows, in_batch, x, head, pull, operand_ptr, c_ptr, num_classes, d,
+                LENGTHS, ANTI, PAPER, PRECISION, TENSOR_CORES, BLOCK_D, CHUNKS,
             )  # fmt: skip
         if WEIGHTS:
             weights_of_rows = g * factor[:, None] if UNIT_X else g
@@ -178,18 +177,18 @@ def class_table_rows(
             earlier = tl.zeros_like(classes) + (tile - program) > 0
             if WEIGHTS:
                 w_sums = add_rows(
-                    w_sums, w_slab_ptr, weights_of_rows, x, true, earlier, num_classes, d, weighted_sums, RESIDENT,
-                    LATE, PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
+                    w_sums, w_slab_ptr, weights_of_rows, x, earlier, num_classes, d, weighted_sums, RESIDENT,
+                    PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if UPDATE:
                 c_sums = add_rows(
-                    c_sums, c_slab_ptr, hot, x, true, earlier, num_classes, d, labelled_sums, RESIDENT,
-                    LATE, PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
+                    c_sums, c_slab_ptr, hot, x, earlier, num_classes, d, labelled_sums, RESIDENT,
+                    PRECISION, TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if PUSH:
                 push_sums = add_rows(
-                    push_sums, push_slab_ptr, pushes, x, true, earlier, num_classes, d, weighted_sums, RESIDENT,
-                    LATE, "ieee", TENSOR_CORES, K, BLOCK_D, CHUNKS,
+                    push_sums, push_slab_ptr, pushes, x, earlier, num_classes, d, weighted_sums, RESIDENT,
+                    "ieee", TENSOR_CORES, K, BLOCK_D, CHUNKS,
                 )  # fmt: skip
             if not RESIDENT:
                 tl.debug_barrier()  # another thread may read what this one put into the slab

@@ -76,7 +76,7 @@ def row_kernel(
         if center_weights_ptr is not None:
             weights = tl.load(center_weights_ptr + y, mask=valid, other=0.0).to(tl.float32)
         own, anti = center_distances(
-            x, y, valid, c_ptr, num_classes, d, without, ANTI, False, BLOCK_N, BLOCK_D, CHUNKS
+            x, y, valid, c_ptr, num_classes, d, without, ANTI, BLOCK_N, BLOCK_D, CHUNKS
         )  # fmt: skip
         if ANTI:
             rest = tl.maximum(spread - squared * (num_classes / others), 0.0)
@@ -92,8 +92,8 @@ def row_kernel(
                 tl.where(valid, scale * PAPER_SLOPE(spread_total, auxiliary), 0.0),
             )
             write_gradient(
-                dx_ptr, rows, in_batch, x, (), (y, valid, slopes, without), True, None, c_ptr, num_classes, d,
-                False, ANTI, PAPER, False, "ieee", False, BLOCK_D, CHUNKS,
+                dx_ptr, rows, in_batch, x, (), (y, valid, slopes, without), None, c_ptr, num_classes, d,
+                False, ANTI, PAPER, "ieee", False, BLOCK_D, CHUNKS,
             )  # fmt: skip
         if PUSH:
             push = tl.where(valid, PUSH_WEIGHT(anti, auxiliary), 0.0)
