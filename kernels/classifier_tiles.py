@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .products import float32_product
-from .tiles import in_turn, inverse_or_zero, lengths_of, load_again, load_chunk
+from .tiles import held_chunk, in_turn, inverse_or_zero, lengths_of, load_again, load_chunk
 
 
 @triton.jit
@@ -64,16 +64,13 @@ def products(
     dot = tl.zeros((K, ROWS), tl.float32) if PARTS == 1 else tl.zeros((PARTS, K, ROWS), tl.float32)
     if x[0].dtype.is_ptr():
         for chunk in tl.range(CHUNKS, disable_licm=True):
-            dot += chunk_products(
-                load_again(x, chunk, BLOCK_D), w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES,
-                K, BLOCK_D, PARTS,
-            )  # fmt: skip
+            part = load_again(x, chunk, BLOCK_D)
+            dot += chunk_products(part, w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES, K, BLOCK_D, PARTS)
     else:
         for chunk in tl.static_range(CHUNKS):
             if in_turn(chunk, num_classes, CHUNKS):
-                dot += chunk_products(
-                    x[chunk], w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES, K, BLOCK_D, PARTS
-                )  # fmt: skip
+                part = held_chunk(x, chunk, num_classes, CHUNKS)
+                dot += chunk_products(part, w_ptr, num_classes, d, chunk, PRECISION, TENSOR_CORES, K, BLOCK_D, PARTS)
     if PARTS > 1:
         # Every warp holds all of this sum. Carried on, its layout would put whole rows of x into every warp; a gather
         # is where the compiler lets go of it.

@@ -1,8 +1,8 @@
 """Tile settings of every engine, by chip family, kind or bytes of an element, and width: one committed table.
 
 Nothing tunes itself at a user's first step. The settings were found by compiling ahead of time: the largest that spill
-nothing on sm_80, sm_90 and sm_100, with the matrix unit in use (Ad-Corre's class sums at 1024 columns do spill a few
-bytes); `python -m bench audit` shows what they take of a chip. None has been timed on one.
+nothing on sm_80, sm_90 and sm_100, with the matrix unit in use; `python -m bench audit` shows what they take of a
+chip. None has been timed on one.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,10 @@ import triton
 
 FAMILIES = ("sm80", "sm89", "sm90", "sm100", "cdna")
 WIDE = 2**30  # rows of any width, multiplied chunk by chunk
-# Of a thread; AMD's compiler takes no such limit.
-ALL_REGISTERS = {"cpu": 255} | {family: None if family == "cdna" else 255 for family in FAMILIES}
+# Of a thread, where ptxas would choose fewer, to have more programs at a time, and spill: all, and as many as let two
+# programs of 8 warps run at a time. AMD's compiler takes no such limit.
+ALL_REGISTERS = {family: None if family == "cdna" else 255 for family in ("cpu", *FAMILIES)}
+HALF_REGISTERS = {family: None if family == "cdna" else 128 for family in ("cpu", *FAMILIES)}
 # Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
 LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
 
@@ -160,13 +162,17 @@ _CLASS_TILES = {  # by bytes of an element and columns rounded up to a power of 
     **{(size, 256): ClassTile(16, 128, 8, 4) for size in (2, 4)},
     (2, 512): ClassTile(16, 256, 8, 2),
     (4, 512): ClassTile(8, 128, 8, 2),
-    **{(size, 1024): ClassTile(8, 128, 8) for size in (2, 4)},
     **{(size, 2048): ClassTile(8, 128, 8) for size in (2, 4)},
 }
 CLASS_TILES = {(family, *key): tile for family in ("cpu", *FAMILIES) for key, tile in _CLASS_TILES.items()}
-CLASS_TILES |= {(family, 2, 1024): ClassTile(8, 128, 8, max_registers=255) for family in ("sm80", "sm90")}
-# A classifier beside a loss that pushes: offsets and operands together take the registers of more rows.
-PUSHED_TILE = ClassTile(8, 128, 8)
+CLASS_TILES |= {
+    (family, size, 1024): ClassTile(8, 128, 8, max_registers=most)
+    for family, most in ALL_REGISTERS.items()
+    for size in (2, 4)
+}
+CLASS_TILES |= {(family, 4, 512): ClassTile(8, 128, 8, 2, 255) for family in ("sm80", "sm100")}
+# A classifier beside a loss that pushes: offsets and operands together take the registers of more than 8 rows.
+PUSHED_TILES = {(4, 256): ClassTile(8, 128, 8), (2, 512): ClassTile(8, 128, 8)}
 # Where sums are left to a second launch: the tiles of both, and the most entries of a chunk of the table; by bytes of
 # an element where it matters.
 STORED_TILES = {family: ClassTile(8, 128, 8, 0, most) for family, most in ALL_REGISTERS.items()}
@@ -209,7 +215,17 @@ _EMBEDDING_TILES = {  # by columns rounded up to a power of two
     256: EmbeddingTile(16, 256, 4, 8192, 8),
     1024: EmbeddingTile(LEAST_ROWS, 256, 8, 8192, 8),
 }
-EMBEDDING_TILES = {(family, d): tile for family in ("cpu", *FAMILIES) for d, tile in _EMBEDDING_TILES.items()}
-EMBEDDING_TILES |= {(family, 512): EmbeddingTile(16, 256, 8, 8192, 8, most) for family, most in ALL_REGISTERS.items()}
+EMBEDDING_TILES = {
+    (family, size, d): tile for family in ("cpu", *FAMILIES) for size in (2, 4) for d, tile in _EMBEDDING_TILES.items()
+}
+EMBEDDING_TILES |= {
+    (family, size, 512): EmbeddingTile(16, 256, 8, 8192, 8, most)
+    for family, most in ALL_REGISTERS.items()
+    for size in (2, 4)
+}
+EMBEDDING_TILES |= {
+    (family, 2, d): _EMBEDDING_TILES[d]._replace(max_registers=HALF_REGISTERS[family])
+    for family, d in (("sm80", 256), ("sm100", 1024))
+}
 
 SCALE_BLOCK, SCALE_WARPS = 2048, 4

@@ -6,7 +6,7 @@ import triton.language as tl
 from .classifier_tiles import class_operand
 from .products import float32_product
 from .table_tiles import anti_offset, others_offset, own_offset
-from .tiles import in_turn, inverse_or_zero, load_again, store_chunk
+from .tiles import held_chunk, in_turn, inverse_or_zero, load_again, store_chunk
 
 
 @triton.jit
@@ -59,7 +59,7 @@ def write_gradient(
         for chunk in tl.static_range(CHUNKS):
             if in_turn(chunk, num_classes, CHUNKS):
                 dx = chunk_gradient(
-                    x[chunk], head, pull, w_ptr, c_ptr, num_classes, d, chunk,
+                    held_chunk(x, chunk, num_classes, CHUNKS), head, pull, w_ptr, c_ptr, num_classes, d, chunk,
                     LENGTHS, ANTI, PAPER, PRECISION, TENSOR_CORES, BLOCK_D,
                 )  # fmt: skip
                 store_chunk(dx_ptr, dx, rows, in_batch, d, chunk, d, BLOCK_D)

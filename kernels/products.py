@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .tiles import finite_or_zero, in_turn, load_chunk, store_chunk
+from .tiles import finite_or_zero, held_chunk, in_turn, load_chunk, store_chunk
 
 
 @triton.jit
@@ -105,11 +105,11 @@ def add_rows(
         if RESIDENT:
             total = sums[chunk]
             if in_turn(chunk, num_classes, CHUNKS):
-                total += PRODUCT(weights, x[chunk], PRECISION, TENSOR_CORES)
+                total += PRODUCT(weights, held_chunk(x, chunk, num_classes, CHUNKS), PRECISION, TENSOR_CORES)
             added += (total,)
         else:
             if in_turn(chunk, num_classes, CHUNKS):
-                total = PRODUCT(weights, x[chunk], PRECISION, TENSOR_CORES)
+                total = PRODUCT(weights, held_chunk(x, chunk, num_classes, CHUNKS), PRECISION, TENSOR_CORES)
                 total += load_chunk(slab_ptr, classes, there, d, chunk, d, BLOCK_D)
                 store_chunk(slab_ptr, total, classes, written, d, chunk, d, BLOCK_D)
     return added

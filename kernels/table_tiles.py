@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from .tiles import (
+    held_chunk,
     in_turn,
     inverse_or_zero,
     lengths_of,
@@ -44,8 +45,8 @@ def leave_one_out(
     V₋k, the spread of the others about their mean c̄₋k, is V - C/(C-1) ‖c_k - c̄‖². That loses digits only for a class
     holding most of V. Just one class, the outlier, can hold more than half of it; its c̄₋k and V₋k are summed without
     it, relative to an anchor, a class beside it. Of the others' means the outlier is a part, and they are taken
-    relative to it. Returns V₋k (K,), and for :func:`others_mean` outlier, anchor, and where the means (C, d) were put.
-    Read again at every tile, they take no registers in between.
+    relative to it. Returns V₋k (K,), and for :func:`others_mean` outlier, anchor, and where the means (C, d) were put:
+    after a barrier, for they are read by other threads than wrote them.
     """
     classes = tl.arange(0, K)
     real = classes < num_classes
@@ -65,7 +66,6 @@ def leave_one_out(
         shifted = tl.where(besides, table - at_outlier[None, :], 0.0)
         means = (tl.sum(shifted, 0)[None, :] - shifted) / others
         store_chunk(means_ptr, tl.where(besides, means, rest_mean), classes, real, d, chunk, d, BLOCK_D)
-    tl.debug_barrier()
     whole = tl.sum(squared, 0)
     spread = tl.maximum(whole - squared * (num_classes.to(tl.float32) / others), 0.0)
     # Two classes: the others of each are one center, which has no spread.
@@ -142,7 +142,6 @@ def unit_rows(w_ptr, length, units_ptr, num_classes, d, K: tl.constexpr, BLOCK_D
     for chunk in range(CHUNKS):
         table = load_chunk(w_ptr, classes, classes < num_classes, d, chunk, d, BLOCK_D).to(tl.float32)
         store_chunk(units_ptr, table * inverse, classes, classes < num_classes, d, chunk, d, BLOCK_D)
-    tl.debug_barrier()
 
 
 @triton.jit
@@ -189,15 +188,14 @@ def center_distances(
     if x[0].dtype.is_ptr():
         for chunk in tl.range(CHUNKS, disable_licm=True):
             part = load_again(x, chunk, BLOCK_D)
-            more, away = squared_offsets(
-                part, y, valid, c_ptr, num_classes, d, without, chunk, ANTI, BLOCK_D
-            )  # fmt: skip
+            more, away = squared_offsets(part, y, valid, c_ptr, num_classes, d, without, chunk, ANTI, BLOCK_D)
             own += more
             anti += away
     else:
         for chunk in tl.static_range(CHUNKS):
             if in_turn(chunk, num_classes, CHUNKS):
-                more, away = squared_offsets(x[chunk], y, valid, c_ptr, num_classes, d, without, chunk, ANTI, BLOCK_D)
+                part = held_chunk(x, chunk, num_classes, CHUNKS)
+                more, away = squared_offsets(part, y, valid, c_ptr, num_classes, d, without, chunk, ANTI, BLOCK_D)
                 own += more
                 anti += away
     return tl.sum(own, 1), tl.sum(anti, 1)

@@ -80,6 +80,13 @@ def in_turn(chunk, num_classes, CHUNKS: tl.constexpr):
 
 
 @triton.jit
+def held_chunk(x, chunk, num_classes, CHUNKS: tl.constexpr):
+    """A chunk of held rows for what stands under :func:`in_turn`: the layout passes of Triton see a choice and convert
+    the chunk behind it, not all chunks where they are loaded; LLVM then sees that there is none."""
+    return x[chunk] if CHUNKS <= 2 else tl.where(chunk - CHUNKS <= num_classes, x[chunk], tl.zeros_like(x[chunk]))
+
+
+@triton.jit
 def zeros_tile(ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """A float32 accumulator as wide as a row tile."""
     tile = ()

@@ -8,6 +8,7 @@ from fer_fast.kernels.engines import class_table as engine
 from fer_fast.kernels.engines import class_table_large as large
 from fer_fast.kernels.launch import gradient_dtype
 
+from fer_fast.dispatch import triton_runs_on
 from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, double, errors, expected, inputs, poisoned
 
 SCALE = 0.3
@@ -93,6 +94,23 @@ def test_sums_in_slabs(classifier, auxiliary, dtype, monkeypatch):
     monkeypatch.setattr(engine, "max_programs", lambda device: 3)
     monkeypatch.setattr(engine, "_sum_rows", None)  # one launch
     check(classifier, auxiliary, inputs(16 * 7 + 3, 5, 35, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_a_classifier_beside_a_loss_that_pushes_reads_wide_rows_once(classifier, dtype, monkeypatch):
+    if not triton_runs_on("cpu"):
+        pytest.skip("traffic is counted in Triton's interpreter")
+    from fer_fast.bench.audit_traffic import count
+
+    monkeypatch.setattr(engine, "max_programs", lambda device: 2)  # what a program holds does not grow with the rows
+    small, more = (inputs(n, 8, 1024, dtype) for n in (16, 32))
+    check(classifier, "variant", more)
+    counts = [count(lambda t=t: launch(classifier, "variant", t)) for t in (small, more)]
+    assert counts[1].launches["class_table_rows"] == 1
+    assert counts[1].launches["class_table_sums"] == 0
+    a_row = more["x"][0].nbytes + 1024 * gradient_dtype(more["x"]).itemsize + more["y"][0].nbytes
+    assert sum(counts[0].streamed(counts[1], 16).values()) <= 1.05 * a_row
 
 
 @pytest.mark.parametrize("programs", [2, 40])

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..aot import aot_case
+from ..aot import TYPES, aot_case
 from ..configs import EMBEDDING_TILES, MOST_PROGRAMS, chip
 from ..embedding_tiles import centred, chain, feature_table, mean_table, standardise, standards
 from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs
@@ -239,13 +239,12 @@ def ad_corre(
     classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
     embeddings = triton.next_power_of_2(k)
     if (
-        e.dtype == torch.float64
-        or (chip(e.device), width) not in EMBEDDING_TILES
+        (chip(e.device), e.element_size(), width) not in EMBEDDING_TILES
         or classes * width > MOST_CLASS_ELEMENTS
         or embeddings * width > MOST_ROW_ELEMENTS
     ):
         raise NotImplementedError("embeddings or class tables too wide for one program, or float64")
-    config = EMBEDDING_TILES[chip(e.device), width]
+    config = EMBEDDING_TILES[chip(e.device), e.element_size(), width]
     e, y = (e if e.stride(-1) == 1 or d == 1 else e.contiguous()), y.contiguous()
     new = {"dtype": torch.float32, "device": e.device}
     terms = {"FD": fd != 0, "MD": md != 0}
@@ -319,8 +318,9 @@ def aot_cases(family: str) -> Iterator[tuple]:
     buffers = ("w_ptr", "losses_ptr", "tables_ptr", "slabs_ptr", "stats_ptr", "partials_ptr", "loss_ptr")
     shared |= dict.fromkeys(buffers, "*fp32")
     terms = {"FD": True, "MD": True, "ED": True}
-    for (k, width), dtype in product(((7, 128), (7, 256), (7, 512), (4, 1024)), ("fp32", "fp16", "bf16")):
-        config, embeddings = EMBEDDING_TILES[family, width], triton.next_power_of_2(k)
+    for (k, width), dtype in product(((7, 128), (7, 256), (7, 512), (4, 1024)), TYPES):
+        config, embeddings = EMBEDDING_TILES[family, dtype.itemsize, width], triton.next_power_of_2(k)
+        dtype = TYPES[dtype]
         types = shared | {"e_ptr": f"*{dtype}", "de_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
         marked = "*" if width == 256 and dtype != "fp16" else ""
         sums = {"BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "CHUNKS": width // config.block_d}

@@ -14,7 +14,7 @@ from ..configs import (
     CLASS_TILES,
     LEAST_ROWS,
     MOST_PROGRAMS,
-    PUSHED_TILE,
+    PUSHED_TILES,
     SCALES_WARPS,
     SLAB_CLASSES,
     SLAB_COLUMNS,
@@ -61,18 +61,17 @@ def _plan(
     rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
     push = update and rule.push is not no_push
     k = max(16, triton.next_power_of_2(num_classes))
-    tile = CLASS_TILES[family, element_size, max(16, triton.next_power_of_2(d))]
+    width = max(16, triton.next_power_of_2(d))
+    tile = CLASS_TILES[family, element_size, width]
     # What a program holds, in sums per class; a margin in float32 and its angle take as much again as two.
     sums = bool(classifier and gradient) * (3 if head.exact_own else 1) + update + 3 * push
     resident = sums * k <= 16 * tile.accumulators
     fused = resident or (k <= SLAB_CLASSES and d <= SLAB_COLUMNS)
-    if fused and classifier and push and not resident:
-        tile = PUSHED_TILE
+    if fused and classifier and push:
+        tile = PUSHED_TILES.get((element_size, width), tile)
     if not fused:
         stored = STORED_TILES[family]
         tile = stored._replace(block_d=min(stored.block_d, tile.block_d, STORED_ELEMENTS[element_size] // k))
-    if fused and push:
-        tile = tile._replace(max_registers=None)  # such kernels take all there are unasked; asked, they spill
     tile = tile._replace(block_n=max(tile.block_n, LEAST_ROWS))
     constexprs = {
         "K": k,
@@ -131,13 +130,12 @@ def class_table(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place.
 
-    x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 16 and d <= 1024; beside variant
-    with an update a classifier has it to d <= 512 (256 in float32). A launch and a read more where the sums of more
-    classes or columns outgrow the registers; a program then visits its tile of rows several times, in the L1. A launch
-    before, for the factors of MVA (a read of x and of the groups, lists of (n_v, d) and (n_v,), where they lie) and of
-    a weighted mean (a read of the labels alone). More than 64 classes, in the center family alone, take
-    :mod:`.class_table_large`. A label outside [0, C) makes the loss NaN and goes to `status` (1,). Floor: n·d elements
-    read and written, n labels read; 6·n·C·d operations for a classifier.
+    x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 16 and d <= 1024. A launch and a
+    read more where the sums of more classes or columns outgrow registers and caches; a program then visits its tile of
+    rows several times, in the L1. A launch before, for the factors of MVA (a read of x and of the groups, lists of
+    (n_v, d) and (n_v,), where they lie) and of a weighted mean (a read of the labels alone). More than 64 classes, in
+    the center family alone, take :mod:`.class_table_large`. A label outside [0, C) makes the loss NaN and goes to
+    `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a classifier.
     """
     num_classes, d = (weight if classifier else centers).shape
     if x.dtype == torch.float64 or d > FUSED_COLUMNS:

@@ -114,7 +114,7 @@ def class_table_rows(
             c_ptr, tables_ptr + UNIT_W * num_classes * d, center_weights_ptr, scales_ptr, auxiliary, num_classes, d,
             CLASS_SCALAR, K, TABLE_D, TABLE_CHUNKS, ANTI,
         )  # fmt: skip
-    # Read again at every tile, and by the program that finishes, they take no registers in between.
+    # All this is read again at every tile, and at the finish: it takes no registers in between.
     store_sums(own_ptr, 0, (w_length, factors[0], factors[1], factors[2]), K)
     tl.debug_barrier()
     auxiliary_scale = auxiliary_weight / divisor

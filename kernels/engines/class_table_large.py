@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..aot import aot_case, type_of
-from ..configs import launch_options
+from ..configs import HALF_REGISTERS, chip, launch_options
 from ..epilogues.center import no_push
 from ..epilogues.class_table import AUXILIARIES
 from ..gradient_tiles import write_gradient
@@ -226,8 +226,11 @@ def _config(d: int) -> dict[str, int]:
     return {"BLOCK_N": 16, "BLOCK_D": block_d, "CHUNKS": cdiv(d, block_d)}
 
 
-def _row_options(d: int) -> dict[str, int]:
-    return launch_options(4 if d <= 256 else 8)
+def _row_options(family: str, d: int) -> dict[str, int]:
+    if d <= 256:
+        return launch_options(4)
+    held = _config(d)["CHUNKS"] <= HELD_CHUNKS.value
+    return launch_options(8, max_registers=HALF_REGISTERS[family] if held else None)
 
 
 def class_table_large(
@@ -292,7 +295,7 @@ def class_table_large(
         PAPER=auxiliary == "variant" and params[5] != 0,
         PUSH=push,
         **config,
-        **_row_options(d),
+        **_row_options(chip(x.device), d),
     )
     if update:
         labels, order = y.sort(stable=True)
@@ -332,7 +335,7 @@ _AOT_PARAMS = {
 }
 
 
-def aot_cases() -> Iterator[tuple]:
+def aot_cases(family: str) -> Iterator[tuple]:
     """Both kernels with every epilogue at d = 512, for the audit."""
     pointers = ("center_weights", "squared", "inverse", "scalars", "rows", "loss", "push", "pushed", "push_total", "c")
     shared: dict[str, Any] = {f"{name}_ptr": "*fp32" for name in pointers}
@@ -352,7 +355,7 @@ def aot_cases() -> Iterator[tuple]:
             }
             types |= {"dx_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
             flags = functions | _config(512)
-            for kernel, options in ((row_kernel, _row_options(512)), (class_kernel, CLASS_OPTIONS)):
+            for kernel, options in ((row_kernel, _row_options(family, 512)), (class_kernel, CLASS_OPTIONS)):
                 constexprs = {a: flags[a] for a in kernel.arg_names if a in flags}
                 case = f"{kernel.__name__}-{name}-{dtype}{'*' if (name, dtype) == ('variant', 'bf16') else ''}"
                 yield aot_case(case, kernel, types, constexprs, options)
