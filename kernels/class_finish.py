@@ -114,7 +114,7 @@ def add_losses(losses_ptr):
 
 @triton.jit
 def finish_rows(
-    stats_ptr, first, count, into, own_ptr, losses_ptr, loss_ptr, dbias_ptr, c_ptr, auxiliary,
+    stats_ptr, first, count, into, factors_ptr, losses_ptr, loss_ptr, dbias_ptr, c_ptr, auxiliary,
     num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
     CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -128,10 +128,10 @@ def finish_rows(
     others = (num_classes - 1).to(tl.float32)
     cosine_total = tl.sum(along, 0) + num_classes * others
     classifier_loss, auxiliary_loss = add_losses(losses_ptr)
-    w_length = tl.load(own_ptr + classes)
-    scalar = tl.load(own_ptr + K + classes)
-    spread = tl.load(own_ptr + 2 * K + classes)
-    constant = CONSTANT(tl.load(own_ptr + 2 * K), cosine_total, auxiliary)
+    w_length = tl.load(factors_ptr + classes)
+    scalar = tl.load(factors_ptr + K + classes)
+    spread = tl.load(factors_ptr + 2 * K + classes)
+    constant = CONSTANT(tl.load(factors_ptr + 2 * K), cosine_total, auxiliary)
     # A division in float64 would be a call, around which registers are put aside.
     loss = classifier_loss * classifier_scale + auxiliary_loss * auxiliary_scale + auxiliary_weight * constant
     tl.store(loss_ptr, loss.to(tl.float32))
@@ -145,7 +145,7 @@ def finish_rows(
 
 @triton.jit
 def finish_launch(
-    scratch_ptr, stats_ptr, slab_size, own_ptr, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
+    scratch_ptr, stats_ptr, slab_size, factors_ptr, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
     auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
     CONSTANT: tl.constexpr, DIRECTIONS: tl.constexpr, UNIT_W: tl.constexpr, LENGTHS: tl.constexpr, MOVE: tl.constexpr,
     UPDATE: tl.constexpr, PUSH: tl.constexpr, KINDS: tl.constexpr, FUSED: tl.constexpr,
@@ -165,7 +165,7 @@ def finish_launch(
                 fold_slabs(scratch_ptr, slab_size, first, members, programs + group, d, chunk, KINDS, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
             finish_rows(
-                stats_ptr, programs, groups, programs + groups, own_ptr, losses_ptr, loss_ptr, dbias_ptr, c_ptr,
+                stats_ptr, programs, groups, programs + groups, factors_ptr, losses_ptr, loss_ptr, dbias_ptr, c_ptr,
                 auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight, CONSTANT, DIRECTIONS,
                 K, BLOCK_D, CHUNKS,
             )  # fmt: skip

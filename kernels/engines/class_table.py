@@ -168,9 +168,9 @@ def class_table(
     dbias = _empty((num_classes,), dtype=gradient_dtype(bias), **new) if gradient and bias is not None else None
     fused, k, programs = flags["FUSED"], flags["K"], min(cdiv(n, tile.block_n), max_programs(x.device))
     blocks = _blocks(programs)
-    # Sums per class, of which slabs are those of rows, and what a program has for itself: `scratch_of` lays it out.
-    scratch = k * ((blocks + 1 + programs) * BLOCK_ROWS.value + (blocks * flags["KINDS"] * d if fused else 0))
-    scratch += num_classes * d * programs * (plan.classifier.unit_w + plan.auxiliary.anti)
+    # Sums per class, of which slabs are those of rows, and what is found of the tables: `scratch_of` lays it out.
+    scratch = k * ((blocks + 2) * BLOCK_ROWS.value + (blocks * flags["KINDS"] * d if fused else 0))
+    scratch += num_classes * d * (plan.classifier.unit_w + plan.auxiliary.anti)
     arguments = {
         "x_ptr": x,
         "y_ptr": y,

@@ -28,40 +28,40 @@ def attract(
 ):  # fmt: skip
     """The center loss of a tile: its sum in float64, rows per class, slopes of its distances, and p (rows,).
 
-    `factors_ptr` has what :func:`read_centers` returns for each class.
+    `factors_ptr` has the lengths of the class weights, then what :func:`read_centers` returns for each class.
     """
     others = (num_classes - 1).to(tl.float32)
     own, anti = center_distances(
         x, y, valid, c_ptr, num_classes, d, without, ANTI, BLOCK_N, BLOCK_D, CHUNKS
     )  # fmt: skip
-    scalar = tl.load(factors_ptr + y, mask=valid, other=0.0)
+    scalar = tl.load(factors_ptr + K + y, mask=valid, other=0.0)
     if ANTI:
-        anti = others * anti + tl.load(factors_ptr + 2 * K + y, mask=valid, other=0.0)
+        anti = others * anti + tl.load(factors_ptr + 3 * K + y, mask=valid, other=0.0)
     losses, d_own, d_anti = ROW_LOSS(own, anti, scalar, a)
     loss = tl.sum((tl.where(valid, losses, 0.0) + unlabelled).to(tl.float64), 0)
     count = tl.sum(tl.where(hot, tl.where(own - own == 0, 1.0, float("nan"))[:, None], 0.0), 0)
     slopes = (
         tl.where(valid, 2 * scale * d_own, 0.0),
         tl.where(valid, 2 * scale * others * d_anti, 0.0),
-        tl.where(valid, scale * PAPER_SLOPE(tl.load(factors_ptr + K), a), 0.0),
+        tl.where(valid, scale * PAPER_SLOPE(tl.load(factors_ptr + 2 * K), a), 0.0),
     )
     return loss, count, slopes, tl.where(valid, PUSH_WEIGHT(anti, a), 0.0)
 
 
 @triton.jit
-def scratch_of(scratch_ptr, slabs, tables, num_classes, d, K: tl.constexpr):
+def scratch_of(scratch_ptr, slabs, d, K: tl.constexpr):
     """Where a launch keeps its sums: `slabs` kinds of slabs (K, d), then blocks of sums per class, of every program, of
-    every group, and finished (of twice the rows); then what each program has for itself, a copy so that none waits for
-    another: a block of properties of the classes, and `tables` tables (C, d).
+    every group, and finished (of twice the rows); then what is found of the tables before any row is read: a block of
+    properties of the classes, and tables (C, d). That every program finds and puts there for itself, the same bits to
+    the same place, so none waits for another and there is one copy.
 
-    Returns the size of one kind, and where blocks and the program's own begin: found again where they are used, for
-    pointers would take registers in between.
+    Returns the size of one kind, and where blocks and properties begin: found again where they are used, for pointers
+    would take registers in between.
     """
     blocks = tl.num_programs(0) + tl.cdiv(tl.num_programs(0), FAN_IN) + 1
     slab_size = blocks.to(tl.int64) * K * d
     stats_ptr = scratch_ptr + slabs * slab_size
-    own_size = BLOCK_ROWS * K + tables * num_classes * d
-    return slab_size, stats_ptr, stats_ptr + (blocks + 1) * BLOCK_ROWS * K + tl.program_id(0).to(tl.int64) * own_size
+    return slab_size, stats_ptr, stats_ptr + (blocks + 1) * BLOCK_ROWS * K
 
 
 @triton.jit(do_not_specialize=["n", "num_classes", "classifier_divisor", "divisor"])
@@ -96,8 +96,8 @@ def class_table_rows(
     TABLE_D: tl.constexpr = BLOCK_D * 2 if CHUNKS > 1 else BLOCK_D
     TABLE_CHUNKS: tl.constexpr = (CHUNKS + 1) // 2
     classifier_scale = 1.0 / classifier_divisor
-    _, _, own_ptr = scratch_of(scratch_ptr, SLABS, UNIT_W + ANTI, num_classes, d, K)
-    tables_ptr = own_ptr + BLOCK_ROWS * K
+    _, _, factors_ptr = scratch_of(scratch_ptr, SLABS, d, K)
+    tables_ptr = factors_ptr + BLOCK_ROWS * K
     operand_ptr = w_ptr
     if CLASSIFIER:
         bias = load_per_class(bias_ptr, num_classes, 0.0, K)
@@ -115,7 +115,7 @@ def class_table_rows(
             CLASS_SCALAR, K, TABLE_D, TABLE_CHUNKS, ANTI,
         )  # fmt: skip
     # All this is read again at every tile, and at the finish: it takes no registers in between.
-    store_sums(own_ptr, 0, (w_length, factors[0], factors[1], factors[2]), K)
+    store_sums(factors_ptr, 0, (w_length, factors[0], factors[1], factors[2]), K)
     tl.debug_barrier()
     auxiliary_scale = auxiliary_weight / divisor
 
@@ -130,7 +130,7 @@ def class_table_rows(
     push_sums = zeros_tile(K, BLOCK_D, CHUNKS)
     w_slab_ptr, c_slab_ptr, push_slab_ptr = None, None, None
     if FUSED and not RESIDENT:
-        slab_size, _, _ = scratch_of(scratch_ptr, SLABS, 0, num_classes, d, K)
+        slab_size, _, _ = scratch_of(scratch_ptr, SLABS, d, K)
         w_slab_ptr = scratch_ptr + program.to(tl.int64) * K * d
         c_slab_ptr = w_slab_ptr + WEIGHTS * slab_size
         push_slab_ptr = c_slab_ptr + slab_size
@@ -155,7 +155,7 @@ def class_table_rows(
             head = (g, r, x_length, factor * classifier_scale)
         if AUXILIARY:
             loss, members, slopes, push = attract(
-                x, y, valid, hot, unlabelled, c_ptr, num_classes, d, own_ptr + K, without, auxiliary_scale, auxiliary,
+                x, y, valid, hot, unlabelled, c_ptr, num_classes, d, factors_ptr, without, auxiliary_scale, auxiliary,
                 ROW_LOSS, PUSH_WEIGHT, PAPER_SLOPE, ANTI, BLOCK_N, K, BLOCK_D, CHUNKS,
             )  # fmt: skip
             auxiliary_loss += loss
@@ -198,7 +198,7 @@ def class_table_rows(
             if PUSH:
                 tl.store(push_ptr + rows, push, mask=in_batch)
 
-    slab_size, stats_ptr, own_ptr = scratch_of(scratch_ptr, SLABS, UNIT_W + ANTI, num_classes, d, K)
+    slab_size, stats_ptr, factors_ptr = scratch_of(scratch_ptr, SLABS, d, K)
     store_sums(stats_ptr, program, (p_sum, count, push_sum, q_sum), K)
     tl.store(losses_ptr + 2 * program, classifier_loss)
     tl.store(losses_ptr + 2 * program + 1, auxiliary_loss)
@@ -210,7 +210,7 @@ def class_table_rows(
         if RESIDENT and PUSH:
             store_slab_chunk(scratch_ptr + (WEIGHTS + 1) * slab_size, push_sums[chunk], program, d, chunk, K, BLOCK_D)
     finish_launch(
-        scratch_ptr, stats_ptr, slab_size, own_ptr, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr, c_ptr,
-        auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
+        scratch_ptr, stats_ptr, slab_size, factors_ptr, counters_ptr, losses_ptr, loss_ptr, dbias_ptr, w_ptr, dw_ptr,
+        c_ptr, auxiliary, num_classes, d, classifier_scale, auxiliary_scale, auxiliary_weight,
         CONSTANT, DIRECTIONS, UNIT_W, LENGTHS, MOVE, UPDATE, PUSH, KINDS, FUSED, K, BLOCK_D, CHUNKS,
     )  # fmt: skip
