@@ -103,7 +103,7 @@ def test_a_classifier_beside_a_loss_that_pushes_reads_wide_rows_once(classifier,
         pytest.skip("traffic is counted in Triton's interpreter")
     from fer_fast.bench.audit_traffic import count
 
-    monkeypatch.setattr(engine, "max_programs", lambda device: 2)  # what a program holds does not grow with the rows
+    monkeypatch.setattr(engine, "max_programs", lambda device: 1)  # what a program holds does not grow with the rows
     small, more = (inputs(n, 8, 1024, dtype) for n in (16, 32))
     check(classifier, "variant", more)
     counts = [count(lambda t=t: launch(classifier, "variant", t)) for t in (small, more)]
