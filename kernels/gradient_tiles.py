@@ -45,7 +45,7 @@ def write_gradient(
 ):  # fmt: skip
     """dx of a tile: ρ (G W + R x̂) of a classifier, plus slopes times offsets from the centers of a center loss.
 
-    `head` is (G, R, ‖x‖, ρ), `pull` (labels, valid, slopes of own, anti and paper's term, leave_one_out's result);
+    `head` is (G, R, ‖x‖, ρ), `pull` (labels, valid, slopes of own, anti and paper's term, what others_mean takes);
     either is empty where a loss has none.
     """
     if x[0].dtype.is_ptr():

@@ -47,7 +47,8 @@ def add_class_sums(
     FD: tl.constexpr, MD: tl.constexpr, TENSOR_CORES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """The sums of unit rows and of rows, (K, BLOCK_D) a chunk, with a tile added; and rows of each class that are not
-    constant, (K,). Unit rows are made chunk by chunk: whole ones would not fit the registers beside the sums."""
+    constant, (K,). Unit rows are made chunk by chunk: whole ones would not fit the registers beside the sums. A chunk
+    past the width is left out; that this is asked of each also keeps chunks apart, as :func:`..tiles.in_turn` does."""
     not_constant = tl.zeros((hot.shape[1],), tl.float32)
     if FD:
         mean, scale, inverse = standards(x, first, cols, d, CHUNKS)

@@ -31,9 +31,7 @@ def attract(
     `factors_ptr` has the lengths of the class weights, then what :func:`read_centers` returns for each class.
     """
     others = (num_classes - 1).to(tl.float32)
-    own, anti = center_distances(
-        x, y, valid, c_ptr, num_classes, d, without, ANTI, BLOCK_N, BLOCK_D, CHUNKS
-    )  # fmt: skip
+    own, anti = center_distances(x, y, valid, c_ptr, num_classes, d, without, ANTI, BLOCK_N, BLOCK_D, CHUNKS)
     scalar = tl.load(factors_ptr + K + y, mask=valid, other=0.0)
     if ANTI:
         anti = others * anti + tl.load(factors_ptr + 3 * K + y, mask=valid, other=0.0)
