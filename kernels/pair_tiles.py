@@ -38,59 +38,115 @@ def store_rows(base, first, stride, columns, width, count, tile):
 
 
 @triton.jit
-def share(count, part, parts, BLOCK: tl.constexpr):
-    """The range [first, last) of `count` rows that falls to one of `parts` programs, in whole tiles."""
-    tiles = tl.cdiv(count, BLOCK).to(tl.int64)
-    first = tiles * part // parts * BLOCK
-    last = tiles * (part + 1) // parts * BLOCK
-    return first.to(tl.int32), last.to(tl.int32)
+def share(count, part, parts):
+    """The range [first, last) of `count` tiles that falls to one of `parts` programs."""
+    tiles = tl.cast(count, tl.int64)
+    return (tiles * part // parts).to(tl.int32), (tiles * (part + 1) // parts).to(tl.int32)
+
+
+@triton.jit
+def interior_tiles(
+    count, first_row, part, parts, plain, OWN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):  # fmt: skip
+    """The range [first, last) that falls to a program of those tiles of `count` keys that need no mask: whole ones,
+    and where the keys are the rows themselves (OWN) off the diagonal. None unless `plain`, see :func:`careful_tiles`.
+    """
+    whole = count // BLOCK_N
+    if OWN:
+        whole -= tl.minimum(tl.maximum(whole - first_row // BLOCK_N, 0), tl.cdiv(BLOCK_M, BLOCK_N))
+    return share(tl.where(plain, whole, 0), part, parts)
+
+
+@triton.jit
+def interior_start(tile, first_row, OWN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The first key of an interior tile: the diagonal is stepped over."""
+    if OWN:
+        tile += tl.where(tile >= first_row // BLOCK_N, tl.cdiv(BLOCK_M, BLOCK_N), 0)
+    return tile * BLOCK_N
+
+
+@triton.jit
+def careful_tiles(
+    count, first_row, part, parts, plain, OWN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):  # fmt: skip
+    """The range [first, last) of tiles a program visits with masks. If the problem is `plain`, the last program does
+    so with the tiles on the diagonal, and the last one if it is ragged and not among them; else every one with all of
+    its share."""
+    tiles = tl.cdiv(count, BLOCK_N)
+    edges = tiles - count // BLOCK_N
+    if OWN:
+        diagonal = tl.minimum(tiles - first_row // BLOCK_N, tl.cdiv(BLOCK_M, BLOCK_N))
+        edges = diagonal + tl.where(tiles > first_row // BLOCK_N + diagonal, edges, 0)
+    first, last = share(tiles, part, parts)
+    return tl.where(plain, 0, first), tl.where(plain, tl.where(part == parts - 1, edges, 0), last)
+
+
+@triton.jit
+def careful_start(
+    tile, count, first_row, plain, OWN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):  # fmt: skip
+    """The first key of a tile that is visited with masks."""
+    edge = count // BLOCK_N
+    if OWN:
+        edge = tl.where(tile < tl.cdiv(BLOCK_M, BLOCK_N), first_row // BLOCK_N + tile, edge)
+    return tl.where(plain, edge, tile) * BLOCK_N
+
+
+@triton.jit
+def load_keys(
+    base, first, count, stride, columns, width, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr
+):  # fmt: skip
+    """Rows (BLOCK, BLOCK_D) from `first` on of a matrix of `count` rows. Only MASKED may they reach beyond the last;
+    columns are masked only where the constant `width` does not fill its chunks."""
+    at = row_pointers(base, first, stride, columns, BLOCK)
+    inside = (columns < width)[None, :]
+    if MASKED:
+        tile = tl.load(at, mask=inside & (first + tl.arange(0, BLOCK) < count)[:, None], other=0.0)
+    elif width % BLOCK_D != 0:
+        tile = tl.load(at, mask=inside, other=0.0)
+    else:
+        tile = tl.load(at)
+    return tile
 
 
 @triton.jit
 def chunked_similarities(
-    a, first_row, row_valid, a_stride, k, first_key, key_valid, k_stride, width,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    a, first_row, rows, a_stride, k, first_key, keys, k_stride, width,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """A tile of A Kᵀ (R, N) in float32, in the dtype of A, over chunks of BLOCK_K columns."""
-    s = tl.zeros((row_valid.shape[0], key_valid.shape[0]), tl.float32)
+    """A tile of A Kᵀ (BLOCK_M, BLOCK_N) in float32, in the dtype of A, over chunks of BLOCK_K columns; of `rows` and
+    `keys` rows."""
+    s = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, width, BLOCK_K):
         columns = start + tl.arange(0, BLOCK_K)
-        row_tile = load_rows(a, first_row, row_valid, a_stride, columns, width)
-        key_tile = load_rows(k, first_key, key_valid, k_stride, columns, width).to(row_tile.dtype)
+        row_tile = load_keys(a, first_row, rows, a_stride, columns, width, BLOCK_M, BLOCK_K, True)
+        key_tile = load_keys(k, first_key, keys, k_stride, columns, width, BLOCK_N, BLOCK_K, MASKED)
+        key_tile = key_tile.to(row_tile.dtype)
         s = tl.dot(row_tile, tl.trans(key_tile), s, input_precision=PRECISION)
     return s
 
 
 @triton.jit
 def similarities(
-    anchors,
-    anchor_base,
-    first_row,
-    row_valid,
-    anchor_stride,
-    key_base,
-    first_key,
-    key_valid,
-    key_stride,
-    columns,
-    width,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """A tile of A Kᵀ (R, N) in float32, and the keys' columns (N, D) that the gradient's product takes.
+    anchors, a, first_row, rows, a_stride, k, first_key, keys, k_stride, columns, width,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """A tile of A Kᵀ (BLOCK_M, BLOCK_N) in float32, and the keys' columns (BLOCK_N, BLOCK_D) that the gradient's product takes.
 
-    Rows that fit one chunk (width <= BLOCK_K = D) stay on chip as anchors, and are loaded once as keys for both
+    Rows that fit one chunk (width <= BLOCK_K = BLOCK_D) stay on chip as anchors, and are loaded once as keys for both
     products; wider rows are multiplied chunk by chunk, and the keys' columns come a second time, from cache.
     """
-    if (columns.shape[0] == BLOCK_K) and (width <= BLOCK_K):
-        key_tile = load_rows(key_base, first_key, key_valid, key_stride, columns, width).to(anchors.dtype)
+    if (BLOCK_D == BLOCK_K) and (width <= BLOCK_K):
+        key_tile = load_keys(k, first_key, keys, k_stride, columns, width, BLOCK_N, BLOCK_D, MASKED).to(anchors.dtype)
         s = tl.dot(anchors, tl.trans(key_tile), input_precision=PRECISION)
     else:
         s = chunked_similarities(
-            anchor_base, first_row, row_valid, anchor_stride, key_base, first_key, key_valid, key_stride, width,
-            BLOCK_K, PRECISION,
+            a, first_row, rows, a_stride, k, first_key, keys, k_stride, width, BLOCK_M, BLOCK_N, BLOCK_K,
+            PRECISION, MASKED,
         )  # fmt: skip
-        key_tile = load_rows(key_base, first_key, key_valid, key_stride, columns, width).to(anchors.dtype)
+        key_tile = load_keys(k, first_key, keys, k_stride, columns, width, BLOCK_N, BLOCK_D, MASKED).to(anchors.dtype)
     return s, key_tile
 
 

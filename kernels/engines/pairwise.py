@@ -17,14 +17,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import directions
+from .. import directions, pair_rows
 from ..aot import TYPES, aot_case, mark, products_to_compile
 from ..configs import PAIR_TILES, chip, pick_tile
 from ..directions import chain_rule, normalise
 from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
 from ..epilogues.marginal import MarginalArguments, marginal
 from ..launch import cdiv, dense_rows, pick_splits, processors, product
-from ..pair_tiles import load_rows, share, similarities, store_rows
+from ..pair_rows import survey
+from ..pair_tiles import (
+    careful_start,
+    careful_tiles,
+    interior_start,
+    interior_tiles,
+    load_rows,
+    similarities,
+    store_rows,
+)
 
 
 class Epilogue(NamedTuple):
@@ -42,13 +51,47 @@ EPILOGUES = {
 }
 
 
+@triton.jit
+def _visit(
+    totals, own, label, weight, keys_of, start, first_row, n, args, columns, d: tl.constexpr,
+    EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """`totals`, each row's loss (R,) and dU (R, D), with one tile of keys added; MASKED where pairs may not count.
+
+    `keys_of` says where the keys' rows, labels and weights lie.
+    """
+    losses, total = totals
+    u, labels, weights = keys_of
+    keys = start + tl.arange(0, BLOCK_N)
+    inside = keys < n if MASKED else None
+    s, key_tile = similarities(
+        own, u, first_row, n, d, u, start, n, d, columns, d, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION, MASKED
+    )  # fmt: skip
+    same = label[:, None] == tl.load(labels + keys, mask=inside)[None, :]
+    loss, slope = EPILOGUE(s, same, weight[:, None], tl.load(weights + keys, mask=inside)[None, :], args)
+    if MASKED:
+        rows = first_row + tl.arange(0, BLOCK_M)
+        pair = (rows[:, None] != keys[None, :]) & inside[None, :]
+        loss, slope = tl.where(pair, loss, 0.0), tl.where(pair, slope, 0.0)
+    losses += tl.sum(loss, 1)
+    if GRADIENT:
+        total = tl.dot(slope.to(own.dtype), key_tile, total, input_precision=PRECISION)
+    return losses, total
+
+
 @triton.jit(do_not_specialize=["n"])
 def _sweep(
-    u, y, weights, gradients, partial, n, args, d: tl.constexpr, EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+    u, y, labels, long_label, weights, gradients, partial, n, args, d: tl.constexpr, EPILOGUE: tl.constexpr,
+    GRADIENT: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of rows of a plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss."""
+    """A tile of rows of a plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss.
+
+    `labels` are y in 32 bits; `long_label` () is above 0 if they do not tell y apart: then all tiles take y itself.
+    """
     tile, split, plane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    splits = tl.num_programs(1)
     chunks = tl.cdiv(d, BLOCK_D)
     chunk = plane % chunks
     plane = plane // chunks
@@ -57,31 +100,39 @@ def _sweep(
     rows = first_row + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
     own = load_rows(u, first_row, rows < n, d, columns, d)
-    labels = tl.load(y + rows, mask=rows < n, other=0)
     weight = tl.load(weights + rows, mask=rows < n, other=0.0)
-    losses = tl.zeros((BLOCK_M,), tl.float32)
-    total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    first, last = share(n, split, tl.num_programs(1), BLOCK_N)
-    for start in tl.range(first, last, BLOCK_N, disable_licm=True):  # what is hoisted takes registers
-        keys = start + tl.arange(0, BLOCK_N)
-        s, key_tile = similarities(
-            own, u, first_row, rows < n, d, u, start, keys < n, d, columns, d, BLOCK_K, PRECISION
-        )
-        same = labels[:, None] == tl.load(y + keys, mask=keys < n, other=0)[None, :]
-        key_weight = tl.load(weights + keys, mask=keys < n, other=0.0)
-        loss, slope = EPILOGUE(s, same, weight[:, None], key_weight[None, :], args)
-        pair = (rows[:, None] != keys[None, :]) & (rows < n)[:, None] & (keys < n)[None, :]
-        losses += tl.sum(tl.where(pair, loss, 0.0), 1)
-        if GRADIENT:
-            g = tl.where(pair, slope, 0.0).to(own.dtype)
-            total = tl.dot(g, key_tile, total, input_precision=PRECISION)
+    totals = tl.zeros((BLOCK_M,), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+
+    plain = tl.load(long_label) == 0
+    label = tl.load(labels + rows, mask=rows < n, other=0)
+    first, last = interior_tiles(n, first_row, split, splits, plain, True, BLOCK_M, BLOCK_N)
+    if first < last:
+        tl.assume(first < last)
+        for at in tl.range(first, last, disable_licm=True):  # what is hoisted takes registers
+            start = interior_start(at, first_row, True, BLOCK_M, BLOCK_N)
+            totals = _visit(
+                totals, own, label, weight, (u, labels, weights), start, first_row, n, args, columns, d,
+                EPILOGUE, GRADIENT, PRECISION, False, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+            )  # fmt: skip
+    label = tl.load(y + rows, mask=rows < n, other=0)
+    first, last = careful_tiles(n, first_row, split, splits, plain, True, BLOCK_M, BLOCK_N)
+    if first < last:
+        tl.assume(first < last)
+        for at in tl.range(first, last, disable_licm=True, num_stages=1):
+            start = careful_start(at, n, first_row, plain, True, BLOCK_M, BLOCK_N)
+            totals = _visit(
+                totals, own, label, weight, (u, y, weights), start, first_row, n, args, columns, d,
+                EPILOGUE, GRADIENT, PRECISION, True, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+            )  # fmt: skip
+
+    losses, total = totals
     if GRADIENT:
         planes = tl.num_programs(2) // chunks
         gradients += (split.to(tl.int64) * planes + plane) * n * d
         store_rows(gradients, first_row, d, columns, d, n, total)
     if chunk == 0:
-        program = (plane * tl.num_programs(1) + split) * tl.num_programs(0) + tile
-        tl.store(partial + program, tl.sum(losses))
+        program = (plane * splits + split) * tl.num_programs(0) + tile
+        tl.store(partial + program, tl.sum(tl.where(rows < n, losses, 0.0)))
 
 
 _empty = torch.empty
@@ -106,6 +157,7 @@ def pairwise(
     n, d = x.shape[-2:]
     k = x.numel() // (n * d)
     u, weights = normalise(x, y, class_difficulty, rule.standardise)
+    labels, _, long_label = survey(None, y)
     kind, precision = product(x.dtype)
     tile = pick_tile(PAIR_TILES, chip(x.device), kind, d)
     tiles, key_tiles = cdiv(n, tile.block_m), cdiv(n, tile.block_n)
@@ -114,7 +166,7 @@ def pairwise(
     partial = _empty((k, splits, tiles), dtype=torch.float32, device=x.device)
     chunks = cdiv(d, tile.block_d) if gradient else 1
     _sweep[tiles, splits, k * chunks](
-        u, y, weights, gradients, partial, n, rule.arguments(*params), d=d, EPILOGUE=rule.function, GRADIENT=gradient,
+        u, y, labels, long_label, weights, gradients, partial, n, rule.arguments(*params), d=d, EPILOGUE=rule.function, GRADIENT=gradient,
         PRECISION=precision, **tile.constexprs, **tile.options,
     )  # fmt: skip
     scale = 1 / rule.divisor(k, n) if mean else 1.0
@@ -124,7 +176,9 @@ def pairwise(
 def aot_cases(family: str) -> Iterator[tuple]:
     """The sweep with every epilogue at every setting of a chip family, and the rows' kernels, for the audit."""
     yield from directions.aot_cases()
-    types = {"n": "i32", "y": "*i64"} | dict.fromkeys(("weights", "gradients", "partial"), "*fp32")
+    yield from pair_rows.aot_cases()
+    types = {"n": "i32", "y": "*i64", "labels": "*i32"}
+    types |= dict.fromkeys(("long_label", "weights", "gradients", "partial"), "*fp32")
     for name, tile, dtype, precision, d in products_to_compile(PAIR_TILES, family):
         flags = {"GRADIENT": True, "PRECISION": precision, "d": d, **tile.constexprs}
         for epilogue, rule in EPILOGUES.items():
