@@ -3,7 +3,7 @@
     |s_ij| <= b = scale · max_i ‖z_i‖ · max_j ‖k_j‖    over anchors z and keys k
 
 With such a bound no running maximum is needed, and with labels of 32 bits a comparison is one instruction. b is inf
-where that cannot be had: a row is not finite, or a label does not fit. A launch of its own, which reads each row once
+where that cannot be had: a row is not finite, a label does not fit, or a row of the bank is not filled. A launch of its own, which reads each row once
 and writes 4 bytes a label; labels given in int32 are used where they lie.
 """
 
@@ -18,10 +18,15 @@ from .launch import arrival_counters, cdiv, max_programs
 from .pair_tiles import load_rows
 from .tiles import arrive_last
 
+MARGIN = tl.constexpr(1.002)  # TF32 rounds the factors of a product by up to 2⁻¹¹ each
+
 
 @triton.jit
-def _largest(rows_ptr, y, labels, count, d, stride, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
-    """The largest squared length in a program's share of rows; inf for one that is not finite or whose label is long."""
+def _largest(
+    rows_ptr, y, labels, count, d, stride, BANK: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr
+):  # fmt: skip
+    """The largest squared length in a program's share of rows; inf for a row that is not finite, whose label is long,
+    or of the bank and not filled."""
     largest = tl.zeros((BLOCK,), tl.float32)
     for tile in range(tl.program_id(0), tl.cdiv(count, BLOCK), tl.num_programs(0)):
         rows = tile * BLOCK + tl.arange(0, BLOCK)
@@ -31,10 +36,13 @@ def _largest(rows_ptr, y, labels, count, d, stride, BLOCK: tl.constexpr, BLOCK_D
             for start in range(0, d, BLOCK_D):
                 row = load_rows(rows_ptr, tile * BLOCK, valid, stride, start + tl.arange(0, BLOCK_D), d)
                 squared += tl.sum(row.to(tl.float32) * row.to(tl.float32), 1)
-        if labels is not None:
+        if y is not None:
             label = tl.load(y + rows, mask=valid, other=0)
-            tl.store(labels + rows, label.to(tl.int32), mask=valid)
-            squared = tl.where(label.to(tl.int32) == label, squared, float("inf"))
+            if BANK:
+                squared = tl.where(label < 0, float("inf"), squared)
+            if labels is not None:
+                tl.store(labels + rows, label.to(tl.int32), mask=valid)
+                squared = tl.where(label.to(tl.int32) == label, squared, float("inf"))
         largest = tl.maximum(largest, tl.where(squared < float("inf"), squared, float("inf")))  # NaN is not below
     return tl.max(largest)
 
@@ -46,11 +54,10 @@ def _survey(
 ):  # fmt: skip
     """The bound (1,) from partial maxima (2, programs), and labels (n,), bank_labels (m,) in int32."""
     program, programs = tl.program_id(0), tl.num_programs(0)
-    tl.store(partial + program, _largest(z, y, labels, n, d, z_stride, BLOCK, BLOCK_D))
+    tl.store(partial + program, _largest(z, y, labels, n, d, z_stride, False, BLOCK, BLOCK_D))
     if bank_y is not None:
-        tl.store(
-            partial + programs + program, _largest(bank_z, bank_y, bank_labels, m, d, bank_stride, BLOCK, BLOCK_D)
-        )
+        largest = _largest(bank_z, bank_y, bank_labels, m, d, bank_stride, True, BLOCK, BLOCK_D)
+        tl.store(partial + programs + program, largest)
     if arrive_last(counter, programs):
         slots = tl.arange(0, PROGRAMS)
         anchor = tl.max(tl.load(partial + slots, mask=slots < programs, other=0.0, cache_modifier=".cg"))
@@ -59,7 +66,7 @@ def _survey(
             bank = tl.load(partial + programs + slots, mask=slots < programs, other=0.0, cache_modifier=".cg")
             key = tl.maximum(key, tl.max(bank))
         if z is not None:
-            anchor = scale * tl.sqrt(anchor) * tl.sqrt(key)
+            anchor = scale * MARGIN * tl.sqrt(anchor) * tl.sqrt(key)
         tl.store(bound, anchor)
 
 

@@ -45,63 +45,55 @@ def share(count, part, parts):
 
 
 @triton.jit
-def interior_tiles(
-    count, first_row, part, parts, plain, OWN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+def tile_range(
+    count, first_row, part, parts, plain,
+    OWN: tl.constexpr, INTERIOR: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """The range [first, last) that falls to a program of those tiles of `count` keys that need no mask: whole ones,
-    and where the keys are the rows themselves (OWN) off the diagonal. None unless `plain`, see :func:`careful_tiles`.
+    """The range [first, last) that falls to a program of the tiles of `count` keys; :func:`tile_start` says where each
+    begins.
+
+    INTERIOR tiles need no mask: they are whole, and off the diagonal where the keys are the rows themselves (OWN).
+    There are none unless the problem is `plain`. The others, visited with care, are then the tiles on the diagonal and
+    the last one, if it is ragged and not among them, which fall to the last program; and else all.
     """
-    whole = count // BLOCK_N
+    tiles, interior = tl.cdiv(count, BLOCK_N), count // BLOCK_N
     if OWN:
-        whole -= tl.minimum(tl.maximum(whole - first_row // BLOCK_N, 0), tl.cdiv(BLOCK_M, BLOCK_N))
-    return share(tl.where(plain, whole, 0), part, parts)
+        interior -= tl.minimum(tl.maximum(interior - first_row // BLOCK_N, 0), tl.cdiv(BLOCK_M, BLOCK_N))
+    if INTERIOR:
+        first, last = share(tl.where(plain, interior, 0), part, parts)
+    else:
+        first, last = share(tiles, part, parts)
+        first = tl.where(plain, 0, first)
+        last = tl.where(plain, tl.where(part == parts - 1, tiles - interior, 0), last)
+    return first, last
 
 
 @triton.jit
-def interior_start(tile, first_row, OWN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """The first key of an interior tile: the diagonal is stepped over."""
-    if OWN:
-        tile += tl.where(tile >= first_row // BLOCK_N, tl.cdiv(BLOCK_M, BLOCK_N), 0)
-    return tile * BLOCK_N
-
-
-@triton.jit
-def careful_tiles(
-    count, first_row, part, parts, plain, OWN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+def tile_start(
+    tile, count, first_row, plain,
+    OWN: tl.constexpr, INTERIOR: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """The range [first, last) of tiles a program visits with masks. If the problem is `plain`, the last program does
-    so with the tiles on the diagonal, and the last one if it is ragged and not among them; else every one with all of
-    its share."""
-    tiles = tl.cdiv(count, BLOCK_N)
-    edges = tiles - count // BLOCK_N
-    if OWN:
-        diagonal = tl.minimum(tiles - first_row // BLOCK_N, tl.cdiv(BLOCK_M, BLOCK_N))
-        edges = diagonal + tl.where(tiles > first_row // BLOCK_N + diagonal, edges, 0)
-    first, last = share(tiles, part, parts)
-    return tl.where(plain, 0, first), tl.where(plain, tl.where(part == parts - 1, edges, 0), last)
+    """The first key of a tile of :func:`tile_range`: interior ones step over the diagonal."""
+    at = tile
+    if INTERIOR:
+        if OWN:
+            at += tl.where(tile >= first_row // BLOCK_N, tl.cdiv(BLOCK_M, BLOCK_N), 0)
+    else:
+        edge = count // BLOCK_N
+        if OWN:
+            edge = tl.where(tile < tl.cdiv(BLOCK_M, BLOCK_N), first_row // BLOCK_N + tile, edge)
+        at = tl.where(plain, edge, tile)
+    return at * BLOCK_N
 
 
 @triton.jit
-def careful_start(
-    tile, count, first_row, plain, OWN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
-):  # fmt: skip
-    """The first key of a tile that is visited with masks."""
-    edge = count // BLOCK_N
-    if OWN:
-        edge = tl.where(tile < tl.cdiv(BLOCK_M, BLOCK_N), first_row // BLOCK_N + tile, edge)
-    return tl.where(plain, edge, tile) * BLOCK_N
-
-
-@triton.jit
-def load_keys(
-    base, first, count, stride, columns, width, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr
-):  # fmt: skip
-    """Rows (BLOCK, BLOCK_D) from `first` on of a matrix of `count` rows. Only MASKED may they reach beyond the last;
-    columns are masked only where the constant `width` does not fill its chunks."""
+def load_keys(base, first, valid, stride, columns, width, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Rows (BLOCK, BLOCK_D) from `first` on, zero where not `valid`; None says that all are, and columns are masked only
+    where the constant `width` does not fill its chunks."""
     at = row_pointers(base, first, stride, columns, BLOCK)
     inside = (columns < width)[None, :]
-    if MASKED:
-        tile = tl.load(at, mask=inside & (first + tl.arange(0, BLOCK) < count)[:, None], other=0.0)
+    if valid is not None:
+        tile = tl.load(at, mask=valid[:, None] & inside, other=0.0)
     elif width % BLOCK_D != 0:
         tile = tl.load(at, mask=inside, other=0.0)
     else:
@@ -111,42 +103,41 @@ def load_keys(
 
 @triton.jit
 def chunked_similarities(
-    a, first_row, rows, a_stride, k, first_key, keys, k_stride, width,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    a, first_row, row_valid, a_stride, k, first_key, key_valid, k_stride, width,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of A Kᵀ (BLOCK_M, BLOCK_N) in float32, in the dtype of A, over chunks of BLOCK_K columns; of `rows` and
-    `keys` rows."""
+    """A tile of A Kᵀ (BLOCK_M, BLOCK_N) in float32, in the dtype of A, over chunks of BLOCK_K columns."""
     s = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, width, BLOCK_K):
         columns = start + tl.arange(0, BLOCK_K)
-        row_tile = load_keys(a, first_row, rows, a_stride, columns, width, BLOCK_M, BLOCK_K, True)
-        key_tile = load_keys(k, first_key, keys, k_stride, columns, width, BLOCK_N, BLOCK_K, MASKED)
-        key_tile = key_tile.to(row_tile.dtype)
-        s = tl.dot(row_tile, tl.trans(key_tile), s, input_precision=PRECISION)
+        row_tile = load_keys(a, first_row, row_valid, a_stride, columns, width, BLOCK_M, BLOCK_K)
+        key_tile = load_keys(k, first_key, key_valid, k_stride, columns, width, BLOCK_N, BLOCK_K)
+        s = tl.dot(row_tile, tl.trans(key_tile.to(row_tile.dtype)), s, input_precision=PRECISION)
     return s
 
 
 @triton.jit
 def similarities(
-    anchors, a, first_row, rows, a_stride, k, first_key, keys, k_stride, columns, width,
+    anchors, a, first_row, rows, a_stride, k, first_key, key_valid, k_stride, columns, width,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of A Kᵀ (BLOCK_M, BLOCK_N) in float32, and the keys' columns (BLOCK_N, BLOCK_D) that the gradient's product takes.
+    """A tile of A Kᵀ (BLOCK_M, BLOCK_N) in float32, and the keys' columns (BLOCK_N, BLOCK_D) that the gradient's product
+    takes. A has `rows` rows; of the keys all count, or those that are `key_valid`.
 
     Rows that fit one chunk (width <= BLOCK_K = BLOCK_D) stay on chip as anchors, and are loaded once as keys for both
     products; wider rows are multiplied chunk by chunk, and the keys' columns come a second time, from cache.
     """
     if (BLOCK_D == BLOCK_K) and (width <= BLOCK_K):
-        key_tile = load_keys(k, first_key, keys, k_stride, columns, width, BLOCK_N, BLOCK_D, MASKED).to(anchors.dtype)
+        key_tile = load_keys(k, first_key, key_valid, k_stride, columns, width, BLOCK_N, BLOCK_D).to(anchors.dtype)
         s = tl.dot(anchors, tl.trans(key_tile), input_precision=PRECISION)
     else:
+        row_valid = first_row + tl.arange(0, BLOCK_M) < rows
         s = chunked_similarities(
-            a, first_row, rows, a_stride, k, first_key, keys, k_stride, width, BLOCK_M, BLOCK_N, BLOCK_K,
-            PRECISION, MASKED,
+            a, first_row, row_valid, a_stride, k, first_key, key_valid, k_stride, width, BLOCK_M, BLOCK_N, BLOCK_K,
+            PRECISION,
         )  # fmt: skip
-        key_tile = load_keys(k, first_key, keys, k_stride, columns, width, BLOCK_N, BLOCK_D, MASKED).to(anchors.dtype)
+        key_tile = load_keys(k, first_key, key_valid, k_stride, columns, width, BLOCK_N, BLOCK_D).to(anchors.dtype)
     return s, key_tile
 
 

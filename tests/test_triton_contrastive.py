@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fer_fast.kernels import pair_rows
 from fer_fast.kernels.engines import contrastive as engine
 from fer_fast.kernels.engines.enqueue import enqueue
 from fer_fast.kernels.launch import gradient_dtype
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(not triton_runs_on(DEVICE), reason="Triton does 
 
 @pytest.fixture(autouse=True)
 def _poisoned(monkeypatch):
-    poison(monkeypatch, engine)
+    poison(monkeypatch, engine, pair_rows)
 
 
 def make(n: int, d: int, m: int, classes: int, seed: int, dtype=torch.float32, bank_dtype=None, length: float = 1.0):

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..aot import TYPES, aot_case, mark, products_to_compile
 from ..configs import BATCH_TILES, SWEEP_TILES, Tile, chip, pick_tile
 from ..launch import arrival_counters, cdiv, dense_rows, gradient_dtype, pick_splits, processors, product
+from ..pair_rows import survey
 from ..pair_tiles import LOG2E
 from .contrastive_kernels import batch_gradient, combine, sweep
 
@@ -54,13 +55,22 @@ def _shift(dtype: torch.dtype) -> int:
     return 14 if dtype == torch.float16 else 0
 
 
+def _most(dtype: torch.dtype) -> float:
+    """The largest bound on logits, in base 2, under which they need no running maximum. float16 weights, 2^14 at most,
+    may not fall further than into the upper half of what is below its normal numbers."""
+    return 15.0 if dtype == torch.float16 else 50.0
+
+
 class _Launch(NamedTuple):
     """One call's tensors and settings, shared by its launches."""
 
     z: Tensor
     y: Tensor
+    labels: Tensor | None  # y in 32 bits
     bank_z: Tensor
     bank_y: Tensor
+    bank_labels: Tensor | None
+    bound: Tensor
     mode: Mode
     bank: bool
     temperature: float
@@ -91,11 +101,15 @@ def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None,
         "BANK": bank,
         "PAIRED": rule.paired,
         "SHIFT": _shift(z.dtype),
+        "MOST": _most(z.dtype),
         "PRECISION": precision,
     }
-    bank_z, bank_y = (dense_rows(bank_z), bank_y.contiguous()) if bank else (z, y)
+    keys = (dense_rows(bank_z), bank_y.contiguous()) if bank else (None, None)
+    labels, bank_labels, bound = survey(z, None if rule.paired else y, *keys, LOG2E.value / temperature)
+    bank_z, bank_y = keys if bank else (z, y)
     batch_tile = pick_tile(BATCH_TILES, family, kind, d)
-    return _Launch(z, y, bank_z, bank_y, rule, bank, temperature, tile, batch_tile, shared, splits)
+    call = (z, y, labels, bank_z, bank_y, bank_labels, bound, rule, bank, temperature, tile, batch_tile, shared, splits)
+    return _Launch(*call)
 
 
 def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
@@ -105,7 +119,7 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
     values = _empty(shape, dtype=torch.float32, device=z.device)
     row_tiles, chunks = call.grid(call.tile)
     sweep[row_tiles, call.splits, chunks if gradient and call.bank else 1](
-        z, call.y, bank_z, call.bank_y, statistics, values,
+        z, call.y, call.labels, bank_z, call.bank_y, call.bank_labels, call.bound, statistics, values,
         len(z), len(bank_z), call.scale, d=z.shape[1], z_stride=z.stride(0), bank_stride=bank_z.stride(0),
         OWN_LABEL=call.mode.own_label, GRADIENT=gradient,
         **call.shared, **call.tile.constexprs, **call.tile.options,
@@ -134,9 +148,9 @@ def _combine_shares(
     partial = _empty((2, tiles), dtype=torch.float32, device=z.device)
     loss, factor = (_empty((), dtype=torch.float32, device=z.device) for _ in range(2))
     combine[tiles,](
-        z, statistics, statistics if weight is None else weight, *rows, partial, arrival_counters(z.device), loss,
-        factor, *z.shape, z.stride(0), call.splits, 1 / call.temperature,
-        WEIGHTED=weight is not None, MEAN=mean, BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
+        z, call.bound, statistics, statistics if weight is None else weight, *rows, partial,
+        arrival_counters(z.device), loss, factor, *z.shape, z.stride(0), call.splits, 1 / call.temperature, call.scale,
+        PAIRED=call.mode.paired, WEIGHTED=weight is not None, MEAN=mean, BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
     )  # fmt: skip
     return loss, factor, rows
 
@@ -147,7 +161,7 @@ def _gradient(
     dz = _empty(call.z.shape, dtype=dtype, device=call.z.device)
     tile = call.batch_tile
     batch_gradient[call.grid(tile)](
-        call.z, call.y, *rows[1:], statistics, values, factor, dz,
+        call.z, call.y, call.labels, call.bound, *rows[1:], statistics, values, factor, dz,
         len(dz), call.splits, call.scale, d=dz.shape[1], z_stride=call.z.stride(0), POSITIVES=positives,
         **call.shared, **tile.constexprs, **tile.options,
     )  # fmt: skip
@@ -214,14 +228,14 @@ def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel at every setting of a chip family, for the audit."""
     floats, counts = dict.fromkeys(("scale", "inverse_temperature"), "fp32"), dict.fromkeys(("n", "m"), "i32")
     shared = floats | counts | {"splits": "i32"}
-    shared |= {"y": "*i64", "bank_y": "*i64", "counter": "*i32"}
-    buffers = ("statistics", "values", "log_denominator", "row_peak", "row_share", "positive_weight", "weight")
+    shared |= dict.fromkeys(("y", "bank_y"), "*i64") | dict.fromkeys(("labels", "bank_labels", "counter"), "*i32")
+    buffers = ("bound", "statistics", "values", "log_denominator", "row_peak", "row_share", "positive_weight", "weight")
     shared |= dict.fromkeys((*buffers, "partial", "loss", "factor"), "*fp32")
     for name, tile, dtype, precision, d in products_to_compile(SWEEP_TILES, family):
         types = shared | dict.fromkeys(("z", "bank_z", "dz"), f"*{TYPES[dtype]}")
         flags = dict.fromkeys(("d", "z_stride", "bank_stride"), d) | {"PRECISION": precision, "GRADIENT": True}
-        flags |= {"SHIFT": _shift(dtype), "POSITIVES": True}
-        rows = {"WEIGHTED": True, "MEAN": True, "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
+        flags |= {"SHIFT": _shift(dtype), "MOST": _most(dtype), "POSITIVES": True}
+        rows = {"PAIRED": False, "WEIGHTED": True, "MEAN": True, "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
         common = dtype == torch.bfloat16 and d == 256
         yield aot_case(
             mark(f"combine-{name}", common), combine, types | {"d": "i32", "z_stride": "i32"}, rows, tile.options

@@ -25,15 +25,7 @@ from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
 from ..epilogues.marginal import MarginalArguments, marginal
 from ..launch import cdiv, dense_rows, pick_splits, processors, product
 from ..pair_rows import survey
-from ..pair_tiles import (
-    careful_start,
-    careful_tiles,
-    interior_start,
-    interior_tiles,
-    load_rows,
-    similarities,
-    store_rows,
-)
+from ..pair_tiles import load_rows, similarities, store_rows, tile_range, tile_start
 
 
 class Epilogue(NamedTuple):
@@ -53,30 +45,35 @@ EPILOGUES = {
 
 @triton.jit
 def _visit(
-    totals, own, label, weight, keys_of, start, first_row, n, args, columns, d: tl.constexpr,
-    EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    totals, u, labels, weights, first_row, columns, part, parts, plain, n, args, d: tl.constexpr,
+    EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """`totals`, each row's loss (R,) and dU (R, D), with one tile of keys added; MASKED where pairs may not count.
-
-    `keys_of` says where the keys' rows, labels and weights lie.
-    """
+    """`totals`, each row's loss (R,) and dU (R, D), with the keys of a share of the tiles added, see `tile_range`."""
     losses, total = totals
-    u, labels, weights = keys_of
-    keys = start + tl.arange(0, BLOCK_N)
-    inside = keys < n if MASKED else None
-    s, key_tile = similarities(
-        own, u, first_row, n, d, u, start, n, d, columns, d, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION, MASKED
-    )  # fmt: skip
-    same = label[:, None] == tl.load(labels + keys, mask=inside)[None, :]
-    loss, slope = EPILOGUE(s, same, weight[:, None], tl.load(weights + keys, mask=inside)[None, :], args)
-    if MASKED:
-        rows = first_row + tl.arange(0, BLOCK_M)
-        pair = (rows[:, None] != keys[None, :]) & inside[None, :]
-        loss, slope = tl.where(pair, loss, 0.0), tl.where(pair, slope, 0.0)
-    losses += tl.sum(loss, 1)
-    if GRADIENT:
-        total = tl.dot(slope.to(own.dtype), key_tile, total, input_precision=PRECISION)
+    rows = first_row + tl.arange(0, BLOCK_M)
+    first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+    if first < last:
+        tl.assume(first < last)  # else ptxas finds a path on which the products' sums are not theirs, and waits for each
+        own = load_rows(u, first_row, rows < n, d, columns, d)
+        label = tl.load(labels + rows, mask=rows < n, other=0)
+        weight = tl.load(weights + rows, mask=rows < n, other=0.0)
+        for tile in tl.range(first, last, disable_licm=True):  # what is hoisted takes registers
+            start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+            keys = start + tl.arange(0, BLOCK_N)
+            inside = None if INTERIOR else keys < n
+            s, key_tile = similarities(
+                own, u, first_row, n, d, u, start, inside, d, columns, d, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION
+            )  # fmt: skip
+            same = label[:, None] == tl.load(labels + keys, mask=inside)[None, :]
+            key_weight = tl.load(weights + keys, mask=inside)
+            loss, slope = EPILOGUE(s, same, weight[:, None], key_weight[None, :], args)
+            if not INTERIOR:
+                pair = (rows[:, None] != keys[None, :]) & inside[None, :]
+                loss, slope = tl.where(pair, loss, 0.0), tl.where(pair, slope, 0.0)
+            losses += tl.sum(loss, 1)
+            if GRADIENT:
+                total = tl.dot(slope.to(own.dtype), key_tile, total, input_precision=PRECISION)
     return losses, total
 
 
@@ -97,34 +94,14 @@ def _sweep(
     plane = plane // chunks
     u += plane.to(tl.int64) * n * d
     first_row = tile * BLOCK_M
-    rows = first_row + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    own = load_rows(u, first_row, rows < n, d, columns, d)
-    weight = tl.load(weights + rows, mask=rows < n, other=0.0)
-    totals = tl.zeros((BLOCK_M,), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-
     plain = tl.load(long_label) == 0
-    label = tl.load(labels + rows, mask=rows < n, other=0)
-    first, last = interior_tiles(n, first_row, split, splits, plain, True, BLOCK_M, BLOCK_N)
-    if first < last:
-        tl.assume(first < last)
-        for at in tl.range(first, last, disable_licm=True):  # what is hoisted takes registers
-            start = interior_start(at, first_row, True, BLOCK_M, BLOCK_N)
-            totals = _visit(
-                totals, own, label, weight, (u, labels, weights), start, first_row, n, args, columns, d,
-                EPILOGUE, GRADIENT, PRECISION, False, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
-            )  # fmt: skip
-    label = tl.load(y + rows, mask=rows < n, other=0)
-    first, last = careful_tiles(n, first_row, split, splits, plain, True, BLOCK_M, BLOCK_N)
-    if first < last:
-        tl.assume(first < last)
-        for at in tl.range(first, last, disable_licm=True, num_stages=1):
-            start = careful_start(at, n, first_row, plain, True, BLOCK_M, BLOCK_N)
-            totals = _visit(
-                totals, own, label, weight, (u, y, weights), start, first_row, n, args, columns, d,
-                EPILOGUE, GRADIENT, PRECISION, True, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
-            )  # fmt: skip
-
+    totals = tl.zeros((BLOCK_M,), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for careful in tl.static_range(2):
+        totals = _visit(
+            totals, u, y if careful else labels, weights, first_row, columns, split, splits, plain, n, args, d,
+            EPILOGUE, GRADIENT, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+        )  # fmt: skip
     losses, total = totals
     if GRADIENT:
         planes = tl.num_programs(2) // chunks
@@ -132,7 +109,8 @@ def _sweep(
         store_rows(gradients, first_row, d, columns, d, n, total)
     if chunk == 0:
         program = (plane * splits + split) * tl.num_programs(0) + tile
-        tl.store(partial + program, tl.sum(tl.where(rows < n, losses, 0.0)))
+        inside = first_row + tl.arange(0, BLOCK_M) < n
+        tl.store(partial + program, tl.sum(tl.where(inside, losses, 0.0)))
 
 
 _empty = torch.empty

@@ -24,9 +24,9 @@ def _similarity_matrix(
 ):
     """One tile of U Uᵀ (n, n)."""
     first_row, first_key = tl.program_id(0) * BLOCK_M, tl.program_id(1) * BLOCK_N
-    keys = first_key + tl.arange(0, BLOCK_N)
+    rows, keys = first_row + tl.arange(0, BLOCK_M), first_key + tl.arange(0, BLOCK_N)
     s = chunked_similarities(
-        u, first_row, n, d, u, first_key, n, d, d, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, MASKED=True
+        u, first_row, rows < n, d, u, first_key, keys < n, d, d, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION
     )  # fmt: skip
     store_rows(matrix, first_row, n, keys, n, n, s)
 
