@@ -84,7 +84,7 @@ SWEEP_TILES = {
     ("sm90", "half", 64): Tile(128, 64, 64, 64, 8, 3),
     ("sm90", "half", 128): Tile(128, 64, 128, 128, 8, 3),
     ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 3),
-    ("sm90", "half", WIDE): Tile(128, 64, 128, 64, 8, 3),
+    ("sm90", "half", WIDE): Tile(128, 64, 256, 64, 8, 3),
     ("sm90", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
     ("sm90", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
     ("sm90", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
@@ -112,7 +112,7 @@ PAIR_TILES = SWEEP_TILES | {
 BATCH_TILES = SWEEP_TILES | {
     ("sm80", "half", 256): Tile(64, 64, 128, 128, 8, 2),
     ("sm89", "half", 256): Tile(64, 64, 128, 128, 8, 2),
-    ("sm90", "half", 256): Tile(128, 64, 128, 128, 8, 2),
+    ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 3),
     ("sm100", "half", 256): Tile(64, 64, 256, 256, 8, 2, 255),
 }
 # The correlation matrix; its gradient's product is never of half-precision operands, and holds two tiles of g.

@@ -88,8 +88,8 @@ def tile_start(
 
 @triton.jit
 def load_keys(base, first, valid, stride, columns, width, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Rows (BLOCK, BLOCK_D) from `first` on, zero where not `valid`; None says that all are, and columns are masked only
-    where the constant `width` does not fill its chunks."""
+    """Rows (BLOCK, BLOCK_D) from `first` on, zero where not `valid`; None says that all are, and columns are masked
+    only where the constant `width` does not fill its chunks."""
     at = row_pointers(base, first, stride, columns, BLOCK)
     inside = (columns < width)[None, :]
     if valid is not None:
@@ -122,8 +122,8 @@ def similarities(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of A Kᵀ (BLOCK_M, BLOCK_N) in float32, and the keys' columns (BLOCK_N, BLOCK_D) that the gradient's product
-    takes. A has `rows` rows; of the keys all count, or those that are `key_valid`.
+    """A tile of A Kᵀ (BLOCK_M, BLOCK_N) in float32, and the keys' columns (BLOCK_N, BLOCK_D) that the gradient's
+    product takes. A has `rows` rows; of the keys all count, or those that are `key_valid`.
 
     Rows that fit one chunk (width <= BLOCK_K = BLOCK_D) stay on chip as anchors, and are loaded once as keys for both
     products; wider rows are multiplied chunk by chunk, and the keys' columns come a second time, from cache.

@@ -140,29 +140,31 @@ class _Rows(NamedTuple):
 
 
 def _combine_shares(
-    call: _Launch, statistics: Tensor, mean: bool, weight: Tensor | None = None
+    call: _Launch, statistics: Tensor, values: Tensor, mean: bool, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor, _Rows]:
     z = call.z
     rows = _Rows(*_empty((4, len(z)), dtype=torch.float32, device=z.device))
     tiles = cdiv(len(z), COMBINE_ROWS)
     partial = _empty((2, tiles), dtype=torch.float32, device=z.device)
     loss, factor = (_empty((), dtype=torch.float32, device=z.device) for _ in range(2))
-    combine[tiles,](
-        z, call.bound, statistics, statistics if weight is None else weight, *rows, partial,
-        arrival_counters(z.device), loss, factor, *z.shape, z.stride(0), call.splits, 1 / call.temperature, call.scale,
-        PAIRED=call.mode.paired, WEIGHTED=weight is not None, MEAN=mean, BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
+    join = call.splits > 1 and values.numel() > 0
+    combine[tiles, cdiv(z.shape[1], COMBINE_COLUMNS) if join else 1](
+        z, call.bound, statistics, values, statistics if weight is None else weight, *rows, partial,
+        arrival_counters(z.device), loss, factor, *z.shape, z.stride(0), call.splits, call.scale, 1 / call.temperature,
+        PAIRED=call.mode.paired, JOIN=join, WEIGHTED=weight is not None, MEAN=mean,
+        BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
     )  # fmt: skip
     return loss, factor, rows
 
 
 def _gradient(
-    call: _Launch, statistics: Tensor, values: Tensor, rows: _Rows, factor: Tensor, positives: bool, dtype: torch.dtype
+    call: _Launch, values: Tensor, rows: _Rows, factor: Tensor, positives: bool, dtype: torch.dtype
 ) -> Tensor:
     dz = _empty(call.z.shape, dtype=dtype, device=call.z.device)
     tile = call.batch_tile
     batch_gradient[call.grid(tile)](
-        call.z, call.y, call.labels, call.bound, *rows[1:], statistics, values, factor, dz,
-        len(dz), call.splits, call.scale, d=dz.shape[1], z_stride=call.z.stride(0), POSITIVES=positives,
+        call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, dz,
+        len(dz), call.scale, d=dz.shape[1], z_stride=call.z.stride(0), POSITIVES=positives,
         **call.shared, **tile.constexprs, **tile.options,
     )  # fmt: skip
     return dz
@@ -186,10 +188,10 @@ def contrastive(
     """
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
     statistics, values = _sweep_keys(call, gradient)
-    loss, factor, rows = _combine_shares(call, statistics, mean)
+    loss, factor, rows = _combine_shares(call, statistics, values, mean)
     if not gradient:
         return loss, _empty((0,), dtype=gradient_dtype(z), device=z.device)
-    return loss, _gradient(call, statistics, values, rows, factor, True, gradient_dtype(z))
+    return loss, _gradient(call, values, rows, factor, True, gradient_dtype(z))
 
 
 def contrastive_log_denominator(
@@ -197,8 +199,8 @@ def contrastive_log_denominator(
 ) -> Tensor:
     """log D_i (n,) in float32; -inf for a single row without a bank."""
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, _ = _sweep_keys(call, gradient=False)
-    return _combine_shares(call, statistics, mean=False)[2].log_denominator
+    statistics, values = _sweep_keys(call, gradient=False)
+    return _combine_shares(call, statistics, values, mean=False)[2].log_denominator
 
 
 def contrastive_log_denominator_backward(
@@ -220,8 +222,8 @@ def contrastive_log_denominator_backward(
     # Weights of at most 1, whatever the scale of the incoming gradient: float16 products could overflow.
     largest = grad.abs().amax().float()
     weight = grad.float() / largest.where(largest != 0, 1)
-    rows = _combine_shares(call, statistics, mean=False, weight=weight)[2]
-    return _gradient(call, statistics, values, rows, largest / temperature, False, z.dtype)
+    rows = _combine_shares(call, statistics, values, mean=False, weight=weight)[2]
+    return _gradient(call, values, rows, largest / temperature, False, z.dtype)
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
@@ -235,7 +237,14 @@ def aot_cases(family: str) -> Iterator[tuple]:
         types = shared | dict.fromkeys(("z", "bank_z", "dz"), f"*{TYPES[dtype]}")
         flags = dict.fromkeys(("d", "z_stride", "bank_stride"), d) | {"PRECISION": precision, "GRADIENT": True}
         flags |= {"SHIFT": _shift(dtype), "MOST": _most(dtype), "POSITIVES": True}
-        rows = {"PAIRED": False, "WEIGHTED": True, "MEAN": True, "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
+        rows = {
+            "PAIRED": False,
+            "JOIN": True,
+            "WEIGHTED": True,
+            "MEAN": True,
+            "BLOCK": COMBINE_ROWS,
+            "BLOCK_D": COMBINE_COLUMNS,
+        }
         common = dtype == torch.bfloat16 and d == 256
         yield aot_case(
             mark(f"combine-{name}", common), combine, types | {"d": "i32", "z_stride": "i32"}, rows, tile.options

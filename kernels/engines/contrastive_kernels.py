@@ -173,58 +173,45 @@ def load_partners(z, rows, n, z_stride, columns, width):
     return tl.load(at, mask=(rows < n)[:, None] & (columns < width)[None, :], other=0.0)
 
 
-@triton.jit(do_not_specialize=["n", "splits"])
-def combine(
-    z, bound, statistics, weight, log_denominator, row_peak, row_share, positive_weight, partial, counter, loss, factor,
-    n, d, z_stride, splits, inverse_temperature, scale,
-    PAIRED: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """Per row log D_i, w_i/D_i as 2^-peak · share, and 1/|P_i|; the loss; dz's factor 1/τ (over |anchors| for a mean).
+@triton.jit
+def _join_values(values, statistics, peak, n, d, splits, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
+    """A chunk of columns of each row's sum over the bank, from all splits, in place of the first split's."""
+    first_row = tl.program_id(0) * BLOCK
+    rows = first_row + tl.arange(0, BLOCK)
+    columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    total = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    for split in range(splits):
+        decay = tl.exp2(tl.load(statistics + split * n + rows, mask=rows < n, other=0.0) - peak)
+        part = load_rows(values + tl.cast(split, tl.int64) * n * d, first_row, rows < n, d, columns, d)
+        total += decay[:, None] * part
+    store_rows(values, first_row, d, columns, d, n, total)
 
-    D stays in two parts: rounded into one logarithm, large logits would lose the digits that P is made of. w_i is 1
-    where there is a positive, else 0, or WEIGHTED the given one (n,).
-    """
-    tile, tiles = tl.program_id(0), tl.num_programs(0)
-    rows = tile * BLOCK + tl.arange(0, BLOCK)
-    valid = rows < n
-    plane = splits * n
-    peak = tl.full((BLOCK,), float("-inf"), tl.float32)
+
+@triton.jit
+def _row_sums(z, statistics, peak, rows, n, d, z_stride, splits, scale, PAIRED: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Mass, sum of similarities to positives and their number from all splits, (BLOCK,) each."""
+    mass, similar, positives = tl.zeros_like(peak), tl.zeros_like(peak), tl.zeros_like(peak)
     for split in range(splits):
-        peak = tl.maximum(peak, tl.load(statistics + split * n + rows, mask=valid, other=0.0))
-    finite_peak = tl.where(peak == float("-inf"), 0.0, peak)
-    mass = tl.zeros((BLOCK,), tl.float32)
-    similar = tl.zeros((BLOCK,), tl.float32)
-    positives = tl.zeros((BLOCK,), tl.float32)
-    for split in range(splits):
-        share_of_row = statistics + split * n + rows
-        rescale = tl.exp2(tl.load(share_of_row, mask=valid, other=0.0) - finite_peak)
-        mass += rescale * tl.load(share_of_row + plane, mask=valid, other=0.0)
+        of_split = statistics + split * n + rows
+        decay = tl.exp2(tl.load(of_split, mask=rows < n, other=0.0) - peak)
+        mass += decay * tl.load(of_split + splits * n, mask=rows < n, other=0.0)
         if not PAIRED:
-            similar += tl.load(share_of_row + 2 * plane, mask=valid, other=0.0)
-            positives += tl.load(share_of_row + 3 * plane, mask=valid, other=0.0)
+            similar += tl.load(of_split + 2 * splits * n, mask=rows < n, other=0.0)
+            positives += tl.load(of_split + 3 * splits * n, mask=rows < n, other=0.0)
     if PAIRED:
-        positives += tl.where(valid, 1.0, 0.0)
+        positives += tl.where(rows < n, 1.0, 0.0)
         for start in range(0, d, BLOCK_D):
             columns = start + tl.arange(0, BLOCK_D)
-            row = load_rows(z, tile * BLOCK, valid, z_stride, columns, d).to(tl.float32)
+            at = z + rows.to(tl.int64)[:, None] * z_stride + columns[None, :]
+            row = tl.load(at, mask=(rows < n)[:, None] & (columns < d)[None, :], other=0.0).to(tl.float32)
             similar += scale * tl.sum(row * load_partners(z, rows, n, z_stride, columns, d).to(tl.float32), 1)
-    log2_denominator = finite_peak + tl.log2(mass)
-    anchor = positives > 0
-    losses = tl.zeros((BLOCK,), tl.float32)
-    if not tl.load(bound) < float("inf"):
-        # 0·z is NaN where z is not finite: such a row reaches the loss even if no similarity shows it.
-        for start in range(0, d, BLOCK_D):
-            losses += tl.sum(load_rows(z, tile * BLOCK, valid, z_stride, start + tl.arange(0, BLOCK_D), d) * 0.0, 1)
-    losses += tl.where(anchor, (log2_denominator - similar / tl.maximum(positives, 1.0)) * LN2, 0.0)
-    w = anchor.to(tl.float32)
-    if WEIGHTED:
-        w = tl.load(weight + rows, mask=valid, other=0.0)
-    tl.store(log_denominator + rows, log2_denominator * LN2, mask=valid)
-    tl.store(row_peak + rows, finite_peak, mask=valid)
-    tl.store(row_share + rows, tl.where(mass == 0, 0.0, w / mass), mask=valid)
-    tl.store(positive_weight + rows, tl.where(anchor, 1.0 / tl.maximum(positives, 1.0), 0.0), mask=valid)
-    tl.store(partial + tile, tl.sum(tl.where(valid, losses, 0.0)))
-    tl.store(partial + tiles + tile, tl.sum(anchor.to(tl.float32)))
+    return mass, similar, positives
+
+
+@triton.jit
+def _loss_and_factor(partial, counter, loss, factor, inverse_temperature, MEAN: tl.constexpr, BLOCK: tl.constexpr):
+    """The last program adds up the losses and the anchors that count, (2, tiles), in fixed order."""
+    tiles = tl.num_programs(0)
     if arrive_last(counter, tiles):
         total = tl.zeros((BLOCK,), tl.float32)
         count = tl.zeros((BLOCK,), tl.float32)
@@ -239,6 +226,52 @@ def combine(
         tl.store(factor, inverse_temperature / divisor)
 
 
+@triton.jit(do_not_specialize=["n", "splits"])
+def combine(
+    z, bound, statistics, values, weight, log_denominator, row_peak, row_share, positive_weight, partial, counter,
+    loss, factor, n, d, z_stride, splits, scale, inverse_temperature,
+    PAIRED: tl.constexpr, JOIN: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Per row log D_i, w_i/D_i as 2^-peak · share, and 1/|P_i|; the loss; dz's factor 1/τ (over |anchors| for a mean).
+
+    D stays in two parts: rounded into one logarithm, large logits would lose the digits that P is made of. w_i is 1
+    where there is a positive, else 0, or WEIGHTED the given one (n,). A grid of (tiles of rows, chunks of columns): to
+    JOIN the splits' values each program takes a chunk, and those of the first do the rest.
+    """
+    tile, tiles = tl.program_id(0), tl.num_programs(0)
+    rows = tile * BLOCK + tl.arange(0, BLOCK)
+    valid = rows < n
+    peak = tl.full((BLOCK,), float("-inf"), tl.float32)
+    for split in range(splits):
+        peak = tl.maximum(peak, tl.load(statistics + split * n + rows, mask=valid, other=0.0))
+    peak = tl.where(peak == float("-inf"), 0.0, peak)
+    if JOIN:
+        _join_values(values, statistics, peak, n, d, splits, BLOCK, BLOCK_D)
+    if tl.program_id(1) == 0:
+        mass, similar, positives = _row_sums(
+            z, statistics, peak, rows, n, d, z_stride, splits, scale, PAIRED, BLOCK_D
+        )  # fmt: skip
+        log2_denominator = peak + tl.log2(mass)
+        anchor = positives > 0
+        losses = tl.where(anchor, (log2_denominator - similar / tl.maximum(positives, 1.0)) * LN2, 0.0)
+        if not tl.load(bound) < float("inf"):
+            # 0·z is NaN where z is not finite: such a row reaches the loss even if no similarity shows it.
+            for start in range(0, d, BLOCK_D):
+                row = load_rows(z, tile * BLOCK, valid, z_stride, start + tl.arange(0, BLOCK_D), d)
+                losses += tl.sum(row * 0.0, 1).to(tl.float32)
+        w = anchor.to(tl.float32)
+        if WEIGHTED:
+            w = tl.load(weight + rows, mask=valid, other=0.0)
+        tl.store(log_denominator + rows, log2_denominator * LN2, mask=valid)
+        tl.store(row_peak + rows, peak, mask=valid)
+        tl.store(row_share + rows, tl.where(mass == 0, 0.0, w / mass), mask=valid)
+        tl.store(positive_weight + rows, tl.where(anchor, 1.0 / tl.maximum(positives, 1.0), 0.0), mask=valid)
+        tl.store(partial + tile, tl.sum(tl.where(valid, losses, 0.0)))
+        tl.store(partial + tiles + tile, tl.sum(anchor.to(tl.float32)))
+        _loss_and_factor(partial, counter, loss, factor, inverse_temperature, MEAN, BLOCK)
+
+
 @triton.jit
 def _pull_and_push(
     total, z, y, row_peak, row_share, positive_weight, first_row, plain, peak, n, scale, columns,
@@ -246,8 +279,8 @@ def _pull_and_push(
     INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """`total` (BLOCK_M, BLOCK_D) with Σ_j g_ij z_j of the batch's tiles added. In INTERIOR ones one peak serves all rows,
-    and one exponential both ways."""
+    """`total` (BLOCK_M, BLOCK_D) with Σ_j g_ij z_j of the batch's tiles added. In INTERIOR ones one peak serves all
+    rows, and one exponential both ways."""
     rows = first_row + tl.arange(0, BLOCK_M)
     first, last = tile_range(n, first_row, 0, 1, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
     if first < last:
@@ -281,9 +314,9 @@ def _pull_and_push(
     return total
 
 
-@triton.jit(do_not_specialize=["n", "splits"])
+@triton.jit(do_not_specialize=["n"])
 def batch_gradient(
-    z, y, labels, bound, row_peak, row_share, positive_weight, statistics, values, factor, dz, n, splits, scale,
+    z, y, labels, bound, row_peak, row_share, positive_weight, values, factor, dz, n, scale,
     d: tl.constexpr, z_stride: tl.constexpr,
     BANK: tl.constexpr, PAIRED: tl.constexpr, POSITIVES: tl.constexpr,
     SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
@@ -299,6 +332,9 @@ def batch_gradient(
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
     plain, peak = _common_peak(bound, SHIFT, MOST)
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    if BANK:
+        weight = tl.load(row_share + rows, mask=rows < n, other=0.0) * 2.0**SHIFT
+        total += weight[:, None] * load_rows(values, first_row, rows < n, d, columns, d)
     for careful in tl.static_range(2):
         total = _pull_and_push(
             total, z, y if careful else labels, row_peak, row_share, positive_weight, first_row, plain, peak, n, scale,
@@ -308,11 +344,4 @@ def batch_gradient(
     if POSITIVES and PAIRED:
         pull = tl.load(positive_weight + rows, mask=rows < n, other=0.0) * 2.0 ** (SHIFT + 1)
         total -= pull[:, None] * load_partners(z, rows, n, z_stride, columns, d).to(tl.float32)
-    if BANK:
-        own_peak = tl.load(row_peak + rows, mask=rows < n, other=0.0)
-        weight = tl.load(row_share + rows, mask=rows < n, other=0.0) * 2.0**SHIFT
-        for split in range(splits):
-            part_peak = tl.load(statistics + split * n + rows, mask=rows < n, other=0.0)
-            part = load_rows(values + tl.cast(split, tl.int64) * n * d, first_row, rows < n, d, columns, d)
-            total += (tl.exp2(part_peak - own_peak) * weight)[:, None] * part
     store_rows(dz, first_row, d, columns, d, n, total * (tl.load(factor) * 2.0**-SHIFT))

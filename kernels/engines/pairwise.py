@@ -54,7 +54,9 @@ def _visit(
     rows = first_row + tl.arange(0, BLOCK_M)
     first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
     if first < last:
-        tl.assume(first < last)  # else ptxas finds a path on which the products' sums are not theirs, and waits for each
+        tl.assume(
+            first < last
+        )  # else ptxas finds a path on which the products' sums are not theirs, and waits for each
         own = load_rows(u, first_row, rows < n, d, columns, d)
         label = tl.load(labels + rows, mask=rows < n, other=0)
         weight = tl.load(weights + rows, mask=rows < n, other=0.0)
@@ -144,8 +146,8 @@ def pairwise(
     partial = _empty((k, splits, tiles), dtype=torch.float32, device=x.device)
     chunks = cdiv(d, tile.block_d) if gradient else 1
     _sweep[tiles, splits, k * chunks](
-        u, y, labels, long_label, weights, gradients, partial, n, rule.arguments(*params), d=d, EPILOGUE=rule.function, GRADIENT=gradient,
-        PRECISION=precision, **tile.constexprs, **tile.options,
+        u, y, labels, long_label, weights, gradients, partial, n, rule.arguments(*params), d=d,
+        EPILOGUE=rule.function, GRADIENT=gradient, PRECISION=precision, **tile.constexprs, **tile.options,
     )  # fmt: skip
     scale = 1 / rule.divisor(k, n) if mean else 1.0
     return chain_rule(x, gradients if gradient else None, partial, rule.standardise, scale, 2 * scale)
