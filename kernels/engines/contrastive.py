@@ -1,4 +1,4 @@
-"""Contrastive engine: SelfCon, SupCon, ESC and ENSC, loss and gradient, in three launches (Zhu et al. 2022, eq. 3-6).
+"""Contrastive engine: SelfCon, SupCon, ESC and ENSC, loss and gradient, in four launches (Zhu et al. 2022, eq. 3-6).
 
     L = Σ_i log D_i - 1/|P_i| Σ_{p∈P_i} s_ip,   s_ij = z_i·z_j/τ,   D_i = Σ_{a≠i} e^{s_ia} + Σ_m e^{s_im},
 
@@ -7,14 +7,19 @@ w_i = 1 where there is a positive, else 0, and p_ij = [j ∈ P_i]/|P_i|:
 
     τ dL/dz_i = w_i Σ_m P_im z_m + Σ_{j≠i} (w_i P_ij + w_j P_ji - p_ij - p_ji) z_j.
 
-1. `sweep` is flash attention with V = K: a tile of anchors passes over its share of batch and bank with an online
-   log-sum-exp in base 2, and O += P K over the bank. Few anchors: the keys are split over programs.
-2. `combine` joins the shares in fixed order: log D, the loss, the number of anchors that count.
-3. `batch_gradient` visits the pairs of the batch once, as anchors and as keys: S is symmetric, so both gradients are
-   one product. It starts from the bank's O and writes dz.
+1. `survey` bounds all logits by b = max ‖z‖ · max ‖k‖ / τ. Where b is small enough, as for unit rows and τ above 0.018
+   (0.1 in float16), no exponential can leave its range with b in place of each row's maximum.
+2. `sweep` is flash attention with V = K: a tile of anchors passes over its share of batch and bank with a log-sum-exp
+   in base 2, and O += P K over the bank. Few anchors: the keys are split over programs. Tiles off the diagonal and before
+   the last need neither masks nor, with such a b, a running maximum; all others take both.
+3. `combine` joins the shares in fixed order: log D, the loss, the number of anchors that count, O.
+4. `batch_gradient` visits the pairs of the batch once, as anchors and as keys: S is symmetric, so both gradients are
+   one product, and with b one exponential. It starts from the bank's O and writes dz; few anchors: dz in parts, which
+   `add_parts` joins.
 
 Floor: 4·n·M·d + 6·n²·d operations (against 4·n·(n+M)·d + 4·n²·d with the two gradients apart); the bank is read once
-per tile of anchors, in its storage dtype, through L2: programs that run together read the same share of it.
+per tile of anchors, in its storage dtype, through L2: programs that run together read the same share of it. The survey
+reads batch and bank once more.
 """
 
 from collections.abc import Iterator
@@ -24,11 +29,11 @@ import torch
 from torch import Tensor
 
 from ..aot import TYPES, aot_case, mark, products_to_compile
-from ..configs import BATCH_TILES, SWEEP_TILES, Tile, chip, pick_tile
+from ..configs import BATCH_TILES, SWEEP_TILES, Tile, chip, launch_options, pick_tile
 from ..launch import arrival_counters, cdiv, dense_rows, gradient_dtype, pick_splits, processors, product
 from ..pair_rows import survey
 from ..pair_tiles import LOG2E
-from .contrastive_kernels import batch_gradient, combine, sweep
+from .contrastive_kernels import add_parts, batch_gradient, combine, sweep
 
 
 class Mode(NamedTuple):
@@ -51,14 +56,15 @@ _empty = torch.empty
 
 
 def _shift(dtype: torch.dtype) -> int:
-    """How many powers of two P stands above itself in products: what float16 has left above 2."""
-    return 14 if dtype == torch.float16 else 0
+    """How many powers of two P stands above itself in products: what float16 has left above 2; else enough for a low
+    temperature, and not too much for the sum over a large bank of long rows."""
+    return 14 if dtype == torch.float16 else 40
 
 
 def _most(dtype: torch.dtype) -> float:
-    """The largest bound on logits, in base 2, under which they need no running maximum. float16 weights, 2^14 at most,
-    may not fall further than into the upper half of what is below its normal numbers."""
-    return 15.0 if dtype == torch.float16 else 50.0
+    """The largest bound on logits, in base 2, under which they need no running maximum: weights stay above 2^-16, in
+    the upper half of float16's numbers below the normal ones, and else above 2^-120."""
+    return 15.0 if dtype == torch.float16 else 80.0
 
 
 class _Launch(NamedTuple):
@@ -128,6 +134,7 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
 
 
 COMBINE_ROWS, COMBINE_COLUMNS = 128, 64
+ADD_BLOCK, ADD_WARPS = 1024, 4
 
 
 class _Rows(NamedTuple):
@@ -160,13 +167,18 @@ def _combine_shares(
 def _gradient(
     call: _Launch, values: Tensor, rows: _Rows, factor: Tensor, positives: bool, dtype: torch.dtype
 ) -> Tensor:
-    dz = _empty(call.z.shape, dtype=dtype, device=call.z.device)
+    n, d = call.z.shape
+    dz = _empty((n, d), dtype=dtype, device=call.z.device)
     tile = call.batch_tile
-    batch_gradient[call.grid(tile)](
-        call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, dz,
-        len(dz), call.scale, d=dz.shape[1], z_stride=call.z.stride(0), POSITIVES=positives,
-        **call.shared, **tile.constexprs, **tile.options,
+    row_tiles, chunks = call.grid(tile)
+    splits = pick_splits(row_tiles * chunks, cdiv(n, tile.block_n), processors(dz.device))
+    parts = dz if splits == 1 else _empty((splits, n, d), dtype=torch.float32, device=dz.device)
+    batch_gradient[row_tiles, splits, chunks](
+        call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, parts, n, call.scale,
+        d=d, z_stride=call.z.stride(0), POSITIVES=positives, **call.shared, **tile.constexprs, **tile.options,
     )  # fmt: skip
+    if splits > 1:
+        add_parts[cdiv(n * d, ADD_BLOCK),](parts, dz, n * d, splits, BLOCK=ADD_BLOCK, **launch_options(ADD_WARPS))
     return dz
 
 
@@ -228,13 +240,15 @@ def contrastive_log_denominator_backward(
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel at every setting of a chip family, for the audit."""
-    floats, counts = dict.fromkeys(("scale", "inverse_temperature"), "fp32"), dict.fromkeys(("n", "m"), "i32")
-    shared = floats | counts | {"splits": "i32"}
+    shared = dict.fromkeys(("scale", "inverse_temperature"), "fp32")
+    shared |= dict.fromkeys(("n", "m", "splits", "parts", "size"), "i32")
     shared |= dict.fromkeys(("y", "bank_y"), "*i64") | dict.fromkeys(("labels", "bank_labels", "counter"), "*i32")
     buffers = ("bound", "statistics", "values", "log_denominator", "row_peak", "row_share", "positive_weight", "weight")
     shared |= dict.fromkeys((*buffers, "partial", "loss", "factor"), "*fp32")
+    parts = {"gradients": "*fp32", "dz": "*bf16"}
+    yield aot_case("add-parts*", add_parts, shared | parts, {"BLOCK": ADD_BLOCK}, launch_options(ADD_WARPS))
     for name, tile, dtype, precision, d in products_to_compile(SWEEP_TILES, family):
-        types = shared | dict.fromkeys(("z", "bank_z", "dz"), f"*{TYPES[dtype]}")
+        types = shared | dict.fromkeys(("z", "bank_z", "gradients"), f"*{TYPES[dtype]}")
         flags = dict.fromkeys(("d", "z_stride", "bank_stride"), d) | {"PRECISION": precision, "GRADIENT": True}
         flags |= {"SHIFT": _shift(dtype), "MOST": _most(dtype), "POSITIVES": True}
         rows = {

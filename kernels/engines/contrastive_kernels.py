@@ -274,15 +274,15 @@ def combine(
 
 @triton.jit
 def _pull_and_push(
-    total, z, y, row_peak, row_share, positive_weight, first_row, plain, peak, n, scale, columns,
+    total, z, y, row_peak, row_share, positive_weight, first_row, part, parts, plain, peak, n, scale, columns,
     d: tl.constexpr, z_stride: tl.constexpr, PULLED: tl.constexpr, SHIFT: tl.constexpr, PRECISION: tl.constexpr,
     INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """`total` (BLOCK_M, BLOCK_D) with Σ_j g_ij z_j of the batch's tiles added. In INTERIOR ones one peak serves all
-    rows, and one exponential both ways."""
+    """`total` (BLOCK_M, BLOCK_D) with Σ_j g_ij z_j of a share of the batch's tiles added. In INTERIOR ones one peak
+    serves all rows, and one exponential both ways."""
     rows = first_row + tl.arange(0, BLOCK_M)
-    first, last = tile_range(n, first_row, 0, 1, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+    first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
     if first < last:
         tl.assume(first < last)
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
@@ -316,32 +316,45 @@ def _pull_and_push(
 
 @triton.jit(do_not_specialize=["n"])
 def batch_gradient(
-    z, y, labels, bound, row_peak, row_share, positive_weight, values, factor, dz, n, scale,
+    z, y, labels, bound, row_peak, row_share, positive_weight, values, factor, gradients, n, scale,
     d: tl.constexpr, z_stride: tl.constexpr,
     BANK: tl.constexpr, PAIRED: tl.constexpr, POSITIVES: tl.constexpr,
     SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """dz (n, d) from the bank's values and one visit of the batch's pairs; POSITIVES are subtracted for a loss.
+    """dz from the bank's values and one visit of the batch's pairs, in parts (splits, n, d); POSITIVES are subtracted
+    for a loss.
 
     G is 2^SHIFT times too large until the end, as the sweep's weights are, for the sake of float16 products.
     """
-    chunk = tl.program_id(1)
+    split, splits = tl.program_id(1), tl.num_programs(1)
     first_row = tl.program_id(0) * BLOCK_M
     rows = first_row + tl.arange(0, BLOCK_M)
-    columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+    columns = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
     plain, peak = _common_peak(bound, SHIFT, MOST)
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    here = (rows < n) & (split == 0)  # what is added once
     if BANK:
-        weight = tl.load(row_share + rows, mask=rows < n, other=0.0) * 2.0**SHIFT
-        total += weight[:, None] * load_rows(values, first_row, rows < n, d, columns, d)
+        weight = tl.load(row_share + rows, mask=here, other=0.0) * 2.0**SHIFT
+        total += weight[:, None] * load_rows(values, first_row, here, d, columns, d)
     for careful in tl.static_range(2):
         total = _pull_and_push(
-            total, z, y if careful else labels, row_peak, row_share, positive_weight, first_row, plain, peak, n, scale,
-            columns, d, z_stride, POSITIVES and not PAIRED, SHIFT, PRECISION, not careful,
+            total, z, y if careful else labels, row_peak, row_share, positive_weight, first_row, split, splits, plain,
+            peak, n, scale, columns, d, z_stride, POSITIVES and not PAIRED, SHIFT, PRECISION, not careful,
             BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
     if POSITIVES and PAIRED:
-        pull = tl.load(positive_weight + rows, mask=rows < n, other=0.0) * 2.0 ** (SHIFT + 1)
+        pull = tl.load(positive_weight + rows, mask=here, other=0.0) * 2.0 ** (SHIFT + 1)
         total -= pull[:, None] * load_partners(z, rows, n, z_stride, columns, d).to(tl.float32)
-    store_rows(dz, first_row, d, columns, d, n, total * (tl.load(factor) * 2.0**-SHIFT))
+    gradients += split.to(tl.int64) * n * d
+    store_rows(gradients, first_row, d, columns, d, n, total * (tl.load(factor) * 2.0**-SHIFT))
+
+
+@triton.jit(do_not_specialize=["size", "parts"])
+def add_parts(gradients, dz, size, parts, BLOCK: tl.constexpr):
+    """dz = Σ of its parts (parts, size), in fixed order."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for part in range(parts):
+        total += tl.load(gradients + tl.cast(part, tl.int64) * size + at, mask=at < size, other=0.0)
+    tl.store(dz + at, total.to(dz.dtype.element_ty), mask=at < size)
