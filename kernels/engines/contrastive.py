@@ -7,11 +7,11 @@ w_i = 1 where there is a positive, else 0, and p_ij = [j ∈ P_i]/|P_i|:
 
     τ dL/dz_i = w_i Σ_m P_im z_m + Σ_{j≠i} (w_i P_ij + w_j P_ji - p_ij - p_ji) z_j.
 
-1. `survey` bounds all logits by b = max ‖z‖ · max ‖k‖ / τ. Where b is small enough, as for unit rows and τ above 0.018
+1. `survey` bounds all logits by b = max ‖z‖ · max ‖k‖ / τ. Where b is small enough, as for unit rows and τ above 0.025
    (0.1 in float16), no exponential can leave its range with b in place of each row's maximum.
 2. `sweep` is flash attention with V = K: a tile of anchors passes over its share of batch and bank with a log-sum-exp
-   in base 2, and O += P K over the bank. Few anchors: the keys are split over programs. Tiles off the diagonal and before
-   the last need neither masks nor, with such a b, a running maximum; all others take both.
+   in base 2, and O += P K over the bank. Few anchors: the keys are split over programs. Tiles off the diagonal and
+   before the last need neither masks nor, with such a b, a running maximum; all others take both.
 3. `combine` joins the shares in fixed order: log D, the loss, the number of anchors that count, O.
 4. `batch_gradient` visits the pairs of the batch once, as anchors and as keys: S is symmetric, so both gradients are
    one product, and with b one exponential. It starts from the bank's O and writes dz; few anchors: dz in parts, which
@@ -56,15 +56,16 @@ _empty = torch.empty
 
 
 def _shift(dtype: torch.dtype) -> int:
-    """How many powers of two P stands above itself in products: what float16 has left above 2; else enough for a low
-    temperature, and not too much for the sum over a large bank of long rows."""
-    return 14 if dtype == torch.float16 else 40
+    """How many powers of two P stands above itself: what float16 has left above 2, and in bfloat16 room for a low
+    temperature, with enough left for the sum over a large bank of long rows. None in float32, whose exponents would
+    lose the digits that a shift takes."""
+    return {torch.float16: 14, torch.bfloat16: 40}.get(dtype, 0)
 
 
 def _most(dtype: torch.dtype) -> float:
-    """The largest bound on logits, in base 2, under which they need no running maximum: weights stay above 2^-16, in
-    the upper half of float16's numbers below the normal ones, and else above 2^-120."""
-    return 15.0 if dtype == torch.float16 else 80.0
+    """The largest bound on logits, in base 2, under which they need no running maximum: weights stay above 2^-16 in
+    float16, in the upper half of its numbers below the normal ones, and above 2^-120 in the others."""
+    return {torch.float16: 15.0, torch.bfloat16: 80.0}.get(dtype, 60.0)
 
 
 class _Launch(NamedTuple):
