@@ -2,9 +2,17 @@
 
 import os
 
+import pytest
 import torch
+
+from fer_fast.dispatch import interpreter_fault, triton_runs_on
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 torch.set_num_threads(int(os.environ.get("FER_FAST_TEST_THREADS", "1")))
+
+
+def pytest_configure() -> None:
+    if triton_runs_on("cpu") and (fault := interpreter_fault()):
+        raise pytest.UsageError(fault)
