@@ -18,8 +18,8 @@ WIDE = 2**30  # rows of any width, multiplied chunk by chunk
 # programs of 8 warps run at a time. AMD's compiler takes no such limit.
 ALL_REGISTERS = {family: None if family == "cdna" else 255 for family in ("cpu", *FAMILIES)}
 HALF_REGISTERS = {family: None if family == "cdna" else 128 for family in ("cpu", *FAMILIES)}
-# Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
-LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
+# Before 3.8 Triton refuses a float32 product over fewer than 16 rows.
+LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8) else 16
 
 
 @cache

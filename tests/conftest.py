@@ -3,7 +3,10 @@
 import os
 from importlib.util import find_spec
 
+import pytest
 import torch
+
+from fer_fast.dispatch import interpreter_fault, triton_runs_on
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -29,3 +32,8 @@ if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
     _fuse_multiply_add()
 
 torch.set_num_threads(int(os.environ.get("FER_FAST_TEST_THREADS", "1")))
+
+
+def pytest_configure() -> None:
+    if triton_runs_on("cpu") and (fault := interpreter_fault()):
+        raise pytest.UsageError(fault)

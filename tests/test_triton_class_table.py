@@ -8,8 +8,9 @@ from fer_fast.kernels.engines import class_table as engine
 from fer_fast.kernels.engines import class_table_large as large
 from fer_fast.kernels.launch import gradient_dtype
 
+from cases import assert_within_budget
 from fer_fast.dispatch import triton_runs_on
-from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, double, errors, expected, inputs, poisoned
+from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, double, expected, inputs, poisoned
 
 SCALE = 0.3
 INT64_MIN = torch.iinfo(torch.int64).min
@@ -48,13 +49,14 @@ def launch(classifier, auxiliary, t, reduction="mean", update=True, gradient=Tru
     return dict(zip(("loss", "dx", "dweight", "dbias"), out, strict=True)) | {"centers": centers}
 
 
-def check(classifier, auxiliary, t, reduction="mean"):
-    dtype = t["x"].dtype
-    truth = expected(classifier, auxiliary, double(t), SCALE, reduction)
+def check(classifier, auxiliary, t, reduction="mean", others=()):
+    """`others` are further draws of the inputs, of which plain PyTorch may have its worst: by one it may be lucky."""
+    dtype, draws = t["x"].dtype, (t, *others)
+    truth = [expected(classifier, auxiliary, double(draw), SCALE, reduction) for draw in draws]
     with torch.autocast(t["x"].device.type, dtype, enabled=dtype != torch.float32):
-        plain = expected(classifier, auxiliary, t, SCALE, reduction)
+        plain = [expected(classifier, auxiliary, draw, SCALE, reduction) for draw in draws]
     got = launch(classifier, auxiliary, t, reduction)
-    assert not errors(got, plain, truth)
+    assert_within_budget([got], plain, truth)
     assert got["dx"].dtype == gradient_dtype(t["x"])
     assert got["loss"].dtype == torch.float32
 
@@ -116,7 +118,8 @@ def test_a_classifier_beside_a_loss_that_pushes_reads_wide_rows_once(classifier,
 @pytest.mark.parametrize("programs", [2, 40])
 def test_two_levels_of_sums(programs, monkeypatch):
     monkeypatch.setattr(engine, "max_programs", lambda device: programs)
-    check("softmax", "variant", inputs(16 * 36 + 3, 3, 16))
+    first, *others = (inputs(16 * 36 + 3, 3, 16, seed=seed) for seed in range(8))
+    check("softmax", "variant", first, others=others)
 
 
 @pytest.mark.parametrize(("n", "num_classes"), [(1, 3), (6, 11), (4, 2), (1, 1)])
