@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 
@@ -15,6 +16,7 @@ from ..blocked.tiles import gradient_dtype
 from .bad_labels import bad_label_flag, raise_for_bad_labels
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
+_HERE = nullcontext()
 PACKAGES = {"triton": "fer_fast.kernels.engines", "blocked": "fer_fast.blocked"}
 
 
@@ -33,12 +35,19 @@ def run_engine(backend: str, module: str, function: str, *args, flag_labels: boo
     if flag_labels:
         raise_for_bad_labels(device)  # of an earlier call: this one's are known when the device has run it
     try:
-        result = engine(*args, *((bad_label_flag(device),) if flag_labels else ()))
+        with on_device(device):
+            result = engine(*args, *((bad_label_flag(device),) if flag_labels else ()))
     except NotImplementedError:
         return run_engine("blocked", module, function, *args)
     if flag_labels and device.type == "cpu":
         raise_for_bad_labels(device)
     return result
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Triton launches on the current device, which is made the tensors' own where it is another."""
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    return torch.cuda.device(device) if elsewhere else _HERE
 
 
 @cache
