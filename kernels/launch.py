@@ -39,7 +39,8 @@ def max_programs(device: torch.device) -> int:
 def product_precision() -> tuple[str, bool]:
     """How Triton takes float32 products, and whether there are TF32 units: "tf32" where PyTorch's own setting says so.
 
-    Of its two switches the new one is read: it shows what the old one was set to, and once it was set the old one raises.
+    Of its two switches the new one is read, which shows what the old one was set to. Once the new one was set, reading
+    the old one raises.
     """
     tensor_cores = torch.version.hip is None
     tf32 = tensor_cores and torch.backends.cuda.matmul.fp32_precision == "tf32"

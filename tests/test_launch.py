@@ -1,5 +1,6 @@
-"""What a launch asks of the host: PyTorch's precision switches, and how many parts fill a chip."""
+"""What a launch asks of the host: the current device, PyTorch's precision switches, how many parts fill a chip."""
 
+from contextlib import contextmanager
 from itertools import permutations
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from cases import evaluate, make_inputs
 from fer_fast.dispatch import triton_runs_on
+from fer_fast.ops import library
 from fer_fast.registry import LOSSES
 
 if not triton_runs_on("cpu"):
@@ -48,6 +50,50 @@ def test_losses_run_after_the_new_switch(switches, name, dtype):
     switches["new"](True)
     tensors, options = make_inputs(LOSSES[name], 12, 4, 16, dtype)
     assert evaluate(LOSSES[name], tensors, options, backend="triton")["loss"].isfinite()
+
+
+def test_only_another_device_is_made_current(monkeypatch):
+    entered = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: _noted(entered, device))
+    for device in ("cuda:1", "cuda:0", "cpu"):
+        with library.on_device(torch.device(device)):
+            pass
+    assert entered == [torch.device("cuda:1")]
+
+
+@contextmanager
+def _noted(entered: list, device: torch.device):
+    entered.append(device)
+    yield
+
+
+@pytest.mark.parametrize("name", ["softmax", "center", "ad-corre", "marginal", "range", "supcon"])
+def test_forward_and_backward_launch_on_the_tensors_device(monkeypatch, name):
+    open_guards, launched, find_engine = [], [], library._engine
+
+    @contextmanager
+    def guard(device):
+        open_guards.append(device)
+        yield
+        open_guards.pop()
+
+    monkeypatch.setattr(library, "on_device", guard)
+    tensors, options = make_inputs(LOSSES[name], 12, 4, 16, torch.float32)
+
+    def recording(backend, module, function):
+        engine = find_engine(backend, module, function)
+
+        def call(*args):
+            launched.append((backend, module, tuple(open_guards)))
+            return engine(*args)
+
+        return call
+
+    monkeypatch.setattr(library, "_engine", recording)
+    evaluate(LOSSES[name], tensors, options, backend="triton")
+    assert [(backend, guards) for backend, _, guards in launched] == [("triton", (torch.device("cpu"),))] * 2
+    assert launched[1][1] == "scale"
 
 
 @pytest.mark.parametrize("slots", [4, 108, 132, 264])
