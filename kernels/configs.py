@@ -229,4 +229,4 @@ EMBEDDING_TILES |= {
     for family, d in (("sm80", 256), ("sm100", 1024))
 }
 
-SCALE_BLOCK, SCALE_WARPS = 2048, 4
+SCALE_BLOCK, SCALE_WARPS, SCALE_PROGRAMS = 2048, 4, 8  # elements; programs to a multiprocessor

@@ -43,5 +43,5 @@ def test_a_batch_of_another_length_compiles_nothing_again(loss):
 def test_the_hosts_part_of_a_step_is_printed(capsys):
     assert run(["launches", "--loss", "center"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "center" in line)
-    assert " 1 │" in line
+    assert " 2 │" in line  # the loss with its gradients, and the backward
     assert "µs" in line

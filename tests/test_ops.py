@@ -197,7 +197,7 @@ def test_one_launch_scales_every_gradient():
     torch.manual_seed(0)
     gradients = [torch.randn(70, 33), torch.randn(3, 33), torch.randn(0)]
     dtypes = [torch.float16, torch.float32, torch.float32]
-    scaled = scale(gradients, dtypes, torch.tensor(65536.0))
+    scaled = scale(gradients, dtypes, torch.tensor(65536.0), in_place=False)
     assert [t.dtype for t in scaled] == dtypes
     for got, gradient, dtype in zip(scaled, gradients, dtypes, strict=True):
         assert torch.equal(got, (gradient * 65536).to(dtype))

@@ -154,7 +154,7 @@ def class_table(
     x, y, update = rows_of(x), y.contiguous(), update and bool(auxiliary)
     paper = auxiliary == "variant" and auxiliary_params[5] != 0
     asked = (classifier, auxiliary, paper, update, gradient)
-    plan = _plan(chip(x.device), num_classes, d, x.element_size(), *asked, *product_precision(x))
+    plan = _plan(chip(x.device), num_classes, d, x.element_size(), *asked, *product_precision())
     tile, flags = plan.tile, plan.constexprs
     weight = weight.contiguous() if classifier else None
     table = centers.contiguous() if auxiliary else None

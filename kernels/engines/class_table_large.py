@@ -299,7 +299,7 @@ def class_table_large(
     )
     if update:
         labels, order = y.sort(stable=True)
-        starts = torch.searchsorted(labels, torch.arange(num_classes + 1, device=y.device))
+        starts = torch.searchsorted(labels, torch.arange(num_classes + 1, dtype=y.dtype, device=y.device))
         class_kernel[(num_classes, config["CHUNKS"])](
             x,
             order,

@@ -110,7 +110,7 @@ def _anti_center(
     """S_i (n,), or with GRADIENT dx (n, d), through the mean c̄₋ and the spread V₋ of the other centers."""
     first = tl.program_id(0) * BLOCK
     rows = first + tl.arange(0, BLOCK)
-    label = tl.load(y + rows, mask=rows < n, other=0)
+    label = tl.load(y + rows, mask=rows < n, other=0).to(tl.int64)  # times a stride
     known = (label >= 0) & (label < num_classes)
     others = (num_classes - 1).to(tl.float64)
     total = tl.zeros((BLOCK,), tl.float64)
