@@ -119,7 +119,7 @@ def test_two_levels_of_sums(programs, monkeypatch):
     check("softmax", "variant", inputs(16 * 36 + 3, 3, 16))
 
 
-@pytest.mark.parametrize(("n", "num_classes"), [(1, 3), (6, 11), (4, 2), (1, 1)])
+@pytest.mark.parametrize(("n", "num_classes"), [(1, 3), (6, 11), (4, 2), (1, 1), (35, 40)])
 @pytest.mark.parametrize(("classifier", "auxiliary"), [("softmax", "variant"), ("lmcl", "island"), ("", "center")])
 def test_one_row_and_absent_classes(classifier, auxiliary, n, num_classes):
     check(classifier, auxiliary, inputs(n, num_classes, 8))
