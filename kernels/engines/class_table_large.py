@@ -26,7 +26,7 @@ from ..tiles import arrive_last, load_again, load_chunk, load_row, read_labels, 
 
 SPREAD, REST_SPREAD, COSINES, OUTLIER, ANCHOR = (tl.constexpr(i) for i in range(5))  # entries of Summary.scalars
 REST_MEAN, TOTAL, OUTLIER_ROW, DIRECTIONS = (tl.constexpr(i) for i in range(4))  # rows of Summary.rows
-ROWS_OF_CLASS = tl.constexpr(16)
+ROWS_OF_CLASS, SLICES_OF_CLASS = tl.constexpr(16), tl.constexpr(64)
 HELD_CHUNKS = tl.constexpr(4)  # wider rows are visited again, in the L1: held, variant's would spill
 CLASS_OPTIONS = launch_options(4)
 SUMMARY_BLOCK = 1 << 25  # elements of the table a summary takes at a time
@@ -157,9 +157,9 @@ def slice_kernel(
 def add_slices(slices_ptr, first, count, kind, d, chunk, PUSH: tl.constexpr, BLOCK_D: tl.constexpr):
     """Σ of one kind over `count` slices from `first` on: (BLOCK_D,)."""
     stride = (1 + 2 * PUSH) * d
-    total = tl.zeros((ROWS_OF_CLASS, BLOCK_D), tl.float32)
-    for start in range(0, count, ROWS_OF_CLASS):
-        slots = start + tl.arange(0, ROWS_OF_CLASS)
+    total = tl.zeros((SLICES_OF_CLASS, BLOCK_D), tl.float32)
+    for start in range(0, count, SLICES_OF_CLASS):
+        slots = start + tl.arange(0, SLICES_OF_CLASS)
         total += load_chunk(slices_ptr + kind * d, first + slots, slots < count, stride, chunk, d, BLOCK_D)
     return tl.sum(total, 0)
 
@@ -279,7 +279,7 @@ def _row_options(family: str, d: int) -> dict[str, int]:
 
 
 def _slice_rows(n: int) -> int:
-    """Rows of a slice, so many that a class of all rows has about as many slices: a program visits few of either."""
+    """Rows of a slice. A class of all rows then has four times as many slices: few tiles of either to a program."""
     return max(ROWS_OF_CLASS.value, triton.next_power_of_2(math.isqrt(n)) // 2)
 
 
