@@ -26,7 +26,7 @@ from ..tiles import arrive_last, load_again, load_chunk, load_row, read_labels, 
 
 SPREAD, REST_SPREAD, COSINES, OUTLIER, ANCHOR = (tl.constexpr(i) for i in range(5))  # entries of Summary.scalars
 REST_MEAN, TOTAL, OUTLIER_ROW, DIRECTIONS = (tl.constexpr(i) for i in range(4))  # rows of Summary.rows
-ROWS_OF_CLASS, SLICES_OF_CLASS = tl.constexpr(16), tl.constexpr(64)
+ROWS_OF_CLASS, SLICES_OF_CLASS = tl.constexpr(16), tl.constexpr(32)
 HELD_CHUNKS = tl.constexpr(4)  # wider rows are visited again, in the L1: held, variant's would spill
 CLASS_OPTIONS = launch_options(4)
 SUMMARY_BLOCK = 1 << 25  # elements of the table a summary takes at a time
