@@ -174,15 +174,18 @@ CLASS_TILES |= {
 CLASS_TILES |= {(family, 4, 512): ClassTile(8, 128, 8, 2, 255) for family in ("sm80", "sm100")}
 # A classifier beside a loss that pushes: offsets and operands together take the registers of more than 8 rows.
 PUSHED_TILES = {(4, 256): ClassTile(8, 128, 8), (2, 512): ClassTile(8, 128, 8)}
-# Where sums are left to a second launch: the tiles of both, and the most entries of a chunk of the table; by bytes of
-# an element where it matters.
+# Where sums are left to a second launch: the first's tile and the most entries of its chunk of the table, by bytes of
+# an element; the second's tile by classes too.
 STORED_TILES = {family: ClassTile(8, 128, 8, 0, most) for family, most in ALL_REGISTERS.items()}
-STORED_ELEMENTS, SUMS_ELEMENTS = {2: 4096, 4: 2048}, 2048
+STORED_ELEMENTS = {2: 4096, 4: 2048}
 SUMS_TILES = {
-    (family, size): ClassTile(rows, 64, 8, 0, most)
+    (family, size, classes): ClassTile(rows, columns, 8, 0, most)
     for family, most in ALL_REGISTERS.items()
     for size, rows in ((2, 32), (4, 16))
+    for classes, columns in ((16, 64), (32, 64), (64, 32))
 }
+# 64 classes are enough rows for the unit of sm_90, which then gets no other side below 64 either.
+SUMS_TILES |= {("sm90", size, 64): ClassTile(rows, 64, 4) for size, rows in ((2, 32), (4, 16))}
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
 SCALES_WARPS = 16  # with 8 a register is spilled across the call of a float64 division
 MOST_PROGRAMS = 512  # whose partial sums a kernel adds up at once
