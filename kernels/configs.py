@@ -188,22 +188,29 @@ MOST_PROGRAMS = 512  # whose partial sums a kernel adds up at once
 
 
 class EmbeddingTile(NamedTuple):
-    """Rows and warps of Ad-Corre's first sweep; rows, of k embeddings each, and warps of the second."""
+    """Rows, columns of a chunk, warps and stages of Ad-Corre's first sweep; rows, of k embeddings each, and warps of
+    the second."""
 
     block_n: int
+    block_d: int
     num_warps: int
+    num_stages: int
     row_block_n: int
     row_warps: int
 
 
-EMBEDDING_TILES = {  # by columns rounded up to a power of two
-    16: EmbeddingTile(32, 1, 32, 1),
-    32: EmbeddingTile(32, 2, 32, 2),
-    64: EmbeddingTile(32, 4, 32, 4),
-    128: EmbeddingTile(32, 4, 16, 8),
-    256: EmbeddingTile(32, 8, 8, 8),
-    512: EmbeddingTile(16, 8, 4, 8),
-    1024: EmbeddingTile(16, 16, 2, 8),
+EMBEDDING_TILES = {  # by bytes of an element and columns rounded up to a power of two
+    **{(size, 16): EmbeddingTile(64, 16, 1, 2, 128, 8) for size in (2, 4)},
+    **{(size, 32): EmbeddingTile(32, 32, 1, 2, 64, 8) for size in (2, 4)},
+    **{(size, 64): EmbeddingTile(32, 64, 2, 2, 32, 8) for size in (2, 4)},
+    (2, 128): EmbeddingTile(32, 128, 4, 2, 16, 8),
+    (4, 128): EmbeddingTile(16, 128, 4, 2, 16, 8),
+    (2, 256): EmbeddingTile(32, 256, 8, 2, 8, 8),
+    (4, 256): EmbeddingTile(16, 128, 8, 2, 8, 8),
+    (2, 512): EmbeddingTile(32, 256, 16, 2, 4, 8),
+    (4, 512): EmbeddingTile(16, 128, 16, 2, 4, 8),
+    (2, 1024): EmbeddingTile(16, 256, 16, 2, 2, 8),
+    (4, 1024): EmbeddingTile(16, 128, 8, 2, 2, 8),
 }
 
 SCALE_BLOCK, SCALE_WARPS = 2048, 4

@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from .tiles import in_turn
+
 
 @triton.jit
 def centred(x, first, mean, cols, D: tl.constexpr):
@@ -13,74 +15,82 @@ def centred(x, first, mean, cols, D: tl.constexpr):
 
 @triton.jit
 def moments(x, first, cols, D: tl.constexpr):
-    """Mean of whole rows (rows, columns), relative to their first entries, and inverse length of the centred ones: (rows, 1).
+    """Mean of rows relative to their first entries, and inverse length of the centred ones: (rows, 1). `x` is a tuple
+    of chunks of whole rows, `cols` the columns of the first.
 
     The inverse is 0 for a constant row, also one shorter than 1e-19, and NaN where squares overflow, beyond 1e19.
     """
-    mean = tl.sum(centred(x, first, 0.0, cols, D), 1, keep_dims=True) / D
-    v = centred(x, first, mean, cols, D)
-    squared = tl.sum(v * v, 1, keep_dims=True)
+    total = centred(x[0], first, 0.0, cols, D)
+    for chunk in tl.static_range(1, len(x)):
+        total += centred(x[chunk], first, 0.0, cols + chunk * cols.shape[1], D)
+    mean = tl.sum(total, 1, keep_dims=True) / D
+    v = centred(x[0], first, mean, cols, D)
+    total = v * v
+    for chunk in tl.static_range(1, len(x)):
+        v = centred(x[chunk], first, mean, cols + chunk * cols.shape[1], D)
+        total += v * v
+    squared = tl.sum(total, 1, keep_dims=True)
     return mean, tl.rsqrt(tl.where(squared < 1.2e-38, float("inf"), squared)) + (squared - squared)
 
 
 @triton.jit
-def weight_pieces(weights, x, TENSOR_CORES: tl.constexpr):
-    """Float32 numbers as a sum of two that a product with 16-bit rows `x` takes as they are: bfloat16, else TF32."""
-    if x.dtype == tl.bfloat16:
-        high = weights.to(tl.bfloat16)
-        return high, (weights - high.to(tl.float32)).to(tl.bfloat16)
+def pieces(x, HALF: tl.constexpr):
+    """A float32 as the sum of what a product takes as it is and a rest: two bfloat16 numbers that hold 16 of its 24
+    bits, or a TF32 number and what lacks the last bit in TF32."""
+    if HALF:
+        high = x.to(tl.bfloat16)
+        rest = (x - high.to(tl.float32)).to(tl.bfloat16)
     else:
-        return tf32_pieces(weights)
+        bits = (x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
+        high = bits.to(tl.float32, bitcast=True)
+        rest = x - high
+    return high, rest
 
 
 @triton.jit
-def tf32_pieces(x):
-    """A float32 as a TF32 number and the rest, of which a TF32 product takes all but the last bit."""
-    bits = (x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
-    high = bits.to(tl.float32, bitcast=True)
-    return high, x - high
-
-
-@triton.jit
-def add_class_sums(sums, units, x, v, hot, inverse, FD: tl.constexpr, MD: tl.constexpr, TENSOR_CORES: tl.constexpr):
-    """Σ x and Σ x / ‖v‖ of each class (K, D) with a tile added: x (rows, D), v its centred rows, hot (rows, K)."""
-    flags = hot.to(tl.float32)
-    weights = tl.where(hot, inverse[None, :], 0.0)
-    if x.dtype == tl.bfloat16:
-        high = weights.to(tl.bfloat16)
-        low = (weights - high.to(tl.float32)).to(tl.bfloat16)
-        if MD:
-            sums += tl.dot(flags.to(tl.bfloat16), x)
-        if FD:
-            units += tl.dot(high, x, tl.dot(low, x))
-    elif not TENSOR_CORES:
-        if MD:
-            sums += tl.dot(flags, v, input_precision="ieee")
-        if FD:
-            units += tl.dot(weights, v, input_precision="ieee")
+def class_product(weights, x, EXACT: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """weights x in float32: weights (K, rows), x (rows, columns) of any dtype. `EXACT` weights are 0 or 1."""
+    HALF: tl.constexpr = x.dtype == tl.bfloat16
+    if not (HALF or TENSOR_CORES):
+        return tl.dot(weights, x.to(tl.float32), input_precision="ieee")
+    high, low = pieces(weights, HALF)
+    if x.dtype == tl.float32:
+        rows, rest = pieces(x, False)
+        total = tl.dot(high, rest, input_precision="tf32")
+        if not EXACT:
+            total = tl.dot(low, rows, total, input_precision="tf32")
     else:
-        high, low = tf32_pieces(weights)
-        if x.dtype == tl.float32:
-            rows, rest = tf32_pieces(v)
-            if MD:
-                sums += tl.dot(flags, rows, tl.dot(flags, rest, input_precision="tf32"), input_precision="tf32")
-            if FD:
-                part = tl.dot(high, rest, tl.dot(low, rows, input_precision="tf32"), input_precision="tf32")
-                units += tl.dot(high, rows, part, input_precision="tf32")
-        else:
-            rows = x.to(tl.float32)
-            if MD:
-                sums += tl.dot(flags, rows, input_precision="tf32")
-            if FD:
-                units += tl.dot(high, rows, tl.dot(low, rows, input_precision="tf32"), input_precision="tf32")
-    return sums, units
+        rows = x if HALF else x.to(tl.float32)
+        total = tl.zeros((weights.shape[0], x.shape[1]), tl.float32)
+        if not EXACT:
+            total = tl.dot(low, rows, input_precision="tf32")
+    return tl.dot(high, rows, total, input_precision="tf32")
 
 
 @triton.jit
-def feature_table(s, w, scale, cols, D: tl.constexpr):
-    """What the sums s (K, columns) of rows over their lengths take off FD of one embedding, in float64, and the
-    gradient of FD in û for each class."""
-    s = tl.where(cols < D, s - tl.sum(s, 1, keep_dims=True) / D, 0.0)
+def add_class_sums(
+    sums, weights, x, first, mean, cols, num_classes, D: tl.constexpr, EXACT: tl.constexpr, TENSOR_CORES: tl.constexpr
+):
+    """Sums of classes (K, columns), a chunk each, with weights x of a tile added.
+
+    Sixteen-bit rows are multiplied as they are, float32 ones centred: what is made of the sums asks for no mean.
+    """
+    added = ()
+    for chunk in tl.static_range(len(x)):
+        rows = x[chunk]
+        total = sums[chunk]
+        if in_turn(chunk, num_classes, len(x)):
+            if rows.dtype == tl.float32:
+                rows = centred(rows, first, mean, cols + chunk * cols.shape[1], D)
+            total += class_product(weights, rows, EXACT, TENSOR_CORES)
+        added += (total,)
+    return added
+
+
+@triton.jit
+def feature_table(s, w, scale):
+    """What a chunk of the sums s (K, columns) of unit rows takes off FD of one embedding, in float64, and the gradient
+    of FD in û for each class (K, columns)."""
     weighted = tl.sum(w[:, None] * s, 0)
     whole = tl.sum(s, 0)
     own = tl.sum(w[:, None].to(tl.float64) * s.to(tl.float64) * s.to(tl.float64))
@@ -95,7 +105,7 @@ def mean_table(sums, counts, cols, scale, D: tl.constexpr):
     per_row = (1 / tl.where(present, counts, 1.0))[:, None]
     means = sums * per_row
     first = tl.sum(tl.where(cols == 0, means, 0.0), 1, keep_dims=True)
-    mean, inverse = moments(means, first, cols, D)
+    mean, inverse = moments((means,), first, cols, D)
     u = centred(means, first, mean, cols, D) * inverse
     others = tl.sum(u, 0)[None, :] - u
     pairs = tl.sum(tl.where(present, 1.0, 0.0), 0)

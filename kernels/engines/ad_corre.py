@@ -35,30 +35,39 @@ from ..tiles import (
     store_chunk,
     store_slab_chunk,
     store_sums,
+    zeros_tile,
 )
 
 
 @triton.jit
 def finish_embedding(
     stats_ptr, slabs_ptr, sums_ptr, w_ptr, losses_ptr, tables_ptr, first, count, n, num_classes, fd_scale, md_scale,
-    K: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, FD: tl.constexpr, MD: tl.constexpr,
+    K: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, FD: tl.constexpr, MD: tl.constexpr,
 ):  # fmt: skip
     """The losses FD and MD of one embedding and its gradient tables (2, K, D), from `count` slabs from `first` on."""
     classes = tl.arange(0, K)
-    cols = tl.arange(0, BLOCK_D)[None, :]
+    WIDTH: tl.constexpr = BLOCK_D * CHUNKS
     counts, directed, unlabelled, _ = fold_sums(stats_ptr, first, count, K)
     loss = tl.sum(unlabelled, 0)
     if FD:
         w = load_per_class(w_ptr, num_classes, 0.5, K)
-        part, table = feature_table(fold_chunk(slabs_ptr, first, count, D, 0, K, BLOCK_D), w, fd_scale, cols, D)
         # FD is what is left of terms of size n²: they are added in float64.
-        total = 2 * tl.sum((w * ((n - 1) * counts + directed)).to(tl.float64), 0) - part
-        store_chunk(tables_ptr, table, classes, classes < num_classes, D, 0, D, BLOCK_D)
+        total = 2 * tl.sum((w * ((n - 1) * counts + directed)).to(tl.float64), 0)
+        mean = tl.zeros((K,), tl.float32)
+        for chunk in range(CHUNKS):
+            mean += tl.sum(fold_chunk(slabs_ptr, first, count, D, chunk, K, BLOCK_D), 1) / D
+        for chunk in range(CHUNKS):
+            cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)[None, :]
+            s = fold_chunk(slabs_ptr, first, count, D, chunk, K, BLOCK_D)
+            part, table = feature_table(tl.where(cols < D, s - mean[:, None], 0.0), w, fd_scale)
+            total -= part
+            store_chunk(tables_ptr, table, classes, classes < num_classes, D, chunk, D, BLOCK_D)
         loss += (total * fd_scale).to(tl.float32)
     if MD:
-        part, table = mean_table(fold_chunk(sums_ptr, first, count, D, 0, K, BLOCK_D), counts, cols, md_scale, D)
+        sums = fold_chunk(sums_ptr, first, count, D, 0, K, WIDTH)
+        part, table = mean_table(sums, counts, tl.arange(0, WIDTH)[None, :], md_scale, D)
         loss += part
-        store_chunk(tables_ptr + K * D, table, classes, classes < num_classes, D, 0, D, BLOCK_D)
+        store_chunk(tables_ptr + K * D, table, classes, classes < num_classes, D, 0, D, WIDTH)
     tl.store(losses_ptr, loss)
 
 
@@ -66,7 +75,7 @@ def finish_embedding(
 def ad_corre_tables(
     e_ptr, y_ptr, w_ptr, status_ptr, losses_ptr, tables_ptr, moments_ptr, slabs_ptr, stats_ptr, counters_ptr,
     n, num_classes, e_stride, row_stride, fd_scale, md_scale,
-    D: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    D: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr,
     FD: tl.constexpr, MD: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """First sweep, a grid of (programs, embeddings): moments of rows (k, 2, n), class sums, then the losses and the
@@ -81,26 +90,32 @@ def ad_corre_tables(
     cols = tl.arange(0, BLOCK_D)[None, :]
     e_ptr += embedding.to(tl.int64) * e_stride
     moments_ptr += 2 * embedding
-    sums = tl.zeros((K, BLOCK_D), tl.float32)
-    units = tl.zeros((K, BLOCK_D), tl.float32)
+    sums = zeros_tile(K, BLOCK_D, CHUNKS if MD else 0)
+    units = zeros_tile(K, BLOCK_D, CHUNKS if FD else 0)
     counts = tl.zeros((K, BLOCK_N), tl.float32)
     directed = tl.zeros((K, BLOCK_N), tl.float32)
     unlabelled = tl.zeros((BLOCK_N,), tl.float32)
-    for tile in tl.range(program, tl.cdiv(n, BLOCK_N), programs):
+    for tile in tl.range(program, tl.cdiv(n, BLOCK_N), programs, disable_licm=True):
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         in_batch = rows < n
         rows = tl.minimum(rows, n - 1)
         y, valid = read_labels(y_ptr, rows, in_batch, num_classes, status_ptr)
         hot = (classes == y[None, :]) & valid[None, :]
         at = e_ptr + rows.to(tl.int64)[:, None] * row_stride
-        x = tl.load(at + cols, mask=cols < D, other=0.0)
+        x = ()
+        for chunk in tl.static_range(CHUNKS):
+            here = cols + chunk * BLOCK_D
+            x += (tl.load(at + here, mask=here < D, other=0.0),)
         first = tl.load(at).to(tl.float32)
         mean, inverse = moments(x, first, cols, D)
-        v = centred(x, first, mean, cols, D)
         inverse = tl.sum(inverse, 1)
-        sums, units = add_class_sums(sums, units, x, v, hot, inverse, FD, MD, TENSOR_CORES)
+        weights = tl.where(hot, inverse[None, :], 0.0)
+        if MD:
+            sums = add_class_sums(sums, hot.to(tl.float32), x, first, mean, cols, num_classes, D, True, TENSOR_CORES)
+        if FD:
+            units = add_class_sums(units, weights, x, first, mean, cols, num_classes, D, False, TENSOR_CORES)
         moment = moments_ptr + rows.to(tl.int64) * (2 * tl.num_programs(1))
-        tl.store(moment[:, None], mean if x.dtype == tl.float32 else mean + first)
+        tl.store(moment[:, None], mean if x[0].dtype == tl.float32 else mean + first)
         tl.store(moment + 1, inverse)
         counts += tl.where(hot, 1.0, 0.0)
         directed += tl.where(hot & (inverse != 0)[None, :], 1.0, 0.0)
@@ -115,22 +130,38 @@ def ad_corre_tables(
     counters_ptr += embedding * (groups + 1)
     bad = tl.zeros((K,), tl.float32) + tl.sum(unlabelled, 0)
     store_sums(stats_ptr, program, (tl.sum(counts, 1), tl.sum(directed, 1), bad), K)
-    if FD:
-        store_slab_chunk(slabs_ptr, units, program, D, 0, K, BLOCK_D)
-    if MD:
-        store_slab_chunk(sums_ptr, sums, program, D, 0, K, BLOCK_D)
+    for chunk in tl.static_range(CHUNKS):
+        if FD:
+            store_slab_chunk(slabs_ptr, units[chunk], program, D, chunk, K, BLOCK_D)
+        if MD:
+            store_slab_chunk(sums_ptr, sums[chunk], program, D, chunk, K, BLOCK_D)
     group = program // FAN_IN
     members = tl.minimum(programs - group * FAN_IN, FAN_IN)
     if arrive_last(counters_ptr + 1 + group, members):
         oldest = group * FAN_IN
         fold_slabs(stats_ptr, 0, oldest, members, programs + group, K, 0, 1, BLOCK_ROWS, K)
-        fold_slabs(slabs_ptr, slab_size, oldest, members, programs + group, D, 0, FD + MD, K, BLOCK_D)
+        for part in range(CHUNKS):
+            fold_slabs(slabs_ptr, slab_size, oldest, members, programs + group, D, part, FD + MD, K, BLOCK_D)
         if arrive_last(counters_ptr, groups):
             tables_ptr += embedding.to(tl.int64) * 2 * K * D
             finish_embedding(
                 stats_ptr, slabs_ptr, sums_ptr, w_ptr, losses_ptr + embedding, tables_ptr, programs, groups,
-                n, num_classes, fd_scale, md_scale, K, D, BLOCK_D, FD, MD,
+                n, num_classes, fd_scale, md_scale, K, D, BLOCK_D, CHUNKS, FD, MD,
             )  # fmt: skip
+
+
+@triton.jit
+def load_centred(e_ptr, moments_ptr, at, cols, D: tl.constexpr, SAVED: tl.constexpr):
+    """Centred rows and their inverse lengths, from moments of the first sweep where there was one."""
+    x = tl.load(e_ptr + at + cols, mask=cols < D, other=0.0)
+    if SAVED:
+        first = tl.load(e_ptr + at) if x.dtype == tl.float32 else 0.0
+        mean = tl.load(moments_ptr)
+        inverse = tl.load(moments_ptr + 1)
+    else:
+        first = tl.load(e_ptr + at).to(tl.float32)
+        mean, inverse = moments((x,), first, cols, D)
+    return centred(x, first, mean, cols, D), inverse
 
 
 @triton.jit(do_not_specialize=["n", "num_classes"])
@@ -147,25 +178,17 @@ def ad_corre_rows(
     for tile in range(program, tl.cdiv(n, BLOCK_N), tl.num_programs(0)):
         rows = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         in_batch = rows < n
-        rows = tl.minimum(rows, n - 1)
-        at = rows.to(tl.int64)[:, None] * row_stride
+        rows = tl.minimum(rows, n - 1).to(tl.int64)
+        at = rows[:, None] * row_stride
+        moment_ptrs = moments_ptr + rows[:, None] * (2 * EMBEDDINGS)
         together = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
         directed = tl.zeros((BLOCK_N, 1), tl.float32)
-        moment = moments_ptr + rows.to(tl.int64)[:, None] * (2 * EMBEDDINGS)
         centred_rows = ()
         inverses = ()
         if FD or ED:
             for a in tl.static_range(EMBEDDINGS):
-                x = tl.load(e_ptr + at + cols, mask=cols < D, other=0.0)
-                if FD or MD:
-                    first = tl.load(e_ptr + at) if x.dtype == tl.float32 else 0.0
-                    mean = tl.load(moment + 2 * a)
-                    inverse = tl.load(moment + 2 * a + 1)
-                else:
-                    first = tl.load(e_ptr + at).to(tl.float32)
-                    mean, inverse = moments(x, first, cols, D)
+                v, inverse = load_centred(e_ptr, moment_ptrs + 2 * a, at, cols, D, FD or MD)
                 at += e_stride
-                v = centred(x, first, mean, cols, D)
                 if ED:
                     together += v * inverse
                     directed += tl.where(inverse == 0, 0.0, 1.0)
@@ -176,24 +199,20 @@ def ad_corre_rows(
             total += tl.where(in_batch, EMBEDDINGS * (EMBEDDINGS - 1) + pairs, 0.0)
             together *= 2 * ed_scale
         if de_ptr is not None:
-            out = rows.to(tl.int64)[:, None]
+            own = cols
             if FD or MD:
                 y, _ = read_labels(y_ptr, rows, rows >= 0, num_classes, None)
-                own = y[:, None] * D + cols
+                own += y[:, None] * D
+            out = rows[:, None]
             for a in tl.static_range(EMBEDDINGS):
-                g = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-                de = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
-                if FD:
-                    g += tl.load(tables_ptr + 2 * a * K * D + own, mask=cols < D, other=0.0)
-                if MD:
-                    de += tl.load(tables_ptr + (2 * a + 1) * K * D + own, mask=cols < D, other=0.0)
+                table_ptrs = tables_ptr + 2 * a * K * D + own
+                de = tl.load(table_ptrs + K * D, mask=cols < D, other=0.0) if MD else 0.0
                 if FD or ED:
-                    v = centred_rows[a]
-                    inverse = inverses[a]
+                    g = tl.load(table_ptrs, mask=cols < D, other=0.0) if FD else 0.0
                     if ED:
-                        g = g + together - v * (2 * ed_scale * inverse)
-                    along = tl.sum(g * v, 1, keep_dims=True) * inverse * inverse
-                    de += (g - along * v) * inverse
+                        g += together - centred_rows[a] * (2 * ed_scale * inverses[a])
+                    along = tl.sum(g * centred_rows[a], 1, keep_dims=True) * inverses[a] * inverses[a]
+                    de += (g - along * centred_rows[a]) * inverses[a]
                 tl.store(de_ptr + out * D + cols, de.to(de_ptr.dtype.element_ty), mask=cols < D)
                 out += n
     tl.store(partials_ptr + program, tl.sum(total, 0) * ed_scale)
@@ -234,17 +253,17 @@ def ad_corre(
     classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
     if (
         e.element_size() > 4
-        or width not in EMBEDDING_TILES
+        or (e.element_size(), width) not in EMBEDDING_TILES
         or classes * width > MOST_CLASS_ELEMENTS
         or k > MOST_EMBEDDINGS
     ):
         raise NotImplementedError("embeddings or class tables too wide for one program, too many of them, or float64")
-    config = EMBEDDING_TILES[width]
+    config = EMBEDDING_TILES[e.element_size(), width]
     e, y = (e if e.stride(-1) == 1 or d == 1 else e.contiguous()), y.contiguous()
     ed = 0.0 if k == 1 else ed  # a single embedding has no pair
     new = {"dtype": torch.float32, "device": e.device}
     terms = {"FD": fd != 0, "MD": md != 0}
-    shape = {"D": d, "K": classes, "BLOCK_D": width}
+    shape = {"D": d, "K": classes}
     losses, tables, loss = _empty((k,), **new), _empty((k, 2, classes, d), **new), _empty((), **new)
     moments = _empty((n, k, 2), **new)
     de = _empty((k, n, d), dtype=gradient_dtype(e), device=e.device) if gradient else None
@@ -269,10 +288,13 @@ def ad_corre(
             0.0 if n == 1 else fd / (k * n**2) if mean else fd,  # a single row has no pair
             md / (k * num_classes**2) if mean else md,
             BLOCK_N=config.block_n,
+            BLOCK_D=config.block_d,
+            CHUNKS=width // config.block_d,
             **shape,
             **terms,
             TENSOR_CORES=torch.version.hip is None,
             num_warps=config.num_warps,
+            num_stages=config.num_stages,
         )
     # Without a gradient and without ED no row is left to visit: the second launch only adds the losses up.
     rows = n if gradient or ed else 0
@@ -294,6 +316,7 @@ def ad_corre(
         ed / (n * k**2) if mean else ed,
         EMBEDDINGS=k,
         BLOCK_N=config.row_block_n,
+        BLOCK_D=width,
         PROGRAMS=MOST_PROGRAMS,
         **shape,
         **terms,
@@ -310,14 +333,15 @@ def aot_cases(family: str) -> Iterator[tuple]:
     shared |= dict.fromkeys(("y_ptr", "status_ptr"), "*i64") | dict.fromkeys(("counters_ptr", "counter_ptr"), "*i32")
     buffers = ("w_ptr", "losses_ptr", "tables_ptr", "moments_ptr", "slabs_ptr", "stats_ptr", "partials_ptr", "loss_ptr")
     shared |= dict.fromkeys(buffers, "*fp32")
-    for (k, width), dtype in product(((7, 128), (7, 256), (7, 512), (4, 1024)), TYPES.values()):
-        config = EMBEDDING_TILES[width]
+    for (k, width), dtype in product(((7, 128), (7, 256), (7, 512), (4, 1024)), TYPES):
+        config, dtype = EMBEDDING_TILES[dtype.itemsize, width], TYPES[dtype]
         types = shared | {"e_ptr": f"*{dtype}", "de_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
         marked = "*" if width == 256 and dtype != "fp16" else ""
-        terms = {"FD": True, "MD": True, "ED": True, "EMBEDDINGS": k, "D": width, "BLOCK_D": width, "K": 16}
-        sums = terms | {"BLOCK_N": config.block_n, "TENSOR_CORES": family != "cdna"}
-        options = launch_options(config.num_warps)
+        terms = {"FD": True, "MD": True, "ED": True, "EMBEDDINGS": k, "D": width, "K": 16}
+        sums = terms | {"BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "CHUNKS": width // config.block_d}
+        sums |= {"TENSOR_CORES": family != "cdna"}
+        options = launch_options(config.num_warps, config.num_stages)
         yield aot_case(f"tables-{dtype}-{k}-{width}{marked}", ad_corre_tables, types, sums, options)
-        rows = terms | {"BLOCK_N": config.row_block_n, "PROGRAMS": MOST_PROGRAMS}
+        rows = terms | {"BLOCK_N": config.row_block_n, "BLOCK_D": width, "PROGRAMS": MOST_PROGRAMS}
         options = launch_options(config.row_warps)
         yield aot_case(f"rows-{dtype}-{k}-{width}{marked}", ad_corre_rows, types, rows, options)
