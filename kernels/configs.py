@@ -192,44 +192,29 @@ MOST_PROGRAMS = 512  # whose partial sums a kernel adds up at once
 
 
 class EmbeddingTile(NamedTuple):
-    """Rows, columns of a chunk and warps of Ad-Corre's first sweep; elements and warps of a tile (k, rows, d) of the
-    second."""
+    """Rows, columns of a chunk, warps and stages of Ad-Corre's first sweep; rows, of k embeddings each, and warps of
+    the second."""
 
     block_n: int
     block_d: int
     num_warps: int
-    elements: int
+    num_stages: int
+    row_block_n: int
     row_warps: int
-    max_registers: int | None = None  # of the second sweep, as a `ClassTile` has them
-
-    @property
-    def sum_options(self) -> dict[str, int]:
-        return launch_options(self.num_warps)
-
-    @property
-    def row_options(self) -> dict[str, int]:
-        return launch_options(self.row_warps, max_registers=self.max_registers)
 
 
-_EMBEDDING_TILES = {  # by columns rounded up to a power of two
-    16: EmbeddingTile(16, 16, 1, 1024, 1),
-    32: EmbeddingTile(16, 32, 1, 2048, 2),
-    64: EmbeddingTile(16, 64, 2, 4096, 4),
-    128: EmbeddingTile(16, 128, 4, 4096, 4),
-    256: EmbeddingTile(16, 256, 4, 8192, 8),
-    1024: EmbeddingTile(LEAST_ROWS, 256, 8, 8192, 8),
-}
-EMBEDDING_TILES = {
-    (family, size, d): tile for family in ("cpu", *FAMILIES) for size in (2, 4) for d, tile in _EMBEDDING_TILES.items()
-}
-EMBEDDING_TILES |= {
-    (family, size, 512): EmbeddingTile(16, 256, 8, 8192, 8, most)
-    for family, most in ALL_REGISTERS.items()
-    for size in (2, 4)
-}
-EMBEDDING_TILES |= {
-    (family, 2, d): _EMBEDDING_TILES[d]._replace(max_registers=HALF_REGISTERS[family])
-    for family, d in (("sm80", 256), ("sm100", 1024))
+EMBEDDING_TILES = {  # by bytes of an element and columns rounded up to a power of two
+    **{(size, 16): EmbeddingTile(64, 16, 1, 2, 128, 8) for size in (2, 4)},
+    **{(size, 32): EmbeddingTile(32, 32, 1, 2, 64, 8) for size in (2, 4)},
+    **{(size, 64): EmbeddingTile(32, 64, 2, 2, 32, 8) for size in (2, 4)},
+    (2, 128): EmbeddingTile(32, 128, 4, 2, 16, 8),
+    (4, 128): EmbeddingTile(16, 128, 4, 2, 16, 8),
+    (2, 256): EmbeddingTile(32, 256, 8, 2, 8, 8),
+    (4, 256): EmbeddingTile(16, 128, 8, 2, 8, 8),
+    (2, 512): EmbeddingTile(32, 256, 16, 2, 4, 8),
+    (4, 512): EmbeddingTile(16, 128, 16, 2, 4, 8),
+    (2, 1024): EmbeddingTile(16, 256, 16, 2, 2, 8),
+    (4, 1024): EmbeddingTile(16, 128, 8, 2, 2, 8),
 }
 
 SCALE_BLOCK, SCALE_WARPS, SCALE_PROGRAMS = 2048, 4, 8  # elements; programs to a multiprocessor
