@@ -1,8 +1,8 @@
 """`python -m bench audit`: what kernels move, multiply, launch and take of a chip, found without a GPU.
 
 Traffic is counted in Triton's interpreter and held against the floor of each loss; resources are read from code
-compiled ahead of time. Exit status 1 if anything is over its limit: a change that adds a pass over the data or spills
-a register fails here.
+compiled ahead of time. Exit status 1 if anything is over its limit: a change that adds a pass over the data, spills a
+register in a loop or lengthens a hot one fails here.
 """
 
 import json
@@ -188,7 +188,8 @@ def resource_table(rows: list[ResourceRow]) -> Table:
     table.pad_edge = False
     table.caption = (
         "held: programs a multiprocessor runs at a time. instr.: of a warp for an iteration of the hot loop, of all "
-        "warps for a row; +: and some not counted. clocks: of an iteration. bound: share of the floor's speed, at most."
+        "warps for a row; +: and some not counted. clocks: of an iteration. bound: share of the floor's speed, at "
+        "most. yellow: a fault that this Triton cannot help."
     )
     for row in rows:
         if row.engine != engine:
@@ -196,9 +197,9 @@ def resource_table(rows: list[ResourceRow]) -> Table:
             table.add_row(row.engine, style="bold")
         shown = "" if (row.engine, row.case) == (engine, last) else row.case
         engine, last = row.engine, row.case
-        table.add_row(
-            shown, row.chip, *(("error",) if row.error else _resource_cells(row)), style="red" if row.over else None
-        )
+        cells = ("error",) if row.error else _resource_cells(row)
+        style = "red" if row.over else "yellow" if row.found else None
+        table.add_row(shown, row.chip, *cells, style=style)
     return table
 
 

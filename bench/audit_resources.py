@@ -62,7 +62,7 @@ class Selection:
     engines: list[str] = field(default_factory=list)
     chips: list[str] = field(default_factory=lambda: list(CHECKED))
     name: str = ""  # part of a case's name
-    every: bool = False  # else only the cases marked with *
+    every: bool = False  # else only the cases marked with *, and those with a limit
     jobs: int = 2
 
 
