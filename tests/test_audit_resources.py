@@ -114,6 +114,25 @@ def test_what_breaks_a_limit_is_noticed(change, fault):
     assert row.over == bool(fault)
 
 
+def test_what_a_version_cannot_help_is_let_pass_there_and_no_more_of_it(monkeypatch):
+    kernel, fault = (FITS.engine, FITS.case, FITS.chip), "8 bytes spilled, in a loop too"
+    monkeypatch.setattr(audit_limits, "KNOWN", {(3, 6): {kernel: (fault,)}})
+    spills, worse = (replace(FITS, spilled=bytes_, spills_in_loops=3) for bytes_ in (8, 16))
+    monkeypatch.setattr(audit_limits, "version", lambda name: "3.6.0")
+    assert (spills.found, spills.faults, spills.over) == ([fault], [], False)
+    assert worse.faults == ["16 bytes spilled, in a loop too"]
+    assert replace(spills, chip="sm80", matrix=["mma.sync"]).faults == [fault]
+    monkeypatch.setattr(audit_limits, "version", lambda name: "3.8.0+git1")
+    assert spills.faults == [fault]
+
+
+def test_a_limit_is_the_one_of_the_version_installed(monkeypatch):
+    limit = audit_limits.Limit("tile", newest=400, before=500)
+    for installed, most in (("3.6.0", 500), ("3.8.0", 400), ("3.10.1", 400)):
+        monkeypatch.setattr(audit_limits, "version", lambda name, installed=installed: installed)
+        assert limit.most == most
+
+
 @pytest.mark.parametrize(
     ("chip", "warps", "registers", "shared", "programs"),
     [
