@@ -68,10 +68,11 @@ def issue_clocks(counts: Counter[str], rates: Rates, warps: int) -> float:
     return warps * max(kinds.total() / ISSUED, busiest)
 
 
-def useful(constexprs: Mapping) -> float:
-    """Share of a product's operations that are not repeated for each part of split columns."""
-    d, block_d = constexprs.get("d"), constexprs.get("BLOCK_D")
-    return 2 * block_d / (d + block_d) if d and block_d and block_d < d else 1.0
+def useful(counts: Counter[str], warps: int, constexprs: Mapping) -> float:
+    """Share of the products that is not repeated: where columns are split, each part of G K has all of S before it."""
+    d, block_d = constexprs.get("d", 0), constexprs.get("BLOCK_D", 0)
+    both = warps * multiply_adds(counts) > constexprs["BLOCK_M"] * constexprs["BLOCK_N"] * d
+    return 2 * block_d / (d + block_d) if both and 0 < block_d < d else 1.0
 
 
 def streamed_bytes(signature: Mapping, constexprs: Mapping) -> int:

@@ -213,7 +213,7 @@ def measured(engine: str, chip: str, case: tuple) -> ResourceRow:
     row.registers, row.spilled = (max(int(v) for v in re.findall(rf"{of}:(\d+)", printed)) for of in ("REG", "STACK"))
     instructions = audit_sass.instructions(printed)
     row.spills_in_loops = audit_sass.spills_in_loops(instructions)
-    row.narrow_product = audit_sass.narrow_product(text)
+    row.narrow_product = audit_sass.narrow_product(text, code.asm["ttgir"])
     row.serialised = audit_sass.waits_added(instructions, text)
     _add_cost(row, audit_sass.hot_loop(instructions, audit_cost.chunks(constexprs)), signature, constexprs)
     return row
@@ -239,7 +239,7 @@ def _add_cost(row: ResourceRow, loop: audit_sass.HotLoop, signature: dict, const
     row.matrix_clocks = audit_cost.matrix_clocks(loop.counts, rates, row.warps)
     row.issue_clocks = audit_cost.issue_clocks(loop.counts, rates, row.warps)
     if loop.whole and row.case.startswith(LARGE_PRODUCTS):
-        row.floor_clocks = row.matrix_clocks * audit_cost.useful(constexprs)
+        row.floor_clocks = row.matrix_clocks * audit_cost.useful(loop.counts, row.warps, constexprs)
     elif loop.whole and row.case.startswith(audit_cost.LINEAR):
         row.floor_clocks = row.rows * audit_cost.streamed_bytes(signature, constexprs) / rates.bytes
 

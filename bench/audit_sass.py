@@ -149,10 +149,28 @@ def waits_added(code: list[Instruction], ptx: str) -> bool:
     return waits * ptx.count("wgmma.mma_async") > ptx.count("wgmma.wait_group") * products
 
 
-def narrow_product(ptx: str) -> int:
+def narrow_product(ptx: str, ttgir: str) -> int:
     """The narrowest side below 64 of wgmma in a kernel of several products, else 0.
 
     Reported to corrupt silently: issue 1905 of pytorch/helion, 11366 of triton-lang/triton.
     """
     narrowest = min((int(n) for n in re.findall(r"wgmma\.mma_async\S*\.m64n(\d+)k", ptx)), default=64)
-    return narrowest if narrowest < 64 and ptx.count("wgmma.commit_group") > 1 else 0
+    return narrowest if narrowest < 64 and products(ttgir) > 1 else 0
+
+
+_PRODUCT = re.compile(r"(%\w+)(?::\d+)? = ttng\.warp_group_dot(_wait)? ([^{:]*).*?(?:loc\((.*)\))?$", re.MULTILINE)
+
+
+def products(ttgir: str) -> int:
+    """Products by wgmma; what the compiler split along the summed columns, adding to the same sum, is one."""
+    count, line_of = 0, {}
+    for result, waits, operands, line in _PRODUCT.findall(ttgir):
+        values = [value.strip() for value in operands.split(",")]
+        if waits:
+            line_of |= {result: line_of.get(values[0])} | {
+                f"{result}#{i}": line_of.get(v) for i, v in enumerate(values)
+            }
+        else:
+            count += line_of.get(values[2]) != line
+            line_of[result] = line
+    return count

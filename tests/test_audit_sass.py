@@ -116,6 +116,28 @@ def test_wgmma_is_serialised_where_ptxas_waits_more_often_than_it_was_asked(sass
     assert audit_sass.waits_added(code, text) == serialised
 
 
+FIRST = "%s = ttng.warp_group_dot %a, %b, %zero {isAsync = true} : tensor<64x32xf32> -> tensor<64x32xf32> loc(#loc5)\n"
+
+
+@pytest.mark.parametrize(
+    ("second", "products"),
+    [
+        ("", 1),
+        # The second half of the columns, as the compiler splits what it holds in registers.
+        ("%w:2 = ttng.warp_group_dot_wait %s, %b {pendings = 1 : i32} : tensor<64x32xf32> loc(#loc5)\n"
+         "%t = ttng.warp_group_dot %c, %d, %w#0 {isAsync = true} : tensor<64x32xf32> loc(#loc5)\n", 1),
+        # Written as two, into one sum or into two.
+        ("%t = ttng.warp_group_dot %c, %d, %s {isAsync = true} : tensor<64x32xf32> loc(#loc6)\n", 2),
+        ("%t = ttng.warp_group_dot %c, %d, %zero : tensor<64x32xf32> loc(#loc5)\n", 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("n", "narrow"), [(8, 8), (32, 32), (64, 0), (256, 0)])
+def test_narrow_sides_are_refused_beside_another_product(second, products, n, narrow):
+    assert audit_sass.products(FIRST + second) == products
+    ptx = f"wgmma.mma_async.sync.aligned.m64n{n}k8.f32.tf32.tf32 wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"
+    assert audit_sass.narrow_product(ptx, FIRST + second) == (narrow if products > 1 else 0)
+
+
 @pytest.mark.parametrize(
     ("counts", "matrix", "issue"),
     [
@@ -138,8 +160,10 @@ def test_what_a_setting_says_of_an_iteration():
     product = {"d": 256, "BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_D": 128, "BLOCK_K": 128}
     assert audit_cost.chunks(product) == 2
     assert audit_cost.rows("batch-ensc-bf16-half-256", product) == 64
-    assert audit_cost.useful(product) == 4 * 256 / (6 * 256)
-    assert audit_cost.useful(product | {"BLOCK_D": 256}) == 1
+    first, second = {"HGMMA.64x64x16.F32.BF16": 16}, {"HGMMA.64x128x16.F32.BF16": 4}
+    assert audit_cost.useful(Counter(first | second), 8, product) == 4 * 256 / (6 * 256)
+    assert audit_cost.useful(Counter(first), 8, product) == 1
+    assert audit_cost.useful(Counter(first | second), 8, product | {"BLOCK_D": 256}) == 1
     assert audit_cost.rows("rows-bf16-7-256", {"BLOCK_N": 4, "EMBEDDINGS": 8}) == 28
     signature = {"x_ptr": "*bf16", "dx_ptr": "*fp32", "y_ptr": "*i64"}
     assert audit_cost.streamed_bytes(signature, {"BLOCK_D": 128, "CHUNKS": 4}) == 512 * (2 + 4)
