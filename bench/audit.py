@@ -1,8 +1,8 @@
 """`python -m bench audit`: what kernels move, multiply, launch and take of a chip, found without a GPU.
 
 Traffic is counted in Triton's interpreter and held against the floor of each loss; resources are read from code
-compiled ahead of time. Exit status 1 if anything is over its limit: a change that adds a pass over the data or spills
-a register fails here.
+compiled ahead of time. Exit status 1 if anything is over its limit: a change that adds a pass over the data, spills a
+register in a loop or lengthens a hot one fails here.
 """
 
 import json
@@ -197,24 +197,45 @@ def _resources(selection: Selection) -> tuple[Table, list[str]]:
 
 
 def resource_table(rows: list[ResourceRow]) -> Table:
-    header = ("kernel", "chip", "registers", "spilled\nbytes", "shared\nKiB", "warps", "occupancy", "matrix")
-    table, last = _table("Resources, compiled", header), ""
+    header = ("kernel", "chip", "regs", "spilled\nbytes", "shared\nKiB", "warps ×\nheld", "matrix\nunit")
+    header += ("instr.\na tile", "instr.\na row", "matrix\nclocks", "bound")
+    table, engine, last = _table("Resources, compiled, and the cost of the hot loop, predicted", header), "", ""
+    table.pad_edge = False
+    table.caption = (
+        "held: programs a multiprocessor runs at a time. instr.: of a warp for an iteration of the hot loop, of all "
+        "warps for a row; +: and some not counted. clocks: of an iteration. bound: share of the floor's speed, at "
+        "most. yellow: a fault that this Triton cannot help."
+    )
     for row in rows:
-        kernel, counts = f"{row.engine} {row.case}", ("error",)
-        if not row.error:
-            units = " ".join(unit.split(".")[0] for unit in row.matrix)
-            shared, occupancy = f"{row.shared / 1024:.1f}", f"{row.occupancy:.1%}"
-            counts = (str(row.registers), str(row.spilled or ""), shared, str(row.warps), occupancy, units)
-        shown, last = "" if kernel == last else kernel, kernel
-        table.add_row(shown, row.chip, *counts, style="red" if row.over else None)
+        if row.engine != engine:
+            table.add_section()
+            table.add_row(row.engine, style="bold")
+        shown = "" if (row.engine, row.case) == (engine, last) else row.case
+        engine, last = row.engine, row.case
+        cells = ("error",) if row.error else _resource_cells(row)
+        style = "red" if row.over else "yellow" if row.found else None
+        table.add_row(shown, row.chip, *cells, style=style)
     return table
+
+
+def _resource_cells(row: ResourceRow) -> Iterable[str]:
+    more = "" if row.whole else "+"
+    yield str(row.registers)
+    yield f"{row.spilled or ''}" + (" loop" if row.spills_in_loops else "")
+    yield f"{row.shared / 1024:.1f}"
+    yield f"{row.warps} × {row.programs}"
+    yield " ".join(unit.split(".")[0] for unit in row.matrix)
+    for count in (row.instructions, row.a_row):
+        yield f"{count:.0f}{more}" if count else ""
+    yield f"{row.matrix_clocks:.0f}" if row.matrix_clocks else ""
+    yield f"{row.bound:.0%}" if row.bound else ""
 
 
 def _table(title: str, header: tuple[str, ...]) -> Table:
     """A table whose numbers stand one above the other."""
     table = Table(title=title)
     for name in header:
-        text = name in ("loss", "dtype", "kernel", "chip", "matrix")
+        text = name in ("loss", "dtype", "kernel", "chip", "matrix\nunit")
         table.add_column(name, justify="left" if text else "right", overflow="fold")
     return table
 
