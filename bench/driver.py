@@ -64,7 +64,11 @@ def _admit(entry: Entry, problem: Problem, inputs: Inputs, right: Truth, device:
     fresh, start = inputs.to(), time.perf_counter()
     if entry.contender is COMPILED:
         torch.compiler.reset()
-    entry.verdict = right.judge(entry.contender, problem, fresh)
+    try:
+        entry.verdict = right.judge(entry.contender, problem, fresh)
+    except torch.OutOfMemoryError:
+        entry.status, entry.reason = "skipped", "does not fit in memory"
+        return
     if entry.contender is COMPILED:
         entry.compile_seconds = time.perf_counter() - start  # its first step is in it
     if not entry.verdict.right:
