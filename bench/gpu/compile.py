@@ -53,7 +53,7 @@ class Compiled(Result):
 def cases(asked: Asked) -> Iterator[Case]:
     pool = ProcessPoolExecutor(1 if asked.rehearse else os.cpu_count(), get_context("spawn"), _begin)
     try:
-        for part in (*PARTS, "tiles"):
+        for part in (part for part in (*PARTS, "tiles") if part in asked.parts):
             yield part, partial(compile_part, part, asked, pool)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

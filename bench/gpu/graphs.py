@@ -11,15 +11,14 @@ from torch import Tensor
 from fer_fast import functional
 from fer_fast.registry import LOSSES
 
-from ..problems import Problem, Shape
+from ..problems import Problem
 from .capture import Captured, streams, wait
 from .engines import OURS
 from .repeats import bits, from_the_start
-from .shapes import REHEARSED, SMALL, problem
+from .shapes import LARGE, REHEARSED, SMALL, problem
 from .step import Asked, Case, Result, main
 
 ROUNDS, REPLAYS = 20, 100
-SHAPE = Shape(n=4997, d=256, classes=7, k=3, bank=5000)
 LABELLED = ("class_table", "ad_corre")  # engines whose kernels look for labels outside of a table
 
 
@@ -37,7 +36,7 @@ def problems(rehearse: bool) -> list[Problem]:
     """Every loss in one dtype."""
     if rehearse:
         return [problem(loss, SMALL, "float32") for loss in REHEARSED[:2]]
-    return [problem(loss, SHAPE, "bfloat16") for loss in LOSSES]
+    return [problem(loss, LARGE[0], "bfloat16") for loss in LOSSES]
 
 
 def cases(asked: Asked) -> Iterator[Case]:

@@ -71,7 +71,7 @@ def go(asked: Run) -> Record:
     environment = machine["environment"]
     file = "rehearsal.jsonl" if asked.rehearse else rows.file_name(environment["chip"])
     record = Record(asked.out / file, environment, asked.rehearse)
-    record.add("probe", machine)
+    record.add("probe", {name: value for name, value in machine.items() if name != "environment"})
     chip = asked.asked.chip if asked.rehearse else family_of(machine["capability"])
     asked.asked = replace(asked.asked, chip=chip)
     for step in STEPS:
@@ -97,7 +97,8 @@ def probe(asked: Run) -> dict[str, Any]:
 
 def _take(step: Step, asked: Run, record: Record) -> None:
     """One step; where a case takes it down, again for the cases behind that one."""
-    done = [] if asked.again else record.done(step.name)
+    # What another machine compiled is not here.
+    done = [] if asked.again or step.name == "compile" else record.done(step.name)
     begun = time.monotonic()
     while True:
         limit = min(step.seconds - (time.monotonic() - begun), asked.left)

@@ -1,5 +1,6 @@
 """What a person reads in a minute when the chip is gone."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,9 +56,9 @@ def _compile(found: Rows) -> Iterable[RenderableType]:
 def compiled(parts: Rows) -> str:
     """How much was compiled, and what was refused."""
     parts = [row for row in parts if row["status"] in FINAL]
-    words = "; ".join(f"{row['part']} {row['compiled']} compiled, {row['found']} found" for row in parts)
-    refused = [line for row in parts for line in row["refused"]]
-    return "\n".join([f"kernels: {words or 'none'}", *_shortened(refused)])
+    words = "; ".join(f"{row['part']} {row['compiled']} for {row['jobs']} steps" for row in parts)
+    found, refused = sum(row["found"] for row in parts), [line for row in parts for line in row["refused"]]
+    return "\n".join([f"kernels compiled: {words or 'none'}; found in the cache: {found}", *_shortened(refused)])
 
 
 def _parity(found: Rows) -> Iterable[RenderableType]:
@@ -111,6 +112,9 @@ def _tiles(found: Rows) -> Iterable[RenderableType]:
     better = {entry: row for entry, row in best.items() if row["seconds"] < WORTH * row["present_seconds"]}
     counts = ", ".join(f"{sum(row['status'] == of for row in tried)} {of}" for of in ("measured", "refused", "wrong"))
     yield f"tile settings: {counts}; better than the present one in {len(better)} of {len(best)} places"
+    refusals = Counter(row["reason"].partition(":")[0] for row in tried if row["status"] == "refused")
+    if refusals:
+        yield f"  refused: {', '.join(f'{kind} {count}' for kind, count in refusals.items())}"
     if better:
         table = Table("loss", "dtype", "shape", "table", "key", "setting", box=None, header_style="bold")
         for title in ("time", "present", "date"):

@@ -18,6 +18,7 @@ LARGE = (
 )
 SMALL = Shape(n=18, d=17, classes=5, k=2, bank=5)
 REHEARSED = ("marginal", "variant", "ad-corre", "range", "ensc")  # one of each engine, the quickest first
+DRAWS = 2  # of inputs beyond those that are checked: plain PyTorch's error is the worst of all
 HALF_FIRST = ("bfloat16", "float16", "float32")
 
 

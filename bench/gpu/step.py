@@ -30,7 +30,8 @@ class Asked:
     done: tuple[str, ...] = ()  # cases that have been measured
     chip: str = "sm90"  # to compile for
     fer2013: str = ""  # folder of the dataset
-    folder: str = ""  # for what a step leaves beside its rows
+    folder: str = ""  # for what a step writes beside its rows
+    parts: tuple[str, ...] = ()  # the steps that are asked for
 
     @property
     def device(self) -> torch.device:
@@ -47,8 +48,7 @@ class Result:
 
 def main(cases: Callable[[Asked], Iterable[Case]]) -> None:
     """The program of a step: measure its cases until they, or its seconds, are over."""
-    given = json.loads(sys.argv[1])
-    asked = Asked(**given | {"done": tuple(given["done"])})
+    asked = Asked(**{name: _plain(value) for name, value in json.loads(sys.argv[1]).items()})
     ends, lines = time.perf_counter() + asked.seconds, _own_output()
 
     def tell(**line: Any) -> None:
@@ -70,6 +70,10 @@ def main(cases: Callable[[Asked], Iterable[Case]]) -> None:
             tell(case=name, status="failed", reason=f"{type(error).__name__}: {first_line(error)}")
         _leave_clean()
     tell(end=True)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _own_output() -> TextIO:

@@ -16,7 +16,7 @@ from ..peers import PEERS
 from ..problems import Problem, Shape
 from .engines import backends_run
 from .rates import gauge_of
-from .shapes import REHEARSED, SMALL, name, problem
+from .shapes import DRAWS, REHEARSED, SMALL, name, problem
 from .step import Asked, Case, main
 
 SECONDS = 1.0  # of timing, each problem
@@ -67,6 +67,7 @@ def measure(given: Problem, contenders: tuple[Contender, ...], asked: Asked) -> 
         gauge=_gauge(given.dtype, asked),
         seconds=0.0 if asked.rehearse else SECONDS,
         environment=rows.environment(asked.device),
+        draws=DRAWS,
         command=lambda problem: "fer-fast bench gpu --only timings",
     )
     with dispatch.backend("triton"), backends_run() as ran:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -51,22 +52,24 @@ def train(recipe: str, dataset: str, asked: Asked, seconds: float) -> Iterator[E
     words += ["--root", asked.fer2013] if asked.fer2013 else []
     words += REHEARSED if asked.rehearse else ()
     program = f"import sys; from fer_fast.cli import main; sys.exit(main({words!r}))"
-    begun, last = time.perf_counter(), None
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
-    try:
-        running = True
-        while running and time.perf_counter() - begun < seconds:
-            time.sleep(POLL)
-            running = process.poll() is None  # before the log is read: what it wrote last is in it
-            for line in _log(folder)[last.epoch if last else 0 :]:
-                given = {name: line[name] for name in FIELDS}
-                last = Epoch(recipe, dataset, **given, seconds=time.perf_counter() - begun, status="running")
-                yield last
-    finally:
-        process.kill()
-        process.wait()
+    begun, last, running = time.perf_counter(), None, True
+    with tempfile.TemporaryFile("w+", dir=asked.folder) as errors:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            while running and time.perf_counter() - begun < seconds:
+                time.sleep(POLL)
+                running = process.poll() is None  # before the log is read: what it wrote last is in it
+                for line in _log(folder)[last.epoch if last else 0 :]:
+                    given = {name: line[name] for name in FIELDS}
+                    last = Epoch(recipe, dataset, **given, seconds=time.perf_counter() - begun, status="running")
+                    yield last
+        finally:
+            process.kill()
+            process.wait()
+        errors.seek(0)
+        why = f"no epoch in {seconds:.0f} s" if running else (errors.readlines() or ["no epoch"])[-1]
     if last is None:
-        raise RuntimeError(f"no epoch in {seconds:.0f} s" if running else f"training ended with {process.returncode}")
+        raise RuntimeError(why)
     yield replace(last, status="measured", reason="stopped when its time was over" if running else "")
 
 
