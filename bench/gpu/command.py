@@ -87,7 +87,7 @@ def _prepare(given: Namespace) -> int:
     asked = Asked(seconds, given.rehearse, chip=given.chip, parts=plan.NAMES)
     environment = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache.resolve()), "TRITON_STORE_BINARY_ONLY": "1"}
     ended = run_step(f"{__package__}.compile", vars(asked), seconds, seconds, environment, parts.append)
-    Console(highlight=False).print(report.compiled(parts))
+    Console(highlight=False, markup=False).print(report.compiled(parts), soft_wrap=True)
     if not ended.whole:
         raise InputError(f"--prepare: {ended.case}: {ended.reason}")
     return 0

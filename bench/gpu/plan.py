@@ -16,6 +16,7 @@ from .step import Asked
 
 LEAST = 5.0  # seconds: fewer are not worth a start
 PROBE_SECONDS = 60.0
+PATIENCE = 5  # times the limits of a chip's steps, on a CPU that may be busy
 
 
 class Step(NamedTuple):
@@ -100,6 +101,8 @@ def _take(step: Step, asked: Run, record: Record) -> None:
     # What another machine compiled is not here.
     done = [] if asked.again or step.name == "compile" else record.done(step.name)
     begun = time.monotonic()
+    if asked.rehearse:
+        step = step._replace(seconds=PATIENCE * step.seconds, silence=PATIENCE * step.silence)
     while True:
         limit = min(step.seconds - (time.monotonic() - begun), asked.left)
         if limit < LEAST:
