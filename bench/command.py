@@ -4,6 +4,7 @@ import os
 import shlex
 from argparse import Namespace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from fer_fast.cli.parser import Parser
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 
-from . import audit, charts, launches, rows, steps, table, table10, targets
+from . import rows, table
 from .contenders import COMPILED, FER_FAST, Contender
 from .driver import CONTENDERS, Setting, run_problem
 from .measure import Gauge
@@ -26,14 +27,16 @@ share of the physical floor reached. Every answer is checked against the float64
 `fer-fast bench charts` draws the recorded rows, `fer-fast bench table10` times a step of each loss on each backbone,
 `fer-fast bench steps` a recipe's whole training steps and where their time goes, `fer-fast bench targets` holds this
 library to what it promises on a CPU, `fer-fast bench launches` times the host's part of a step, and `fer-fast bench
-audit` counts what the kernels move and take of a chip; both without a GPU."""
-ACTIONS = {
-    "audit": audit.run,
-    "charts": charts.run,
-    "launches": launches.run,
-    "steps": steps.run,
-    "table10": table10.run,
-    "targets": targets.run,
+audit` counts what the kernels move and take of a chip; both without a GPU. `fer-fast bench gpu` asks a GPU everything
+in the minutes it is there."""
+ACTIONS = {  # imported when they are asked for: a machine lent for a bench may lack what training takes
+    "audit": "audit",
+    "charts": "charts",
+    "gpu": "gpu.command",
+    "launches": "launches",
+    "steps": "steps",
+    "table10": "table10",
+    "targets": "targets",
 }
 BUSY = 0.75  # load a core above which timings are not to be trusted
 
@@ -41,7 +44,7 @@ BUSY = 0.75  # load a core above which timings are not to be trusted
 def run(argv: list[str]) -> int:
     """Measure as the arguments say."""
     if argv and argv[0] in ACTIONS:
-        return ACTIONS[argv[0]](argv[1:])
+        return import_module(f".{ACTIONS[argv[0]]}", __package__).run(argv[1:])
     given = _parser().parse_args(argv)
     with dispatch.backend(given.backend):
         return _measure(given)

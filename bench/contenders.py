@@ -61,7 +61,8 @@ def installed(package: str) -> str | None:
 def step(loss: Callable[[], Tensor | tuple[Tensor, Tensor | None]], inputs: Inputs) -> Step:
     """Forward and backward of `loss` with respect to the leaves of the inputs.
 
-    A loss moves its centers in place, or gives where they move as a second value, stored after the backward.
+    Without leaves it is the forward alone. A loss moves its centers in place, or gives where they move as a second
+    value, stored after the backward.
     """
     leaves, centers = inputs.leaves, inputs.tensors.get("centers")
     names, tensors = ["loss", *(f"d{name}" for name in leaves)], list(leaves.values())
@@ -70,7 +71,7 @@ def step(loss: Callable[[], Tensor | tuple[Tensor, Tensor | None]], inputs: Inpu
     def run() -> dict[str, Tensor]:
         result = loss()
         value, moved = result if isinstance(result, tuple) else (result, None)
-        gradients = torch.autograd.grad(value, tensors)
+        gradients = torch.autograd.grad(value, tensors) if tensors else ()
         if moved is not None:
             centers.copy_(moved)
         return dict(zip(names, (value.detach(), *gradients), strict=True)) | state

@@ -26,6 +26,7 @@ class Setting:
     seconds: float  # of timing, each problem
     environment: dict
     command: Callable[[Problem], str]  # that measures one problem again
+    draws: int = 0  # of inputs beyond those that are checked, for plain PyTorch's error
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Entry:
 def run_problem(problem: Problem, setting: Setting) -> list[Row]:
     """One row for each contender that has this loss. Who gives a wrong answer is reported so and never timed."""
     inputs = problem.inputs(setting.device)
-    right = truth(problem, inputs)
+    right = truth(problem, inputs, setting.draws)
     entries = [Entry(c) for c in setting.contenders if c.offers(problem)]
     for entry in entries:
         _admit(entry, problem, inputs, right, setting.device)
@@ -64,7 +65,11 @@ def _admit(entry: Entry, problem: Problem, inputs: Inputs, right: Truth, device:
     fresh, start = inputs.to(), time.perf_counter()
     if entry.contender is COMPILED:
         torch.compiler.reset()
-    entry.verdict = right.judge(entry.contender, problem, fresh)
+    try:
+        entry.verdict = right.judge(entry.contender, problem, fresh)
+    except torch.OutOfMemoryError:
+        entry.status, entry.reason = "skipped", "does not fit in memory"
+        return
     if entry.contender is COMPILED:
         entry.compile_seconds = time.perf_counter() - start  # its first step is in it
     if not entry.verdict.right:

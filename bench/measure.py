@@ -37,14 +37,18 @@ class Times:
 
 
 class Gauge:
-    """Measures the yardsticks again beside each problem and keeps the best: the floor is the lowest a run showed."""
+    """Measures the yardsticks again beside each problem and keeps the best: the floor is the lowest a run showed.
 
-    def __init__(self, dtype: str, device: torch.device):
+    `size` bytes are copied and matrices of `side` rows multiplied; by default, more than fits in the caches.
+    """
+
+    def __init__(self, dtype: str, device: torch.device, size: int = 0, side: int = 0):
         gpu = device.type == "cuda"
         self.device = device
-        self.source = torch.ones((2**30 if gpu else max(2**27, 2 * cache_bytes(device))) // 4, device=device)
+        size = size or (2**30 if gpu else max(2**27, 2 * cache_bytes(device)))
+        self.source = torch.ones(size // 4, device=device)
         self.target = torch.empty_like(self.source)
-        side = 8192 if gpu else 2048
+        side = side or (8192 if gpu else 2048)
         self.a, self.b = (torch.randn(side, side, device=device).to(DTYPES[dtype]) for _ in range(2))
         self.copy = self.product = float("inf")
 

@@ -83,11 +83,15 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Problem:
-    """One loss of the registry at one shape in one dtype of the features. Weights and centers are float32."""
+    """One loss of the registry at one shape in one dtype of the features. Weights and centers are float32.
+
+    Without `gradient` it is the forward alone.
+    """
 
     loss: str
     shape: Shape
     dtype: str = "float32"
+    gradient: bool = True
 
     @property
     def spec(self) -> LossSpec:
@@ -95,11 +99,14 @@ class Problem:
 
     def inputs(self, device: torch.device, seed: int = 0) -> Inputs:
         """Fresh inputs: normal features, uniform labels; bank rows of unit length, all filled."""
-        return _INPUTS[self.spec.family](self, _Random(device, seed, DTYPES[self.dtype]))
+        inputs = _INPUTS[self.spec.family](self, _Random(device, seed, DTYPES[self.dtype]))
+        if not self.gradient:
+            inputs.tensors = {name: t.detach() for name, t in inputs.tensors.items()}
+        return inputs
 
     @property
     def floor(self) -> Floor:
-        """Compulsory traffic of loss and gradients together, `s.n` etc. as in :class:`Shape`."""
+        """Compulsory traffic of what is computed, `s.n` etc. as in :class:`Shape`."""
         return _FLOORS[self.spec.engine](self, self.shape, DTYPES[self.dtype].itemsize)
 
     @property
@@ -108,7 +115,7 @@ class Problem:
         s = self.shape
         paired = self.loss in ("fd", "nfd", "ad-corre")
         largest = {
-            "class_table": s.n * s.d * (s.classes if self.loss == "variant" else 1),
+            "class_table": s.n * max(s.d * (s.classes if self.loss == "variant" else 1), s.classes),
             "ad_corre": s.k * s.n * (s.n if paired else s.d),
             "pairwise": s.n * s.n,
             "range_loss": s.n * s.n + s.n * s.n // (2 * s.classes) * s.d,
@@ -204,37 +211,40 @@ def _class_table_floor(p: Problem, s: Shape, size: int) -> Floor:
     """x read and dx written; the table read and its gradient, or its moved self, written.
 
     MVA reads x again, for α_v needs the whole batch before any gradient, and its groups once. A classifier also
-    multiplies: logits, dx and dw, 6nCd.
+    multiplies: logits, dx and dw, 6nCd. Forward: x and the groups read once, centers still move; a classifier only
+    reads its table, and takes a third of the operations.
     """
-    passes = 2 + (VIEWS if p.loss == "mva" else 0)
-    table = 2 * s.classes * s.d * 4
-    operations = 6 * s.n * s.classes * s.d if p.spec.family == "classifier" else 0
+    classifier = p.spec.family == "classifier"
+    passes = 1 + p.gradient + (VIEWS - (not p.gradient) if p.loss == "mva" else 0)
+    table = (1 + (p.gradient or not classifier)) * s.classes * s.d * 4
+    operations = (6 if p.gradient else 2) * s.n * s.classes * s.d if classifier else 0
     return Floor(passes * s.n * s.d * size + table + s.n * 8, operations)
 
 
 def _ad_corre_floor(p: Problem, s: Shape, size: int) -> Floor:
     """e read, read again where the gradient needs the finished class sums, and de written.
 
-    ED compares embeddings of one sample and MD's gradient is the same for all rows of a class: one read each.
+    ED compares embeddings of one sample and MD's gradient is the same for all rows of a class: one read each. Forward:
+    e read once, for FD too is a function of sums by class.
     """
-    passes = 2 if p.loss in ("ed", "md") else 3
+    passes = 1 + p.gradient * (1 if p.loss in ("ed", "md") else 2)
     return Floor(passes * s.k * s.n * s.d * size + s.n * 8, 0)
 
 
 def _pairwise_floor(p: Problem, s: Shape, size: int) -> Floor:
     """S = U Uᵀ, whose half is enough, n²d, and dU = G U, 2n²d; x read and dx written."""
-    return Floor(2 * s.n * s.d * size + s.n * 8, 3 * s.n**2 * s.d)
+    return Floor((1 + p.gradient) * s.n * s.d * size + s.n * 8, (1 + 2 * p.gradient) * s.n**2 * s.d)
 
 
 def _range_floor(p: Problem, s: Shape, size: int) -> Floor:
     """Every pair within a class once: n²/(2C) products of 2d operations at equal classes; x read and dx written."""
-    return Floor(2 * s.n * s.d * size + s.n * 8, s.n**2 // s.classes * s.d)
+    return Floor((1 + p.gradient) * s.n * s.d * size + s.n * 8, s.n**2 // s.classes * s.d)
 
 
 def _contrastive_floor(p: Problem, s: Shape, size: int) -> Floor:
     """S = Z Kᵀ and the softmax's product with K over batch and bank, 2n(n+M)d each; bank and z read, dz written."""
     keys = s.n + s.bank
-    return Floor((s.n + keys) * s.d * size + keys * 8, 4 * s.n * keys * s.d)
+    return Floor((p.gradient * s.n + keys) * s.d * size + keys * 8, 2 * (1 + p.gradient) * s.n * keys * s.d)
 
 
 _FLOORS: dict[str, Callable[[Problem, Shape, int], Floor]] = {

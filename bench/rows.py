@@ -115,11 +115,12 @@ def commit() -> str:
         return "unknown"
     # Rows and words change while rows are recorded; what is measured does not.
     measured = (".", ":!bench/results", ":!bench/charts", ":!*.md")
-    changes = _git("status", "--porcelain", "--", *measured)
-    return (_git("describe", "--always") or "unknown") + ("-dirty" if changes else "")
+    changes = git("status", "--porcelain", "--", *measured)
+    return (git("describe", "--always") or "unknown") + ("-dirty" if changes else "")
 
 
-def _git(*words: str) -> str:
+def git(*words: str) -> str:
+    """What git says of the repository this runs from; "" where it says nothing."""
     done = subprocess.run(("git", "-C", str(ROOT), *words), capture_output=True, text=True, check=False)
     return done.stdout.strip()
 

@@ -66,21 +66,6 @@ def cast(name: str, t: Tensor, dtype: torch.dtype) -> Tensor:
     return t.to(dtype if name in ("x", "e", "z", "bank_z") else torch.promote_types(dtype, torch.float32))
 
 
-def cancelling_terms(spec: LossSpec, n: int, reduction: str) -> dict[str, float]:
-    """Sizes of what a result is the difference of, on n rows, at temperature τ = 0.1 where there is one.
-
-    A contrastive loss is log D less a logit, each of size 1/τ; its gradient is push less pull, each of size 1/τ a row,
-    and the push carries the rounding of log D. The gradient of marginal loss with respect to a direction has n terms
-    of size 4/(n²-n); the chain rule takes away what lies along the direction.
-    """
-    if spec.name == "marginal":
-        return {"dx": 4 * n**0.5 * (1 / n if reduction == "mean" else n - 1)}
-    if spec.family != "contrastive":
-        return {}
-    rows = n**0.5 / (n if reduction == "mean" else 1)
-    return {"loss": 2 / 0.1 * (1 if reduction == "mean" else n), "dz": (2 + 1 / 0.1) / 0.1 * rows}
-
-
 def double(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.double() if t.dtype.is_floating_point else t for name, t in tensors.items()}
 

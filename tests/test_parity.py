@@ -4,8 +4,9 @@ import os
 
 import pytest
 import torch
+from fer_fast.bench.check import cancelling_terms
 
-from cases import assert_within_budget, cancelling_terms, double, evaluate, make_inputs, plain
+from cases import assert_within_budget, double, evaluate, make_inputs, plain
 from fer_fast.dispatch import triton_runs_on
 from fer_fast.registry import LOSSES
 

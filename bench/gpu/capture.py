@@ -1,0 +1,48 @@
+"""A step in a CUDA graph, and streams; on a CPU, which has neither, the step itself."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from ..contenders import Step
+
+WARM_UPS = 3  # on the side stream, as PyTorch asks before a capture
+
+
+class Captured:
+    """A step recorded once, to be replayed; `outputs` are written anew by every replay."""
+
+    def __init__(self, step: Step, device: torch.device):
+        self.step, self.outputs, self.graph = step, {}, None
+        if device.type != "cuda":
+            return
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                step()
+        torch.cuda.current_stream(device).wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = step()
+
+    def replay(self) -> None:
+        """Run the step again on the tensors it was recorded with."""
+        if self.graph is None:
+            self.outputs = self.step()
+        else:
+            self.graph.replay()
+
+
+def streams(device: torch.device, count: int) -> list[AbstractContextManager]:
+    """So many streams to be entered again and again, which begin after the work that is under way."""
+    if device.type != "cuda":
+        return [nullcontext()] * count
+    torch.cuda.synchronize(device)
+    return [torch.cuda.stream(torch.cuda.Stream(device)) for _ in range(count)]
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

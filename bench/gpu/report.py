@@ -1,0 +1,225 @@
+"""What a person reads in a minute when the chip is gone."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from ..contenders import FER_FAST
+from ..table import cells, seconds_text, shape_text, si
+from . import plan
+from .record import Record
+from .step import FINAL
+
+Rows = list[dict[str, Any]]
+WORTH = 0.97  # of the present seconds: what a setting has to need less than to be shown
+MOST_SHOWN = 12
+
+
+def show(console: Console, record: Record) -> None:
+    """Every step's answers for this chip and these kernels, of this run and of earlier ones."""
+    wide = Console(file=console.file, width=200, highlight=False, markup=False)
+    where = record.environment
+    wide.print(
+        f"\n{where['chip']}, kernels {where['kernels']}, torch {where['versions']['torch']}, "
+        f"triton {where['versions']['triton']}" + (", rehearsed: no measurements" if where["rehearsal"] else "")
+    )
+    for step, summary in SUMMARIES.items():
+        if found := latest(record.ours(step)):
+            for part in summary(found):
+                wide.print(part)
+    for line in failures(record):
+        wide.print(line)
+
+
+def latest(found: Rows) -> Rows:
+    """The last rows of each case: all of those that its last measurement gave."""
+    newest: dict[tuple, dict] = {}
+    for row in found:
+        newest[row["case"], row.get("contender")] = row
+    return list(newest.values())
+
+
+def _rates(found: Rows) -> Iterable[RenderableType]:
+    final = [row for row in found if row["status"] in FINAL]
+    if final:
+        products = ", ".join(f"{row['precision']} {si(row['matrix_rate'], 'FLOP/s')}" for row in final)
+        yield f"copy {si(max(row['copy_rate'] for row in final), 'B/s')}; product {products}"
+
+
+def _compile(found: Rows) -> Iterable[RenderableType]:
+    yield compiled([row for row in found if row["status"] in FINAL])
+
+
+def compiled(parts: Rows) -> str:
+    """How much was compiled, and what was refused."""
+    parts = [row for row in parts if row["status"] in FINAL]
+    words = "; ".join(f"{row['part']} {row['compiled']} for {row['jobs']} steps" for row in parts)
+    found, refused = sum(row["found"] for row in parts), [line for row in parts for line in row["refused"]]
+    return "\n".join([f"kernels compiled: {words or 'none'}; found in the cache: {found}", *_shortened(refused)])
+
+
+def _parity(found: Rows) -> Iterable[RenderableType]:
+    found = [row for row in found if row["status"] in ("measured", "wrong")]
+    kernels = [row for row in found if row["backend"] == "triton"]
+    right = [row for row in found if row["status"] == "measured"]
+    yield f"parity: {len(right)} of {len(found)} right, {len(kernels)} of them asked of kernels"
+    if right:
+        worst = max(right, key=lambda row: row["budget_used"])
+        yield f"  most of its error budget: {worst['case']}, {worst['budget_used']:.0%}"
+    yield from _wrong(found)
+
+
+def _timings(found: Rows) -> Iterable[RenderableType]:
+    table = Table("loss", "dtype", "what", "shape", box=None, pad_edge=False, header_style="bold")
+    for title in ("ours", "±", "eager", "compiled", "peer", "floor", "memory", "eager's"):
+        table.add_column(title, justify="right")
+    problems: dict[tuple, dict[str, Any]] = {}
+    for row in (row for row in found if "contender" in row):
+        what = row["case"].split()[0]
+        by = problems.setdefault((row["loss"], row["dtype"], what, shape_text(row["shape"])), {})
+        by[row["contender"]] = Timing(row) if row["contender"] not in by else by[row["contender"]]
+    for problem, by in problems.items():
+        table.add_row(*problem, *cells(by, True))
+    yield table
+    yield "  eager, compiled, peer: their time over ours; floor: the least time over ours"
+    blocked = {f"{row['loss']} {row['dtype']}" for row in found if _ours(row) and row["backend"] != "triton"}
+    if blocked:
+        yield f"  not of kernels: {', '.join(sorted(blocked))}"
+    yield from _wrong(found)
+
+
+class Timing:
+    """A row of a file by attributes, as :mod:`..table` reads them."""
+
+    def __init__(self, row: dict[str, Any]):
+        vars(self).update(row)
+
+
+def _ours(row: dict[str, Any]) -> bool:
+    return row.get("contender") == FER_FAST.name and row["status"] == "timed"
+
+
+def _tiles(found: Rows) -> Iterable[RenderableType]:
+    best: dict[tuple, dict] = {}
+    tried = [row for row in found if row["status"] in FINAL]
+    for row in (row for row in tried if row["seconds"]):
+        entry = (row["loss"], row["dtype"], shape_text(row["shape"]), row["table"])
+        if entry not in best or row["seconds"] < best[entry]["seconds"]:
+            best[entry] = row
+    better = {entry: row for entry, row in best.items() if row["seconds"] < WORTH * row["present_seconds"]}
+    counts = ", ".join(f"{sum(row['status'] == of for row in tried)} {of}" for of in ("measured", "refused", "wrong"))
+    yield f"tile settings: {counts}; better than the present one in {len(better)} of {len(best)} places"
+    refusals = Counter(row["reason"].partition(":")[0] for row in tried if row["status"] == "refused")
+    if refusals:
+        yield f"  refused: {', '.join(f'{kind} {count}' for kind, count in refusals.items())}"
+    if better:
+        table = Table("loss", "dtype", "shape", "table", "key", "setting", box=None, header_style="bold")
+        for title in ("time", "present", "date"):
+            table.add_column(title, justify="right")
+        for entry, row in better.items():
+            changed = {name: value for name, value in row["setting"].items() if row["present"][name] != value}
+            setting = ", ".join(f"{name}={value}" for name, value in changed.items())
+            times = (seconds_text(row["seconds"]), seconds_text(row["present_seconds"]))
+            table.add_row(*entry, ",".join(map(str, row["key"])), setting, *times, row["date"][:10])
+        yield table
+    yield from _wrong(found)
+
+
+def _graphs(found: Rows) -> Iterable[RenderableType]:
+    whats = dict.fromkeys(row["what"] for row in found if "what" in row)
+    for what in whats:
+        asked = [row for row in found if row.get("what") == what and row["status"] in ("measured", "wrong")]
+        skipped = {row["reason"] for row in found if row.get("what") == what and row["status"] == "skipped"}
+        right = sum(row["status"] == "measured" for row in asked)
+        yield f"{what}: {right} of {len(asked)} right" if asked else f"{what}: {', '.join(sorted(skipped))}"
+    yield from _wrong(found)
+
+
+def _host(found: Rows) -> Iterable[RenderableType]:
+    table = Table("loss", title="host's part of a step, n = 64", box=None, header_style="bold")
+    names = ("seconds", "captured_seconds", "eager_seconds", "eager_captured_seconds")
+    for title in ("ours", "captured", "eager", "captured"):
+        table.add_column(title, justify="right")
+    for row in (row for row in found if row["status"] in FINAL):
+        table.add_row(row["loss"], *(seconds_text(row[name]) if row[name] else "-" for name in names))
+    yield table
+
+
+def _repeats(found: Rows) -> Iterable[RenderableType]:
+    asked = [row for row in found if row["status"] in ("measured", "wrong")]
+    right = sum(row["status"] == "measured" for row in asked)
+    count = max((row["repetitions"] for row in asked), default=0)
+    yield f"the same bits in {count} repetitions: {right} of {len(asked)}"
+    yield from _wrong(found)
+
+
+def _sanitizer(found: Rows) -> Iterable[RenderableType]:
+    final = [row for row in found if row["status"] in FINAL]
+    if final:
+        yield "compute-sanitizer: " + ", ".join(f"{row['case']} {row['errors']} found" for row in final)
+    for row in final:
+        yield from (f"  {line}" for line in row["first"] if row["errors"])
+
+
+def _profile(found: Rows) -> Iterable[RenderableType]:
+    final = [row for row in found if row["status"] in FINAL]
+    if not final:
+        return
+    names = [name for name in final[0]["counters"] if name != "seconds"]
+    table = Table("loss", "kernel", "share", "time", *names, title="hottest kernels", box=None, header_style="bold")
+    for row in final:
+        counters = row["counters"]
+        values = ("-" if counters[name] is None else f"{counters[name]:.3g}" for name in names)
+        table.add_row(
+            row["loss"], row["kernel"][:32], f"{row['share']:.0%}", seconds_text(counters["seconds"]), *values
+        )
+    yield table
+
+
+def _training(found: Rows) -> Iterable[RenderableType]:
+    for row in (row for row in found if "val_accuracy" in row):
+        yield (
+            f"training, {row['case']}: epoch {row['epoch']} after {row['seconds']:.0f} s, validation "
+            f"{row['val_accuracy']:.2%}, {row['images_per_second']:,.0f} images/s {row['reason']}"
+        )
+
+
+SUMMARIES = {
+    "rates": _rates,
+    "compile": _compile,
+    "parity": _parity,
+    "timings": _timings,
+    "tiles": _tiles,
+    "graphs": _graphs,
+    "host": _host,
+    "repeats": _repeats,
+    "sanitizer": _sanitizer,
+    "profile": _profile,
+    "training": _training,
+}
+
+
+def _wrong(found: Rows) -> Iterable[str]:
+    lines = [f"{row['case']}: {row['reason']}" for row in found if row["status"] == "wrong"]
+    yield from (f"  wrong: {line}" for line in _shortened(lines))
+
+
+def failures(record: Record) -> list[str]:
+    """What was not measured and why, one line for each reason of a step."""
+    lines = []
+    for step in plan.NAMES:
+        open_rows: dict[str, list[str]] = {}
+        for row in latest(record.ours(step)):
+            if row["status"] not in (*FINAL, "running") and row.get("what") is None:
+                open_rows.setdefault(f"{row['status']}, {row['reason']}", []).append(row["case"])
+        for why, found in open_rows.items():
+            several = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            lines.append(f"{step}: {found[0] or 'all that was left'}{several}: {why}")
+    return _shortened(lines, 3 * MOST_SHOWN)
+
+
+def _shortened(lines: list[str], most: int = MOST_SHOWN) -> list[str]:
+    return lines if len(lines) <= most else [*lines[:most], f"... and {len(lines) - most} more"]
