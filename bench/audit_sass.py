@@ -162,14 +162,13 @@ _PRODUCT = re.compile(r"(%\w+)(?::\d+)? = ttng\.warp_group_dot(_wait)? ([^{:]*).
 
 
 def products(ttgir: str) -> int:
-    """Products by wgmma; what the compiler split along the summed columns, adding to the same sum, is one."""
+    """Products by wgmma; parts of one, split by the compiler along the columns it sums, share its line and its sum."""
     count, line_of = 0, {}
     for result, waits, operands, line in _PRODUCT.findall(ttgir):
         values = [value.strip() for value in operands.split(",")]
         if waits:
-            line_of |= {result: line_of.get(values[0])} | {
-                f"{result}#{i}": line_of.get(v) for i, v in enumerate(values)
-            }
+            lines = [line_of.get(value) for value in values]
+            line_of |= {result: lines[0]} | {f"{result}#{place}": line for place, line in enumerate(lines)}
         else:
             count += line_of.get(values[2]) != line
             line_of[result] = line
