@@ -63,7 +63,7 @@ def interpreter_fault() -> str:
     import numpy
     import triton
 
-    # It takes Python's number out of an array of one, which is an error since numpy 2.4.
+    # It makes a number of an array of one element, which numpy 2.4 refuses.
     if _release(triton) < (3, 7) and _release(numpy) >= (2, 4):
         return f"the interpreter of Triton {triton.__version__} needs numpy below 2.4, not {numpy.__version__}"
     return ""
