@@ -34,8 +34,9 @@ def _add_pairs(a, b, other_a, other_b):
 @triton.jit
 def _labels(y, rows, n, PAIRED: tl.constexpr):
     if PAIRED:
-        return (rows % (n // 2)).to(tl.int64)
-    return tl.load(y + rows, mask=rows < n, other=0)
+        return rows % (n // 2)
+    else:  # two types, of which one is compiled
+        return tl.load(y + rows, mask=rows < n, other=0)
 
 
 @triton.jit(do_not_specialize=["n", "m"])
