@@ -62,7 +62,7 @@ def _correlation_loss(
     checks.features(e, "embeddings", "(k, n, d)")
     y = checks.labels(y, e.shape[1], e.device)
     checks.reduction(reduction)
-    if class_difficulty is not None or num_classes is None:
+    if terms[0]:
         num_classes = len(checks.per_class(class_difficulty, "class_difficulty", num_classes, e.device))
     checks.at_least(num_classes, 1, "num_classes")
     backend = resolve(backend, e.device)
