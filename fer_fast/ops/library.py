@@ -8,8 +8,9 @@ from importlib import import_module
 
 import torch
 from torch import Tensor
-from torch._C import _AutoDispatchBelowAutograd
+from torch._C import _AutoDispatchBelowAutograd, _len_torch_dispatch_stack, _len_torch_function_stack
 from torch._C._autograd import _get_current_graph_task_keep_graph
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import increment_version
 
 from ..blocked.tiles import gradient_dtype
@@ -17,6 +18,7 @@ from .bad_labels import bad_label_flag, raise_for_bad_labels
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
 _HERE = nullcontext()
+_EAGER = (Tensor, torch.nn.Parameter, type(None), str, float, int, bool)
 PACKAGES = {"triton": "fer_fast.kernels.engines", "blocked": "fer_fast.blocked"}
 
 
@@ -92,8 +94,9 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
         class Loss(torch.autograd.Function):
             @staticmethod
             def forward(ctx, *args):
+                run = function if _plain(args) else overload
                 with _AutoDispatchBelowAutograd():
-                    loss, *gradients = overload(*args)
+                    loss, *gradients = run(*args)
                 for position in moved:
                     if args[position] is not None:
                         increment_version(args[position])  # whoever saved the old values for a backward is told
@@ -117,9 +120,26 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
                 return tuple(result)
 
         _LIBRARY.impl(name, Loss.apply, "Autograd")
-        return overload
+        return lambda *args: (overload if torch.compiler.is_compiling() or not _plain(args) else Loss.apply)(*args)
 
     return register
+
+
+def _plain(args: Sequence) -> bool:
+    """Whether a call may go past the dispatcher, whose part of it is as long as a launch.
+
+    Not where a mode, a transform or a subclass of a tensor has to see the operator, nor where the dispatcher would
+    negate a tensor that is only marked so.
+    """
+    if _len_torch_dispatch_stack() or _len_torch_function_stack() or peek_interpreter_stack() is not None:
+        return False
+    for a in args:
+        if isinstance(a, (list, tuple)):
+            if not _plain(a):
+                return False
+        elif type(a) not in _EAGER or (isinstance(a, Tensor) and a.is_neg()):
+            return False
+    return True
 
 
 def _opaque(function: Callable) -> Callable:
