@@ -134,7 +134,7 @@ def pick_tile(table: Mapping[tuple[str, str, int], Tile], family: str, kind: str
 
 # What has no product for a matrix unit takes the same tile everywhere: rows, keys, columns, and chunk of a sum.
 DIFFERENCES = Tile(32, 64, 32, 8, 8, 1)
-RANGE_PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), **dict.fromkeys(FAMILIES, Tile(32, 64, 0, 8, 8, 1))}
+RANGE_PAIRS = {"cpu": Tile(16, 32, 0, 16, 4, 1), **dict.fromkeys(FAMILIES, Tile(16, 128, 0, 8, 4, 1))}
 RANGE_ROWS = Tile(32, 0, 64, 0, 4, 1)
 ANTI_CENTER_ROWS = Tile(8, 0, 256, 0, 4, 1)
 DIRECTION_ROWS = Tile(4096, 0, 0, 0, 8, 1)  # numbers of a tile of whole rows

@@ -5,6 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .pair_tiles import TABLE_ROWS
+
 _MOST_COUNTERS = 4096
 _counters: dict[tuple[torch.device, int], Tensor] = {}
 
@@ -83,10 +85,14 @@ def dense_rows(x: Tensor) -> Tensor:
     return rows_of(x) if x.stride(-2) < 2**23 else x.contiguous()
 
 
-def columns_first(x: Tensor, chunk: int) -> Tensor:
-    """`x` (n, d) as (d, n) in float32 with rows of zeros up to a whole chunk, for :func:`squared_distances`."""
-    n, d = x.shape
-    table = torch.empty((cdiv(d, chunk) * chunk, n), dtype=torch.float32, device=x.device)
-    table[:d].copy_(x.mT)
-    table[d:].zero_()
+def columns_first(x: Tensor, chunk: int, tile: int) -> Tensor:
+    """`x` (n, d) as blocks (n / 32, d, 32) of rows in float32, for :func:`squared_distances`.
+
+    Zeros fill the last chunk of columns, and `tile` rows past the last.
+    """
+    (n, d), rows = x.shape, TABLE_ROWS.value
+    table = torch.zeros((cdiv(n + tile, rows), cdiv(d, chunk) * chunk, rows), dtype=torch.float32, device=x.device)
+    whole = n // rows
+    table[:whole, :d] = x[: whole * rows].unflatten(0, (whole, rows)).mT
+    table[whole, :d, : n - whole * rows] = x[whole * rows :].mT
     return table

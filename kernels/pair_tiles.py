@@ -5,6 +5,7 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
+TABLE_ROWS = tl.constexpr(32)  # of a block of a table for :func:`squared_distances`
 
 
 @triton.jit
@@ -150,21 +151,22 @@ def compensated(total, error, term):
 
 
 @triton.jit
-def squared_distances(a, rows, row_valid, a_stride, b, keys, key_valid, b_stride, width, CHUNK: tl.constexpr):
-    """Σ_c (a_ci - b_cj)² (R, N) of tables laid out by :func:`columns_first`.
+def squared_distances(a, rows, b, keys, width, CHUNK: tl.constexpr):
+    """Σ_c (a_ci - b_cj)² (R, N) of tables laid out by :func:`columns_first`: no load needs a mask.
 
     Differences, so that duplicates are at exactly 0; summed in chunks, so that the error does not grow with the width.
     """
+    block = tl.cdiv(width, CHUNK).to(tl.int64) * (CHUNK * TABLE_ROWS)
+    a += rows // TABLE_ROWS * block + rows % TABLE_ROWS
+    b += keys // TABLE_ROWS * block + keys % TABLE_ROWS
     total = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
     error = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
     for _start in range(0, width, CHUNK):
         part = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
-        for _ in tl.static_range(CHUNK):
-            left = tl.load(a + rows, mask=row_valid, other=0.0)
-            right = tl.load(b + keys, mask=key_valid, other=0.0)
-            difference = left[:, None] - right[None, :]
+        for column in tl.static_range(CHUNK):
+            difference = tl.load(a + column * TABLE_ROWS)[:, None] - tl.load(b + column * TABLE_ROWS)[None, :]
             part += difference * difference
-            a += a_stride
-            b += b_stride
+        a += CHUNK * TABLE_ROWS
+        b += CHUNK * TABLE_ROWS
         total, error = compensated(total, error, part)
     return total

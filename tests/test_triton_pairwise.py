@@ -143,7 +143,9 @@ def check_range(inputs: list[Tensor], y: Tensor, k: int = 2, margin: float = 40.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("n", "d", "classes", "k"), [(1, 5, 1, 2), (33, 24, 4, 2), (20, 70, 1, 8), (18, 3, 18, 1)])
+@pytest.mark.parametrize(
+    ("n", "d", "classes", "k"), [(1, 5, 1, 2), (33, 24, 4, 2), (64, 16, 2, 3), (20, 70, 1, 8), (18, 3, 18, 1)]
+)
 def test_range(n, d, classes, k, dtype):
     check_range(rows((n, d), dtype), labels_of(n, classes), k)
 

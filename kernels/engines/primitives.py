@@ -57,8 +57,7 @@ def _distance_matrix(
     """One tile of ‖x_i - c_j‖² (n, C) from tables laid out columns first."""
     first_row = tl.program_id(0) * BLOCK_M
     rows, keys = first_row + tl.arange(0, BLOCK_M), tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row_valid, key_valid = rows < n, keys < num_classes
-    tile = squared_distances(x, rows, row_valid, n, centers, keys, key_valid, num_classes, d, CHUNK)
+    tile = squared_distances(x, rows, centers, keys, d, CHUNK)
     store_rows(distances, first_row, num_classes, keys, num_classes, n, tile)
 
 
@@ -170,8 +169,9 @@ def center_distances(x: Tensor, centers: Tensor) -> Tensor:
     """‖x_i - c_j‖² of x (n, d) and centers (C, d): (n, C) in float32. 2·n·C·d operations, n·C numbers written."""
     (n, d), num_classes, tile = x.shape, len(centers), DIFFERENCES
     distances = _empty((n, num_classes), dtype=torch.float32, device=x.device)
+    tables = (columns_first(rows, tile.block_k, tile.block_n) for rows in (x, centers))
     _distance_matrix[cdiv(n, tile.block_m), cdiv(num_classes, tile.block_n)](
-        columns_first(x, tile.block_k), columns_first(centers, tile.block_k), distances, n, num_classes, d,
+        *tables, distances, n, num_classes, d,
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, CHUNK=tile.block_k, **tile.options,
     )  # fmt: skip
     return distances
