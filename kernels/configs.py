@@ -204,17 +204,20 @@ class EmbeddingTile(NamedTuple):
 
 
 EMBEDDING_TILES = {  # by bytes of an element and columns rounded up to a power of two
-    **{(size, 16): EmbeddingTile(64, 16, 1, 2, 128, 8) for size in (2, 4)},
-    **{(size, 32): EmbeddingTile(32, 32, 1, 2, 64, 8) for size in (2, 4)},
-    **{(size, 64): EmbeddingTile(32, 64, 2, 2, 32, 8) for size in (2, 4)},
-    (2, 128): EmbeddingTile(32, 128, 4, 2, 16, 8),
-    (4, 128): EmbeddingTile(16, 128, 4, 2, 16, 8),
+    (2, 16): EmbeddingTile(64, 16, 4, 2, 128, 8),
+    (2, 32): EmbeddingTile(64, 32, 4, 2, 64, 8),
+    (2, 64): EmbeddingTile(32, 64, 4, 2, 32, 8),
+    (2, 128): EmbeddingTile(64, 128, 8, 2, 16, 8),
     (2, 256): EmbeddingTile(32, 256, 8, 2, 8, 8),
-    (4, 256): EmbeddingTile(16, 128, 8, 2, 8, 8),
     (2, 512): EmbeddingTile(32, 256, 16, 2, 4, 8),
-    (4, 512): EmbeddingTile(16, 128, 16, 2, 4, 8),
     (2, 1024): EmbeddingTile(16, 256, 16, 2, 2, 8),
-    (4, 1024): EmbeddingTile(16, 128, 8, 2, 2, 8),
+    (4, 16): EmbeddingTile(64, 16, 4, 2, 64, 8),
+    (4, 32): EmbeddingTile(64, 32, 4, 2, 32, 8),
+    (4, 64): EmbeddingTile(32, 64, 4, 2, 16, 8),
+    (4, 128): EmbeddingTile(32, 128, 8, 2, 8, 8),
+    (4, 256): EmbeddingTile(16, 128, 8, 2, 4, 8),
+    (4, 512): EmbeddingTile(16, 128, 16, 2, 2, 8),
+    (4, 1024): EmbeddingTile(16, 128, 8, 2, 1, 8),
 }
 
 SCALE_BLOCK, SCALE_WARPS, SCALE_PROGRAMS = 2048, 4, 8  # elements; programs to a multiprocessor

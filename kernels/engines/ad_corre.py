@@ -279,8 +279,7 @@ def ad_corre(
     moments = _empty((n, k, 2), **new)
     de = _empty((k, n, d), dtype=gradient_dtype(e), device=e.device) if gradient else None
     if fd or md:
-        resident = 8 * max_programs(e.device) // config.num_warps  # a multiprocessor is meant to hold 16 warps
-        programs = min(cdiv(n, config.block_n), cdiv(resident, k))
+        programs = min(cdiv(n, config.block_n), cdiv(max_programs(e.device), k))
         blocks = programs + cdiv(programs, FAN_IN.value)
         ad_corre_tables[(programs, k)](
             e,
