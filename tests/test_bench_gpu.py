@@ -44,7 +44,7 @@ def start(tmp_path):
     def run_step(bad: str, **asked) -> tuple[driver.Ended, list[dict]]:
         (tmp_path / "fake_step.py").write_text(STEP.format(bad=bad))
         rows: list[dict] = []
-        told = vars(replace(Asked(60.0, rehearse=True), **asked))
+        told = vars(replace(Asked(time.time() + 600, rehearse=True), **asked))
         return driver.run("fake_step", told, 60.0, 60.0, {"PYTHONPATH": str(tmp_path)}, rows.append), rows
 
     return run_step
@@ -133,8 +133,8 @@ def test_a_missing_package_skips_the_step_in_one_line(play):
 def test_cases_that_are_done_are_left_out_and_late_ones_told(start):
     _, rows = start("raise RuntimeError", done=("bad", "first"))
     assert said(rows) == [("last", "measured")]
-    _, rows = start("raise RuntimeError", seconds=-1.0)
-    assert [(row["status"], row["reason"]) for row in rows] == [("skipped", "from first on: its -1 s were over")]
+    _, rows = start("raise RuntimeError", ends=0.0)
+    assert [(row["status"], row["reason"]) for row in rows] == [("skipped", "from first on: its time was over")]
 
 
 # A run
@@ -172,7 +172,7 @@ def go(tmp_path, monkeypatch):
     def take(scripts: dict, only=("parity", "repeats"), seconds=300.0, again=False, environment=ENVIRONMENT):
         steps = Steps(scripts, environment)
         monkeypatch.setattr(plan, "run", steps)
-        asked = plan.Run(seconds, only, tmp_path, False, again, "", Asked(0.0), say=lambda _: None)
+        asked = plan.Run(seconds, only, tmp_path, False, again, "", Asked(0), say=lambda _: None)
         return plan.go(asked), steps.told[1:]
 
     return take
@@ -280,7 +280,7 @@ def test_kernels_are_told_apart_by_commit_or_by_their_sources(tmp_path, monkeypa
     ],
 )
 def test_bad_arguments_are_named_before_anything_starts(words, message, monkeypatch):
-    monkeypatch.setattr(driver, "run", None)
+    monkeypatch.setattr(plan, "go", None)
     with pytest.raises(InputError, match=message):
         run(["gpu", *words])
 

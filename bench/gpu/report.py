@@ -140,8 +140,8 @@ def _graphs(found: Rows) -> Iterable[RenderableType]:
 
 def _host(found: Rows) -> Iterable[RenderableType]:
     table = Table("loss", title="host's part of a step, n = 64", box=None, header_style="bold")
-    names = ("seconds", "captured_seconds", "eager_seconds", "eager_captured_seconds")
-    for title in ("ours", "captured", "eager", "captured"):
+    names = ("seconds", "captured_seconds", "eager_seconds")
+    for title in ("ours", "captured", "eager"):
         table.add_column(title, justify="right")
     for row in (row for row in found if row["status"] in FINAL):
         table.add_row(row["loss"], *(seconds_text(row[name]) if row[name] else "-" for name in names))
@@ -151,8 +151,8 @@ def _host(found: Rows) -> Iterable[RenderableType]:
 def _repeats(found: Rows) -> Iterable[RenderableType]:
     asked = [row for row in found if row["status"] in ("measured", "wrong")]
     right = sum(row["status"] == "measured" for row in asked)
-    count = max((row["repetitions"] for row in asked), default=0)
-    yield f"the same bits in {count} repetitions: {right} of {len(asked)}"
+    counts = sorted(row["repetitions"] for row in asked) or [0]
+    yield f"the same bits in {counts[0]} to {counts[-1]} repetitions: {right} of {len(asked)}"
     yield from _wrong(found)
 
 

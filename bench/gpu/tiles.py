@@ -7,7 +7,7 @@ field at a time; and warps together with stages. A setting that does not compile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -147,7 +147,7 @@ def measure(given: Problem, setting: Setting, asked: Asked) -> Iterator[Tried]:
     yield row
 
 
-@cache
+@lru_cache(maxsize=1)  # of large tensors
 def _present(given: Problem, asked: Asked) -> tuple[Inputs, Truth, float]:
     """Inputs of a problem, what is right, and the present setting's seconds: after its answer was right."""
     inputs = given.inputs(asked.device)
