@@ -7,6 +7,7 @@ over a whole tensor.
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from fer_fast.registry import LossSpec
 from .contenders import Contender, eager, of_backend, too_large
 from .problems import DTYPES, Inputs, Problem
 
-# Where the reference does not fit in memory there is no plain PyTorch to compare errors with: sums over many rows
+# Where the reference does not fit in memory, or overflows, there is no error to compare with: sums over many rows
 # then get this many roundings of float32, and half-precision features a few of their own.
 ROUNDINGS, HALF_ROUNDINGS = 64, 4
 
@@ -86,13 +87,17 @@ def truth(problem: Problem, inputs: Inputs, draws: int = 0) -> Truth:
         with suppress(torch.OutOfMemoryError):  # what it takes was an estimate
             exact, errors = _plain_errors(problem, inputs)
             errors = [errors, *(_plain_errors(problem, problem.inputs(device, ~draw))[1] for draw in range(draws))]
-            allowed = {name: 2 * max(of[name] for of in errors) for name in exact}
+            worst = {name: max(of[name] for of in errors) for name in exact}
+            allowed = {name: 2 * error if isfinite(error) else _roundings(problem) for name, error in worst.items()}
             return Truth(exact, allowed, "reference float64", sizes)
     exact = of_backend(problem, inputs.to(torch.float64), "blocked")()
+    return Truth(exact, dict.fromkeys(exact, _roundings(problem)), "blocked float64", sizes)
+
+
+def _roundings(problem: Problem) -> float:
     dtype = DTYPES[problem.dtype]
-    roundings = ROUNDINGS * torch.finfo(torch.float32).eps
-    roundings += HALF_ROUNDINGS * torch.finfo(dtype).eps if dtype.itemsize == 2 else 0
-    return Truth(exact, dict.fromkeys(exact, roundings), "blocked float64", sizes)
+    half = HALF_ROUNDINGS * torch.finfo(dtype).eps if dtype.itemsize == 2 else 0.0
+    return ROUNDINGS * torch.finfo(torch.float32).eps + half
 
 
 def _plain_errors(problem: Problem, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, float]]:

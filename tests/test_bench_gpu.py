@@ -9,6 +9,7 @@ import pytest
 from fer_fast.bench.command import run
 from fer_fast.bench.gpu import driver, plan, record, report
 from fer_fast.bench.gpu.step import Asked
+from rich.console import Console
 
 from fer_fast.errors import InputError
 
@@ -44,7 +45,7 @@ def start(tmp_path):
     def run_step(bad: str, **asked) -> tuple[driver.Ended, list[dict]]:
         (tmp_path / "fake_step.py").write_text(STEP.format(bad=bad))
         rows: list[dict] = []
-        told = vars(replace(Asked(60.0, rehearse=True), **asked))
+        told = vars(replace(Asked(time.time() + 600, rehearse=True), **asked))
         return driver.run("fake_step", told, 60.0, 60.0, {"PYTHONPATH": str(tmp_path)}, rows.append), rows
 
     return run_step
@@ -133,8 +134,8 @@ def test_a_missing_package_skips_the_step_in_one_line(play):
 def test_cases_that_are_done_are_left_out_and_late_ones_told(start):
     _, rows = start("raise RuntimeError", done=("bad", "first"))
     assert said(rows) == [("last", "measured")]
-    _, rows = start("raise RuntimeError", seconds=-1.0)
-    assert [(row["status"], row["reason"]) for row in rows] == [("skipped", "from first on: its -1 s were over")]
+    _, rows = start("raise RuntimeError", ends=0.0)
+    assert [(row["status"], row["reason"]) for row in rows] == [("skipped", "from first on: its time was over")]
 
 
 # A run
@@ -172,7 +173,7 @@ def go(tmp_path, monkeypatch):
     def take(scripts: dict, only=("parity", "repeats"), seconds=300.0, again=False, environment=ENVIRONMENT):
         steps = Steps(scripts, environment)
         monkeypatch.setattr(plan, "run", steps)
-        asked = plan.Run(seconds, only, tmp_path, False, again, "", Asked(0.0), say=lambda _: None)
+        asked = plan.Run(seconds, only, tmp_path, False, again, "", Asked(0), say=lambda _: None)
         return plan.go(asked), steps.told[1:]
 
     return take
@@ -280,7 +281,7 @@ def test_kernels_are_told_apart_by_commit_or_by_their_sources(tmp_path, monkeypa
     ],
 )
 def test_bad_arguments_are_named_before_anything_starts(words, message, monkeypatch):
-    monkeypatch.setattr(driver, "run", None)
+    monkeypatch.setattr(plan, "go", None)
     with pytest.raises(InputError, match=message):
         run(["gpu", *words])
 
@@ -295,3 +296,67 @@ def test_failures_are_one_line_for_each_reason(go):
     rows = [row(f"case {n}", "skipped", **{"reason": "not installed"}) for n in range(3)] + [row("x", "failed")]
     found, _ = go({"parity": [(rows, WHOLE)], "repeats": [([], WHOLE)]})
     assert report.failures(found)[0] == "parity: case 0 and 2 more: skipped, not installed"
+
+
+# What a person reads
+
+SHAPE = {"n": 64, "d": 32, "classes": 7, "k": 0, "bank": 0}
+LOSS = {"loss": "center", "dtype": "bfloat16", "shape": SHAPE}
+TILE = {"table": "CLASS_TILES", "key": "sm90, 2, 512", "present": {"block_n": 16, "num_warps": 8}}
+
+
+def tried(block_n: int, seconds: float | None, status: str = "measured", reason: str = "") -> dict:
+    setting = {"block_n": block_n, "num_warps": 8}
+    more = {"setting": setting, "seconds": seconds, "present_seconds": 2e-3, "reason": reason}
+    return row(f"tile {block_n}", status, **LOSS, **TILE) | more
+
+
+def timed(contender: str, seconds: float, backend: str = "triton") -> dict:
+    times = {"q10": seconds, "q50": seconds, "q90": seconds, "fraction": 0.5, "peak_bytes": 2**20}
+    return row("both center", "timed", **LOSS, **times) | {"contender": contender, "backend": backend}
+
+
+ROWS = {
+    "parity": [
+        row("center bfloat16", **LOSS, backend="triton", budget_used=0.25),
+        row("lmcl bfloat16", **LOSS, backend="blocked", budget_used=0.75),
+        row("fd float16", "wrong", **LOSS, backend="triton", budget_used=3.0) | {"reason": "de: error 1, allowed 0.3"},
+        row("md float16", "failed") | {"reason": "RuntimeError: oh"},
+    ],
+    "timings": [timed("fer_fast", 1e-3), timed("eager", 3e-3)],
+    "tiles": [tried(32, 1e-3), tried(8, 1.5e-3), tried(64, None, "refused", "OutOfResources: shared memory")],
+    "repeats": [row("center", **LOSS, repetitions=1000, differ=[])],
+    "sanitizer": [row("memcheck C 7", "wrong", errors=2, first=["========= Invalid read"]) | {"reason": "2 found"}],
+}
+
+
+def test_the_table_says_what_was_right_wrong_fast_and_better(go, capsys):
+    found, _ = go({step: [(rows, WHOLE)] for step, rows in ROWS.items()}, only=tuple(ROWS))
+    report.show(Console(highlight=False), found)
+    said = capsys.readouterr().out
+    for line in (
+        "Fake 9000, kernels",
+        "parity: 2 of 3 right, 2 of them asked of kernels",
+        "most of its error budget: lmcl bfloat16, 75%",
+        "wrong: fd float16: de: error 1, allowed 0.3",
+        "parity: md float16: failed, RuntimeError: oh",
+        "tile settings: 2 measured, 1 refused, 0 wrong; better than the present one in 1 of 1 places",
+        "refused: OutOfResources 1",
+        "the same bits in 1000 to 1000 repetitions: 1 of 1",
+        "memcheck C 7 2 found",
+        "========= Invalid read",
+    ):
+        assert line in said
+    (line,) = (line for line in said.splitlines() if line.startswith("center"))
+    assert line.split()[:7] == ["center", "bfloat16", "both", "64×32", "C7", "1.00", "ms"]
+    assert line.split()[7:] == ["0%", "3.00×", "-", "-", "50%", "1", "MiB", "1", "MiB"]
+    (line,) = (line for line in said.splitlines() if "CLASS_TILES" in line)
+    assert "block_n=32" in line
+    assert "1.00 ms" in line
+    assert "2.00 ms" in line
+
+
+def test_what_failed_first_and_was_measured_then_is_no_failure(go):
+    rows = [row("both center", "failed"), *ROWS["timings"]]
+    found, _ = go({"timings": [(rows, WHOLE)]}, only=("timings",))
+    assert report.failures(found) == []

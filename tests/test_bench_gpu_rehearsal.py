@@ -45,7 +45,7 @@ def test_every_step_runs_to_its_last_line(tmp_path, capsys):
     by_step = defaultdict(list)
     for row in rows:
         assert row["rehearsal"] is True
-        assert row["date"] and row["kernels"] and row["versions"]["triton"]
+        assert all((row["date"], row["kernels"], row["versions"]["triton"]))
         by_step[row["step"]].append(row)
     assert [step for step in by_step if step != "probe"] == list(plan.NAMES)
     for step, found in by_step.items():

@@ -1,6 +1,7 @@
 """``fer-fast bench gpu``: one command for a chip that is there for minutes."""
 
 import tempfile
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _asked(given: Namespace, folder: str) -> plan.Run:
     if not given.out and not out.parent.is_dir():
         raise InputError("rows are kept in the repository; from an installed package use --out DIR")
     fer2013 = str(Path(given.fer2013).resolve()) if given.fer2013 else ""
-    asked = Asked(0.0, given.rehearse, chip=given.chip, fer2013=fer2013, folder=folder, parts=only)
+    asked = Asked(0, given.rehearse, chip=given.chip, fer2013=fer2013, folder=folder, parts=only)
     cache = str(Path(given.cache).resolve()) if given.cache else ""
     return plan.Run(minutes * 60, only, out, given.rehearse, given.again, cache, asked)
 
@@ -84,7 +85,7 @@ def _prepare(given: Namespace) -> int:
     settle(cache)
     parts = []
     seconds = (given.minutes or 24 * 60) * 60
-    asked = Asked(seconds, given.rehearse, chip=given.chip, parts=plan.NAMES)
+    asked = Asked(time.time() + seconds, given.rehearse, chip=given.chip, parts=plan.NAMES)
     environment = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache.resolve()), "TRITON_STORE_BINARY_ONLY": "1"}
     ended = run_step(f"{__package__}.compile", vars(asked), seconds, seconds, environment, parts.append)
     Console(highlight=False, markup=False).print(report.compiled(parts), soft_wrap=True)

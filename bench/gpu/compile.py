@@ -22,12 +22,19 @@ from ..audit_resources import CHIPS
 from ..check import first_line
 from ..launches import AbsentChip, launching_on
 from ..problems import Problem
-from . import graphs, host, parity, repeats, tiles, timings
+from . import graphs, host, parity, repeats, sanitizer, tiles, timings
 from .engines import OURS
 from .shapes import name, shrunk
 from .step import Asked, Case, Result, main
 
-PARTS = {"parity": parity, "timings": timings, "graphs": graphs, "repeats": repeats, "host": host}  # in order of worth
+PARTS = {  # in order of worth
+    "parity": parity,
+    "timings": timings,
+    "graphs": graphs,
+    "host": host,
+    "repeats": repeats,
+    "sanitizer": sanitizer,
+}
 NICENESS = 5
 CPU = torch.device("cpu")
 

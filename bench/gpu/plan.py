@@ -14,7 +14,7 @@ from .driver import Ended, run
 from .record import Record
 from .step import Asked
 
-LEAST = 5.0  # seconds: fewer are not worth a start
+LEAST, MARGIN = 8.0, 2.0  # seconds: fewer are not worth a start; that a step ends before it is ended
 PROBE_SECONDS = 60.0
 PATIENCE = 5  # times the limits of a chip's steps, on a CPU that may be busy
 
@@ -125,7 +125,7 @@ def _take(step: Step, asked: Run, record: Record) -> None:
 
 
 def _start(step: Step, asked: Run, done: Iterable[str], limit: float, heard: Callable[[dict[str, Any]], None]) -> Ended:
-    told = replace(asked.asked, seconds=limit, done=tuple(done))
+    told = replace(asked.asked, ends=time.time() + limit - MARGIN, done=tuple(done))
     environment = {"TRITON_INTERPRET": "1" if asked.rehearse and not step.compiles else "0"}
     environment |= {"TRITON_CACHE_DIR": asked.cache} if asked.cache else {}
     module = f"{__package__}.{step.name}"

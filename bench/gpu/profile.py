@@ -2,7 +2,6 @@
 
 import csv
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,19 +14,20 @@ from .step import Asked, Case, Result, main
 from .tools import find, watch
 
 DURATION = "gpu__time_duration.sum"
-METRICS = {
-    "seconds": DURATION,
-    "memory": "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed",
-    "dram": "dram__throughput.avg.pct_of_peak_sustained_elapsed",
-    "sm": "sm__throughput.avg.pct_of_peak_sustained_elapsed",
-    "tensor": "sm__inst_executed_pipe_tensor.avg.pct_of_peak_sustained_active",
-    "issue": "smsp__issue_active.avg.pct_of_peak_sustained_active",
-    "warps": "sm__warps_active.avg.pct_of_peak_sustained_active",
+SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "LaunchStats", "Occupancy", "SchedulerStats", "WarpStateStats")
+# Counters by short name: what their names begin with, which differ a little between chips.
+COUNTERS = {
+    "memory": "gpu__compute_memory_throughput.avg.pct",
+    "dram": "gpu__dram_throughput.avg.pct",
+    "sm": "sm__throughput.avg.pct",
+    "tensor": ("sm__inst_executed_pipe_tensor", "sm__pipe_tensor"),
+    "issue": "smsp__issue_active.avg.pct",
+    "warps": "sm__warps_active.avg.pct",
     "registers": "launch__registers_per_thread",
     "shared": "launch__shared_mem_per_block",
-    "stall_long_scoreboard": "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio",
-    "stall_barrier": "smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio",
-    "stall_math": "smsp__average_warps_issue_stalled_math_pipe_throttle_per_issue_active.ratio",
+    "stall_loads": "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active",
+    "stall_barrier": "smsp__average_warps_issue_stalled_barrier_per_issue_active",
+    "stall_math": "smsp__average_warps_issue_stalled_math_pipe_throttle_per_issue_active",
 }
 UNITS = {"nsecond": 1e-9, "ns": 1e-9, "usecond": 1e-6, "us": 1e-6, "msecond": 1e-3, "ms": 1e-3, "second": 1.0, "s": 1.0}
 PROFILED = (
@@ -52,21 +52,20 @@ class Profiled(Result):
 
 
 def cases(asked: Asked) -> Iterator[Case]:
-    ends = time.perf_counter() + asked.seconds
     for loss, shape in PROFILED[: 1 if asked.rehearse else None]:
-        yield f"{loss} {shape}", partial(profile, loss, SMALL if asked.rehearse else shape, asked, ends)
+        yield f"{loss} {shape}", partial(profile, loss, SMALL if asked.rehearse else shape, asked)
 
 
-def profile(loss: str, shape: Shape, asked: Asked, ends: float) -> Iterator[Profiled]:
+def profile(loss: str, shape: Shape, asked: Asked) -> Iterator[Profiled]:
     """Profile one step, and take its longest kernel."""
     path, row = find("ncu"), Profiled(loss, asdict(shape), status="skipped", reason="not installed")
     if path:
         words = [path, "--csv", "--page", "raw", "--profile-from-start", "off", "--clock-control", "none"]
-        words += ["--metrics", ",".join(METRICS.values())]
+        words += [word for section in SECTIONS for word in ("--section", section)]
         dtype = "float16" if asked.rehearse else "bfloat16"
         watched = Watched([loss], asdict(shape), dtype, asked.device.type, mark=True)
         try:
-            _judge(row, watch(words, watched, max(1.0, ends - time.perf_counter()), asked.folder))
+            _judge(row, watch(words, watched, max(1.0, asked.left), asked.folder))
         except subprocess.TimeoutExpired as error:
             row.status, row.reason = "timed out", f"after {error.timeout:.0f} s"
     yield row
@@ -78,10 +77,9 @@ def _judge(row: Profiled, text: str) -> None:
         last = next((line for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
         row.status, row.reason = "failed", last
         return
-    hottest = max(kernels, key=lambda kernel: kernel["seconds"] or 0)
-    total = sum(kernel["seconds"] or 0 for kernel in kernels)
-    row.kernel = hottest.pop("kernel")
-    row.counters, row.share = hottest, hottest["seconds"] / total if total else None
+    hottest = max(kernels, key=lambda kernel: kernel["seconds"])
+    row.share = hottest["seconds"] / sum(kernel["seconds"] for kernel in kernels)
+    row.kernel, row.counters = hottest.pop("kernel"), hottest
     row.status, row.reason = "measured", ""
 
 
@@ -94,11 +92,19 @@ def read(text: str) -> list[dict]:
     for launch in launches:
         if not (launch.get("Kernel Name") and launch.get(DURATION)):
             continue
-        counters = {short: _number(launch.get(metric)) for short, metric in METRICS.items()}
-        if counters["seconds"] is not None:
-            counters["seconds"] *= UNITS.get(units[DURATION], 1e-9)
+        counters = {short: _largest(launch, begins) for short, begins in COUNTERS.items()}
+        duration = _number(launch[DURATION])
+        if duration is None:
+            continue
+        counters["seconds"] = duration * UNITS.get(units[DURATION], 1e-9)
         found.append({"kernel": launch["Kernel Name"], **counters})
     return found
+
+
+def _largest(launch: dict[str, str], begins: str | tuple[str, ...]) -> float | None:
+    """Of the columns whose names begin so: a chip may have several pipes of a kind."""
+    values = [_number(value) for name, value in launch.items() if name and name.startswith(begins)]
+    return max((value for value in values if value is not None), default=None)
 
 
 def _number(text: str | None) -> float | None:

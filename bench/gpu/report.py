@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -80,7 +81,7 @@ def _timings(found: Rows) -> Iterable[RenderableType]:
     for row in (row for row in found if "contender" in row):
         what = row["case"].split()[0]
         by = problems.setdefault((row["loss"], row["dtype"], what, shape_text(row["shape"])), {})
-        by[row["contender"]] = Timing(row) if row["contender"] not in by else by[row["contender"]]
+        by.setdefault(row["contender"], SimpleNamespace(**row))
     for problem, by in problems.items():
         table.add_row(*problem, *cells(by, True))
     yield table
@@ -89,13 +90,6 @@ def _timings(found: Rows) -> Iterable[RenderableType]:
     if blocked:
         yield f"  not of kernels: {', '.join(sorted(blocked))}"
     yield from _wrong(found)
-
-
-class Timing:
-    """A row of a file by attributes, as :mod:`..table` reads them."""
-
-    def __init__(self, row: dict[str, Any]):
-        vars(self).update(row)
 
 
 def _ours(row: dict[str, Any]) -> bool:
@@ -123,7 +117,7 @@ def _tiles(found: Rows) -> Iterable[RenderableType]:
             changed = {name: value for name, value in row["setting"].items() if row["present"][name] != value}
             setting = ", ".join(f"{name}={value}" for name, value in changed.items())
             times = (seconds_text(row["seconds"]), seconds_text(row["present_seconds"]))
-            table.add_row(*entry, ",".join(map(str, row["key"])), setting, *times, row["date"][:10])
+            table.add_row(*entry, row["key"], setting, *times, row["date"][:10])
         yield table
     yield from _wrong(found)
 
@@ -140,8 +134,8 @@ def _graphs(found: Rows) -> Iterable[RenderableType]:
 
 def _host(found: Rows) -> Iterable[RenderableType]:
     table = Table("loss", title="host's part of a step, n = 64", box=None, header_style="bold")
-    names = ("seconds", "captured_seconds", "eager_seconds", "eager_captured_seconds")
-    for title in ("ours", "captured", "eager", "captured"):
+    names = ("seconds", "captured_seconds", "eager_seconds")
+    for title in ("ours", "captured", "eager"):
         table.add_column(title, justify="right")
     for row in (row for row in found if row["status"] in FINAL):
         table.add_row(row["loss"], *(seconds_text(row[name]) if row[name] else "-" for name in names))
@@ -151,8 +145,8 @@ def _host(found: Rows) -> Iterable[RenderableType]:
 def _repeats(found: Rows) -> Iterable[RenderableType]:
     asked = [row for row in found if row["status"] in ("measured", "wrong")]
     right = sum(row["status"] == "measured" for row in asked)
-    count = max((row["repetitions"] for row in asked), default=0)
-    yield f"the same bits in {count} repetitions: {right} of {len(asked)}"
+    counts = sorted(row["repetitions"] for row in asked) or [0]
+    yield f"the same bits in {counts[0]} to {counts[-1]} repetitions: {right} of {len(asked)}"
     yield from _wrong(found)
 
 
@@ -212,8 +206,9 @@ def failures(record: Record) -> list[str]:
     lines = []
     for step in plan.NAMES:
         open_rows: dict[str, list[str]] = {}
+        done = record.done(step)
         for row in latest(record.ours(step)):
-            if row["status"] not in (*FINAL, "running") and row.get("what") is None:
+            if row["case"] not in done and row["status"] != "running" and row.get("what") is None:
                 open_rows.setdefault(f"{row['status']}, {row['reason']}", []).append(row["case"])
         for why, found in open_rows.items():
             several = f" and {len(found) - 1} more" if len(found) > 1 else ""

@@ -3,19 +3,19 @@ that nothing wrote."""
 
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
 from fer_fast.registry import LOSSES
 
-from ..problems import Shape
-from .shapes import REHEARSED
+from ..problems import Problem, Shape
+from .shapes import REHEARSED, every
 from .smallest import Watched
 from .step import Asked, Case, Result, main
 from .tools import find, watch
 
+DTYPE = "float16"
 TOOLS = ("memcheck", "racecheck", "initcheck")
 SHAPES = (Shape(n=37, d=33, classes=7, k=3, bank=19), Shape(n=37, d=33, classes=65, k=3, bank=19))
 SUMMARY = re.compile(r"SUMMARY: (\d+) (?:error|hazard)")
@@ -32,22 +32,27 @@ class Sanitized(Result):
 
 
 def cases(asked: Asked) -> Iterator[Case]:
-    ends = time.perf_counter() + asked.seconds
-    for tool in TOOLS:
-        for shape in SHAPES[: 1 if asked.rehearse else None]:
-            yield f"{tool} C {shape.classes}", partial(check, tool, shape, asked, ends)
+    runs = [(shape, tool) for shape in SHAPES for tool in TOOLS][: 1 if asked.rehearse else None]
+    for place, (shape, tool) in enumerate(runs):
+        yield f"{tool} C {shape.classes}", partial(check, tool, shape, asked, len(runs) - place)
 
 
-def check(tool: str, shape: Shape, asked: Asked, ends: float) -> Iterator[Sanitized]:
-    """One tool over every loss, in a process of its own: starting it takes longer than the launches."""
-    path, losses = find("compute-sanitizer"), list(REHEARSED if asked.rehearse else LOSSES)
+def problems(rehearse: bool) -> list[Problem]:
+    """What the tools watch, to be compiled before: under a tool that takes longest."""
+    return every(SHAPES[: 1 if rehearse else None], (DTYPE,), rehearse)
+
+
+def check(tool: str, shape: Shape, asked: Asked, runs: int) -> Iterator[Sanitized]:
+    """One tool over every loss, in a process of its own: starting it takes longer than the launches. So many runs
+    share the time that is left."""
+    path, losses = find("compute-sanitizer"), list(REHEARSED[:2] if asked.rehearse else LOSSES)
     row = Sanitized(tool=tool, losses=losses, status="skipped", reason="not installed")
     if path:
-        watched = Watched(losses, asdict(shape), "float16", asked.device.type)
+        watched = Watched(losses, asdict(shape), DTYPE, asked.device.type)
         # A block of PyTorch's own cache hides what is read beyond a tensor in it.
         how = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         try:
-            text = watch([path, "--tool", tool], watched, max(1.0, ends - time.perf_counter()), asked.folder, **how)
+            text = watch([path, "--tool", tool], watched, max(1.0, asked.left / runs), asked.folder, **how)
             _judge(row, text)
         except subprocess.TimeoutExpired as error:
             row.status, row.reason = "timed out", f"after {error.timeout:.0f} s"

@@ -45,7 +45,7 @@ def every(shapes: tuple[Shape, ...], dtypes: tuple[str, ...], rehearse: bool) ->
     if rehearse:
         shapes, dtypes = (SMALL,), tuple(name for name in dtypes if name != "bfloat16") or ("float16",)
     losses = REHEARSED if rehearse else tuple(LOSSES)
-    return [problem(loss, shape, dtype) for shape in shapes for loss in losses for dtype in dtypes]
+    return [problem(loss, shape, dtype) for shape in shapes for dtype in dtypes for loss in losses]
 
 
 def shrunk(given: Problem) -> Problem:

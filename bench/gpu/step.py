@@ -23,15 +23,20 @@ Case = tuple[str, Callable[[], Iterable[Any]]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What a step is asked to do, and how long it may take."""
+    """What a step is asked to do, and when it should have ended."""
 
-    seconds: float
+    ends: float  # seconds since the epoch: parent and program share that clock
     rehearse: bool = False  # tiny shapes on the CPU, of which nothing is a measurement
     done: tuple[str, ...] = ()  # cases that have been measured
     chip: str = "sm90"  # to compile for
     fer2013: str = ""  # folder of the dataset
     folder: str = ""  # for what a step writes beside its rows
     parts: tuple[str, ...] = ()  # the steps that are asked for
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.ends - time.time()
 
     @property
     def device(self) -> torch.device:
@@ -47,9 +52,9 @@ class Result:
 
 
 def main(cases: Callable[[Asked], Iterable[Case]]) -> None:
-    """The program of a step: measure its cases until they, or its seconds, are over."""
+    """The program of a step: measure its cases until they, or its time, are over."""
     asked = Asked(**{name: _plain(value) for name, value in json.loads(sys.argv[1]).items()})
-    ends, lines = time.perf_counter() + asked.seconds, _own_output()
+    lines = _own_output()
 
     def tell(**line: Any) -> None:
         print(json.dumps(line, ensure_ascii=False, allow_nan=False), file=lines, flush=True)
@@ -57,8 +62,8 @@ def main(cases: Callable[[Asked], Iterable[Case]]) -> None:
     for name, measure in cases(asked):
         if name in asked.done:
             continue
-        if time.perf_counter() > ends:
-            tell(case="", status="skipped", reason=f"from {name} on: its {asked.seconds:.0f} s were over")
+        if asked.left < 0:
+            tell(case="", status="skipped", reason=f"from {name} on: its time was over")
             break
         tell(begin=name)
         try:

@@ -1,13 +1,14 @@
 """The best tile settings by time: each of a small grid around the present one, checked before it is timed.
 
 The grid: every block and the number of elements halved and doubled, 4 and 8 warps, one stage more and one less, one
-field at a time; and warps together with stages. A setting that does not compile or does not fit is a row too.
+field at a time; columns of both products where they are one number, and warps with stages, together. A setting that
+does not compile or does not fit is a row too.
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -44,11 +45,16 @@ class Setting(NamedTuple):
     """One entry of a table of tile settings and what to put in its place."""
 
     table: str
-    key: tuple
+    key: tuple | str
     tile: Any
 
     def __str__(self) -> str:
-        return f"{self.table}[{', '.join(map(str, self.key))}] = {tuple(self.tile)}"
+        return f"{self.table}[{key_text(self.key)}] = {tuple(self.tile)}"
+
+
+def key_text(key: tuple | str) -> str:
+    """A key of a table as its row shows it."""
+    return key if isinstance(key, str) else ", ".join(map(str, key))
 
 
 @dataclass
@@ -59,7 +65,7 @@ class Tried(Result):
     dtype: str
     shape: dict[str, int]
     table: str
-    key: list
+    key: str
     setting: dict[str, int | None]
     present: dict[str, int | None]
     seconds: float | None = None
@@ -101,6 +107,8 @@ def around(tile: Any) -> list[Any]:
         elif field.startswith("block") or field == "elements":
             choices[field] = (value // 2, value * 2) if value >= 2 * LEAST_BLOCK else (value * 2,) if value else ()
     found = [tile._replace(**{field: value}) for field, values in choices.items() for value in values]
+    if choices.get("block_k") and tile.block_k == tile.block_d:  # whole rows, or chunks of as many columns
+        found += [tile._replace(block_d=value, block_k=value) for value in choices["block_d"]]
     both = [field for field in choices if field.endswith("warps") or field == "num_stages"]
     found += [tile._replace(**dict(zip(both, chosen, strict=True))) for chosen in product(*(choices[f] for f in both))]
     return [other for other in dict.fromkeys(found) if other != tile]
@@ -129,7 +137,7 @@ def measure(given: Problem, setting: Setting, asked: Asked) -> Iterator[Tried]:
         dtype=given.dtype,
         shape=asdict(given.shape),
         table=setting.table,
-        key=list(setting.key),
+        key=key_text(setting.key),
         setting=setting.tile._asdict(),
         present=tables()[setting.table][setting.key]._asdict(),
         present_seconds=present,
@@ -147,7 +155,7 @@ def measure(given: Problem, setting: Setting, asked: Asked) -> Iterator[Tried]:
     yield row
 
 
-@cache
+@lru_cache(maxsize=1)  # of large tensors
 def _present(given: Problem, asked: Asked) -> tuple[Inputs, Truth, float]:
     """Inputs of a problem, what is right, and the present setting's seconds: after its answer was right."""
     inputs = given.inputs(asked.device)
