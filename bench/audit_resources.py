@@ -1,4 +1,5 @@
-"""What kernels take of a chip, read from code compiled ahead of time: registers, spills, shared memory, matrix units.
+"""What kernels take of a chip, read from code compiled ahead of time: registers, spills, shared memory, matrix units,
+and what their hot loops cost.
 
 No chip is needed, but a process of its own is: kernels imported under TRITON_INTERPRET=1 cannot be compiled. Run as a
 program, it takes one :class:`Selection` as JSON and prints one :class:`ResourceRow` a line.
@@ -21,6 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
+
+from . import audit_cost, audit_limits, audit_sass
 
 
 class Chip(NamedTuple):
@@ -59,13 +62,14 @@ class Selection:
     engines: list[str] = field(default_factory=list)
     chips: list[str] = field(default_factory=lambda: list(CHECKED))
     name: str = ""  # part of a case's name
-    every: bool = False  # else only the cases marked with *
+    every: bool = False  # else only the cases marked with *, and those with a limit
     jobs: int = 2
 
 
 @dataclass
 class ResourceRow:
-    """One kernel on one chip: registers and spilled bytes a thread, shared bytes a program."""
+    """One kernel on one chip: registers and spilled bytes a thread, shared bytes a program, and of its hot loop an
+    iteration's instructions of a warp, its rows, and the clocks of :mod:`audit_cost` (0 where they are not known)."""
 
     engine: str
     case: str
@@ -75,11 +79,30 @@ class ResourceRow:
     spilled: int = 0
     shared: int = 0
     matrix: list[str] = field(default_factory=list)
+    spills_in_loops: int = 0  # instructions
+    narrow_product: int = 0
+    serialised: bool = False
+    instructions: int = 0
+    whole: bool = True  # else there is more to an iteration than was counted
+    rows: int = 0
+    matrix_clocks: float = 0
+    issue_clocks: float = 0
+    floor_clocks: float = 0
     error: str = ""
 
     @property
-    def occupancy(self) -> float:
-        """Share of a multiprocessor's threads that are resident when it is given as many programs as it holds.
+    def a_row(self) -> float:
+        """Instructions of all warps."""
+        return self.instructions * self.warps / self.rows if self.rows else 0
+
+    @property
+    def bound(self) -> float:
+        """Largest share of the floor's speed that the slower of matrix unit and issue leaves."""
+        return self.floor_clocks and self.floor_clocks / max(self.floor_clocks, self.matrix_clocks, self.issue_clocks)
+
+    @property
+    def programs(self) -> int:
+        """As many as a multiprocessor holds at a time.
 
         How many programs it may hold is never what binds: that takes programs of one warp, and none has fewer than 4.
         """
@@ -91,16 +114,21 @@ class ResourceRow:
         shared = self.shared + 1024 * chip.reserved
         if shared:
             programs = min(programs, 1024 * chip.shared // shared)
-        return programs * self.warps * lanes / chip.threads
+        return programs
 
     @property
     def faults(self) -> list[str]:
-        """What breaks a limit, in words."""
+        """What breaks a limit, in words, but for what this Triton cannot help."""
+        known = audit_limits.known().get((self.engine, self.case, self.chip), ())
+        return [fault for fault in self.found if fault not in known]
+
+    @property
+    def found(self) -> list[str]:
         if self.error:
             return [self.error]
         chip, faults = CHIPS[self.chip], []
-        if self.spilled and not chip.may_spill:
-            faults.append(f"{self.spilled} bytes spilled")
+        if self.spills_in_loops and not chip.may_spill:
+            faults.append(f"{self.spilled} bytes spilled, in a loop too")
         if self.shared > 1024 * (chip.shared - chip.reserved):
             faults.append(f"{self.shared / 1024:.1f} KiB of shared memory, {chip.shared - chip.reserved} allowed")
         half = any(name in self.case.split("-") for name in HALF)
@@ -108,6 +136,14 @@ class ResourceRow:
             faults.append(f"no {chip.matrix}")
         if half and self.case.startswith(SMALL_PRODUCTS) and not self.matrix:
             faults.append("no matrix instruction")
+        if self.narrow_product:
+            faults.append(f"wgmma of side {self.narrow_product} in a kernel of several products")
+        if self.serialised:
+            faults.append("wgmma serialised by ptxas")
+        limit = audit_limits.limit(self.engine, self.case, self.chip)
+        counted = {"tile": self.instructions, "row": self.a_row}
+        if limit and counted[limit.per] > limit.most:
+            faults.append(f"{counted[limit.per]:.0f} instructions a {limit.per}, {limit.most} allowed")
         return faults
 
     @property
@@ -122,7 +158,7 @@ def compiled(selection: Selection) -> Iterator[ResourceRow]:
         for engine in selection.engines or engines()
         for chip in selection.chips
         for case in _cases(engine, chip)
-        if selection.name in case[0] and (selection.every or case[0].endswith("*"))
+        if selection.name in case[0] and (selection.every or _checked(engine, chip, case[0]))
     ]
     jobs.sort(key=lambda job: (job[0], job[2]))
     with ProcessPoolExecutor(selection.jobs) as pool:
@@ -145,12 +181,21 @@ def _cases(engine: str, chip: str) -> Iterator[tuple]:
         yield from found(CHIPS[chip].family) if inspect.signature(found).parameters else found()
 
 
+def _checked(engine: str, chip: str, name: str) -> bool:
+    return name.endswith("*") or audit_limits.limit(engine, name, chip) is not None
+
+
 def _compile(engine: str, chip: str, name: str) -> ResourceRow:
+    return measured(engine, chip, next(case for case in _cases(engine, chip) if case[0] == name))
+
+
+def measured(engine: str, chip: str, case: tuple) -> ResourceRow:
+    """One case of an engine's `aot_cases`, compiled for a chip."""
     import triton  # on Linux only
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    _, kernel, signature, constexprs, attrs, options = next(c for c in _cases(engine, chip) if c[0] == name)
+    name, kernel, signature, constexprs, attrs, options = case
     row = ResourceRow(engine, name.removesuffix("*"), chip, options["num_warps"])
     try:
         source = ASTSource(kernel, signature, constexprs, attrs)
@@ -161,20 +206,42 @@ def _compile(engine: str, chip: str, name: str) -> ResourceRow:
     text = code.asm.get("ptx") or code.asm["amdgcn"]
     row.shared = code.metadata.shared
     row.matrix = [unit for unit in dict.fromkeys(chip.matrix for chip in CHIPS.values()) if unit in text]
-    row.registers, row.spilled = _of_nvidia(code.asm["cubin"]) if "cubin" in code.asm else _of_amd(text)
+    if "cubin" not in code.asm:
+        row.registers, row.spilled = _of_amd(text)
+        return row
+    printed = _disassembled(code.asm["cubin"])
+    row.registers, row.spilled = (max(int(v) for v in re.findall(rf"{of}:(\d+)", printed)) for of in ("REG", "STACK"))
+    instructions = audit_sass.instructions(printed)
+    row.spills_in_loops = audit_sass.spills_in_loops(instructions)
+    row.narrow_product = audit_sass.narrow_product(text, code.asm["ttgir"])
+    row.serialised = audit_sass.waits_added(instructions, text)
+    _add_cost(row, audit_sass.hot_loop(instructions, audit_cost.chunks(constexprs)), signature, constexprs)
     return row
 
 
-def _of_nvidia(cubin: bytes) -> tuple[int, int]:
-    """Registers a thread and bytes of stack, which only spills use, from the cuobjdump inside the Triton package."""
+def _disassembled(cubin: bytes) -> str:
+    """Registers, stack, which only spills use, and instructions, by the cuobjdump inside the Triton package."""
     import triton.backends.nvidia
 
     tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    return tuple(max(int(value) for value in re.findall(rf"{name}:(\d+)", text)) for name in ("REG", "STACK"))
+        command = [tool, "-res-usage", "-sass", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _add_cost(row: ResourceRow, loop: audit_sass.HotLoop, signature: dict, constexprs: dict) -> None:
+    row.instructions, row.whole, row.rows = loop.counts.total(), loop.whole, audit_cost.rows(row.case, constexprs)
+    rates = audit_cost.RATES.get(row.chip)
+    if rates is None:
+        return
+    row.matrix_clocks = audit_cost.matrix_clocks(loop.counts, rates, row.warps)
+    row.issue_clocks = audit_cost.issue_clocks(loop.counts, rates, row.warps)
+    if loop.whole and row.case.startswith(LARGE_PRODUCTS):
+        row.floor_clocks = row.matrix_clocks * audit_cost.useful(loop.counts, row.warps, constexprs)
+    elif loop.whole and row.case.startswith(audit_cost.LINEAR):
+        row.floor_clocks = row.rows * audit_cost.streamed_bytes(signature, constexprs) / rates.bytes
 
 
 def _of_amd(text: str) -> tuple[int, int]:

@@ -31,9 +31,10 @@ class Traffic:
         Arguments that did not grow are left out.
         """
         grown = [name for name, size in larger.sizes.items() if size > self.sizes.get(name, size)]
-        return {name: (larger._moved(name) - self._moved(name)) / growth for name in grown}
+        return {name: (larger.moved(name) - self.moved(name)) / growth for name in grown}
 
-    def _moved(self, name: str) -> int:
+    def moved(self, name: str) -> int:
+        """Bytes of an argument, loaded and stored."""
         return self.loaded[name] + self.stored[name]
 
 

@@ -57,9 +57,12 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def rows(losses: Iterable[str], shapes: list[Shape], chip: str = "sm90", *, timed: bool = False) -> list[LaunchRow]:
+def rows(
+    losses: Iterable[str], shapes: list[Shape], chip: str = "sm90", *, labels: str = "int64", timed: bool = False
+) -> list[LaunchRow]:
     """A row for each loss and shape, from a process whose Triton does not interpret."""
-    asked = {"losses": list(losses), "shapes": [asdict(shape) for shape in shapes], "chip": chip, "timed": timed}
+    asked = {"losses": list(losses), "shapes": [asdict(shape) for shape in shapes], "chip": chip}
+    asked |= {"labels": labels, "timed": timed}
     return [LaunchRow(**row) for row in lines(__name__, json.dumps(asked), TRITON_INTERPRET="0")]
 
 
@@ -122,23 +125,25 @@ def launching_on(chip: AbsentChip):
         yield
 
 
-def measure(chip: AbsentChip, loss: str, shape: Shape, *, timed: bool) -> LaunchRow:
+def measure(chip: AbsentChip, loss: str, shape: Shape, *, labels: str, timed: bool) -> LaunchRow:
     """Launch one step; then, if `timed`, step after step, in turns with plain PyTorch."""
     if loss in ("selfcon", "supcon"):
         shape = replace(shape, bank=0, n=max(2, shape.n))
     chip.launches.clear()
-    before, step = chip.compiled, _step(Problem(loss, shape), "triton")
+    before, step = chip.compiled, _step(Problem(loss, shape), "triton", labels)
     step()
     row = LaunchRow(loss, str(shape), dict(chip.launches), chip.compiled - before)
     if timed:
-        eager = _step(Problem(loss, replace(shape, n=2 if loss == "selfcon" else 1)), "reference")
+        eager = _step(Problem(loss, replace(shape, n=2 if loss == "selfcon" else 1)), "reference", labels)
         times = in_turns([[step], [eager]], torch.device("cpu"), SECONDS)
         row.seconds, row.eager_seconds = (each.q50 for each in times)
     return row
 
 
-def _step(problem: Problem, backend: str) -> Callable[[], None]:
+def _step(problem: Problem, backend: str, labels: str) -> Callable[[], None]:
     inputs = problem.inputs(torch.device("cpu"))
+    of = getattr(torch, labels)
+    inputs.tensors = {name: t if t.is_floating_point() else t.to(of) for name, t in inputs.tensors.items()}
     function, leaves = getattr(functional, problem.spec.function), list(inputs.leaves.values())
 
     def step() -> None:
@@ -155,4 +160,5 @@ if __name__ == "__main__":
     with launching_on(chip):
         for name in asked["losses"]:
             for shape in asked["shapes"]:
-                print(json.dumps(asdict(measure(chip, name, Shape(**shape), timed=asked["timed"]))), flush=True)
+                row = measure(chip, name, Shape(**shape), labels=asked["labels"], timed=asked["timed"])
+                print(json.dumps(asdict(row)), flush=True)

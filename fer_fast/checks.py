@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 
 REDUCTIONS = ("mean", "sum")
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 def features(x: Tensor, name: str, shape: str = "(n, d)") -> Tensor:
     """A non-empty floating-point tensor with as many dimensions as `shape` names."""
     expected = shape.count(",") + 1
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{name}: expected a tensor {shape}, got {type(x).__name__}")
-    if not x.dtype.is_floating_point:
-        raise ValueError(f"{name}: expected a floating-point dtype, got {x.dtype}")
+    dense(x, name, shape)
+    floating(x.dtype, name)
     if x.ndim != expected:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
     if 0 in x.shape:
@@ -20,15 +20,41 @@ def features(x: Tensor, name: str, shape: str = "(n, d)") -> Tensor:
     return x
 
 
-def labels(y: Tensor, count: int, name: str = "labels") -> Tensor:
-    """Integer labels (n,), as int64. Their range is checked by :func:`label_range`."""
-    if not isinstance(y, Tensor):
-        raise ValueError(f"{name}: expected a tensor (n,), got {type(y).__name__}")
-    if y.dtype.is_floating_point or y.dtype.is_complex or y.dtype == torch.bool:
+def dense(t: Tensor, name: str, shape: str) -> None:
+    """A tensor whose every value lies in memory."""
+    if not isinstance(t, Tensor):
+        raise ValueError(f"{name}: expected a tensor {shape}, got {type(t).__name__}")
+    if t.layout != torch.strided or t.is_nested:
+        raise ValueError(f"{name}: expected a dense tensor {shape}, got {'nested' if t.is_nested else t.layout}")
+    if t.is_meta:
+        raise ValueError(f"{name}: expected a tensor {shape} with values, got one on the meta device")
+
+
+def floating(dtype: torch.dtype, name: str) -> torch.dtype:
+    """A dtype that features, tables and banks may have; the 8-bit ones are for storage."""
+    if dtype not in FLOATS:
+        raise ValueError(f"{name}: expected a dtype of {', '.join(map(str, FLOATS))}, got {dtype}")
+    return dtype
+
+
+def beside(t: Tensor, name: str, device: torch.device | None) -> None:
+    """On the device of the features; None allows any."""
+    if device is not None and t.device != device:
+        raise ValueError(f"{name}: on {t.device}, but the features are on {device}")
+
+
+def labels(y: Tensor, count: int, device: torch.device | None, name: str = "labels") -> Tensor:
+    """Integer labels (n,), as int64 or int32 as they come, widened where they are narrower.
+
+    Their range is checked by :func:`label_range`.
+    """
+    dense(y, name, "(n,)")
+    if y.dtype not in INTEGERS:
         raise ValueError(f"{name}: expected an integer dtype, got {y.dtype}")
     if y.shape != (count,):
         raise ValueError(f"{name}: expected shape ({count},) to match the features, got {tuple(y.shape)}")
-    return y.long()
+    beside(y, name, device)
+    return y if y.dtype in INTEGERS[:2] else y.to(torch.int32 if y.dtype.itemsize < 4 else torch.int64)
 
 
 def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
@@ -43,19 +69,23 @@ def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
             raise ValueError(f"{name}: class {low if low < 0 else high} is outside [0, {num_classes})")
 
 
-def table(t: Tensor, name: str, feature_dim: int) -> Tensor:
+def table(t: Tensor, name: str, feature_dim: int, device: torch.device | None) -> Tensor:
     """A per-class table (C, d) whose width is the features'."""
     features(t, name, "(C, d)")
     if t.shape[1] != feature_dim:
         raise ValueError(f"{name}: expected (C, {feature_dim}) to match the features, got {tuple(t.shape)}")
+    beside(t, name, device)
     return t
 
 
-def per_class(t: Tensor, name: str, num_classes: int) -> Tensor:
-    """A floating-point value for each class, (C,)."""
-    if not isinstance(t, Tensor) or not t.dtype.is_floating_point or t.shape != (num_classes,):
-        given = f"{t.dtype} {tuple(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
-        raise ValueError(f"{name}: expected a floating-point tensor ({num_classes},), got {given}")
+def per_class(t: Tensor, name: str, num_classes: int | None, device: torch.device | None) -> Tensor:
+    """A floating-point value for each class, (C,); None allows any number of classes."""
+    shape = f"({'C' if num_classes is None else num_classes},)"
+    dense(t, name, shape)
+    floating(t.dtype, name)
+    if t.ndim != 1 or len(t) != (num_classes or len(t)):
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(t.shape)}")
+    beside(t, name, device)
     return t
 
 
@@ -64,7 +94,7 @@ def class_weights(weights, num_classes: int) -> Tensor | None:
     if weights is None:
         return None
     weights = torch.as_tensor(weights, dtype=torch.get_default_dtype()).detach().clone()
-    per_class(weights, "class_weights", num_classes)
+    per_class(weights, "class_weights", num_classes, None)
     bad = torch.nonzero(~torch.isfinite(weights) | (weights < 0)).flatten().tolist()
     if bad:
         raise ValueError(f"class_weights: {weights[bad[0]]:g} for class {bad[0]}; allowed are finite values >= 0")

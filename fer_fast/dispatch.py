@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from os import environ
+from types import ModuleType
 
 import torch
 
@@ -42,6 +43,8 @@ def resolve(name: str, device: torch.device) -> str:
         return "triton" if device.type == "cuda" and triton_runs_on("cuda") else "blocked"
     if name == "triton" and not triton_runs_on(device.type):
         raise ValueError(f'backend: "triton" does not run on {device.type} here; "blocked" and "reference" do')
+    if name == "triton" and device.type == "cpu" and (fault := interpreter_fault()):
+        raise ValueError(f'backend: "triton" does not run on cpu here: {fault}')
     return name
 
 
@@ -53,3 +56,18 @@ def triton_runs_on(device_type: str) -> bool:
     if device_type == "cpu":
         return environ.get("TRITON_INTERPRET") == "1"
     return device_type == "cuda"
+
+
+def interpreter_fault() -> str:
+    """Why Triton's interpreter, which must be installed, cannot run kernels here, or nothing."""
+    import numpy
+    import triton
+
+    # It makes a number of an array of one element, which numpy 2.4 refuses.
+    if _release(triton) < (3, 7) and _release(numpy) >= (2, 4):
+        return f"the interpreter of Triton {triton.__version__} needs numpy below 2.4, not {numpy.__version__}"
+    return ""
+
+
+def _release(module: ModuleType) -> tuple[int, ...]:
+    return tuple(int(part) for part in module.__version__.split(".")[:2])

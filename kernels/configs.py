@@ -18,8 +18,8 @@ WIDE = 2**30  # rows of any width, multiplied chunk by chunk
 # programs of 8 warps run at a time. AMD's compiler takes no such limit.
 ALL_REGISTERS = {family: None if family == "cdna" else 255 for family in ("cpu", *FAMILIES)}
 HALF_REGISTERS = {family: None if family == "cdna" else 128 for family in ("cpu", *FAMILIES)}
-# Before 3.9 Triton may refuse a float32 product over fewer than 16 rows.
-LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9) else 16
+# Before 3.8 Triton refuses a float32 product over fewer than 16 rows.
+LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8) else 16
 
 
 @cache
@@ -84,7 +84,7 @@ SWEEP_TILES = {
     ("sm90", "half", 64): Tile(128, 64, 64, 64, 8, 3),
     ("sm90", "half", 128): Tile(128, 64, 128, 128, 8, 3),
     ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 3),
-    ("sm90", "half", WIDE): Tile(128, 64, 128, 64, 8, 3),
+    ("sm90", "half", WIDE): Tile(128, 64, 256, 64, 8, 3),
     ("sm90", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
     ("sm90", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
     ("sm90", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
@@ -112,7 +112,7 @@ PAIR_TILES = SWEEP_TILES | {
 BATCH_TILES = SWEEP_TILES | {
     ("sm80", "half", 256): Tile(64, 64, 128, 128, 8, 2),
     ("sm89", "half", 256): Tile(64, 64, 128, 128, 8, 2),
-    ("sm90", "half", 256): Tile(128, 64, 128, 128, 8, 2),
+    ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 3),
     ("sm100", "half", 256): Tile(64, 64, 256, 256, 8, 2, 255),
 }
 # The correlation matrix; its gradient's product is never of half-precision operands, and holds two tiles of g.
@@ -134,10 +134,11 @@ def pick_tile(table: Mapping[tuple[str, str, int], Tile], family: str, kind: str
 
 # What has no product for a matrix unit takes the same tile everywhere: rows, keys, columns, and chunk of a sum.
 DIFFERENCES = Tile(32, 64, 32, 8, 8, 1)
-RANGE_PAIRS = {"cpu": Tile(16, 16, 0, 16, 4, 1), **dict.fromkeys(FAMILIES, Tile(32, 64, 0, 8, 8, 1))}
+RANGE_PAIRS = {"cpu": Tile(16, 32, 0, 16, 4, 1), **dict.fromkeys(FAMILIES, Tile(16, 128, 0, 8, 4, 1))}
 RANGE_ROWS = Tile(32, 0, 64, 0, 4, 1)
 ANTI_CENTER_ROWS = Tile(8, 0, 256, 0, 4, 1)
 DIRECTION_ROWS = Tile(4096, 0, 0, 0, 8, 1)  # numbers of a tile of whole rows
+SURVEY_ROWS = Tile(64, 0, 128, 0, 4, 1)
 ENQUEUE_ROWS = Tile(16, 0, 256, 0, 4, 1)
 
 
@@ -173,59 +174,50 @@ CLASS_TILES |= {
 CLASS_TILES |= {(family, 4, 512): ClassTile(8, 128, 8, 2, 255) for family in ("sm80", "sm100")}
 # A classifier beside a loss that pushes: offsets and operands together take the registers of more than 8 rows.
 PUSHED_TILES = {(4, 256): ClassTile(8, 128, 8), (2, 512): ClassTile(8, 128, 8)}
-# Where sums are left to a second launch: the tiles of both, and the most entries of a chunk of the table; by bytes of
-# an element where it matters.
+# Where sums are left to a second launch: the first's tile and the most entries of its chunk of the table, by bytes of
+# an element; the second's tile by classes too.
 STORED_TILES = {family: ClassTile(8, 128, 8, 0, most) for family, most in ALL_REGISTERS.items()}
-STORED_ELEMENTS, SUMS_ELEMENTS = {2: 4096, 4: 2048}, 2048
+STORED_ELEMENTS = {2: 4096, 4: 2048}
 SUMS_TILES = {
-    (family, size): ClassTile(rows, 64, 8, 0, most)
+    (family, size, classes): ClassTile(rows, columns, 8, 0, most)
     for family, most in ALL_REGISTERS.items()
     for size, rows in ((2, 32), (4, 16))
+    for classes, columns in ((16, 64), (32, 64), (64, 32))
 }
+# 64 classes are enough rows for the unit of sm_90, which then gets no other side below 64 either.
+SUMS_TILES |= {("sm90", size, 64): ClassTile(rows, 64, 4) for size, rows in ((2, 32), (4, 16))}
 SLAB_CLASSES, SLAB_COLUMNS = 16, 1024  # sums of no more stay in the caches while a program adds to them
 SCALES_WARPS = 16  # with 8 a register is spilled across the call of a float64 division
 MOST_PROGRAMS = 512  # whose partial sums a kernel adds up at once
 
 
 class EmbeddingTile(NamedTuple):
-    """Rows, columns of a chunk and warps of Ad-Corre's first sweep; elements and warps of a tile (k, rows, d) of the
-    second."""
+    """Rows, columns of a chunk, warps and stages of Ad-Corre's first sweep; rows, of k embeddings each, and warps of
+    the second."""
 
     block_n: int
     block_d: int
     num_warps: int
-    elements: int
+    num_stages: int
+    row_block_n: int
     row_warps: int
-    max_registers: int | None = None  # of the second sweep, as a `ClassTile` has them
-
-    @property
-    def sum_options(self) -> dict[str, int]:
-        return launch_options(self.num_warps)
-
-    @property
-    def row_options(self) -> dict[str, int]:
-        return launch_options(self.row_warps, max_registers=self.max_registers)
 
 
-_EMBEDDING_TILES = {  # by columns rounded up to a power of two
-    16: EmbeddingTile(16, 16, 1, 1024, 1),
-    32: EmbeddingTile(16, 32, 1, 2048, 2),
-    64: EmbeddingTile(16, 64, 2, 4096, 4),
-    128: EmbeddingTile(16, 128, 4, 4096, 4),
-    256: EmbeddingTile(16, 256, 4, 8192, 8),
-    1024: EmbeddingTile(LEAST_ROWS, 256, 8, 8192, 8),
-}
-EMBEDDING_TILES = {
-    (family, size, d): tile for family in ("cpu", *FAMILIES) for size in (2, 4) for d, tile in _EMBEDDING_TILES.items()
-}
-EMBEDDING_TILES |= {
-    (family, size, 512): EmbeddingTile(16, 256, 8, 8192, 8, most)
-    for family, most in ALL_REGISTERS.items()
-    for size in (2, 4)
-}
-EMBEDDING_TILES |= {
-    (family, 2, d): _EMBEDDING_TILES[d]._replace(max_registers=HALF_REGISTERS[family])
-    for family, d in (("sm80", 256), ("sm100", 1024))
+EMBEDDING_TILES = {  # by bytes of an element and columns rounded up to a power of two
+    (2, 16): EmbeddingTile(64, 16, 4, 2, 128, 8),
+    (2, 32): EmbeddingTile(64, 32, 4, 2, 64, 8),
+    (2, 64): EmbeddingTile(32, 64, 4, 2, 32, 8),
+    (2, 128): EmbeddingTile(64, 128, 8, 2, 16, 8),
+    (2, 256): EmbeddingTile(32, 256, 8, 2, 8, 8),
+    (2, 512): EmbeddingTile(32, 256, 16, 2, 4, 8),
+    (2, 1024): EmbeddingTile(16, 256, 16, 2, 2, 8),
+    (4, 16): EmbeddingTile(64, 16, 4, 2, 64, 8),
+    (4, 32): EmbeddingTile(64, 32, 4, 2, 32, 8),
+    (4, 64): EmbeddingTile(32, 64, 4, 2, 16, 8),
+    (4, 128): EmbeddingTile(32, 128, 8, 2, 8, 8),
+    (4, 256): EmbeddingTile(16, 128, 8, 2, 4, 8),
+    (4, 512): EmbeddingTile(16, 128, 16, 2, 2, 8),
+    (4, 1024): EmbeddingTile(16, 128, 8, 2, 1, 8),
 }
 
-SCALE_BLOCK, SCALE_WARPS = 2048, 4
+SCALE_BLOCK, SCALE_WARPS, SCALE_PROGRAMS = 2048, 4, 8  # elements; programs to a multiprocessor

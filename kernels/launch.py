@@ -5,6 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .pair_tiles import TABLE_ROWS
+
 _MOST_COUNTERS = 4096
 _counters: dict[tuple[torch.device, int], Tensor] = {}
 
@@ -36,21 +38,23 @@ def max_programs(device: torch.device) -> int:
     return 2 * processors(device) if device.type == "cuda" else processors(device)
 
 
-def product(dtype: torch.dtype) -> tuple[str, str]:
-    """Kind of matrix product, as tile tables name it, and Triton's precision of a float32 one.
+def product_precision() -> tuple[str, bool]:
+    """How Triton takes float32 products, and whether there are TF32 units: "tf32" where PyTorch's own setting says so.
 
-    float32 is multiplied in TF32 only where there is such a unit and PyTorch's own setting says so.
+    Of its two switches the new one is read, which shows what the old one was set to. Once the new one was set, reading
+    the old one raises.
     """
+    tensor_cores = torch.version.hip is None
+    tf32 = tensor_cores and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if tf32 else "ieee", tensor_cores
+
+
+def product(dtype: torch.dtype) -> tuple[str, str]:
+    """Kind of matrix product, as tile tables name it, and Triton's precision of a float32 one."""
     if dtype != torch.float32:
         return "half", "tf32"
-    tf32 = torch.backends.cuda.matmul.allow_tf32 and torch.version.hip is None
-    return ("tf32", "tf32") if tf32 else ("float32", "ieee")
-
-
-def product_precision(x: Tensor) -> tuple[str, bool]:
-    """How float32 products are taken, as PyTorch's own setting says, and whether TF32 units are there."""
-    tensor_cores = torch.version.hip is None
-    return "tf32" if tensor_cores and torch.backends.cuda.matmul.allow_tf32 else "ieee", tensor_cores
+    precision, _ = product_precision()
+    return {"tf32": "tf32", "ieee": "float32"}[precision], precision
 
 
 def gradient_dtype(x: Tensor) -> torch.dtype:
@@ -63,13 +67,17 @@ def rows_of(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
+@cache
 def pick_splits(tiles: int, key_tiles: int, slots: int) -> int:
-    """Into how many parts the keys are split so that few tiles of anchors still fill the chip.
+    """Into how many parts the keys are split so that few tiles of anchors still fill the `slots`, programs at once.
 
-    The fewest parts that leave the smallest share of the last wave of programs idle.
+    The fewest parts that leave the smallest share of the last wave of programs idle: of a single wave the most that
+    fit, else at most four.
     """
-    most = max(1, min(key_tiles, max(slots // tiles, 4)))
-    return min(range(1, most + 1), key=lambda parts: (cdiv(tiles * parts, slots) / parts, parts))
+    fitting = slots // tiles
+    if fitting >= 4:
+        return max(1, min(key_tiles, fitting))
+    return min(range(1, max(1, min(key_tiles, 4)) + 1), key=lambda parts: (cdiv(tiles * parts, slots) / parts, parts))
 
 
 def dense_rows(x: Tensor) -> Tensor:
@@ -77,10 +85,14 @@ def dense_rows(x: Tensor) -> Tensor:
     return rows_of(x) if x.stride(-2) < 2**23 else x.contiguous()
 
 
-def columns_first(x: Tensor, chunk: int) -> Tensor:
-    """`x` (n, d) as (d, n) in float32 with rows of zeros up to a whole chunk, for :func:`squared_distances`."""
-    n, d = x.shape
-    table = torch.empty((cdiv(d, chunk) * chunk, n), dtype=torch.float32, device=x.device)
-    table[:d].copy_(x.mT)
-    table[d:].zero_()
+def columns_first(x: Tensor, chunk: int, tile: int) -> Tensor:
+    """`x` (n, d) as blocks (n / 32, d, 32) of rows in float32, for :func:`squared_distances`.
+
+    Zeros fill the last chunk of columns, and `tile` rows past the last.
+    """
+    (n, d), rows = x.shape, TABLE_ROWS.value
+    table = torch.zeros((cdiv(n + tile, rows), cdiv(d, chunk) * chunk, rows), dtype=torch.float32, device=x.device)
+    whole = n // rows
+    table[:whole, :d] = x[: whole * rows].unflatten(0, (whole, rows)).mT
+    table[whole, :d, : n - whole * rows] = x[whole * rows :].mT
     return table

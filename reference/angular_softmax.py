@@ -56,4 +56,5 @@ def _angular_margin(x: Tensor, y: Tensor, weight: Tensor, m: int, lambda_: float
     lengths = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(own, dim=-1)
     cosine = (unit(x) * unit(own)).sum(-1)
     target = lengths * blended_cosine(cosine, m, lambda_)
+    y = y.long()
     return cross_entropy(logits.scatter(1, y[:, None], target[:, None].to(logits.dtype)), y, reduction=reduction)

@@ -18,5 +18,5 @@ def lmcl(x: Tensor, y: Tensor, weight: Tensor, s: float = 30.0, m: float = 0.35,
     scaled to length one; there is no bias. A zero feature has no direction: its cosines are 0.
     """
     logits = lmcl_logits(x, weight, s)
-    margins = s * m * one_hot(y, len(weight)).to(logits.dtype)
-    return cross_entropy(logits - margins, y, reduction=reduction)
+    margins = s * m * one_hot(y.long(), len(weight)).to(logits.dtype)
+    return cross_entropy(logits - margins, y.long(), reduction=reduction)

@@ -26,8 +26,8 @@ def softmax(
     """
     logits = softmax_logits(x, weight, bias)
     if class_weights is None:
-        return cross_entropy(logits, y, reduction=reduction)
+        return cross_entropy(logits, y.long(), reduction=reduction)
     class_weights = class_weights.to(logits.dtype)
-    total = cross_entropy(logits, y, class_weights, reduction="sum")
+    total = cross_entropy(logits, y.long(), class_weights, reduction="sum")
     weighed = class_weights[y].sum()
     return total if reduction == "sum" else total / weighed.where(weighed != 0, 1)

@@ -28,11 +28,21 @@ def test_no_loss_moves_or_multiplies_more_than_it_may(counted):
 def test_one_launch_gives_loss_gradients_and_centers(counted, loss, dtype, width):
     # A weighted mean needs Σ W_y, and MVA its factor, before the first gradient can be written.
     before = 1 if loss in ("weighted-softmax", "mva") else 0
-    assert sum(counted[loss, dtype, width].launches.values()) == before + 1
+    launches = dict(counted[loss, dtype, width].launches)
+    assert launches.pop("scale_gradients") == 1  # the backward
+    assert sum(launches.values()) == before + 1
+
+
+def test_a_backward_from_one_moves_nothing(counted):
+    for row in counted.values():
+        waits = row.dtype == "float16"  # in float32: to be read and written again whatever the factor is
+        assert (row.scaled_bytes == row.bytes) == waits
 
 
 def test_a_second_pass_is_noticed():
-    limits = {"dtype": "float32", "width": 64, "bytes_allowed": 546, "operations_allowed": 10, "launches": {}}
-    assert not audit.TrafficRow("softmax", bytes=520, operations=10, **limits).over
-    assert audit.TrafficRow("softmax", bytes=2 * 520, operations=10, **limits).over
-    assert audit.TrafficRow("softmax", bytes=520, operations=11, **limits).over
+    limits = {"dtype": "float32", "width": 64, "bytes_allowed": 546, "scaled_bytes_allowed": 1084}
+    limits |= {"operations_allowed": 10, "launches": {}}
+    assert not audit.TrafficRow("softmax", bytes=520, scaled_bytes=1032, operations=10, **limits).over
+    assert audit.TrafficRow("softmax", bytes=2 * 520, scaled_bytes=1032, operations=10, **limits).over
+    assert audit.TrafficRow("softmax", bytes=520, scaled_bytes=2 * 1032, operations=10, **limits).over
+    assert audit.TrafficRow("softmax", bytes=520, scaled_bytes=1032, operations=11, **limits).over

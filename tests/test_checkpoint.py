@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -96,27 +97,36 @@ def test_prefixes():
     assert below("none", named) == {}
 
 
+@pytest.mark.parametrize("shape", [(3,), (4, 2, 3, 3), (4, 1, 3, 3), (4, 2, 1, 1)])
 @pytest.mark.parametrize(
     "make",
     [
-        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
-        lambda p: torch.optim.SGD(p, lr=0.1),
-        lambda p: torch.optim.AdamW(p, lr=0.1),
+        partial(torch.optim.SGD, momentum=0.9, fused=True),
+        torch.optim.SGD,
+        partial(torch.optim.Adam, amsgrad=True, fused=True),
+        partial(torch.optim.AdamW, fused=True),
+        torch.optim.AdamW,
+        partial(torch.optim.Adagrad, fused=True),
+        partial(torch.optim.RMSprop, momentum=0.9, centered=True),
+        torch.optim.Adafactor,
     ],
 )
-def test_a_restored_optimiser_takes_the_same_step(tmp_path, make):
-    def step(parameter, optimiser, gradient):
-        parameter.grad = gradient.clone()
+def test_a_restored_optimiser_takes_the_same_step(tmp_path, make, shape):
+    order = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+
+    def step(parameter, optimiser):
+        parameter.grad = torch.randn(shape).to(memory_format=order)
         optimiser.step()
 
-    first = torch.nn.Parameter(torch.ones(3))
-    optimiser = make([first])
-    step(first, optimiser, torch.tensor([1.0, 2.0, 3.0]))
+    first = torch.nn.Parameter(torch.ones(shape).to(memory_format=order))
+    optimiser = make([first], lr=0.1)
+    step(first, optimiser)
     save_checkpoint(tmp_path, {**prefixed("o", optimiser_tensors(optimiser)), "p": first}, {"history": []})
     tensors, _ = load_checkpoint(tmp_path)
-    second = torch.nn.Parameter(tensors["p"])
-    restored = make([second])
+    second = torch.nn.Parameter(tensors["p"].to(memory_format=order))
+    restored = make([second], lr=0.1)
     restore_optimiser(restored, below("o", tensors))
     for parameter, its in ((first, optimiser), (second, restored)):
-        step(parameter, its, torch.tensor([-1.0, 0.5, 2.0]))
+        torch.manual_seed(0)
+        step(parameter, its)
     assert torch.equal(first, second)

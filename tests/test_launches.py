@@ -33,6 +33,13 @@ def test_every_loss_compiles_for_the_smallest_inputs(engine):
     assert all(row.launches for row in rows)
 
 
+@pytest.mark.parametrize("engine", ["class_table", "ad_corre", "pairwise", "range_loss", "contrastive"])
+def test_every_loss_compiles_for_int32_labels(engine):
+    losses = [name for name, spec in LOSSES.items() if spec.engine == engine]
+    rows = launches.rows(losses, EDGES[-1:], labels="int32")
+    assert [row.loss for row in rows] == losses
+
+
 @pytest.mark.parametrize("loss", ["variant", "weighted-softmax", "ad-corre", "marginal"])
 def test_a_batch_of_another_length_compiles_nothing_again(loss):
     first, *others = launches.rows([loss], RAGGED)
@@ -43,5 +50,5 @@ def test_a_batch_of_another_length_compiles_nothing_again(loss):
 def test_the_hosts_part_of_a_step_is_printed(capsys):
     assert run(["launches", "--loss", "center"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "center" in line)
-    assert " 1 │" in line
+    assert " 2 │" in line  # the loss with its gradients, and the backward
     assert "µs" in line

@@ -1,5 +1,7 @@
 """The operators inside PyTorch: opcheck, torch.compile, autocast, accumulation, no_grad, second derivatives."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -197,10 +199,27 @@ def test_one_launch_scales_every_gradient():
     torch.manual_seed(0)
     gradients = [torch.randn(70, 33), torch.randn(3, 33), torch.randn(0)]
     dtypes = [torch.float16, torch.float32, torch.float32]
-    scaled = scale(gradients, dtypes, torch.tensor(65536.0))
+    scaled = scale(gradients, dtypes, torch.tensor(65536.0), in_place=False)
     assert [t.dtype for t in scaled] == dtypes
     for got, gradient, dtype in zip(scaled, gradients, dtypes, strict=True):
         assert torch.equal(got, (gradient * 65536).to(dtype))
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_eager_calls_go_past_the_dispatcher_unless_someone_looks_on(watched):
+    x, y, centers = torch.randn(N, D), torch.arange(N) % C, torch.randn(C, D)
+    with torch.profiler.profile() as profile, Recorded() if watched else nullcontext():
+        functional.center_loss(x, y, centers, backend="blocked")
+    assert ("fer_fast::class_table_" in {event.name for event in profile.events()}) == watched
+
+
+@pytest.mark.parametrize("backend", ["blocked", *(["triton"] if triton_runs_on("cpu") else [])])
+def test_a_tensor_marked_as_negated_is_negated(backend):
+    x, y, centers = torch.randn(N, D), torch.arange(N) % C, torch.randn(C, D)
+    marked = torch.complex(x, -x).conj().imag
+    assert marked.is_neg()
+    found, expected = (functional.center_loss(t, y, centers, backend=backend) for t in (marked, x))
+    torch.testing.assert_close(found, expected)
 
 
 def test_autograd_is_told_of_moved_centers():

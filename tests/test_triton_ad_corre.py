@@ -17,6 +17,7 @@ SHAPES = {
     "one row": (3, 1, 2, 5, ""),
     "constant rows": (3, 20, 4, 17, "constant"),
     "clusters": (2, 100, 3, 16, "clusters"),
+    "chunks of columns": (2, 20, 3, 300, ""),
 }
 
 
@@ -32,7 +33,7 @@ def inputs(k, n, num_classes, d, kind, dtype):
     if kind == "one class":
         y = torch.full_like(y, num_classes - 1)
     if kind == "constant":
-        e[:, 3], e[0, 5] = 2.0, 0.0
+        e[:, 3], e[0, 5] = 0.1, 0.0  # a sum of 0.1 rounds, and so would a mean of it
         e[1] *= 1e-3
         e[2] += 3
     if kind == "clusters":
@@ -67,11 +68,27 @@ def test_against_the_pairwise_form(terms, shape, dtype, reduction):
     assert not errors(launch(e, y, w, TERMS[terms], reduction), plain, truth)
 
 
-def test_a_large_offset_costs_no_digits():
-    e, y, w = inputs(2, 20, 3, 24, "", torch.float32)
-    e += 1000
+@pytest.mark.parametrize(("dtype", "offset"), [(torch.float32, 1000), (torch.float16, 30)])
+def test_a_large_offset_costs_no_digits(dtype, offset):
+    e, y, w = inputs(2, 20, 3, 24, "", dtype)
+    e += offset
     truth = expected(e.double(), y, w.double(), TERMS["all"], "mean")
     assert not errors(launch(e, y, w, TERMS["all"]), expected(e, y, w, TERMS["all"], "mean"), truth)
+
+
+@pytest.mark.parametrize("length", [1e-12, 1e12])
+@pytest.mark.parametrize("terms", TERMS)
+def test_rows_of_extreme_length(terms, length):
+    e, y, w = inputs(3, 20, 3, 24, "", torch.float32)
+    e *= length / 24**0.5
+    truth = expected(e.double(), y, w.double(), TERMS[terms], "mean")
+    assert not errors(launch(e, y, w, TERMS[terms]), expected(e, y, w, TERMS[terms], "mean"), truth)
+
+
+def test_rows_too_long_to_square_make_the_loss_nan():
+    e, y, w = inputs(3, 20, 3, 24, "", torch.float32)
+    e[1, 4] *= 1e20
+    assert launch(e, y, w, TERMS["all"])["loss"].isnan()
 
 
 def test_two_levels_of_sums(monkeypatch):
@@ -118,8 +135,16 @@ def test_same_bits_every_run_and_any_strides():
     assert all(torch.equal(zero_stride[name], solid[name]) for name in solid)
 
 
+def test_labels_of_32_bits():
+    e, y, w = inputs(3, 34, 5, 19, "", torch.float32)
+    wide, narrow = launch(e, y, w, TERMS["all"]), launch(e, y.int(), w, TERMS["all"])
+    assert all(torch.equal(wide[name], narrow[name]) for name in wide)
+
+
 def test_what_does_not_fit_one_program_is_refused():
     with pytest.raises(NotImplementedError):
         launch(torch.zeros(2, 3, 2048), torch.zeros(3, dtype=torch.int64), torch.ones(7), TERMS["all"])
     with pytest.raises(NotImplementedError):
         launch(torch.zeros(2, 3, 8).double(), torch.zeros(3, dtype=torch.int64), torch.ones(7), TERMS["all"])
+    with pytest.raises(NotImplementedError):
+        launch(torch.zeros(17, 3, 8), torch.zeros(3, dtype=torch.int64), torch.ones(7), TERMS["all"])

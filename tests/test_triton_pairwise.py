@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fer_fast.kernels import directions
+from fer_fast.kernels import directions, pair_rows
 from fer_fast.kernels.engines import pairwise as pairs
 from fer_fast.kernels.engines import primitives
 from fer_fast.kernels.engines import range_loss as ranges
@@ -22,7 +22,7 @@ DTYPES = [torch.float32, torch.float16]
 
 @pytest.fixture(autouse=True)
 def _poisoned(monkeypatch):
-    poison(monkeypatch, pairs, ranges, primitives, directions)
+    poison(monkeypatch, pairs, ranges, primitives, directions, pair_rows)
 
 
 def with_gradient(call: Callable, x: Tensor, grad: Tensor | None = None, autocast=None) -> dict[str, Tensor]:
@@ -67,6 +67,18 @@ def check_marginal(inputs: list[Tensor], y: Tensor, theta: float = 1.2, xi: floa
 @pytest.mark.parametrize(("n", "d", "classes", "mean"), [(1, 5, 1, True), (33, 24, 3, True), (20, 70, 20, False)])
 def test_marginal(n, d, classes, mean, dtype):
     check_marginal(rows((n, d), dtype), labels_of(n, classes), mean=mean)
+
+
+@pytest.mark.parametrize("labels", [torch.int64, torch.int32])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_marginal_of_labels_that_fit_32_bits(dtype, labels, monkeypatch):
+    """Tiles off the diagonal then take no masks; labels beyond take them everywhere, to the same result."""
+    monkeypatch.setattr(pairs, "pick_splits", lambda *_: 2)
+    x, y = rows((70, 24), dtype), labels_of(70, 3)
+    small = (y // 2**33).to(labels)
+    check_marginal(x, small)
+    results = [pairs.pairwise(x[0], each, None, "marginal", [1.2, 0.3], True, True) for each in (small, y)]
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-8)
 
 
 def test_marginal_of_zero_duplicate_huge_tiny_and_strided_rows():
@@ -131,7 +143,9 @@ def check_range(inputs: list[Tensor], y: Tensor, k: int = 2, margin: float = 40.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("n", "d", "classes", "k"), [(1, 5, 1, 2), (33, 24, 4, 2), (20, 70, 1, 8), (18, 3, 18, 1)])
+@pytest.mark.parametrize(
+    ("n", "d", "classes", "k"), [(1, 5, 1, 2), (33, 24, 4, 2), (64, 16, 2, 3), (20, 70, 1, 8), (18, 3, 18, 1)]
+)
 def test_range(n, d, classes, k, dtype):
     check_range(rows((n, d), dtype), labels_of(n, classes), k)
 

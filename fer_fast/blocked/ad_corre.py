@@ -34,6 +34,7 @@ def ad_corre(
     MD = p(p-1) + ‖Σ_c v_c‖² - Σ_c ‖v_c‖²;  ED = Σ_i k(k-1) + ‖Σ_a u_ai‖² - Σ_a ‖u_ai‖².
     """
     k, n, _ = e.shape
+    y = y.long()  # counts are scattered by it
     if mean:
         fd, md, ed = fd / (k * n * n), md / (k * num_classes**2), ed / (n * k * k)
     if n == 1:

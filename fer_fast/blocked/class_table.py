@@ -39,6 +39,7 @@ def class_table(
     Σ W_y. With `update` the centers move in place.
     """
     dtype, count = work_dtype(x, weight, centers), len(x) if mean else 1
+    y = y.long()  # logits are gathered and scattered by it
     rows_at_once = rows_per_block(x.shape[1])
     head = rule = None
     if classifier:

@@ -144,7 +144,7 @@ class _Batch(NamedTuple):
 
     def bank_place(self, span: slice) -> Tensor:
         """As `place` for rows of the bank, -1 for a class the batch does not have: (1, keys)."""
-        labels, bank_y = self.classes.labels, self.bank_y[span].contiguous()
+        labels, bank_y = self.classes.labels, self.bank_y[span].long().contiguous()
         found = torch.searchsorted(labels, bank_y).clamp_(max=len(labels) - 1)
         return found.where(labels[found] == bank_y, -1)[None].to(self.dtype)
 

@@ -115,6 +115,7 @@ class Classes(NamedTuple):
 
 def classes_of(y: Tensor) -> Classes:
     """The classes of labels y (n,), without waiting for a device."""
+    y = y.long()  # places are scattered by
     ordered, order = y.sort(stable=True)
     starts = torch.ones_like(y)
     starts[1:] = ordered[1:] != ordered[:-1]

@@ -65,14 +65,9 @@ def joint_loss(
     as it is alone.
     """
     checks.features(x, "features")
-    y = checks.labels(y, len(x))
+    y = checks.labels(y, len(x), x.device)
     checks.reduction(reduction)
-    terms = [term for term in (classifier, auxiliary) if term is not None]
-    for term in terms:
-        _check(term, x)
-        for group_x, group_y in term.groups:
-            checks.table(group_x, "bank features", x.shape[1])
-            checks.labels(group_y, len(group_x), "bank labels")
+    classifier, auxiliary = (None if term is None else _checked(term, x) for term in (classifier, auxiliary))
     backend = resolve(backend, x.device)
     if backend != "reference":
         return ops.class_table(x, y, classifier, auxiliary, float(weight), reduction == "mean", backend)
@@ -80,9 +75,16 @@ def joint_loss(
     return loss if auxiliary is None else loss + weight * auxiliary.reference(x, y, reduction)
 
 
-def _check(term: Term, x: Tensor) -> None:
+def _checked(term: Term, x: Tensor) -> Term:
+    """The term, its tensors fit for the features, the labels of its groups as engines take them."""
+    device, d = x.device, x.shape[1]
     for name, tensor in term.tensors.items():
         if name in ("weight", "centers"):
-            checks.table(tensor, name, x.shape[1])
+            checks.table(tensor, name, d, device)
         elif tensor is not None:
-            checks.per_class(tensor, name, term.num_classes)
+            checks.per_class(tensor, name, term.num_classes, device)
+    groups = [
+        (checks.table(rows, "bank features", d, device), checks.labels(y, len(rows), device, "bank labels"))
+        for rows, y in term.groups
+    ]
+    return Term(term.name, term.tensors, term.params, groups, term.update) if groups else term

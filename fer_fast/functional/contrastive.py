@@ -107,11 +107,13 @@ def _contrastive(
 
 def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float):
     checks.features(z, "embeddings")
-    y = checks.labels(y, len(z))
+    y = checks.labels(y, len(z), z.device)
     checks.positive(temperature, "temperature")
     if (bank_z is None) != (bank_y is None):
         raise ValueError("bank: features and labels are given together or not at all")
-    if bank_z is None or len(bank_z) == 0:
+    if bank_z is not None:
+        checks.dense(bank_z, "bank features", "(M, d)")
+    if bank_z is None or bank_z.shape[:1] == (0,):
         return y, None, None
-    checks.table(bank_z, "bank features", z.shape[1])
-    return y, bank_z.detach(), checks.labels(bank_y, len(bank_z), "bank labels")
+    checks.table(bank_z, "bank features", z.shape[1], z.device)
+    return y, bank_z.detach(), checks.labels(bank_y, len(bank_z), z.device, "bank labels")

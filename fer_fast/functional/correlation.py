@@ -13,7 +13,8 @@ from ..registry import call, find
 
 def nfd_loss(e: Tensor, y: Tensor, num_classes: int, *, reduction: str = "mean", backend: str = "auto") -> Tensor:
     """1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|; see :func:`fer_fast.reference.nfd`."""
-    half = torch.full((num_classes,), 0.5, device=e.device)  # w(y_i) + w(y_j) = 1
+    checks.features(e, "embeddings", "(k, n, d)")
+    half = torch.full((checks.at_least(num_classes, 1, "num_classes"),), 0.5, device=e.device)  # w(y_i) + w(y_j) = 1
     return _correlation_loss("nfd", e, y, (1.0, 0.0, 0.0), num_classes, half, reduction, backend)
 
 
@@ -24,8 +25,7 @@ def fd_loss(
 
     class_difficulty w (C,), from :func:`fer_fast.reference.class_difficulty`.
     """
-    num_classes = len(class_difficulty)
-    return _correlation_loss("fd", e, y, (1.0, 0.0, 0.0), num_classes, class_difficulty, reduction, backend)
+    return _correlation_loss("fd", e, y, (1.0, 0.0, 0.0), None, class_difficulty, reduction, backend)
 
 
 def md_loss(e: Tensor, y: Tensor, num_classes: int, *, reduction: str = "mean", backend: str = "auto") -> Tensor:
@@ -37,8 +37,8 @@ def ed_loss(e: Tensor, y: Tensor | None = None, *, reduction: str = "mean", back
     """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|; see :func:`fer_fast.reference.ed`. The labels are not used."""
     checks.features(e, "embeddings", "(k, n, d)")
     if y is not None:
-        checks.labels(y, e.shape[1])
-    y = torch.zeros(e.shape[1], dtype=torch.long, device=e.device)
+        checks.labels(y, e.shape[1], e.device)
+    y = torch.zeros(e.shape[1], dtype=torch.int32, device=e.device)
     return _correlation_loss("ed", e, y, (0.0, 0.0, 1.0), 1, None, reduction, backend)
 
 
@@ -46,8 +46,7 @@ def ad_corre_loss(
     e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: str = "mean", backend: str = "auto"
 ) -> Tensor:
     """FD + MD + ED in one pass; see :func:`fer_fast.reference.ad_corre`."""
-    num_classes = len(class_difficulty)
-    return _correlation_loss("ad-corre", e, y, (1.0, 1.0, 1.0), num_classes, class_difficulty, reduction, backend)
+    return _correlation_loss("ad-corre", e, y, (1.0, 1.0, 1.0), None, class_difficulty, reduction, backend)
 
 
 def _correlation_loss(
@@ -55,17 +54,17 @@ def _correlation_loss(
     e: Tensor,
     y: Tensor,
     terms: tuple[float, float, float],
-    num_classes: int,
+    num_classes: int | None,
     class_difficulty: Tensor | None,
     reduction: str,
     backend: str,
 ) -> Tensor:
     checks.features(e, "embeddings", "(k, n, d)")
-    checks.at_least(num_classes, 1, "num_classes")
-    y = checks.labels(y, e.shape[1])
+    y = checks.labels(y, e.shape[1], e.device)
     checks.reduction(reduction)
-    if class_difficulty is not None:
-        checks.per_class(class_difficulty, "class_difficulty", num_classes)
+    if terms[0]:
+        num_classes = len(checks.per_class(class_difficulty, "class_difficulty", num_classes, e.device))
+    checks.at_least(num_classes, 1, "num_classes")
     backend = resolve(backend, e.device)
     if backend != "reference":
         return ops.ad_corre(e, y, class_difficulty, num_classes, *terms, reduction == "mean", backend)

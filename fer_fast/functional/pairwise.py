@@ -14,7 +14,7 @@ def marginal_loss(
     See :func:`fer_fast.reference.marginal`.   x (n, d), y (n,).
     """
     checks.features(x, "features")
-    y = checks.labels(y, len(x))
+    y = checks.labels(y, len(x), x.device)
     checks.reduction(reduction)
     backend = resolve(backend, x.device)
     if backend == "reference":
@@ -40,7 +40,7 @@ def range_loss(
     x (n, d), y (n,). No term runs over samples: `reduction` changes nothing.
     """
     checks.features(x, "features")
-    y = checks.labels(y, len(x))
+    y = checks.labels(y, len(x), x.device)
     checks.reduction(reduction)
     checks.at_least(k, 1, "k")
     backend = resolve(backend, x.device)

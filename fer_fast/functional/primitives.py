@@ -18,7 +18,7 @@ def correlation_matrix(x: Tensor, *, backend: str = "auto") -> Tensor:
 
 def center_distances(x: Tensor, centers: Tensor, *, backend: str = "auto") -> Tensor:
     """‖x_i - c_j‖² for x (n, d) and centers (C, d): (n, C), squared. The centers get no gradient."""
-    checks.table(centers, "centers", checks.features(x, "features").shape[1])
+    checks.table(centers, "centers", checks.features(x, "features").shape[1], x.device)
     backend = resolve(backend, x.device)
     if backend == "reference":
         return reference.center_distances(x, centers.detach())
@@ -27,8 +27,8 @@ def center_distances(x: Tensor, centers: Tensor, *, backend: str = "auto") -> Te
 
 def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor, *, backend: str = "auto") -> Tensor:
     """S_i = Σ_{j≠y_i} ‖x_i - c_j‖² for x (n, d), y (n,), centers (C, d): (n,). The centers get no gradient."""
-    checks.table(centers, "centers", checks.features(x, "features").shape[1])
-    y = checks.labels(y, len(x))
+    checks.table(centers, "centers", checks.features(x, "features").shape[1], x.device)
+    y = checks.labels(y, len(x), x.device)
     backend = resolve(backend, x.device)
     if backend == "reference":
         checks.label_range(y, len(centers))

@@ -27,9 +27,7 @@ class MemoryBank(HostState):
         super().__init__()
         self.capacity = checks.at_least(capacity, 1, "capacity")
         self.feature_dim = checks.at_least(feature_dim, 1, "feature_dim")
-        if not dtype.is_floating_point:
-            raise ValueError(f"dtype: {dtype} given; allowed are floating-point types")
-        self.register_buffer("ring", torch.zeros(capacity, feature_dim, dtype=dtype))
+        self.register_buffer("ring", torch.zeros(capacity, feature_dim, dtype=checks.floating(dtype, "dtype")))
         self.register_buffer("ring_labels", torch.full((capacity,), -1, dtype=torch.int64))
         self.register_buffer("cursor", torch.zeros(1, dtype=torch.int64), persistent=False)
         self._cursor = 0
@@ -60,8 +58,8 @@ class MemoryBank(HostState):
     @torch.no_grad()
     def enqueue(self, z: Tensor, y: Tensor) -> None:
         """Append a group of embeddings z (n, d) with labels y (n,), converted to the bank's dtype on the way."""
-        checks.table(z, "embeddings", self.feature_dim)
-        y = checks.labels(y, len(z))[-self.capacity :]
+        checks.table(z, "embeddings", self.feature_dim, None)
+        y = checks.labels(y, len(z), None)[-self.capacity :]
         z = z[-self.capacity :]
         if resolve("auto", self.ring.device) == "triton" and self.ring.dtype != torch.float64:
             z, y = (t.to(self.ring.device, non_blocking=True) for t in (z, y))

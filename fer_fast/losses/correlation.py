@@ -45,9 +45,10 @@ class ConfusionWeightedLoss(Loss):
     @torch.no_grad()
     def observe(self, y: Tensor, predictions: Tensor) -> None:
         """Take the (truth, prediction) pairs of a batch into the window; the oldest batch leaves it."""
-        predictions = checks.labels(predictions, len(y), "predictions")
+        y = checks.labels(y, len(y), None)
+        predictions = checks.labels(predictions, len(y), y.device, "predictions")
         checks.label_range(predictions, self.num_classes, "predictions")
-        newest = reference.confusion_counts(y.long(), predictions, self.num_classes)
+        newest = reference.confusion_counts(y, predictions, self.num_classes)
         self.confusion.copy_(torch.cat([self.confusion[1:], newest[None]]))
 
     def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:

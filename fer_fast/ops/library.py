@@ -2,19 +2,23 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 
 import torch
 from torch import Tensor
-from torch._C import _AutoDispatchBelowAutograd
+from torch._C import _AutoDispatchBelowAutograd, _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C._autograd import _get_current_graph_task_keep_graph
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import increment_version
 
-from .. import dispatch
 from ..blocked.tiles import gradient_dtype
 from .bad_labels import bad_label_flag, raise_for_bad_labels
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
+_HERE = nullcontext()
+_EAGER = (Tensor, torch.nn.Parameter, type(None), str, float, int, bool)
 PACKAGES = {"triton": "fer_fast.kernels.engines", "blocked": "fer_fast.blocked"}
 
 
@@ -33,12 +37,19 @@ def run_engine(backend: str, module: str, function: str, *args, flag_labels: boo
     if flag_labels:
         raise_for_bad_labels(device)  # of an earlier call: this one's are known when the device has run it
     try:
-        result = engine(*args, *((bad_label_flag(device),) if flag_labels else ()))
+        with on_device(device):
+            result = engine(*args, *((bad_label_flag(device),) if flag_labels else ()))
     except NotImplementedError:
         return run_engine("blocked", module, function, *args)
     if flag_labels and device.type == "cpu":
         raise_for_bad_labels(device)
     return result
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Triton launches on the current device, which is made the tensors' own where it is another."""
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    return torch.cuda.device(device) if elsewhere else _HERE
 
 
 @cache
@@ -55,8 +66,9 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
     """Register `function(..., gradient: bool, backend: str) -> (loss, *gradients)` as `fer_fast::<its name>`.
 
     The gradients of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is
-    set; the backward multiplies them by the incoming scalar on the device and never waits for the host. The operator is
-    put together by hand because `custom_op` allows no autograd for operators that move a buffer (the centers).
+    set; the backward multiplies them by the incoming scalar on the device and never waits for the host. The last
+    backward of a graph does so in place and hands them out: autograd then holds nothing else. The operator is put
+    together by hand because `custom_op` allows no autograd for operators that move a buffer (the centers).
     """
 
     def register(function: Callable):
@@ -82,21 +94,23 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
         class Loss(torch.autograd.Function):
             @staticmethod
             def forward(ctx, *args):
+                run = function if _plain(args) else overload
                 with _AutoDispatchBelowAutograd():
-                    loss, *gradients = overload(*args)
+                    loss, *gradients = run(*args)
                 for position in moved:
                     if args[position] is not None:
                         increment_version(args[position])  # whoever saved the old values for a backward is told
                 ctx.save_for_backward(*gradients, *(args[position] for position in positions))
                 ctx.mark_non_differentiable(*gradients)
                 ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
-                ctx.arguments = len(args)
+                ctx.arguments, ctx.backend = len(args), args[-1]
                 return loss, *gradients
 
             @staticmethod
             def backward(ctx, grad_loss, *_):
-                gradients, inputs = ctx.saved_tensors[: len(positions)], ctx.saved_tensors[len(positions) :]
-                gradients = scale(gradients, inputs, grad_loss)
+                saved = ctx.saved_tensors  # once: activation checkpointing recomputes the forward to answer
+                gradients, inputs = saved[: len(positions)], saved[len(positions) :]
+                gradients = scale(gradients, inputs, grad_loss, ctx.backend)
                 if torch.is_grad_enabled():  # create_graph=True: a constant gradient would be silently wrong
                     gradients = RefuseSecondDerivative.apply(name, len(gradients), *gradients, *inputs)
                 result = [None] * ctx.arguments
@@ -106,9 +120,26 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
                 return tuple(result)
 
         _LIBRARY.impl(name, Loss.apply, "Autograd")
-        return overload
+        return lambda *args: (overload if torch.compiler.is_compiling() or not _plain(args) else Loss.apply)(*args)
 
     return register
+
+
+def _plain(args: Sequence) -> bool:
+    """Whether a call may go past the dispatcher, whose part of it is as long as a launch.
+
+    Not where a mode, a transform or a subclass of a tensor has to see the operator, nor where the dispatcher would
+    negate a tensor that is only marked so.
+    """
+    if _len_torch_dispatch_stack() or _len_torch_function_stack() or peek_interpreter_stack() is not None:
+        return False
+    for a in args:
+        if isinstance(a, (list, tuple)):
+            if not _plain(a):
+                return False
+        elif type(a) not in _EAGER or (isinstance(a, Tensor) and a.is_neg()):
+            return False
+    return True
 
 
 def _opaque(function: Callable) -> Callable:
@@ -134,20 +165,32 @@ class RefuseSecondDerivative(torch.autograd.Function):
         raise RuntimeError(f'fer_fast::{ctx.name} has no second derivative; backend="reference" has')
 
 
-def scale(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None], factor: Tensor) -> list[Tensor]:
-    """Gradients times a device scalar, in the dtypes of their inputs.
+def scale(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None], factor: Tensor, backend: str) -> list[Tensor]:
+    """Gradients times a device scalar, in the dtypes of their inputs, inside a backward.
 
-    In float32, for a loss scale is often more than float16 holds. On the CPU, where looking is free, a factor of one
-    costs nothing; a compiled backward leaves the products to the compiler.
+    In float32, for a loss scale is often more than float16 holds. A graph that is not retained has no further use for
+    the gradients: they are multiplied in place, and a factor of one costs nothing, which Triton sees on the device and
+    the CPU by looking. A compiled backward leaves the products to the compiler.
     """
     dtypes = [g.dtype if t is None else t.dtype for g, t in zip(gradients, inputs, strict=True)]
     eager = type(factor) is Tensor
-    if eager and factor.is_cuda and dispatch.triton_runs_on("cuda") and factor.dtype != torch.float64:
-        return _engine("triton", "scale", "scale")(gradients, dtypes, factor)
-    if eager and factor.is_cpu and factor == 1:
+    in_place = eager and not _may_run_again(factor)
+    if eager and backend == "triton" and factor.dtype != torch.float64:
+        with on_device(factor.device):
+            return _engine("triton", "scale", "scale")(gradients, dtypes, factor, in_place)
+    if in_place and factor.is_cpu and factor == 1:
         return [gradient.to(dtype) for gradient, dtype in zip(gradients, dtypes, strict=True)]
     wide = torch.promote_types(factor.dtype, torch.float32)
-    return [(g.to(wide) * factor).to(dtype) for g, dtype in zip(gradients, dtypes, strict=True)]
+    return [
+        g.mul_(factor) if in_place and g.dtype == dtype == wide else (g.to(wide) * factor).to(dtype)
+        for g, dtype in zip(gradients, dtypes, strict=True)
+    ]
+
+
+def _may_run_again(factor: Tensor) -> bool:
+    """Whether the saved gradients may be asked for again: by a second backward or derivative, or by a replay."""
+    capturing = factor.is_cuda and torch.cuda.is_current_stream_capturing()
+    return capturing or torch.is_grad_enabled() or _get_current_graph_task_keep_graph()
 
 
 def wants_gradient(*inputs: Tensor | None) -> bool:

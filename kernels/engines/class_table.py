@@ -20,7 +20,6 @@ from ..configs import (
     SLAB_COLUMNS,
     STORED_ELEMENTS,
     STORED_TILES,
-    SUMS_ELEMENTS,
     SUMS_TILES,
     ClassTile,
     chip,
@@ -61,10 +60,11 @@ def _plan(
     rule = AUXILIARIES[auxiliary] if auxiliary else NO_AUXILIARY
     push = update and rule.push is not no_push
     k = max(16, triton.next_power_of_2(num_classes))
-    width = max(16, triton.next_power_of_2(d))
+    width = max(64 if k == 64 else 16, triton.next_power_of_2(d))  # no side below 64 for the unit of sm_90
     tile = CLASS_TILES[family, element_size, width]
-    # What a program holds, in sums per class; a margin in float32 and its angle take as much again as two.
-    sums = bool(classifier and gradient) * (3 if head.exact_own else 1) + update + 3 * push
+    # What a program holds, in sums per class; a margin in float32 and its angle take as much again as two, and so do
+    # the products with more than 32 classes.
+    sums = bool(classifier and gradient) * (3 if head.exact_own or k == 64 else 1) + update + 3 * push
     resident = sums * k <= 16 * tile.accumulators
     fused = resident or (k <= SLAB_CLASSES and d <= SLAB_COLUMNS)
     if fused and classifier and push:
@@ -154,7 +154,7 @@ def class_table(
     x, y, update = rows_of(x), y.contiguous(), update and bool(auxiliary)
     paper = auxiliary == "variant" and auxiliary_params[5] != 0
     asked = (classifier, auxiliary, paper, update, gradient)
-    plan = _plan(chip(x.device), num_classes, d, x.element_size(), *asked, *product_precision(x))
+    plan = _plan(chip(x.device), num_classes, d, x.element_size(), *asked, *product_precision())
     tile, flags = plan.tile, plan.constexprs
     weight = weight.contiguous() if classifier else None
     table = centers.contiguous() if auxiliary else None
@@ -216,15 +216,10 @@ def _blocks(programs: int) -> int:
     return programs + cdiv(programs, FAN_IN.value) + 1
 
 
-def _sums_tile(family: str, element_size: int, k: int) -> ClassTile:
-    tile = SUMS_TILES[family, element_size]
-    return tile._replace(block_d=min(tile.block_d, SUMS_ELEMENTS // k))
-
-
 def _sum_rows(plan: _Plan, rows: dict[str, Any], stats: Tensor) -> None:
     """The second launch: sums over rows by chunks of columns, from what the first stored."""
     x, n, d, flags = rows["x_ptr"], rows["n"], rows["d"], plan.constexprs
-    tile = _sums_tile(chip(x.device), x.element_size(), flags["K"])
+    tile = SUMS_TILES[chip(x.device), x.element_size(), flags["K"]]
     chunks = cdiv(d, tile.block_d)
     programs = min(cdiv(n, tile.block_n), max(1, 2 * max_programs(x.device) // chunks))
     slabs = _empty((flags["KINDS"], _blocks(programs), flags["K"], d), dtype=torch.float32, device=x.device)
@@ -335,7 +330,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
         marked = "*" if usual or wide else ""
         yield aot_case(f"rows-{name}{marked}", class_table_rows, types, flags | {"d": d}, plan.tile.options)
         if not flags["FUSED"]:
-            tile = _sums_tile(family, size, flags["K"])
+            tile = SUMS_TILES[family, size, flags["K"]]
             sums = {name: flags[name] for name in _SUMS_FLAGS} | {"BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
             yield aot_case(f"sums-{name}{marked}", class_table_sums, types, sums, tile.options)
 

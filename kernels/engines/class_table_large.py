@@ -1,10 +1,12 @@
 """Center family for more than 64 classes: nothing of size (n, C), and no table of sums that a program could not hold.
 
 The table is summarised by sums over its C rows (for center loss there is nothing to summarise). A launch over rows
-gives loss and feature gradient, O(d) a row whatever C is. A launch over classes moves the centers, each class visiting
-its own rows in the order of a stable sort of the labels: no atomics on floats, the same bits, no synchronisation.
+gives loss and feature gradient, O(d) a row whatever C is. Two launches move the centers, over rows in the order of a
+stable sort of the labels: slices within one class are summed, and each class adds its slices to its rows beside them.
+No atomics on floats, the same bits, no synchronisation, and no program that visits all rows of a large class.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,11 +22,11 @@ from ..epilogues.class_table import AUXILIARIES
 from ..gradient_tiles import write_gradient
 from ..launch import arrival_counters, cdiv, gradient_dtype, max_programs, rows_of
 from ..table_tiles import center_distances
-from ..tiles import arrive_last, load_again, load_row, read_labels, rows_in_chunks, store_chunk
+from ..tiles import arrive_last, load_again, load_chunk, load_row, read_labels, rows_in_chunks, store_chunk
 
 SPREAD, REST_SPREAD, COSINES, OUTLIER, ANCHOR = (tl.constexpr(i) for i in range(5))  # entries of Summary.scalars
 REST_MEAN, TOTAL, OUTLIER_ROW, DIRECTIONS = (tl.constexpr(i) for i in range(4))  # rows of Summary.rows
-ROWS_OF_CLASS = tl.constexpr(16)
+ROWS_OF_CLASS, SLICES_OF_CLASS = tl.constexpr(16), tl.constexpr(32)
 HELD_CHUNKS = tl.constexpr(4)  # wider rows are visited again, in the L1: held, variant's would spill
 CLASS_OPTIONS = launch_options(4)
 SUMMARY_BLOCK = 1 << 25  # elements of the table a summary takes at a time
@@ -75,9 +77,7 @@ def row_kernel(
             squared = tl.load(squared_ptr + y, mask=valid, other=0.0)
         if center_weights_ptr is not None:
             weights = tl.load(center_weights_ptr + y, mask=valid, other=0.0).to(tl.float32)
-        own, anti = center_distances(
-            x, y, valid, c_ptr, num_classes, d, without, ANTI, BLOCK_N, BLOCK_D, CHUNKS
-        )  # fmt: skip
+        own, anti = center_distances(x, y, valid, c_ptr, num_classes, d, without, ANTI, BLOCK_N, BLOCK_D, CHUNKS)
         if ANTI:
             rest = tl.maximum(spread - squared * (num_classes / others), 0.0)
             anti = others * anti + tl.where(y == outlier, tl.load(scalars_ptr + REST_SPREAD), rest)
@@ -115,10 +115,59 @@ def row_kernel(
         tl.store(loss_ptr, (auxiliary_weight * (tl.sum(total, 0) / divisor + constant)).to(tl.float32))
 
 
-@triton.jit(do_not_specialize=["num_classes"])
+@triton.jit
+def sum_rows(
+    x_ptr, order_ptr, push_ptr, first, count, gap, skipped, x_stride, d, chunk,
+    PUSH: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Σ x, Σ p x (BLOCK_D,) and Σ p of `count` sorted rows from `first` on; after the first `gap`, some are skipped."""
+    sums = tl.zeros((ROWS_OF_CLASS, BLOCK_D), tl.float32)
+    pushed = tl.zeros((ROWS_OF_CLASS, BLOCK_D), tl.float32)
+    pushes = tl.zeros((ROWS_OF_CLASS,), tl.float32)
+    for start in range(0, count, ROWS_OF_CLASS):
+        slots = start + tl.arange(0, ROWS_OF_CLASS)
+        inside = slots < count
+        rows = tl.load(order_ptr + first + slots + tl.where(slots < gap, 0, skipped), mask=inside, other=0)
+        x = load_chunk(x_ptr, rows, inside, x_stride, chunk, d, BLOCK_D).to(tl.float32)
+        sums += x
+        if PUSH:
+            push = tl.load(push_ptr + rows, mask=inside, other=0.0)
+            pushes += push
+            pushed += push[:, None] * x
+    return tl.sum(sums, 0), tl.sum(pushed, 0), tl.sum(pushes, 0)
+
+
+@triton.jit(do_not_specialize=["slice_rows"])
+def slice_kernel(
+    x_ptr, labels_ptr, order_ptr, push_ptr, slices_ptr, slice_rows, d, x_stride,
+    BLOCK_D: tl.constexpr, PUSH: tl.constexpr,
+):  # fmt: skip
+    """What :func:`sum_rows` finds of a slice of the sorted rows that lies within one class: (slices, 1 or 3, d)."""
+    part = tl.program_id(0).to(tl.int64)
+    chunk = tl.program_id(1)
+    first = part * slice_rows
+    if tl.load(labels_ptr + first) == tl.load(labels_ptr + first + slice_rows - 1):
+        found = sum_rows(x_ptr, order_ptr, push_ptr, first, slice_rows, 0, 0, x_stride, d, chunk, PUSH, BLOCK_D)
+        cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+        for kind in tl.static_range(1 + 2 * PUSH):
+            tl.store(slices_ptr + (part * (1 + 2 * PUSH) + kind) * d + cols, found[kind], mask=cols < d)
+
+
+@triton.jit
+def add_slices(slices_ptr, first, count, kind, d, chunk, PUSH: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Σ of one kind over `count` slices from `first` on: (BLOCK_D,)."""
+    stride = (1 + 2 * PUSH) * d
+    total = tl.zeros((SLICES_OF_CLASS, BLOCK_D), tl.float32)
+    for start in range(0, count, SLICES_OF_CLASS):
+        slots = start + tl.arange(0, SLICES_OF_CLASS)
+        total += load_chunk(slices_ptr + kind * d, first + slots, slots < count, stride, chunk, d, BLOCK_D)
+    return tl.sum(total, 0)
+
+
+@triton.jit(do_not_specialize=["num_classes", "slice_rows"])
 def class_kernel(
     x_ptr, order_ptr, starts_ptr, c_ptr, center_weights_ptr, squared_ptr, inverse_ptr, scalars_ptr, rows_ptr, push_ptr,
-    pushed_ptr, push_total_ptr, auxiliary, num_classes, d, x_stride,
+    pushed_ptr, push_total_ptr, slices_ptr, auxiliary, slice_rows, num_classes, d, x_stride,
     BLOCK_D: tl.constexpr, MOVE: tl.constexpr, CLASS_SCALAR: tl.constexpr, SPREADS: tl.constexpr,
     ANTI: tl.constexpr, COSINE: tl.constexpr, PUSH: tl.constexpr,
 ):  # fmt: skip
@@ -127,23 +176,17 @@ def class_kernel(
     chunk = tl.program_id(1)
     first = tl.load(starts_ptr + label)
     last = tl.load(starts_ptr + label + 1)
-    sums = tl.zeros((ROWS_OF_CLASS, BLOCK_D), tl.float32)
-    own_push = tl.zeros((ROWS_OF_CLASS,), tl.float32)
-    own_pushed = tl.zeros((ROWS_OF_CLASS, BLOCK_D), tl.float32)
-    for start in range(first, last, ROWS_OF_CLASS):
-        slots = start + tl.arange(0, ROWS_OF_CLASS)
-        rows = tl.load(order_ptr + slots, mask=slots < last, other=0)
-        cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-        inside = (slots < last)[:, None] & (cols < d)[None, :]
-        x = tl.load(x_ptr + rows[:, None] * x_stride + cols[None, :], mask=inside, other=0.0).to(tl.float32)
-        sums += x
-        if PUSH:
-            push = tl.load(push_ptr + rows, mask=slots < last, other=0.0)
-            own_push += push
-            own_pushed += push[:, None] * x
+    first_slice = tl.cdiv(first, slice_rows)
+    slices = tl.maximum(last // slice_rows - first_slice, 0)
+    skipped = slices * slice_rows
+    sums, own_pushed, own_push = sum_rows(
+        x_ptr, order_ptr, push_ptr, first, last - first - skipped, first_slice * slice_rows - first, skipped,
+        x_stride, d, chunk, PUSH, BLOCK_D,
+    )  # fmt: skip
+    sums += add_slices(slices_ptr, first_slice, slices, 0, d, chunk, PUSH, BLOCK_D)
     count = (last - first).to(tl.float32)
     c = load_row(c_ptr, label.to(tl.int64), d, chunk, d, BLOCK_D)[None, :]
-    pull = tl.sum(sums, 0)[None, :] - count * c
+    pull = sums[None, :] - count * c
     push = tl.zeros_like(c)
     apart = tl.zeros_like(c)
     directions = tl.zeros_like(c)
@@ -154,8 +197,10 @@ def class_kernel(
         squared = tl.load(squared_ptr + label)
         spread = tl.load(scalars_ptr + SPREAD)
     if PUSH:
-        away = load_row(pushed_ptr, 0, d, chunk, d, BLOCK_D)[None, :] - tl.sum(own_pushed, 0)[None, :]
-        push = (tl.load(push_total_ptr) - tl.sum(own_push, 0)) * c - away
+        own_pushed += add_slices(slices_ptr, first_slice, slices, 1, d, chunk, PUSH, BLOCK_D)
+        own_push += add_slices(slices_ptr, first_slice, slices, 2, d, chunk, PUSH, BLOCK_D)
+        away = load_row(pushed_ptr, 0, d, chunk, d, BLOCK_D)[None, :] - own_pushed[None, :]
+        push = (tl.load(push_total_ptr) - own_push) * c - away
     if ANTI:
         apart = num_classes * (c - load_row(rows_ptr, OUTLIER_ROW, d, chunk, d, BLOCK_D)[None, :])
         apart -= load_row(rows_ptr, TOTAL, d, chunk, d, BLOCK_D)[None, :]
@@ -233,6 +278,11 @@ def _row_options(family: str, d: int) -> dict[str, int]:
     return launch_options(8, max_registers=HALF_REGISTERS[family] if held else None)
 
 
+def _slice_rows(n: int) -> int:
+    """Rows of a slice. A class of all rows then has four times as many slices: few tiles of either to a program."""
+    return max(ROWS_OF_CLASS.value, triton.next_power_of_2(math.isqrt(n)) // 2)
+
+
 def class_table_large(
     x: Tensor,
     y: Tensor,
@@ -299,33 +349,19 @@ def class_table_large(
     )
     if update:
         labels, order = y.sort(stable=True)
-        starts = torch.searchsorted(labels, torch.arange(num_classes + 1, device=y.device))
+        starts = torch.searchsorted(labels, torch.arange(num_classes + 1, dtype=y.dtype, device=y.device))
+        slice_rows = _slice_rows(n)
+        slices = _empty((n // slice_rows, 3 if push else 1, d), **new)
+        shape = {"BLOCK_D": config["BLOCK_D"], "PUSH": push, **CLASS_OPTIONS}
+        if len(slices):
+            grid = (len(slices), config["CHUNKS"])
+            slice_kernel[grid](x, labels, order, pushes, slices, slice_rows, d, x.stride(0), **shape)
         class_kernel[(num_classes, config["CHUNKS"])](
-            x,
-            order,
-            starts,
-            centers,
-            center_weights,
-            summary.squared,
-            summary.inverse,
-            summary.scalars,
-            summary.rows,
-            pushes,
-            pushed.sum(0) if push else None,
-            pushes.sum() if push else None,
-            arguments,
-            num_classes,
-            d,
-            x.stride(0),
-            BLOCK_D=config["BLOCK_D"],
-            MOVE=rule.move,
-            CLASS_SCALAR=rule.scalar,
-            SPREADS=rule.spread,
-            ANTI=rule.anti,
-            COSINE=rule.directions,
-            PUSH=push,
-            **CLASS_OPTIONS,
-        )
+            x, order, starts, centers, center_weights, summary.squared, summary.inverse, summary.scalars, summary.rows,
+            pushes, pushed.sum(0) if push else None, pushes.sum() if push else None, slices, arguments, slice_rows,
+            num_classes, d, x.stride(0), MOVE=rule.move, CLASS_SCALAR=rule.scalar, SPREADS=rule.spread, ANTI=rule.anti,
+            COSINE=rule.directions, **shape,
+        )  # fmt: skip
     return loss, dx if gradient else _empty((0,), dtype=gradient_dtype(x), device=x.device)
 
 
@@ -336,12 +372,12 @@ _AOT_PARAMS = {
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
-    """Both kernels with every epilogue at d = 512, for the audit."""
+    """Every kernel with every epilogue at d = 512, for the audit."""
     pointers = ("center_weights", "squared", "inverse", "scalars", "rows", "loss", "push", "pushed", "push_total", "c")
     shared: dict[str, Any] = {f"{name}_ptr": "*fp32" for name in pointers}
-    shared |= {f"{name}_ptr": "*i64" for name in ("y", "status", "order", "starts")}
-    shared |= dict.fromkeys(("n", "num_classes", "d", "x_stride", "divisor"), "i32")
-    shared |= {"losses_ptr": "*fp64", "counter_ptr": "*i32", "auxiliary_weight": "fp32"}
+    shared |= {f"{name}_ptr": "*i64" for name in ("y", "status", "order", "starts", "labels")}
+    shared |= dict.fromkeys(("n", "num_classes", "d", "x_stride", "divisor", "slice_rows"), "i32")
+    shared |= {"losses_ptr": "*fp64", "counter_ptr": "*i32", "auxiliary_weight": "fp32", "slices_ptr": "*fp32"}
     for name, params in _AOT_PARAMS.items():
         rule, push = AUXILIARIES[name], name == "variant"
         functions = {"ROW_LOSS": rule.loss, "CLASS_SCALAR": rule.scalar, "CONSTANT": rule.constant, "MOVE": rule.move}
@@ -355,7 +391,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
             }
             types |= {"dx_ptr": "*bf16" if dtype == "bf16" else "*fp32"}
             flags = functions | _config(512)
-            for kernel, options in ((row_kernel, _row_options(family, 512)), (class_kernel, CLASS_OPTIONS)):
+            rows = (row_kernel, _row_options(family, 512))
+            for kernel, options in (rows, (slice_kernel, CLASS_OPTIONS), (class_kernel, CLASS_OPTIONS)):
                 constexprs = {a: flags[a] for a in kernel.arg_names if a in flags}
                 case = f"{kernel.__name__}-{name}-{dtype}{'*' if (name, dtype) == ('variant', 'bf16') else ''}"
                 yield aot_case(case, kernel, types, constexprs, options)

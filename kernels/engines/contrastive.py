@@ -1,4 +1,4 @@
-"""Contrastive engine: SelfCon, SupCon, ESC and ENSC, loss and gradient, in three launches (Zhu et al. 2022, eq. 3-6).
+"""Contrastive engine: SelfCon, SupCon, ESC and ENSC, loss and gradient, in four launches (Zhu et al. 2022, eq. 3-6).
 
     L = Σ_i log D_i - 1/|P_i| Σ_{p∈P_i} s_ip,   s_ij = z_i·z_j/τ,   D_i = Σ_{a≠i} e^{s_ia} + Σ_m e^{s_im},
 
@@ -7,14 +7,19 @@ w_i = 1 where there is a positive, else 0, and p_ij = [j ∈ P_i]/|P_i|:
 
     τ dL/dz_i = w_i Σ_m P_im z_m + Σ_{j≠i} (w_i P_ij + w_j P_ji - p_ij - p_ji) z_j.
 
-1. `sweep` is flash attention with V = K: a tile of anchors passes over its share of batch and bank with an online
-   log-sum-exp in base 2, and O += P K over the bank. Few anchors: the keys are split over programs.
-2. `combine` joins the shares in fixed order: log D, the loss, the number of anchors that count.
-3. `batch_gradient` visits the pairs of the batch once, as anchors and as keys: S is symmetric, so both gradients are
-   one product. It starts from the bank's O and writes dz.
+1. `survey` bounds all logits by b = max ‖z‖ · max ‖k‖ / τ. Where b is small enough, as for unit rows and τ above 0.025
+   (0.1 in float16), no exponential can leave its range with b in place of each row's maximum.
+2. `sweep` is flash attention with V = K: a tile of anchors passes over its share of batch and bank with a log-sum-exp
+   in base 2, and O += P K over the bank. Few anchors: the keys are split over programs. Tiles off the diagonal and
+   before the last need neither masks nor, with such a b, a running maximum; all others take both.
+3. `combine` joins the shares in fixed order: log D, the loss, the number of anchors that count, O.
+4. `batch_gradient` visits the pairs of the batch once, as anchors and as keys: S is symmetric, so both gradients are
+   one product, and with b one exponential. It starts from the bank's O and writes dz; few anchors: dz in parts, which
+   `add_parts` joins.
 
 Floor: 4·n·M·d + 6·n²·d operations (against 4·n·(n+M)·d + 4·n²·d with the two gradients apart); the bank is read once
-per tile of anchors, in its storage dtype, through L2: programs that run together read the same share of it.
+per tile of anchors, in its storage dtype, through L2: programs that run together read the same share of it. The survey
+reads batch and bank once more.
 """
 
 from collections.abc import Iterator
@@ -24,10 +29,11 @@ import torch
 from torch import Tensor
 
 from ..aot import TYPES, aot_case, mark, products_to_compile
-from ..configs import BATCH_TILES, SWEEP_TILES, Tile, chip, pick_tile
+from ..configs import BATCH_TILES, SWEEP_TILES, Tile, chip, launch_options, pick_tile
 from ..launch import arrival_counters, cdiv, dense_rows, gradient_dtype, pick_splits, processors, product
+from ..pair_rows import survey
 from ..pair_tiles import LOG2E
-from .contrastive_kernels import batch_gradient, combine, sweep
+from .contrastive_kernels import add_parts, batch_gradient, combine, sweep
 
 
 class Mode(NamedTuple):
@@ -50,8 +56,16 @@ _empty = torch.empty
 
 
 def _shift(dtype: torch.dtype) -> int:
-    """How many powers of two P stands above itself in products: what float16 has left above 2."""
-    return 14 if dtype == torch.float16 else 0
+    """How many powers of two P stands above itself: what float16 has left above 2, and in bfloat16 room for a low
+    temperature, with enough left for the sum over a large bank of long rows. None in float32, whose exponents would
+    lose the digits that a shift takes."""
+    return {torch.float16: 14, torch.bfloat16: 40}.get(dtype, 0)
+
+
+def _most(dtype: torch.dtype) -> float:
+    """The largest bound on logits, in base 2, under which they need no running maximum: weights stay above 2^-16 in
+    float16, in the upper half of its numbers below the normal ones, and above 2^-120 in the others."""
+    return {torch.float16: 15.0, torch.bfloat16: 80.0}.get(dtype, 60.0)
 
 
 class _Launch(NamedTuple):
@@ -59,8 +73,11 @@ class _Launch(NamedTuple):
 
     z: Tensor
     y: Tensor
+    labels: Tensor | None  # y in 32 bits
     bank_z: Tensor
     bank_y: Tensor
+    bank_labels: Tensor | None
+    bound: Tensor
     mode: Mode
     bank: bool
     temperature: float
@@ -91,11 +108,15 @@ def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None,
         "BANK": bank,
         "PAIRED": rule.paired,
         "SHIFT": _shift(z.dtype),
+        "MOST": _most(z.dtype),
         "PRECISION": precision,
     }
-    bank_z, bank_y = (dense_rows(bank_z), bank_y.contiguous()) if bank else (z, y)
+    keys = (dense_rows(bank_z), bank_y.contiguous()) if bank else (None, None)
+    labels, bank_labels, bound = survey(z, None if rule.paired else y, *keys, LOG2E.value / temperature)
+    bank_z, bank_y = keys if bank else (z, y)
     batch_tile = pick_tile(BATCH_TILES, family, kind, d)
-    return _Launch(z, y, bank_z, bank_y, rule, bank, temperature, tile, batch_tile, shared, splits)
+    call = (z, y, labels, bank_z, bank_y, bank_labels, bound, rule, bank, temperature, tile, batch_tile, shared, splits)
+    return _Launch(*call)
 
 
 def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
@@ -105,7 +126,7 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
     values = _empty(shape, dtype=torch.float32, device=z.device)
     row_tiles, chunks = call.grid(call.tile)
     sweep[row_tiles, call.splits, chunks if gradient and call.bank else 1](
-        z, call.y, bank_z, call.bank_y, statistics, values,
+        z, call.y, call.labels, bank_z, call.bank_y, call.bank_labels, call.bound, statistics, values,
         len(z), len(bank_z), call.scale, d=z.shape[1], z_stride=z.stride(0), bank_stride=bank_z.stride(0),
         OWN_LABEL=call.mode.own_label, GRADIENT=gradient,
         **call.shared, **call.tile.constexprs, **call.tile.options,
@@ -114,6 +135,7 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
 
 
 COMBINE_ROWS, COMBINE_COLUMNS = 128, 64
+ADD_BLOCK, ADD_WARPS = 1024, 4
 
 
 class _Rows(NamedTuple):
@@ -126,31 +148,38 @@ class _Rows(NamedTuple):
 
 
 def _combine_shares(
-    call: _Launch, statistics: Tensor, mean: bool, weight: Tensor | None = None
+    call: _Launch, statistics: Tensor, values: Tensor, mean: bool, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor, _Rows]:
     z = call.z
     rows = _Rows(*_empty((4, len(z)), dtype=torch.float32, device=z.device))
     tiles = cdiv(len(z), COMBINE_ROWS)
     partial = _empty((2, tiles), dtype=torch.float32, device=z.device)
     loss, factor = (_empty((), dtype=torch.float32, device=z.device) for _ in range(2))
-    combine[tiles,](
-        z, statistics, statistics if weight is None else weight, *rows, partial, arrival_counters(z.device), loss,
-        factor, *z.shape, z.stride(0), call.splits, 1 / call.temperature,
-        WEIGHTED=weight is not None, MEAN=mean, BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
+    join = call.splits > 1 and values.numel() > 0
+    combine[tiles, cdiv(z.shape[1], COMBINE_COLUMNS) if join else 1](
+        z, call.bound, statistics, values, statistics if weight is None else weight, *rows, partial,
+        arrival_counters(z.device), loss, factor, *z.shape, z.stride(0), call.splits, call.scale, 1 / call.temperature,
+        PAIRED=call.mode.paired, JOIN=join, WEIGHTED=weight is not None, MEAN=mean,
+        BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
     )  # fmt: skip
     return loss, factor, rows
 
 
 def _gradient(
-    call: _Launch, statistics: Tensor, values: Tensor, rows: _Rows, factor: Tensor, positives: bool, dtype: torch.dtype
+    call: _Launch, values: Tensor, rows: _Rows, factor: Tensor, positives: bool, dtype: torch.dtype
 ) -> Tensor:
-    dz = _empty(call.z.shape, dtype=dtype, device=call.z.device)
+    n, d = call.z.shape
+    dz = _empty((n, d), dtype=dtype, device=call.z.device)
     tile = call.batch_tile
-    batch_gradient[call.grid(tile)](
-        call.z, call.y, *rows[1:], statistics, values, factor, dz,
-        len(dz), call.splits, call.scale, d=dz.shape[1], z_stride=call.z.stride(0), POSITIVES=positives,
-        **call.shared, **tile.constexprs, **tile.options,
+    row_tiles, chunks = call.grid(tile)
+    splits = pick_splits(row_tiles * chunks, cdiv(n, tile.block_n), processors(dz.device))
+    parts = dz if splits == 1 else _empty((splits, n, d), dtype=torch.float32, device=dz.device)
+    batch_gradient[row_tiles, splits, chunks](
+        call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, parts, n, call.scale,
+        d=d, z_stride=call.z.stride(0), POSITIVES=positives, **call.shared, **tile.constexprs, **tile.options,
     )  # fmt: skip
+    if splits > 1:
+        add_parts[cdiv(n * d, ADD_BLOCK),](parts, dz, n * d, splits, BLOCK=ADD_BLOCK, **launch_options(ADD_WARPS))
     return dz
 
 
@@ -172,10 +201,10 @@ def contrastive(
     """
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
     statistics, values = _sweep_keys(call, gradient)
-    loss, factor, rows = _combine_shares(call, statistics, mean)
+    loss, factor, rows = _combine_shares(call, statistics, values, mean)
     if not gradient:
         return loss, _empty((0,), dtype=gradient_dtype(z), device=z.device)
-    return loss, _gradient(call, statistics, values, rows, factor, True, gradient_dtype(z))
+    return loss, _gradient(call, values, rows, factor, True, gradient_dtype(z))
 
 
 def contrastive_log_denominator(
@@ -183,8 +212,8 @@ def contrastive_log_denominator(
 ) -> Tensor:
     """log D_i (n,) in float32; -inf for a single row without a bank."""
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, _ = _sweep_keys(call, gradient=False)
-    return _combine_shares(call, statistics, mean=False)[2].log_denominator
+    statistics, values = _sweep_keys(call, gradient=False)
+    return _combine_shares(call, statistics, values, mean=False)[2].log_denominator
 
 
 def contrastive_log_denominator_backward(
@@ -206,22 +235,31 @@ def contrastive_log_denominator_backward(
     # Weights of at most 1, whatever the scale of the incoming gradient: float16 products could overflow.
     largest = grad.abs().amax().float()
     weight = grad.float() / largest.where(largest != 0, 1)
-    rows = _combine_shares(call, statistics, mean=False, weight=weight)[2]
-    return _gradient(call, statistics, values, rows, largest / temperature, False, z.dtype)
+    rows = _combine_shares(call, statistics, values, mean=False, weight=weight)[2]
+    return _gradient(call, values, rows, largest / temperature, False, z.dtype)
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel at every setting of a chip family, for the audit."""
-    floats, counts = dict.fromkeys(("scale", "inverse_temperature"), "fp32"), dict.fromkeys(("n", "m"), "i32")
-    shared = floats | counts | {"splits": "i32"}
-    shared |= {"y": "*i64", "bank_y": "*i64", "counter": "*i32"}
-    buffers = ("statistics", "values", "log_denominator", "row_peak", "row_share", "positive_weight", "weight")
+    shared = dict.fromkeys(("scale", "inverse_temperature"), "fp32")
+    shared |= dict.fromkeys(("n", "m", "splits", "parts", "size"), "i32")
+    shared |= dict.fromkeys(("y", "bank_y"), "*i64") | dict.fromkeys(("labels", "bank_labels", "counter"), "*i32")
+    buffers = ("bound", "statistics", "values", "log_denominator", "row_peak", "row_share", "positive_weight", "weight")
     shared |= dict.fromkeys((*buffers, "partial", "loss", "factor"), "*fp32")
+    parts = {"gradients": "*fp32", "dz": "*bf16"}
+    yield aot_case("add-parts*", add_parts, shared | parts, {"BLOCK": ADD_BLOCK}, launch_options(ADD_WARPS))
     for name, tile, dtype, precision, d in products_to_compile(SWEEP_TILES, family):
-        types = shared | dict.fromkeys(("z", "bank_z", "dz"), f"*{TYPES[dtype]}")
+        types = shared | dict.fromkeys(("z", "bank_z", "gradients"), f"*{TYPES[dtype]}")
         flags = dict.fromkeys(("d", "z_stride", "bank_stride"), d) | {"PRECISION": precision, "GRADIENT": True}
-        flags |= {"SHIFT": _shift(dtype), "POSITIVES": True}
-        rows = {"WEIGHTED": True, "MEAN": True, "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
+        flags |= {"SHIFT": _shift(dtype), "MOST": _most(dtype), "POSITIVES": True}
+        rows = {
+            "PAIRED": False,
+            "JOIN": True,
+            "WEIGHTED": True,
+            "MEAN": True,
+            "BLOCK": COMBINE_ROWS,
+            "BLOCK_D": COMBINE_COLUMNS,
+        }
         common = dtype == torch.bfloat16 and d == 256
         yield aot_case(
             mark(f"combine-{name}", common), combine, types | {"d": "i32", "z_stride": "i32"}, rows, tile.options

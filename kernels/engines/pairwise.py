@@ -17,14 +17,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import directions
+from .. import directions, pair_rows
 from ..aot import TYPES, aot_case, mark, products_to_compile
 from ..configs import PAIR_TILES, chip, pick_tile
 from ..directions import chain_rule, normalise
 from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
 from ..epilogues.marginal import MarginalArguments, marginal
 from ..launch import cdiv, dense_rows, pick_splits, processors, product
-from ..pair_tiles import load_rows, share, similarities, store_rows
+from ..pair_rows import survey
+from ..pair_tiles import load_rows, similarities, store_rows, tile_range, tile_start
 
 
 class Epilogue(NamedTuple):
@@ -42,46 +43,76 @@ EPILOGUES = {
 }
 
 
+@triton.jit
+def _visit(
+    totals, u, labels, weights, first_row, columns, part, parts, plain, n, args, d: tl.constexpr,
+    EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """`totals`, each row's loss (R,) and dU (R, D), with the keys of a share of the tiles added, see `tile_range`."""
+    losses, total = totals
+    rows = first_row + tl.arange(0, BLOCK_M)
+    first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+    if first < last:
+        tl.assume(
+            first < last
+        )  # else ptxas finds a path on which the products' sums are not theirs, and waits for each
+        own = load_rows(u, first_row, rows < n, d, columns, d)
+        label = tl.load(labels + rows, mask=rows < n, other=0)
+        weight = tl.load(weights + rows, mask=rows < n, other=0.0)
+        for tile in tl.range(first, last, disable_licm=True):  # what is hoisted takes registers
+            start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+            keys = start + tl.arange(0, BLOCK_N)
+            inside = None if INTERIOR else keys < n
+            s, key_tile = similarities(
+                own, u, first_row, n, d, u, start, inside, d, columns, d, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION
+            )  # fmt: skip
+            same = label[:, None] == tl.load(labels + keys, mask=inside)[None, :]
+            key_weight = tl.load(weights + keys, mask=inside)
+            loss, slope = EPILOGUE(s, same, weight[:, None], key_weight[None, :], args)
+            if not INTERIOR:
+                pair = (rows[:, None] != keys[None, :]) & inside[None, :]
+                loss, slope = tl.where(pair, loss, 0.0), tl.where(pair, slope, 0.0)
+            losses += tl.sum(loss, 1)
+            if GRADIENT:
+                total = tl.dot(slope.to(own.dtype), key_tile, total, input_precision=PRECISION)
+    return losses, total
+
+
 @triton.jit(do_not_specialize=["n"])
 def _sweep(
-    u, y, weights, gradients, partial, n, args, d: tl.constexpr, EPILOGUE: tl.constexpr, GRADIENT: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+    u, y, labels, long_label, weights, gradients, partial, n, args, d: tl.constexpr, EPILOGUE: tl.constexpr,
+    GRADIENT: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of rows of a plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss."""
+    """A tile of rows of a plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss.
+
+    `labels` are y in 32 bits; `long_label` () is above 0 if they do not tell y apart: then all tiles take y itself.
+    """
     tile, split, plane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    splits = tl.num_programs(1)
     chunks = tl.cdiv(d, BLOCK_D)
     chunk = plane % chunks
     plane = plane // chunks
     u += plane.to(tl.int64) * n * d
     first_row = tile * BLOCK_M
-    rows = first_row + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    own = load_rows(u, first_row, rows < n, d, columns, d)
-    labels = tl.load(y + rows, mask=rows < n, other=0)
-    weight = tl.load(weights + rows, mask=rows < n, other=0.0)
-    losses = tl.zeros((BLOCK_M,), tl.float32)
-    total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    first, last = share(n, split, tl.num_programs(1), BLOCK_N)
-    for start in tl.range(first, last, BLOCK_N, disable_licm=True):  # what is hoisted takes registers
-        keys = start + tl.arange(0, BLOCK_N)
-        s, key_tile = similarities(
-            own, u, first_row, rows < n, d, u, start, keys < n, d, columns, d, BLOCK_K, PRECISION
-        )
-        same = labels[:, None] == tl.load(y + keys, mask=keys < n, other=0)[None, :]
-        key_weight = tl.load(weights + keys, mask=keys < n, other=0.0)
-        loss, slope = EPILOGUE(s, same, weight[:, None], key_weight[None, :], args)
-        pair = (rows[:, None] != keys[None, :]) & (rows < n)[:, None] & (keys < n)[None, :]
-        losses += tl.sum(tl.where(pair, loss, 0.0), 1)
-        if GRADIENT:
-            g = tl.where(pair, slope, 0.0).to(own.dtype)
-            total = tl.dot(g, key_tile, total, input_precision=PRECISION)
+    plain = tl.load(long_label) == 0
+    totals = tl.zeros((BLOCK_M,), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for careful in tl.static_range(2):
+        totals = _visit(
+            totals, u, y if careful else labels, weights, first_row, columns, split, splits, plain, n, args, d,
+            EPILOGUE, GRADIENT, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+        )  # fmt: skip
+    losses, total = totals
     if GRADIENT:
         planes = tl.num_programs(2) // chunks
         gradients += (split.to(tl.int64) * planes + plane) * n * d
         store_rows(gradients, first_row, d, columns, d, n, total)
     if chunk == 0:
-        program = (plane * tl.num_programs(1) + split) * tl.num_programs(0) + tile
-        tl.store(partial + program, tl.sum(losses))
+        program = (plane * splits + split) * tl.num_programs(0) + tile
+        inside = first_row + tl.arange(0, BLOCK_M) < n
+        tl.store(partial + program, tl.sum(tl.where(inside, losses, 0.0)))
 
 
 _empty = torch.empty
@@ -106,6 +137,7 @@ def pairwise(
     n, d = x.shape[-2:]
     k = x.numel() // (n * d)
     u, weights = normalise(x, y, class_difficulty, rule.standardise)
+    labels, _, long_label = survey(None, y)
     kind, precision = product(x.dtype)
     tile = pick_tile(PAIR_TILES, chip(x.device), kind, d)
     tiles, key_tiles = cdiv(n, tile.block_m), cdiv(n, tile.block_n)
@@ -114,8 +146,8 @@ def pairwise(
     partial = _empty((k, splits, tiles), dtype=torch.float32, device=x.device)
     chunks = cdiv(d, tile.block_d) if gradient else 1
     _sweep[tiles, splits, k * chunks](
-        u, y, weights, gradients, partial, n, rule.arguments(*params), d=d, EPILOGUE=rule.function, GRADIENT=gradient,
-        PRECISION=precision, **tile.constexprs, **tile.options,
+        u, y, labels, long_label, weights, gradients, partial, n, rule.arguments(*params), d=d,
+        EPILOGUE=rule.function, GRADIENT=gradient, PRECISION=precision, **tile.constexprs, **tile.options,
     )  # fmt: skip
     scale = 1 / rule.divisor(k, n) if mean else 1.0
     return chain_rule(x, gradients if gradient else None, partial, rule.standardise, scale, 2 * scale)
@@ -124,7 +156,9 @@ def pairwise(
 def aot_cases(family: str) -> Iterator[tuple]:
     """The sweep with every epilogue at every setting of a chip family, and the rows' kernels, for the audit."""
     yield from directions.aot_cases()
-    types = {"n": "i32", "y": "*i64"} | dict.fromkeys(("weights", "gradients", "partial"), "*fp32")
+    yield from pair_rows.aot_cases()
+    types = {"n": "i32", "y": "*i64", "labels": "*i32"}
+    types |= dict.fromkeys(("long_label", "weights", "gradients", "partial"), "*fp32")
     for name, tile, dtype, precision, d in products_to_compile(PAIR_TILES, family):
         flags = {"GRADIENT": True, "PRECISION": precision, "d": d, **tile.constexprs}
         for epilogue, rule in EPILOGUES.items():

@@ -25,7 +25,9 @@ def _similarity_matrix(
     """One tile of U Uᵀ (n, n)."""
     first_row, first_key = tl.program_id(0) * BLOCK_M, tl.program_id(1) * BLOCK_N
     rows, keys = first_row + tl.arange(0, BLOCK_M), first_key + tl.arange(0, BLOCK_N)
-    s = chunked_similarities(u, first_row, rows < n, d, u, first_key, keys < n, d, d, BLOCK_K, PRECISION)
+    s = chunked_similarities(
+        u, first_row, rows < n, d, u, first_key, keys < n, d, d, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION
+    )  # fmt: skip
     store_rows(matrix, first_row, n, keys, n, n, s)
 
 
@@ -55,8 +57,7 @@ def _distance_matrix(
     """One tile of ‖x_i - c_j‖² (n, C) from tables laid out columns first."""
     first_row = tl.program_id(0) * BLOCK_M
     rows, keys = first_row + tl.arange(0, BLOCK_M), tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row_valid, key_valid = rows < n, keys < num_classes
-    tile = squared_distances(x, rows, row_valid, n, centers, keys, key_valid, num_classes, d, CHUNK)
+    tile = squared_distances(x, rows, centers, keys, d, CHUNK)
     store_rows(distances, first_row, num_classes, keys, num_classes, n, tile)
 
 
@@ -108,7 +109,7 @@ def _anti_center(
     """S_i (n,), or with GRADIENT dx (n, d), through the mean c̄₋ and the spread V₋ of the other centers."""
     first = tl.program_id(0) * BLOCK
     rows = first + tl.arange(0, BLOCK)
-    label = tl.load(y + rows, mask=rows < n, other=0)
+    label = tl.load(y + rows, mask=rows < n, other=0).to(tl.int64)  # times a stride
     known = (label >= 0) & (label < num_classes)
     others = (num_classes - 1).to(tl.float64)
     total = tl.zeros((BLOCK,), tl.float64)
@@ -168,8 +169,9 @@ def center_distances(x: Tensor, centers: Tensor) -> Tensor:
     """‖x_i - c_j‖² of x (n, d) and centers (C, d): (n, C) in float32. 2·n·C·d operations, n·C numbers written."""
     (n, d), num_classes, tile = x.shape, len(centers), DIFFERENCES
     distances = _empty((n, num_classes), dtype=torch.float32, device=x.device)
+    tables = (columns_first(rows, tile.block_k, tile.block_n) for rows in (x, centers))
     _distance_matrix[cdiv(n, tile.block_m), cdiv(num_classes, tile.block_n)](
-        columns_first(x, tile.block_k), columns_first(centers, tile.block_k), distances, n, num_classes, d,
+        *tables, distances, n, num_classes, d,
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, CHUNK=tile.block_k, **tile.options,
     )  # fmt: skip
     return distances

@@ -35,6 +35,12 @@ def _insert(best, partners, slots, value, partner):
     return tl.where(here, value[:, None], best), tl.where(here, partner[:, None], partners)
 
 
+@triton.jit
+def _any_larger(candidates, best):
+    """Whether a candidate (R, N) belongs into its row's list (R, K)."""
+    return tl.max((candidates > tl.min(best, 1)[:, None]).to(tl.int32)) > 0
+
+
 @triton.jit(do_not_specialize=["n"])
 def _extremes(
     table, ends, values, partners, n, d, LARGEST: tl.constexpr, K: tl.constexpr, SLOTS: tl.constexpr,
@@ -53,13 +59,13 @@ def _extremes(
     chosen = tl.full((BLOCK_M, SLOTS), -1, tl.int32)
     for start in range(first_row, tl.max(end), BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
-        distance = squared_distances(table, rows, rows < n, n, table, keys, keys < n, n, d, CHUNK)
+        distance = squared_distances(table, rows, table, keys, d, CHUNK)
         if not LARGEST:
             distance = -distance
         distance = tl.where(distance != distance, float("inf"), distance)
         pair = (keys[None, :] > rows[:, None]) & (keys[None, :] < end[:, None])
         candidates = tl.where(pair, distance, float("-inf"))
-        for _ in tl.static_range(K):
+        while _any_larger(candidates, best):
             value = tl.max(candidates, 1)
             partner = tl.min(tl.where(candidates == value[:, None], keys[None, :], n), 1)
             best, chosen = _insert(best, chosen, slots, value, partner)
@@ -156,18 +162,6 @@ def _next_widest(
     return best, best_code
 
 
-@triton.jit
-def _distance(a, b, d, BLOCK: tl.constexpr):
-    """‖a - b‖² of two rows."""
-    total = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, d, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
-        left = tl.load(a + columns, mask=columns < d, other=0.0).to(tl.float32)
-        right = tl.load(b + columns, mask=columns < d, other=0.0).to(tl.float32)
-        total += (left - right) * (left - right)
-    return tl.sum(total)
-
-
 @triton.jit(do_not_specialize=["n"])
 def _total(
     means, values, partners, losses, classes, nearest, hinge_slope, loss, n, d, alpha, beta, margin,
@@ -254,7 +248,7 @@ def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool) -> tuple[T
     values = _empty((n, k), dtype=torch.float32, device=rows.device)
     partners = _empty((n, k), dtype=torch.int32, device=rows.device)
     _extremes[cdiv(n, tile.block_m),](
-        columns_first(rows, tile.block_k), ends, values, partners, n, d, LARGEST=largest, K=k,
+        columns_first(rows, tile.block_k, tile.block_n), ends, values, partners, n, d, LARGEST=largest, K=k,
         SLOTS=triton.next_power_of_2(k), BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, CHUNK=tile.block_k, **tile.options,
     )  # fmt: skip
     return values, partners

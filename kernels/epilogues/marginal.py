@@ -16,6 +16,6 @@ class MarginalArguments(NamedTuple):
 @triton.jit
 def marginal(s, same, weight_i, weight_j, args):
     """Loss and dloss/ds of similarities s = x̂_i·x̂_j, where the weights are ‖x̂‖². NaN stays NaN."""
-    sign = tl.where(same, 1.0, -1.0)
-    hinge = args.xi - sign * (args.theta - (weight_i + weight_j - 2 * s))
-    return tl.where(hinge <= 0, 0.0, hinge), tl.where(hinge <= 0, 0.0, -2 * sign)
+    slope = tl.where(same, -2.0, 2.0)
+    hinge = tl.fma(slope, s - tl.fma(weight_j, 0.5, 0.5 * (weight_i - args.theta)), args.xi)
+    return tl.where(hinge <= 0, 0.0, hinge), tl.where(hinge <= 0, 0.0, slope)

@@ -1,0 +1,73 @@
+"""How many instructions a kernel's hot loop may have on sm_90, and what a version of Triton cannot help."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import NamedTuple
+
+NEWEST = (3, 8)
+LIMITED_ON = "sm90"
+
+
+class Limit(NamedTuple):
+    """Most instructions, of a warp an iteration of the hot loop ("tile") or of all warps a row of it ("row"), with a
+    Triton from NEWEST on and with one before it."""
+
+    per: str
+    newest: int
+    before: int
+
+    @property
+    def most(self) -> int:
+        return self.newest if triton_version() >= NEWEST else self.before
+
+
+LIMITS: Mapping[tuple[str, str], Limit] = {
+    ("ad_corre", "tables-bf16-7-256"): Limit("row", 353, 341),
+    ("ad_corre", "rows-bf16-7-256"): Limit("row", 403, 482),
+    ("class_table", "rows-softmax+center-bf16-8-512"): Limit("row", 742, 749),
+    ("class_table", "rows-lmcl+variant-bf16-8-512"): Limit("row", 2088, 2274),
+    ("class_table_large", "row_kernel-variant-bf16"): Limit("row", 875, 924),
+    ("contrastive", "sweep-ensc-bf16-half-256"): Limit("tile", 839, 1025),
+    ("contrastive", "batch-ensc-bf16-half-256"): Limit("tile", 1099, 1088),
+    ("contrastive", "sweep-supcon-bf16-half-128"): Limit("tile", 698, 786),
+    ("contrastive", "batch-supcon-bf16-half-128"): Limit("tile", 686, 921),
+    ("pairwise", "sweep-fd-bf16-half-256"): Limit("tile", 792, 1479),
+    ("pairwise", "sweep-marginal-bf16-half-256"): Limit("tile", 763, 1480),
+}
+# Faults shown and let pass, by Triton, then engine, case and chip. What is no longer found has to leave this table.
+KNOWN: Mapping[tuple[int, ...], Mapping[tuple[str, str, str], tuple[str, ...]]] = {
+    (3, 6): {
+        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm80"): ("120 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm90"): ("16 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm100"): ("24 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-fp16-8-512", "sm80"): ("120 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-fp16-8-512", "sm90"): ("16 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-fp16-8-512", "sm100"): ("32 bytes spilled, in a loop too",),
+        ("pairwise", "sweep-fd-bf16-half-256", "sm90"): (
+            "32 bytes spilled, in a loop too",
+            "wgmma serialised by ptxas",
+        ),
+        ("pairwise", "sweep-marginal-bf16-half-256", "sm90"): ("wgmma serialised by ptxas",),
+        ("range_loss", "nearest-means", "sm80"): ("8 bytes spilled, in a loop too",),
+        ("range_loss", "nearest-means", "sm90"): ("24 bytes spilled, in a loop too",),
+    },
+    (3, 8): {
+        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm80"): ("32 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm100"): ("16 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-fp16-8-512", "sm80"): ("40 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-fp16-8-512", "sm100"): ("32 bytes spilled, in a loop too",),
+    },
+}
+
+
+def triton_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in version("triton").split(".")[:2])
+
+
+def limit(engine: str, case: str, chip: str) -> Limit | None:
+    return LIMITS.get((engine, case)) if chip == LIMITED_ON else None
+
+
+def known() -> Mapping[tuple[str, str, str], tuple[str, ...]]:
+    """Faults, by engine, case and chip, that the Triton installed here cannot help."""
+    return KNOWN.get(triton_version(), {})

@@ -1,0 +1,104 @@
+"""What a launch asks of the host: the current device, PyTorch's precision switches, how many parts fill a chip."""
+
+from contextlib import contextmanager
+from itertools import permutations
+
+import pytest
+import torch
+
+from cases import evaluate, make_inputs
+from fer_fast.dispatch import triton_runs_on
+from fer_fast.ops import library
+from fer_fast.registry import LOSSES
+
+if not triton_runs_on("cpu"):
+    pytest.skip("launches need Triton", allow_module_level=True)
+
+from fer_fast.kernels.launch import cdiv, pick_splits, product, product_precision
+
+SWITCHES = {
+    "old": lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
+    "older": lambda on: torch.set_float32_matmul_precision("high" if on else "highest"),
+    "new": lambda on: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32" if on else "ieee"),
+}
+
+
+@pytest.fixture
+def switches():
+    """The switches of TF32 by name; set back afterwards, the old ones first, which do not take "none"."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    yield SWITCHES
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("order", permutations(SWITCHES), ids="-".join)
+def test_the_last_switch_set_decides_about_tf32(switches, order, on):
+    for name in order:
+        switches[name](not on)
+    switches[order[-1]](on)
+    precision = "tf32" if on and torch.version.hip is None else "ieee"
+    assert product_precision()[0] == precision
+    assert product(torch.float32) == ({"tf32": "tf32", "ieee": "float32"}[precision], precision)
+    assert product(torch.float16) == ("half", "tf32")
+
+
+@pytest.mark.parametrize("name", ["softmax", "center", "ad-corre", "marginal", "range", "supcon"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_losses_run_after_the_new_switch(switches, name, dtype):
+    switches["new"](True)
+    tensors, options = make_inputs(LOSSES[name], 12, 4, 16, dtype)
+    assert evaluate(LOSSES[name], tensors, options, backend="triton")["loss"].isfinite()
+
+
+def test_only_another_device_is_made_current(monkeypatch):
+    entered = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: _noted(entered, device))
+    for device in ("cuda:1", "cuda:0", "cpu"):
+        with library.on_device(torch.device(device)):
+            pass
+    assert entered == [torch.device("cuda:1")]
+
+
+@contextmanager
+def _noted(entered: list, device: torch.device):
+    entered.append(device)
+    yield
+
+
+@pytest.mark.parametrize("name", ["softmax", "center", "ad-corre", "marginal", "range", "supcon"])
+def test_forward_and_backward_launch_on_the_tensors_device(monkeypatch, name):
+    open_guards, launched, find_engine = [], [], library._engine
+
+    @contextmanager
+    def guard(device):
+        open_guards.append(device)
+        yield
+        open_guards.pop()
+
+    monkeypatch.setattr(library, "on_device", guard)
+    tensors, options = make_inputs(LOSSES[name], 12, 4, 16, torch.float32)
+
+    def recording(backend, module, function):
+        engine = find_engine(backend, module, function)
+
+        def call(*args):
+            launched.append((backend, module, tuple(open_guards)))
+            return engine(*args)
+
+        return call
+
+    monkeypatch.setattr(library, "_engine", recording)
+    evaluate(LOSSES[name], tensors, options, backend="triton")
+    assert [(backend, guards) for backend, _, guards in launched] == [("triton", (torch.device("cpu"),))] * 2
+    assert launched[1][1] == "scale"
+
+
+@pytest.mark.parametrize("slots", [4, 108, 132, 264])
+def test_keys_are_split_so_that_the_last_wave_idles_least(slots):
+    for tiles in [1, 2, 3, 5, 27, 33, 34, 60, 132, 133, 1000]:
+        for key_tiles in [1, 2, 3, 7, 50, 1000]:
+            idle = {p: cdiv(tiles * p, slots) / p for p in range(1, min(key_tiles, max(slots // tiles, 4)) + 1)}
+            assert pick_splits(tiles, key_tiles, slots) == min(idle, key=lambda p: (idle[p], p))

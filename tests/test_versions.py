@@ -1,0 +1,47 @@
+"""What depends on the versions installed: the fewest rows of a tile, and an interpreter that numpy broke."""
+
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from fer_fast.dispatch import resolve, triton_runs_on
+
+if not triton_runs_on("cpu"):
+    pytest.skip("needs Triton, and its interpreter", allow_module_level=True)
+
+import triton
+from fer_fast.bench.child import lines
+from fer_fast.kernels.configs import LEAST_ROWS
+
+from dot_rows import PRECISIONS, dot_over_rows
+
+
+def test_the_rule_is_what_the_compiler_says():
+    rows = lines("dot_rows", TRITON_INTERPRET="0", PYTHONPATH=str(Path(__file__).parent))
+    taken = {(row["chip"], row["rows"], precision): row[precision] for row in rows for precision in PRECISIONS}
+    assert {said for (_, count, _), said in taken.items() if count == LEAST_ROWS} == {""}
+    refused = {said for (_, count, _), said in taken.items() if count < LEAST_ROWS}
+    assert refused == {f"Input shapes should have M >= 1, N >= 1 and K >= {LEAST_ROWS}"}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_interpreter_sums_over_as_few(precision):
+    a, b = torch.randn(16, LEAST_ROWS), torch.randn(LEAST_ROWS, 64)
+    out = torch.full((16, 64), float("nan"))
+    dot_over_rows[(1,)](a, b, out, LEAST_ROWS, precision)
+    torch.testing.assert_close(out, a @ b)
+
+
+@pytest.mark.parametrize(
+    ("of_triton", "of_numpy", "runs"), [("3.6.0", "2.4.1", False), ("3.7.0", "2.4.1", True), ("3.5.1", "2.3.5", True)]
+)
+def test_an_interpreter_that_numpy_broke_is_named(monkeypatch, of_triton, of_numpy, runs):
+    monkeypatch.setattr(triton, "__version__", of_triton)
+    monkeypatch.setattr(numpy, "__version__", of_numpy)
+    if runs:
+        assert resolve("triton", torch.device("cpu")) == "triton"
+        return
+    with pytest.raises(ValueError, match=r"here: the interpreter of Triton 3.6.0 needs numpy below 2.4, not 2.4.1$"):
+        resolve("triton", torch.device("cpu"))
