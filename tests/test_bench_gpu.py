@@ -332,6 +332,7 @@ ROWS = {
 
 def test_the_table_says_what_was_right_wrong_fast_and_better(go, capsys):
     found, _ = go({step: [(rows, WHOLE)] for step, rows in ROWS.items()}, only=tuple(ROWS))
+    assert report.wrong(found)
     report.show(Console(highlight=False), found)
     said = capsys.readouterr().out
     for line in (
@@ -360,3 +361,4 @@ def test_what_failed_first_and_was_measured_then_is_no_failure(go):
     rows = [row("both center", "failed"), *ROWS["timings"]]
     found, _ = go({"timings": [(rows, WHOLE)]}, only=("timings",))
     assert report.failures(found) == []
+    assert not report.wrong(found)

@@ -168,6 +168,10 @@ def test_a_setting_is_checked_timed_and_taken_back(monkeypatch):
     changed(monkeypatch, tiles, lambda right: right | {"loss": right["loss"] * 1.01})
     (row,) = tiles.measure(MARGINAL, setting, ASKED)
     assert (row.status, row.seconds) == ("wrong", None)
+    tiles._present.cache_clear()
+    (row,) = tiles.measure(MARGINAL, setting, ASKED)
+    assert (row.status, row.reason[:31]) == ("skipped", "the present setting is wrong: l")
+    tiles._present.cache_clear()
 
 
 def test_a_setting_that_does_not_run_is_refused():

@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
     console = Console(highlight=False)
     report.show(console, record)
     console.print(f"rows: {record.path}")
-    return 1 if any(row["status"] == "wrong" for step in plan.NAMES for row in record.ours(step)) else 0
+    return int(report.wrong(record))
 
 
 def _parser() -> Parser:

@@ -27,11 +27,12 @@ from .engines import OURS
 from .shapes import name, shrunk
 from .step import Asked, Case, Result, main
 
-PARTS = {  # in order of worth
-    "parity": parity,
+PARTS = {  # by worth of what a second compiles
     "timings": timings,
     "graphs": graphs,
     "host": host,
+    "parity": parity,
+    "tiles": tiles,
     "repeats": repeats,
     "sanitizer": sanitizer,
 }
@@ -60,7 +61,7 @@ class Compiled(Result):
 def cases(asked: Asked) -> Iterator[Case]:
     pool = ProcessPoolExecutor(1 if asked.rehearse else os.cpu_count(), get_context("spawn"), _begin)
     try:
-        for part in (part for part in (*PARTS, "tiles") if part in asked.parts):
+        for part in (part for part in PARTS if part in asked.parts):
             yield part, partial(compile_part, part, asked, pool)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -68,7 +69,7 @@ def cases(asked: Asked) -> Iterator[Case]:
 
 def jobs(part: str, asked: Asked) -> list[Job]:
     """The launches of a part, once each."""
-    if part == "tiles":
+    if PARTS[part] is tiles:
         with launching_on(AbsentChip(asked.chip)):
             grids = [(given, tiles.settings(given, CPU)) for given in tiles.problems(asked.rehearse)]
         found = [Job(shrunk(given), setting) for given, settings in grids for setting in settings]
@@ -83,6 +84,9 @@ def compile_part(part: str, asked: Asked, pool: Executor) -> Iterator[Compiled]:
     for compiled, found, refused in pool.map(partial(launch, asked.chip), jobs(part, asked)):
         row.jobs, row.compiled, row.found = row.jobs + 1, row.compiled + compiled, row.found + found
         row.refused += [refused] if refused else []
+        if asked.left < 0:
+            row.reason = "not all: its time was over"
+            break
     yield row
 
 

@@ -67,7 +67,7 @@ def _seconds(call: Callable[[], object], asked: Asked) -> float:
 def _rehearse(given: Problem, asked: Asked) -> Iterator[HostRow]:
     chip = launches.AbsentChip(asked.chip)
     with launches.launching_on(chip):
-        row = launches.measure(chip, given.loss, given.shape, timed=True)
+        row = launches.measure(chip, given.loss, given.shape, labels="int64", timed=True)
     eager = _seconds(Captured(EAGER.bind(given, given.inputs(asked.device)), asked.device).replay, asked)
     yield HostRow(given.loss, given.dtype, row.shape, row.seconds, None, eager)
 

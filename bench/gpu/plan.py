@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 STEPS = (
     Step("rates", 25, 20),
-    Step("compile", 90, 90, compiles=True),
+    Step("compile", 110, 110, compiles=True),
     Step("parity", 90, 45),
     Step("timings", 120, 60),
     Step("tiles", 75, 40),

@@ -35,6 +35,12 @@ def show(console: Console, record: Record) -> None:
         wide.print(line)
 
 
+def wrong(record: Record) -> bool:
+    """Whether some answer of this library was not right."""
+    latest_rows = (row for step in plan.NAMES for row in latest(record.ours(step)))
+    return any(row["status"] == "wrong" and row.get("contender", FER_FAST.name) == FER_FAST.name for row in latest_rows)
+
+
 def latest(found: Rows) -> Rows:
     """The last rows of each case: all of those that its last measurement gave."""
     newest: dict[tuple, dict] = {}
@@ -86,14 +92,11 @@ def _timings(found: Rows) -> Iterable[RenderableType]:
         table.add_row(*problem, *cells(by, True))
     yield table
     yield "  eager, compiled, peer: their time over ours; floor: the least time over ours"
-    blocked = {f"{row['loss']} {row['dtype']}" for row in found if _ours(row) and row["backend"] != "triton"}
+    ours = [row for row in found if row["status"] == "timed" and row["contender"] == FER_FAST.name]
+    blocked = {f"{row['loss']} {row['dtype']}" for row in ours if row["backend"] != "triton"}
     if blocked:
         yield f"  not of kernels: {', '.join(sorted(blocked))}"
     yield from _wrong(found)
-
-
-def _ours(row: dict[str, Any]) -> bool:
-    return row.get("contender") == FER_FAST.name and row["status"] == "timed"
 
 
 def _tiles(found: Rows) -> Iterable[RenderableType]:
@@ -197,7 +200,11 @@ SUMMARIES = {
 
 
 def _wrong(found: Rows) -> Iterable[str]:
-    lines = [f"{row['case']}: {row['reason']}" for row in found if row["status"] == "wrong"]
+    lines = [
+        ", ".join(filter(None, (row["case"], row.get("contender")))) + f": {row['reason']}"
+        for row in found
+        if row["status"] == "wrong"
+    ]
     yield from (f"  wrong: {line}" for line in _shortened(lines))
 
 

@@ -89,7 +89,10 @@ def _own_output() -> TextIO:
 
 
 def _leave_clean() -> None:
-    """Raises where the case before took the device with it; gives its memory back."""
+    """Gives memory back; ends the program where a case took the device with it."""
     if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError as error:
+            sys.exit(f"the device is lost: {first_line(error)}")

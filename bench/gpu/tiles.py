@@ -131,7 +131,7 @@ def _no_launches() -> AbstractContextManager:
 
 def measure(given: Problem, setting: Setting, asked: Asked) -> Iterator[Tried]:
     """Check and time one setting."""
-    inputs, right, present = _present(given, asked)
+    inputs, right, present, wrong = _present(given, asked)
     row = Tried(
         loss=given.loss,
         dtype=given.dtype,
@@ -142,6 +142,10 @@ def measure(given: Problem, setting: Setting, asked: Asked) -> Iterator[Tried]:
         present=tables()[setting.table][setting.key]._asdict(),
         present_seconds=present,
     )
+    if wrong:
+        row.status, row.reason = "skipped", f"the present setting is wrong: {wrong}"
+        yield row
+        return
     with in_place(setting):
         try:
             got = OURS.bind(given, inputs.to())()
@@ -156,14 +160,12 @@ def measure(given: Problem, setting: Setting, asked: Asked) -> Iterator[Tried]:
 
 
 @lru_cache(maxsize=1)  # of large tensors
-def _present(given: Problem, asked: Asked) -> tuple[Inputs, Truth, float]:
-    """Inputs of a problem, what is right, and the present setting's seconds: after its answer was right."""
+def _present(given: Problem, asked: Asked) -> tuple[Inputs, Truth, float | None, str]:
+    """Inputs of a problem, what is right, and the present setting's seconds or why its answer is wrong."""
     inputs = given.inputs(asked.device)
     right = truth(given, inputs, DRAWS)
-    verdict = right.judge(OURS, given, inputs.to())
-    if not verdict.right:
-        raise ValueError(f"the present setting is wrong: {verdict.reason}")
-    return inputs, right, _seconds(given, inputs, asked)
+    wrong = right.judge(OURS, given, inputs.to()).reason
+    return inputs, right, None if wrong else _seconds(given, inputs, asked), wrong
 
 
 def _seconds(given: Problem, inputs: Inputs, asked: Asked) -> float:
