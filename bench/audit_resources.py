@@ -52,6 +52,7 @@ CHIPS = {
 CHECKED = ("sm80", "sm90", "sm100", "sm120", "cdna")  # one chip of each kind
 LARGE_PRODUCTS = ("sweep-", "batch-", "similarity-")  # kernels whose products have to fill the chip's own matrix unit
 SMALL_PRODUCTS = ("tables-", "sums-")  # 16 classes are fewer than wgmma's and tcgen05's 64 rows: any unit will do
+EMPTY_REGISTERS = 4  # what Triton 3.6 left of some kernels for sm_100, without a word
 HALF = ("fp16", "bf16")  # float32 is multiplied in full precision, which only AMD has matrix units for
 
 
@@ -131,6 +132,8 @@ class ResourceRow:
             faults.append(f"{self.spilled} bytes spilled, in a loop too")
         if self.shared > 1024 * (chip.shared - chip.reserved):
             faults.append(f"{self.shared / 1024:.1f} KiB of shared memory, {chip.shared - chip.reserved} allowed")
+        if chip.target[0] == "cuda" and self.registers <= EMPTY_REGISTERS:
+            faults.append("compiled to an empty kernel")
         half = any(name in self.case.split("-") for name in HALF)
         if half and self.case.startswith(LARGE_PRODUCTS) and chip.matrix not in self.matrix:
             faults.append(f"no {chip.matrix}")
