@@ -138,7 +138,7 @@ RANGE_PAIRS = {"cpu": Tile(16, 32, 0, 16, 4, 1), **dict.fromkeys(FAMILIES, Tile(
 RANGE_ROWS = Tile(32, 0, 64, 0, 4, 1)
 ANTI_CENTER_ROWS = Tile(8, 0, 256, 0, 4, 1)
 DIRECTION_ROWS = Tile(4096, 0, 0, 0, 8, 1)  # numbers of a tile of whole rows
-SURVEY_ROWS = Tile(64, 0, 128, 0, 4, 1)
+SURVEY_ROWS = Tile(64, 0, 64, 0, 4, 1)
 ENQUEUE_ROWS = Tile(16, 0, 256, 0, 4, 1)
 
 

@@ -56,10 +56,15 @@ _empty = torch.empty
 
 
 def _shift(dtype: torch.dtype) -> int:
-    """How many powers of two P stands above itself: what float16 has left above 2, and in bfloat16 room for a low
-    temperature, with enough left for the sum over a large bank of long rows. None in float32, whose exponents would
-    lose the digits that a shift takes."""
+    """How many powers of two weights may reach in the sweep: what float16 has left above 2, and in bfloat16 room for a
+    low temperature, with enough left for the sum over a large bank of long rows. None in float32, whose exponents
+    would lose the digits that a shift takes."""
     return {torch.float16: 14, torch.bfloat16: 40}.get(dtype, 0)
+
+
+def _raise(dtype: torch.dtype) -> int:
+    """The powers of two by which P stands above itself in the gradient's product: what float16 has left above 2."""
+    return 14 if dtype == torch.float16 else 0
 
 
 def _most(dtype: torch.dtype) -> float:
@@ -144,7 +149,7 @@ class _Rows(NamedTuple):
     log_denominator: Tensor
     peak: Tensor
     share: Tensor
-    positive_weight: Tensor
+    pull: Tensor
 
 
 def _combine_shares(
@@ -159,7 +164,7 @@ def _combine_shares(
     combine[tiles, cdiv(z.shape[1], COMBINE_COLUMNS) if join else 1](
         z, call.bound, statistics, values, statistics if weight is None else weight, *rows, partial,
         arrival_counters(z.device), loss, factor, *z.shape, z.stride(0), call.splits, call.scale, 1 / call.temperature,
-        PAIRED=call.mode.paired, JOIN=join, WEIGHTED=weight is not None, MEAN=mean,
+        PAIRED=call.mode.paired, JOIN=join, WEIGHTED=weight is not None, MEAN=mean, RAISE=_raise(z.dtype),
         BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
     )  # fmt: skip
     return loss, factor, rows
@@ -236,7 +241,7 @@ def contrastive_log_denominator_backward(
     largest = grad.abs().amax().float()
     weight = grad.float() / largest.where(largest != 0, 1)
     rows = _combine_shares(call, statistics, values, mean=False, weight=weight)[2]
-    return _gradient(call, values, rows, largest / temperature, False, z.dtype)
+    return _gradient(call, values, rows, largest / temperature * 2.0 ** -_raise(z.dtype), False, z.dtype)
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
@@ -244,7 +249,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
     shared = dict.fromkeys(("scale", "inverse_temperature"), "fp32")
     shared |= dict.fromkeys(("n", "m", "splits", "parts", "size"), "i32")
     shared |= dict.fromkeys(("y", "bank_y"), "*i64") | dict.fromkeys(("labels", "bank_labels", "counter"), "*i32")
-    buffers = ("bound", "statistics", "values", "log_denominator", "row_peak", "row_share", "positive_weight", "weight")
+    buffers = ("bound", "statistics", "values", "log_denominator", "row_peak", "row_share", "row_pull", "weight")
     shared |= dict.fromkeys((*buffers, "partial", "loss", "factor"), "*fp32")
     parts = {"gradients": "*fp32", "dz": "*bf16"}
     yield aot_case("add-parts*", add_parts, shared | parts, {"BLOCK": ADD_BLOCK}, launch_options(ADD_WARPS))
@@ -257,6 +262,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
             "JOIN": True,
             "WEIGHTED": True,
             "MEAN": True,
+            "RAISE": _raise(dtype),
             "BLOCK": COMBINE_ROWS,
             "BLOCK_D": COMBINE_COLUMNS,
         }

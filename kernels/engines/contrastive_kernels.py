@@ -209,7 +209,7 @@ def _row_sums(z, statistics, peak, rows, n, d, z_stride, splits, scale, PAIRED: 
 
 
 @triton.jit
-def _loss_and_factor(partial, counter, loss, factor, inverse_temperature, MEAN: tl.constexpr, BLOCK: tl.constexpr):
+def _loss_and_factor(partial, counter, loss, factor, scale, MEAN: tl.constexpr, BLOCK: tl.constexpr):
     """The last program adds up the losses and the anchors that count, (2, tiles), in fixed order."""
     tiles = tl.num_programs(0)
     if arrive_last(counter, tiles):
@@ -223,17 +223,18 @@ def _loss_and_factor(partial, counter, loss, factor, inverse_temperature, MEAN: 
         if MEAN:
             divisor = tl.maximum(tl.sum(count), 1.0)
         tl.store(loss, tl.sum(total) / divisor)
-        tl.store(factor, inverse_temperature / divisor)
+        tl.store(factor, scale / divisor)
 
 
 @triton.jit(do_not_specialize=["n", "splits"])
 def combine(
-    z, bound, statistics, values, weight, log_denominator, row_peak, row_share, positive_weight, partial, counter,
+    z, bound, statistics, values, weight, log_denominator, row_peak, row_share, row_pull, partial, counter,
     loss, factor, n, d, z_stride, splits, scale, inverse_temperature,
-    PAIRED: tl.constexpr, JOIN: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr,
+    PAIRED: tl.constexpr, JOIN: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, RAISE: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Per row log D_i, w_i/D_i as 2^-peak · share, and 1/|P_i|; the loss; dz's factor 1/τ (over |anchors| for a mean).
+    """Per row log D_i, w_i/D_i as 2^-peak · share, and pull 2/|P_i|; the loss; dz's factor 1/τ (over |anchors| for a
+    mean). For `batch_gradient` share and pull are raised by 2^RAISE, and the factor lowered.
 
     D stays in two parts: rounded into one logarithm, large logits would lose the digits that P is made of. w_i is 1
     where there is a positive, else 0, or WEIGHTED the given one (n,). A grid of (tiles of rows, chunks of columns): to
@@ -265,17 +266,19 @@ def combine(
             w = tl.load(weight + rows, mask=valid, other=0.0)
         tl.store(log_denominator + rows, log2_denominator * LN2, mask=valid)
         tl.store(row_peak + rows, peak, mask=valid)
-        tl.store(row_share + rows, tl.where(mass == 0, 0.0, w / mass), mask=valid)
-        tl.store(positive_weight + rows, tl.where(anchor, 1.0 / tl.maximum(positives, 1.0), 0.0), mask=valid)
+        tl.store(row_share + rows, tl.where(mass == 0, 0.0, w / mass * 2.0**RAISE), mask=valid)
+        # Both ways alike: two rows of a class have equally many positives.
+        pull = tl.where(anchor, 2.0 ** (RAISE + 1) / tl.maximum(positives, 1.0), 0.0)
+        tl.store(row_pull + rows, pull, mask=valid)
         tl.store(partial + tile, tl.sum(tl.where(valid, losses, 0.0)))
         tl.store(partial + tiles + tile, tl.sum(anchor.to(tl.float32)))
-        _loss_and_factor(partial, counter, loss, factor, inverse_temperature, MEAN, BLOCK)
+        _loss_and_factor(partial, counter, loss, factor, inverse_temperature * 2.0**-RAISE, MEAN, BLOCK)
 
 
 @triton.jit
 def _pull_and_push(
-    total, z, y, row_peak, row_share, positive_weight, first_row, part, parts, plain, peak, n, scale, columns,
-    d: tl.constexpr, z_stride: tl.constexpr, PULLED: tl.constexpr, SHIFT: tl.constexpr, PRECISION: tl.constexpr,
+    total, z, y, row_peak, row_share, row_pull, first_row, part, parts, plain, peak, n, scale, columns,
+    d: tl.constexpr, z_stride: tl.constexpr, PULLED: tl.constexpr, PRECISION: tl.constexpr,
     INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -288,9 +291,8 @@ def _pull_and_push(
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
         label = tl.load(y + rows, mask=rows < n, other=0) if PULLED else None
         own_peak = None if INTERIOR else tl.load(row_peak + rows, mask=rows < n, other=0.0)
-        weight = tl.load(row_share + rows, mask=rows < n, other=0.0) * 2.0**SHIFT
-        # Both ways alike: two rows of a class have equally many positives.
-        pull = tl.load(positive_weight + rows, mask=rows < n, other=0.0) * 2.0 ** (SHIFT + 1)
+        weight = tl.load(row_share + rows, mask=rows < n, other=0.0)
+        pull = tl.load(row_pull + rows, mask=rows < n, other=0.0)
         for tile in tl.range(first, last, disable_licm=True):
             start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
             keys = start + tl.arange(0, BLOCK_N)
@@ -299,7 +301,7 @@ def _pull_and_push(
                 anchors, z, first_row, n, z_stride, z, start, inside, z_stride, columns, d,
                 BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION,
             )  # fmt: skip
-            key_weight = tl.load(row_share + keys, mask=inside) * 2.0**SHIFT
+            key_weight = tl.load(row_share + keys, mask=inside)
             if INTERIOR:
                 g = tl.exp2(tl.fma(s, scale, -peak)) * (weight[:, None] + key_weight[None, :])
             else:
@@ -316,7 +318,7 @@ def _pull_and_push(
 
 @triton.jit(do_not_specialize=["n"])
 def batch_gradient(
-    z, y, labels, bound, row_peak, row_share, positive_weight, values, factor, gradients, n, scale,
+    z, y, labels, bound, row_peak, row_share, row_pull, values, factor, gradients, n, scale,
     d: tl.constexpr, z_stride: tl.constexpr,
     BANK: tl.constexpr, PAIRED: tl.constexpr, POSITIVES: tl.constexpr,
     SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
@@ -325,7 +327,7 @@ def batch_gradient(
     """dz from the bank's values and one visit of the batch's pairs, in parts (splits, n, d); POSITIVES are subtracted
     for a loss.
 
-    G is 2^SHIFT times too large until the end, as the sweep's weights are, for the sake of float16 products.
+    `row_share`, `row_pull` and `factor` are raised and lowered by a power of two for the sake of float16 products.
     """
     split, splits = tl.program_id(1), tl.num_programs(1)
     first_row = tl.program_id(0) * BLOCK_M
@@ -335,19 +337,19 @@ def batch_gradient(
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     here = (rows < n) & (split == 0)  # what is added once
     if BANK:
-        weight = tl.load(row_share + rows, mask=here, other=0.0) * 2.0**SHIFT
+        weight = tl.load(row_share + rows, mask=here, other=0.0)
         total += weight[:, None] * load_rows(values, first_row, here, d, columns, d)
     for careful in tl.static_range(2):
         total = _pull_and_push(
-            total, z, y if careful else labels, row_peak, row_share, positive_weight, first_row, split, splits, plain,
-            peak, n, scale, columns, d, z_stride, POSITIVES and not PAIRED, SHIFT, PRECISION, not careful,
+            total, z, y if careful else labels, row_peak, row_share, row_pull, first_row, split, splits, plain,
+            peak, n, scale, columns, d, z_stride, POSITIVES and not PAIRED, PRECISION, not careful,
             BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
     if POSITIVES and PAIRED:
-        pull = tl.load(positive_weight + rows, mask=here, other=0.0) * 2.0 ** (SHIFT + 1)
+        pull = tl.load(row_pull + rows, mask=here, other=0.0)
         total -= pull[:, None] * load_partners(z, rows, n, z_stride, columns, d).to(tl.float32)
     gradients += split.to(tl.int64) * n * d
-    store_rows(gradients, first_row, d, columns, d, n, total * (tl.load(factor) * 2.0**-SHIFT))
+    store_rows(gradients, first_row, d, columns, d, n, total * tl.load(factor))
 
 
 @triton.jit(do_not_specialize=["size", "parts"])
