@@ -88,6 +88,7 @@ def _sweep(
     """A tile of rows of a plane of u (k, n, d) over a share of its keys: gradients (splits, k, n, d), partial loss.
 
     `labels` are y in 32 bits; `long_label` () is above 0 if they do not tell y apart: then all tiles take y itself.
+    None: y has 32 bits.
     """
     tile, split, plane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     splits = tl.num_programs(1)
@@ -97,7 +98,7 @@ def _sweep(
     u += plane.to(tl.int64) * n * d
     first_row = tile * BLOCK_M
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    plain = tl.load(long_label) == 0
+    plain = True if long_label is None else tl.load(long_label) == 0
     totals = tl.zeros((BLOCK_M,), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for careful in tl.static_range(2):
         totals = _visit(
@@ -137,7 +138,7 @@ def pairwise(
     n, d = x.shape[-2:]
     k = x.numel() // (n * d)
     u, weights = normalise(x, y, class_difficulty, rule.standardise)
-    labels, _, long_label = survey(None, y)
+    labels, long_label = (y, None) if y.dtype == torch.int32 else survey(None, y)[::2]
     kind, precision = product(x.dtype)
     tile = pick_tile(PAIR_TILES, chip(x.device), kind, d)
     tiles, key_tiles = cdiv(n, tile.block_m), cdiv(n, tile.block_n)
