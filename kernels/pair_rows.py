@@ -3,8 +3,8 @@
     |s_ij| <= b = scale · max_i ‖z_i‖ · max_j ‖k_j‖    over anchors z and keys k
 
 With such a bound no running maximum is needed, and with labels of 32 bits a comparison is one instruction. b is inf
-where that cannot be had: a row is not finite, a label does not fit, or a row of the bank is not filled. A launch of its
-own, which reads each row once and writes 4 bytes a label; labels given in int32 are used where they lie.
+where that cannot be had: a row is not finite or very long, a label does not fit, or a row of the bank is not filled. A
+launch of its own, which reads each row once and writes 4 bytes a label; labels given in int32 are used where they lie.
 """
 
 import torch
@@ -18,6 +18,7 @@ from .launch import arrival_counters, cdiv, max_programs
 from .pair_tiles import load_rows
 from .tiles import arrive_last
 
+LONGEST = tl.constexpr(2.0**80)  # squared: weights of up to 2^60 times the rows of a large bank stay finite
 MARGIN = tl.constexpr(1.002)  # TF32 rounds the factors of a product by up to 2⁻¹¹ each
 
 
@@ -25,8 +26,8 @@ MARGIN = tl.constexpr(1.002)  # TF32 rounds the factors of a product by up to 2�
 def _largest(
     rows_ptr, y, labels, count, d, stride, BANK: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr
 ):  # fmt: skip
-    """The largest squared length in a program's share of rows; inf for a row that is not finite, whose label is long,
-    or of the bank and not filled."""
+    """The largest squared length in a program's share of rows; inf for a row that is not finite or very long, whose
+    label is long, or of the bank and not filled."""
     largest = tl.zeros((BLOCK,), tl.float32)
     for tile in range(tl.program_id(0), tl.cdiv(count, BLOCK), tl.num_programs(0)):
         rows = tile * BLOCK + tl.arange(0, BLOCK)
@@ -43,7 +44,7 @@ def _largest(
             if labels is not None:
                 tl.store(labels + rows, label.to(tl.int32), mask=valid)
                 squared = tl.where(label.to(tl.int32) == label, squared, float("inf"))
-        largest = tl.maximum(largest, tl.where(squared < float("inf"), squared, float("inf")))  # NaN is not below
+        largest = tl.maximum(largest, tl.where(squared < LONGEST, squared, float("inf")))  # NaN is not below
     return tl.max(largest)
 
 

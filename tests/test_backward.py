@@ -106,6 +106,22 @@ def test_activation_checkpointing(head, backend):
     assert_same([leaf.grad for leaf in leaves], [0.5 * g for g in once])
 
 
+@over_heads
+def test_a_gradient_that_stops_above_the_loss_stops_there(head, backend):
+    class Stop(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return None
+
+    call, leaves = heads(backend)[head]
+    Stop.apply(call()).backward()
+    assert all(leaf.grad is None for leaf in leaves)
+
+
 @over_backends
 def test_a_derivative_through_the_gradient_is_refused_with_any_factor(backend):
     call, leaves = heads(backend)["softmax"]

@@ -91,6 +91,25 @@ def test_with_and_without_a_bound_the_same(mode, monkeypatch):
     assert not torch.equal(bounded[1], careful[1])  # another path was taken
 
 
+@pytest.mark.parametrize("n", [6, 40])  # of masked tiles alone, and of interior ones
+def test_logits_that_all_lie_far_below_their_bound(n):
+    inputs = [make_plain(n, 32, 16, 3, seed) for seed in range(PLAIN_DRAWS)]
+    for z, y, bank_z, bank_y in inputs:
+        z *= 0.01
+        bank_z *= 0.3
+        bank_z[5] *= 930  # of every anchor's class, which ENSC leaves out
+        bank_y[5] = y[:] = 3
+    check("ensc", inputs, 0.068)
+
+
+def test_long_keys_of_short_rows():
+    inputs = [make_plain(20, 8, 83, 3, seed) for seed in range(PLAIN_DRAWS)]
+    for z, _, bank_z, _ in inputs:
+        bank_z[:] = z[:1] * 1.8e19
+        z /= 1.8e19
+    check("esc", inputs, 0.0245)
+
+
 @pytest.mark.parametrize("spoil", ["row", "label", "bank row", "bank label", "unfilled"])
 def test_one_unusual_row_takes_the_bound_away(spoil):
     z, y, bank_z, bank_y = make_plain(70, 24, 83, 3, 0)

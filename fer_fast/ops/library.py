@@ -108,6 +108,8 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
 
             @staticmethod
             def backward(ctx, grad_loss, *_):
+                if grad_loss is None:  # what the loss went into has no gradient
+                    return (None,) * ctx.arguments
                 saved = ctx.saved_tensors  # once: activation checkpointing recomputes the forward to answer
                 gradients, inputs = saved[: len(positions)], saved[len(positions) :]
                 gradients = scale(gradients, inputs, grad_loss, ctx.backend)

@@ -8,7 +8,7 @@ w_i = 1 where there is a positive, else 0, and p_ij = [j ∈ P_i]/|P_i|:
     τ dL/dz_i = w_i Σ_m P_im z_m + Σ_{j≠i} (w_i P_ij + w_j P_ji - p_ij - p_ji) z_j.
 
 1. `survey` bounds all logits by b = max ‖z‖ · max ‖k‖ / τ. Where b is small enough, as for unit rows and τ above 0.025
-   (0.1 in float16), no exponential can leave its range with b in place of each row's maximum.
+   (0.1 in float16), no exponential can leave its range with one peak in place of each row's maximum.
 2. `sweep` is flash attention with V = K: a tile of anchors passes over its share of batch and bank with a log-sum-exp
    in base 2, and O += P K over the bank. Few anchors: the keys are split over programs. Tiles off the diagonal and
    before the last need neither masks nor, with such a b, a running maximum; all others take both.

@@ -14,27 +14,34 @@ from ..tiles import arrive_last
 
 @triton.jit
 def _common_peak(bound, SHIFT: tl.constexpr, MOST: tl.constexpr):
-    """Whether the bound b on all logits may stand for every row's maximum, and the peak that is subtracted then.
+    """Whether the bound b on all logits may stand for every row's maximum, the peak that is subtracted then, and how
+    far peaks follow below maxima.
 
-    No weight leaves [2^(SHIFT - 2b), 2^SHIFT], which for b <= MOST is well within the range of their dtype.
+    No weight leaves [2^(shift - 2b), 2^shift], which for b <= MOST is well within the range of their dtype. In float32
+    (SHIFT 0) the shift is b and the peak 0: the logits of a row may all lie far below b, and less it they would lose
+    the digits that plain PyTorch keeps.
     """
     b = tl.load(bound)
-    return b <= MOST, b - SHIFT
+    plain = b <= MOST
+    shift = tl.full((), SHIFT, tl.float32)
+    if SHIFT == 0:
+        shift = tl.where(plain, b, shift)
+    return plain, b - shift, shift
 
 
 @triton.jit
-def _fold(s, scale, peak, mass, SHIFT: tl.constexpr, PLAIN: tl.constexpr):
+def _fold(s, scale, peak, mass, shift, PLAIN: tl.constexpr):
     """Online log-sum-exp: p = 2^(s·scale - peak), the factor that older sums need, and the new peak and mass.
 
-    PLAIN, the peak is above all logits and stays. Else it follows SHIFT below the maximum, so that float16 weights
-    reach 2^SHIFT and small ones are not flushed. NaN may pass by the maximum, never by the mass.
+    PLAIN, the peak is above all logits and stays. Else it follows `shift` below the maximum, so that float16
+    weights reach 2^shift and small ones are not flushed. NaN may pass by the maximum, never by the mass.
     """
     if PLAIN:
         p = tl.exp2(tl.fma(s, scale, -peak[:, None]))
         decay, new_peak = tl.full(peak.shape, 1.0, tl.float32), peak
         new_mass = mass + tl.sum(p, 1)
     else:
-        new_peak = tl.maximum(peak, tl.max(s, 1) * scale - SHIFT)
+        new_peak = tl.maximum(peak, tl.max(s, 1) * scale - shift)
         finite_peak = tl.where(new_peak == float("-inf"), 0.0, new_peak)
         p = tl.exp2(tl.fma(s, scale, -finite_peak[:, None]))
         decay = tl.exp2(peak - finite_peak)
@@ -44,8 +51,8 @@ def _fold(s, scale, peak, mass, SHIFT: tl.constexpr, PLAIN: tl.constexpr):
 
 @triton.jit
 def _sweep_batch(
-    state, z, y, first_row, part, parts, plain, n, scale, columns, d: tl.constexpr, z_stride: tl.constexpr,
-    PAIRED: tl.constexpr, SHIFT: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
+    state, z, y, first_row, part, parts, plain, shift, n, scale, columns, d: tl.constexpr, z_stride: tl.constexpr,
+    PAIRED: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Peak and mass (BLOCK_M,), and similarities to positives and their number, summed entry by entry of the tiles
@@ -69,7 +76,7 @@ def _sweep_batch(
             if not INTERIOR:
                 others = inside[None, :] & (rows[:, None] != keys[None, :])
                 counted = tl.where(others, s, float("-inf"))
-            _, _, peak, mass = _fold(counted, scale, peak, mass, SHIFT, INTERIOR)
+            _, _, peak, mass = _fold(counted, scale, peak, mass, shift, INTERIOR)
             if not PAIRED:
                 same = label[:, None] == tl.load(y + keys, mask=inside)[None, :]
                 if not INTERIOR:
@@ -81,9 +88,9 @@ def _sweep_batch(
 
 @triton.jit
 def _sweep_bank(
-    state, z, y, bank_z, bank_y, first_row, part, parts, plain, n, m, scale, columns,
+    state, z, y, bank_z, bank_y, first_row, part, parts, plain, shift, n, m, scale, columns,
     d: tl.constexpr, z_stride: tl.constexpr, bank_stride: tl.constexpr, OWN_LABEL: tl.constexpr,
-    GRADIENT: tl.constexpr, SHIFT: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
+    GRADIENT: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Peak, mass and the sum P K (BLOCK_M, BLOCK_D) with a share of the bank's tiles added."""
@@ -110,7 +117,7 @@ def _sweep_bank(
                 if not (INTERIOR or OWN_LABEL):
                     counted = counted & (key_label >= 0)
                 s = tl.where(counted, s, float("-inf"))
-            p, decay, peak, mass = _fold(s, scale, peak, mass, SHIFT, INTERIOR)
+            p, decay, peak, mass = _fold(s, scale, peak, mass, shift, INTERIOR)
             if GRADIENT:
                 if not INTERIOR:
                     total *= decay[:, None]
@@ -134,14 +141,14 @@ def sweep(
     first_row = tl.program_id(0) * BLOCK_M
     rows = first_row + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    plain, peak = _common_peak(bound, SHIFT, MOST)
+    plain, peak, shift = _common_peak(bound, SHIFT, MOST)
     peaks = tl.zeros((BLOCK_M,), tl.float32) + tl.where(plain, peak, float("-inf"))
     zero = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     state = (peaks, tl.zeros((BLOCK_M,), tl.float32), zero, zero)
     for careful in tl.static_range(2):
         state = _sweep_batch(
-            state, z, y if careful else labels, first_row, split, splits, plain, n, scale, columns, d, z_stride,
-            PAIRED, SHIFT, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+            state, z, y if careful else labels, first_row, split, splits, plain, shift, n, scale, columns, d, z_stride,
+            PAIRED, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
     peaks, mass, similar, positives = state
     output = split * n + rows
@@ -154,8 +161,8 @@ def sweep(
         for careful in tl.static_range(2):
             state = _sweep_bank(
                 state, z, y if careful else labels, bank_z, bank_y if careful else bank_labels, first_row,
-                split, splits, plain, n, m, scale, columns, d, z_stride, bank_stride,
-                OWN_LABEL, GRADIENT, SHIFT, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+                split, splits, plain, shift, n, m, scale, columns, d, z_stride, bank_stride,
+                OWN_LABEL, GRADIENT, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
             )  # fmt: skip
         peaks, mass, total = state
         if GRADIENT:
@@ -333,7 +340,7 @@ def batch_gradient(
     first_row = tl.program_id(0) * BLOCK_M
     rows = first_row + tl.arange(0, BLOCK_M)
     columns = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
-    plain, peak = _common_peak(bound, SHIFT, MOST)
+    plain, peak, _ = _common_peak(bound, SHIFT, MOST)
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     here = (rows < n) & (split == 0)  # what is added once
     if BANK:
