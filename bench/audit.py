@@ -37,7 +37,7 @@ SHAPES = {
     },
     "ad_corre": {
         "float32": (Shape(n=64, d=64, k=3), Shape(n=32, d=512, k=3), Shape(n=32, d=1024, k=2)),
-        "float16": (Shape(n=32, d=512, k=3),),
+        "float16": (Shape(n=64, d=512, k=3),),
     },
     "pairwise": {"float32": (Shape(n=64, d=32),)},
     "range_loss": {"float32": (Shape(n=32, d=32),)},

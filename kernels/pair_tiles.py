@@ -156,7 +156,7 @@ def squared_distances(a, rows, b, keys, width, CHUNK: tl.constexpr):
 
     Differences, so that duplicates are at exactly 0; summed in chunks, so that the error does not grow with the width.
     """
-    block = tl.cdiv(width, CHUNK).to(tl.int64) * (CHUNK * TABLE_ROWS)
+    block = tl.cast(tl.cdiv(width, CHUNK), tl.int64) * (CHUNK * TABLE_ROWS)
     a += rows // TABLE_ROWS * block + rows % TABLE_ROWS
     b += keys // TABLE_ROWS * block + keys % TABLE_ROWS
     total = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
