@@ -102,7 +102,7 @@ def _like(y: Tensor) -> Tensor:
 
 def aot_cases() -> list[tuple]:
     """Rows and bank of every dtype with labels to be narrowed, for the audit."""
-    types = dict.fromkeys(("n", "m", "d", "z_stride", "bank_stride", "labels", "bank_labels"), "i32") | {
+    types = dict.fromkeys(("n", "m", "d", "z_stride", "bank_stride"), "i32") | {
         "scale": "fp32",
         **dict.fromkeys(("y", "bank_y"), "*i64"),
         **dict.fromkeys(("labels", "bank_labels", "counter"), "*i32"),
