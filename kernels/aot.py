@@ -50,9 +50,8 @@ def mark(name: str, representative: bool) -> str:
 
 
 def products_to_compile(table: Mapping[tuple[str, str, int], Tile], family: str) -> Iterator[tuple]:
-    """(name, tile, dtype, precision, width) of every setting of a chip family, for `aot_cases`."""
+    """(name, tile, dtype, width) of every setting of a chip family, for `aot_cases`."""
     for (of, kind, width), tile in table.items():
         for dtype in {"half": (torch.bfloat16, torch.float16)}.get(kind, (torch.float32,)) if of == family else ():
             d = min(width, 1024)
-            precision = "ieee" if kind == "float32" else "tf32"
-            yield f"{TYPES[dtype]}-{kind}-{d}", tile, dtype, precision, d
+            yield f"{TYPES[dtype]}-{kind}-{d}", tile, dtype, d

@@ -13,13 +13,15 @@ import torch
 import triton
 
 FAMILIES = ("sm80", "sm89", "sm90", "sm100", "cdna")
+KINDS = {"half": "tf32", "tf32": "tf32", "float32": "ieee"}  # of products, and the precision where nothing says more
 WIDE = 2**30  # rows of any width, multiplied chunk by chunk
 # Of a thread, where ptxas would choose fewer, to have more programs at a time, and spill: all, and as many as let two
 # programs of 8 warps run at a time. AMD's compiler takes no such limit.
 ALL_REGISTERS = {family: None if family == "cdna" else 255 for family in ("cpu", *FAMILIES)}
 HALF_REGISTERS = {family: None if family == "cdna" else 128 for family in ("cpu", *FAMILIES)}
+TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 # Before 3.8 Triton refuses a float32 product over fewer than 16 rows.
-LEAST_ROWS = 8 if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8) else 16
+LEAST_ROWS = 8 if TRITON >= (3, 8) else 16
 
 
 @cache
@@ -34,15 +36,17 @@ def chip(device: torch.device) -> str:
 
 
 def launch_options(num_warps: int, num_stages: int = 1, max_registers: int | None = None) -> dict[str, int]:
-    """Keywords of a launch; the limit only where it is one, for AMD's compiler knows none."""
+    """Keywords of a launch; the limit only where it is one, for AMD's compiler knows none. Products and sums are fused,
+    as Triton does by itself up to 3.9, which warns that its default will change."""
     limit = {} if max_registers is None else {"maxnreg": max_registers}
-    return {"num_warps": num_warps, "num_stages": num_stages, **limit}
+    return {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True, **limit}
 
 
 class Tile(NamedTuple):
     """Anchors by keys by output columns; products are summed over chunks of `block_k` columns.
 
-    `max_registers` a thread where ptxas would choose fewer, to have more programs at a time, and spill.
+    `max_registers` a thread where ptxas would choose fewer, to have more programs at a time, and spill. `precision`, as
+    Triton names it, is that of products of float32 operands.
     """
 
     block_m: int
@@ -52,10 +56,12 @@ class Tile(NamedTuple):
     num_warps: int
     num_stages: int
     max_registers: int | None = None
+    precision: str = "tf32"
 
     @property
-    def constexprs(self) -> dict[str, int]:
-        return {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n, "BLOCK_D": self.block_d, "BLOCK_K": self.block_k}
+    def constexprs(self) -> dict[str, int | str]:
+        blocks = {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n, "BLOCK_D": self.block_d, "BLOCK_K": self.block_k}
+        return blocks | {"PRECISION": self.precision}
 
     @property
     def options(self) -> dict[str, int]:
@@ -65,41 +71,41 @@ class Tile(NamedTuple):
 # Pairs of rows: (family, product, widest row) of a sweep over keys, S tile and G K in one loop. The unit of sm_90 gets
 # no side below 64, see issue 1905 of pytorch/helion.
 SWEEP_TILES = {
-    **{("cpu", kind, 32): Tile(16, 16, 32, 32, 4, 1) for kind in ("half", "tf32", "float32")},
-    **{("cpu", kind, WIDE): Tile(16, 16, 64, 32, 4, 1) for kind in ("half", "tf32", "float32")},
+    **{("cpu", kind, 32): Tile(16, 16, 32, 32, 4, 1, None, precision) for kind, precision in KINDS.items()},
+    **{("cpu", kind, WIDE): Tile(16, 16, 64, 32, 4, 1, None, precision) for kind, precision in KINDS.items()},
     ("sm80", "half", 64): Tile(64, 64, 64, 64, 8, 2),
     ("sm80", "half", 128): Tile(64, 64, 128, 128, 8, 2),
     ("sm80", "half", 256): Tile(64, 64, 256, 256, 8, 2),
     ("sm80", "half", WIDE): Tile(64, 64, 128, 64, 8, 2),
     ("sm80", "tf32", 128): Tile(64, 32, 128, 128, 8, 2),
     ("sm80", "tf32", WIDE): Tile(64, 32, 128, 32, 8, 2),
-    ("sm80", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2, 255),
+    ("sm80", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2, 255, precision="ieee"),
     ("sm89", "half", 64): Tile(64, 64, 64, 64, 8, 2),
     ("sm89", "half", 128): Tile(64, 64, 128, 128, 8, 2),
     ("sm89", "half", 256): Tile(64, 32, 256, 256, 8, 2),
     ("sm89", "half", WIDE): Tile(64, 64, 128, 64, 8, 2),
     ("sm89", "tf32", 128): Tile(64, 32, 128, 128, 8, 2),
     ("sm89", "tf32", WIDE): Tile(64, 32, 128, 32, 8, 2),
-    ("sm89", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm89", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2, precision="ieee"),
     ("sm90", "half", 64): Tile(128, 64, 64, 64, 8, 3),
     ("sm90", "half", 128): Tile(128, 64, 128, 128, 8, 3),
     ("sm90", "half", 256): Tile(128, 64, 256, 256, 8, 3),
     ("sm90", "half", WIDE): Tile(128, 64, 256, 64, 8, 3),
     ("sm90", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
     ("sm90", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
-    ("sm90", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2),
+    ("sm90", "float32", WIDE): Tile(64, 32, 128, 32, 8, 2, precision="ieee"),
     ("sm100", "half", 64): Tile(128, 64, 64, 64, 8, 3, 255),
     ("sm100", "half", 128): Tile(128, 64, 128, 128, 8, 3, 255),
     ("sm100", "half", 256): Tile(64, 64, 256, 256, 8, 2),
     ("sm100", "half", WIDE): Tile(128, 64, 128, 64, 8, 3, 255),
     ("sm100", "tf32", 128): Tile(128, 64, 128, 128, 8, 2),
     ("sm100", "tf32", WIDE): Tile(64, 64, 64, 64, 4, 2),
-    ("sm100", "float32", WIDE): Tile(32, 32, 128, 32, 4, 2),
+    ("sm100", "float32", WIDE): Tile(32, 32, 128, 32, 4, 2, precision="ieee"),
     ("cdna", "half", 64): Tile(64, 64, 64, 64, 8, 1),
     ("cdna", "half", 128): Tile(64, 64, 128, 128, 8, 1),
     ("cdna", "half", 256): Tile(64, 32, 256, 256, 8, 1),
     ("cdna", "half", WIDE): Tile(64, 64, 128, 64, 8, 1),
-    ("cdna", "float32", WIDE): Tile(64, 32, 128, 32, 8, 1),
+    ("cdna", "float32", WIDE): Tile(64, 32, 128, 32, 8, 1, precision="ieee"),
 }
 # The accumulator of sm_100 lies in its tensor memory, and the pairwise sweep holds little beside it.
 PAIR_TILES = SWEEP_TILES | {
@@ -117,14 +123,28 @@ BATCH_TILES = SWEEP_TILES | {
 }
 # The correlation matrix; its gradient's product is never of half-precision operands, and holds two tiles of g.
 MATRIX_TILES = {
-    **{("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1) for kind in ("half", "tf32", "float32")},
+    **{("cpu", kind, WIDE): Tile(16, 16, 32, 16, 4, 1, None, precision) for kind, precision in KINDS.items()},
     **{(family, "half", WIDE): Tile(64, 64, 128, 64, 4, 3) for family in FAMILIES},
     **{(family, "tf32", WIDE): Tile(64, 64, 64, 32, 4, 2) for family in FAMILIES},
-    **{(family, "float32", WIDE): Tile(64, 32, 64, 32, 8, 2) for family in FAMILIES},
+    **{(family, "float32", WIDE): Tile(64, 32, 64, 32, 8, 2, precision="ieee") for family in FAMILIES},
 }
 MATRIX_GRADIENT_TILES = MATRIX_TILES | {
     (family, kind, WIDE): Tile(64, 64, 64, 0, 8, 2) for family in FAMILIES for kind in ("half", "tf32")
 }
+# On sm_90 bfloat16 products run at sixteen times the rate of multiply-adds in float32, and six of them replace one: a
+# float32 number is the sum of three bfloat16 ones, and the products left out lie below 2^-24 of the whole. Tensor cores
+# truncate where they add: no more than 128 numbers are summed there, and Triton adds the sum to the rest with a rounded
+# addition. Not on sm_80, where every warp splits both operands, which costs what it saves; nor on sm_100, for which
+# Triton 3.6 compiles it to nothing.
+if TRITON >= (3, 6):
+    for _table in (SWEEP_TILES, PAIR_TILES, BATCH_TILES):
+        _table |= {
+            ("sm90", "float32", 64): Tile(128, 64, 64, 64, 8, 2, precision="bf16x6"),
+            ("sm90", "float32", 128): Tile(128, 64, 128, 128, 8, 2, precision="bf16x6"),
+            ("sm90", "float32", WIDE): Tile(128, 64, 128, 32, 8, 2, precision="bf16x6"),
+        }
+    MATRIX_TILES["sm90", "float32", WIDE] = Tile(128, 64, 64, 32, 8, 2, precision="bf16x6")
+    MATRIX_GRADIENT_TILES["sm90", "float32", WIDE] = Tile(128, 64, 64, 0, 8, 2, precision="bf16x6")
 
 
 def pick_tile(table: Mapping[tuple[str, str, int], Tile], family: str, kind: str, d: int) -> Tile:

@@ -49,12 +49,11 @@ def product_precision() -> tuple[str, bool]:
     return "tf32" if tf32 else "ieee", tensor_cores
 
 
-def product(dtype: torch.dtype) -> tuple[str, str]:
-    """Kind of matrix product, as tile tables name it, and Triton's precision of a float32 one."""
+def product_kind(dtype: torch.dtype) -> str:
+    """The kind of matrix product, as tile tables name it."""
     if dtype != torch.float32:
-        return "half", "tf32"
-    precision, _ = product_precision()
-    return {"tf32": "tf32", "ieee": "float32"}[precision], precision
+        return "half"
+    return {"tf32": "tf32", "ieee": "float32"}[product_precision()[0]]
 
 
 def gradient_dtype(x: Tensor) -> torch.dtype:

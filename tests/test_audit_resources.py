@@ -41,7 +41,7 @@ def test_every_known_fault_and_limit_is_of_a_kernel_that_has_it(rows):
     found = {(row.engine, row.case, row.chip): row.found for row in rows}
     for kernel, faults in audit_limits.known().items():
         assert set(faults) <= set(found[kernel]), kernel
-    assert {(*kernel, audit_limits.LIMITED_ON) for kernel in audit_limits.LIMITS} <= found.keys()
+    assert {(*kernel, audit_limits.LIMITED_ON) for kernel in audit_limits.limits()} <= found.keys()
 
 
 def test_hot_loops_hold_the_work_that_their_tiles_say(rows):

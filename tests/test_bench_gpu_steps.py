@@ -147,6 +147,9 @@ def test_the_grid_is_around_the_present_setting():
     assert present._replace(block_m=2 * present.block_m) in found
     assert present._replace(num_warps=8, num_stages=2) in found
     assert all(tile.num_stages > 0 for tile in found)
+    assert {tile.precision for tile in found} == {present.precision}
+    full = tiles.tables()["PAIR_TILES"]["cpu", "float32", 32]
+    assert {tile.precision for tile in tiles.around(full)} == set(tiles.FULL_FLOAT32)
 
 
 def test_settings_that_launches_take_are_found():

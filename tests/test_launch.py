@@ -14,7 +14,7 @@ from fer_fast.registry import LOSSES
 if not triton_runs_on("cpu"):
     pytest.skip("launches need Triton", allow_module_level=True)
 
-from fer_fast.kernels.launch import cdiv, pick_splits, product, product_precision
+from fer_fast.kernels.launch import cdiv, pick_splits, product_kind, product_precision
 
 SWITCHES = {
     "old": lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
@@ -40,8 +40,8 @@ def test_the_last_switch_set_decides_about_tf32(switches, order, on):
     switches[order[-1]](on)
     precision = "tf32" if on and torch.version.hip is None else "ieee"
     assert product_precision()[0] == precision
-    assert product(torch.float32) == ({"tf32": "tf32", "ieee": "float32"}[precision], precision)
-    assert product(torch.float16) == ("half", "tf32")
+    assert product_kind(torch.float32) == {"tf32": "tf32", "ieee": "float32"}[precision]
+    assert product_kind(torch.float16) == "half"
 
 
 @pytest.mark.parametrize("name", ["softmax", "center", "ad-corre", "marginal", "range", "supcon"])

@@ -1,8 +1,9 @@
 """The best tile settings by time: each of a small grid around the present one, checked before it is timed.
 
 The grid: every block and the number of elements halved and doubled, 4 and 8 warps, one stage more and one less, one
-field at a time; columns of both products where they are one number, and warps with stages, together. A setting that
-does not compile or does not fit is a row too.
+field at a time; columns of both products where they are one number, and warps with stages, together; products of full
+float32 by every way Triton has. A setting that does not compile, does not fit or is less exact than it may be is a row
+too.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from .step import Asked, Case, Result, main
 
 SECONDS = 0.1  # of timing, each setting
 LEAST_BLOCK = 16
+FULL_FLOAT32 = ("ieee", "tf32x3", "bf16x6")
 SEARCHED = (
     ("ensc", Shape(n=8192, d=256, bank=2**18)),
     ("center", Shape(n=262144, d=512)),
@@ -66,8 +68,8 @@ class Tried(Result):
     shape: dict[str, int]
     table: str
     key: str
-    setting: dict[str, int | None]
-    present: dict[str, int | None]
+    setting: dict[str, int | str | None]
+    present: dict[str, int | str | None]
     seconds: float | None = None
     present_seconds: float | None = None
 
@@ -106,6 +108,8 @@ def around(tile: Any) -> list[Any]:
             choices[field] = tuple(range(max(1, value - 1), value + 2))
         elif field.startswith("block") or field == "elements":
             choices[field] = (value // 2, value * 2) if value >= 2 * LEAST_BLOCK else (value * 2,) if value else ()
+        elif field == "precision" and value in FULL_FLOAT32:
+            choices[field] = FULL_FLOAT32
     found = [tile._replace(**{field: value}) for field, values in choices.items() for value in values]
     if choices.get("block_k") and tile.block_k == tile.block_d:  # whole rows, or chunks of as many columns
         found += [tile._replace(block_d=value, block_k=value) for value in choices["block_d"]]

@@ -304,8 +304,7 @@ def ad_corre(
             **shape,
             **terms,
             TENSOR_CORES=torch.version.hip is None,
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
+            **launch_options(config.num_warps, config.num_stages),
         )
     # Without a gradient and without ED no row is left to visit: the second launch only adds the losses up.
     rows = n if gradient or ed else 0
@@ -332,7 +331,7 @@ def ad_corre(
         **shape,
         **terms,
         ED=ed != 0,
-        num_warps=config.row_warps,
+        **launch_options(config.row_warps),
     )
     return loss, de if gradient else _empty((0,), dtype=gradient_dtype(e), device=e.device)
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..aot import TYPES, aot_case, mark, products_to_compile
 from ..configs import BATCH_TILES, SWEEP_TILES, Tile, chip, launch_options, pick_tile
-from ..launch import arrival_counters, cdiv, dense_rows, gradient_dtype, pick_splits, processors, product
+from ..launch import arrival_counters, cdiv, dense_rows, gradient_dtype, pick_splits, processors, product_kind
 from ..pair_rows import survey
 from ..pair_tiles import LOG2E
 from .contrastive_kernels import add_parts, batch_gradient, combine, sweep
@@ -103,8 +103,7 @@ class _Launch(NamedTuple):
 def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str):
     rule = MODES[mode]
     bank = rule.bank and bank_z is not None and len(bank_z) > 0
-    kind, precision = product(z.dtype)
-    family, d = chip(z.device), z.shape[1]
+    kind, family, d = product_kind(z.dtype), chip(z.device), z.shape[1]
     tile = pick_tile(SWEEP_TILES, family, kind, d)
     keys = len(z) + (len(bank_z) if bank else 0)
     splits = pick_splits(cdiv(len(z), tile.block_m), cdiv(keys, tile.block_n), processors(z.device))
@@ -114,7 +113,6 @@ def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None,
         "PAIRED": rule.paired,
         "SHIFT": _shift(z.dtype),
         "MOST": _most(z.dtype),
-        "PRECISION": precision,
     }
     keys = (dense_rows(bank_z), bank_y.contiguous()) if bank else (None, None)
     labels, bank_labels, bound = survey(z, None if rule.paired else y, *keys, LOG2E.value / temperature)
@@ -139,7 +137,7 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
     return statistics, values
 
 
-COMBINE_ROWS, COMBINE_COLUMNS = 128, 64
+COMBINE_ROWS, COMBINE_COLUMNS, COMBINE_WARPS = 128, 64, 4
 ADD_BLOCK, ADD_WARPS = 1024, 4
 
 
@@ -165,7 +163,7 @@ def _combine_shares(
         z, call.bound, statistics, values, statistics if weight is None else weight, *rows, partial,
         arrival_counters(z.device), loss, factor, *z.shape, z.stride(0), call.splits, call.scale, 1 / call.temperature,
         PAIRED=call.mode.paired, JOIN=join, WEIGHTED=weight is not None, MEAN=mean, RAISE=_raise(z.dtype),
-        BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS,
+        BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS, **launch_options(COMBINE_WARPS),
     )  # fmt: skip
     return loss, factor, rows
 
@@ -253,9 +251,9 @@ def aot_cases(family: str) -> Iterator[tuple]:
     shared |= dict.fromkeys((*buffers, "partial", "loss", "factor"), "*fp32")
     parts = {"gradients": "*fp32", "dz": "*bf16"}
     yield aot_case("add-parts*", add_parts, shared | parts, {"BLOCK": ADD_BLOCK}, launch_options(ADD_WARPS))
-    for name, tile, dtype, precision, d in products_to_compile(SWEEP_TILES, family):
+    for name, tile, dtype, d in products_to_compile(SWEEP_TILES, family):
         types = shared | dict.fromkeys(("z", "bank_z", "gradients"), f"*{TYPES[dtype]}")
-        flags = dict.fromkeys(("d", "z_stride", "bank_stride"), d) | {"PRECISION": precision, "GRADIENT": True}
+        flags = dict.fromkeys(("d", "z_stride", "bank_stride"), d) | {"GRADIENT": True}
         flags |= {"SHIFT": _shift(dtype), "MOST": _most(dtype), "POSITIVES": True}
         rows = {
             "PAIRED": False,
@@ -267,9 +265,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
             "BLOCK_D": COMBINE_COLUMNS,
         }
         common = dtype == torch.bfloat16 and d == 256
-        yield aot_case(
-            mark(f"combine-{name}", common), combine, types | {"d": "i32", "z_stride": "i32"}, rows, tile.options
-        )
+        sizes = types | {"d": "i32", "z_stride": "i32"}
+        yield aot_case(mark(f"combine-{name}", common), combine, sizes, rows, launch_options(COMBINE_WARPS))
         batch_tile = pick_tile(BATCH_TILES, family, name.split("-")[1], d)
         for mode, rule in MODES.items():
             given = flags | {"BANK": rule.bank, "PAIRED": rule.paired, "OWN_LABEL": rule.own_label}

@@ -342,7 +342,7 @@ def batch_gradient(
     columns = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
     plain, peak, _ = _common_peak(bound, SHIFT, MOST)
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    here = (rows < n) & (split == 0)  # what is added once
+    here = rows < tl.where(split == 0, n, 0)  # what is added once
     if BANK:
         weight = tl.load(row_share + rows, mask=here, other=0.0)
         total += weight[:, None] * load_rows(values, first_row, here, d, columns, d)

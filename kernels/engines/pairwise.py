@@ -23,7 +23,7 @@ from ..configs import PAIR_TILES, chip, pick_tile
 from ..directions import chain_rule, normalise
 from ..epilogues.fd_pairwise import FDArguments, fd_pairwise
 from ..epilogues.marginal import MarginalArguments, marginal
-from ..launch import cdiv, dense_rows, pick_splits, processors, product
+from ..launch import cdiv, dense_rows, pick_splits, processors, product_kind
 from ..pair_rows import survey
 from ..pair_tiles import load_rows, similarities, store_rows, tile_range, tile_start
 
@@ -139,8 +139,7 @@ def pairwise(
     k = x.numel() // (n * d)
     u, weights = normalise(x, y, class_difficulty, rule.standardise)
     labels, long_label = (y, None) if y.dtype == torch.int32 else survey(None, y)[::2]
-    kind, precision = product(x.dtype)
-    tile = pick_tile(PAIR_TILES, chip(x.device), kind, d)
+    tile = pick_tile(PAIR_TILES, chip(x.device), product_kind(x.dtype), d)
     tiles, key_tiles = cdiv(n, tile.block_m), cdiv(n, tile.block_n)
     splits = pick_splits(tiles * k, key_tiles, processors(x.device))
     gradients = _empty((splits, *x.shape) if gradient else (0,), dtype=torch.float32, device=x.device)
@@ -148,7 +147,7 @@ def pairwise(
     chunks = cdiv(d, tile.block_d) if gradient else 1
     _sweep[tiles, splits, k * chunks](
         u, y, labels, long_label, weights, gradients, partial, n, rule.arguments(*params), d=d,
-        EPILOGUE=rule.function, GRADIENT=gradient, PRECISION=precision, **tile.constexprs, **tile.options,
+        EPILOGUE=rule.function, GRADIENT=gradient, **tile.constexprs, **tile.options,
     )  # fmt: skip
     scale = 1 / rule.divisor(k, n) if mean else 1.0
     return chain_rule(x, gradients if gradient else None, partial, rule.standardise, scale, 2 * scale)
@@ -160,8 +159,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
     yield from pair_rows.aot_cases()
     types = {"n": "i32", "y": "*i64", "labels": "*i32"}
     types |= dict.fromkeys(("long_label", "weights", "gradients", "partial"), "*fp32")
-    for name, tile, dtype, precision, d in products_to_compile(PAIR_TILES, family):
-        flags = {"GRADIENT": True, "PRECISION": precision, "d": d, **tile.constexprs}
+    for name, tile, dtype, d in products_to_compile(PAIR_TILES, family):
+        flags = {"GRADIENT": True, "d": d, **tile.constexprs}
         for epilogue, rule in EPILOGUES.items():
             arguments = rule.arguments(*("fp32" for _ in rule.arguments._fields))
             signature = types | {"u": f"*{TYPES[dtype]}", "args": arguments}

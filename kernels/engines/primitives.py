@@ -14,7 +14,7 @@ from ..aot import TYPES, aot_case, mark, products_to_compile
 from ..configs import ANTI_CENTER_ROWS as ROWS
 from ..configs import DIFFERENCES, MATRIX_GRADIENT_TILES, MATRIX_TILES, chip, pick_tile
 from ..directions import chain_rule, normalise
-from ..launch import cdiv, columns_first, dense_rows, product
+from ..launch import cdiv, columns_first, dense_rows, product_kind
 from ..pair_tiles import chunked_similarities, compensated, load_rows, squared_distances, store_rows
 
 
@@ -143,11 +143,10 @@ def correlation_matrix(x: Tensor) -> Tensor:
     n, d = x.shape
     u, _ = normalise(x, None, None, standardise=True)
     matrix = _empty((n, n), dtype=torch.float32, device=x.device)
-    kind, precision = product(x.dtype)
-    tile = pick_tile(MATRIX_TILES, chip(x.device), kind, d)
-    blocks = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
+    tile = pick_tile(MATRIX_TILES, chip(x.device), product_kind(x.dtype), d)
+    blocks = {name: tile.constexprs[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")}
     grid = (cdiv(n, tile.block_m), cdiv(n, tile.block_n))
-    _similarity_matrix[grid](u, matrix, n, d, PRECISION=precision, **blocks, **tile.options)
+    _similarity_matrix[grid](u, matrix, n, d, **blocks, **tile.options)
     return matrix
 
 
@@ -157,11 +156,10 @@ def correlation_matrix_backward(grad: Tensor, x: Tensor) -> Tensor:
     n, d = x.shape
     u, _ = normalise(x, None, None, standardise=True)
     gradients = _empty((1, n, d), dtype=torch.float32, device=x.device)
-    kind, precision = product(x.dtype)
-    tile = pick_tile(MATRIX_GRADIENT_TILES, chip(x.device), kind, d)
-    blocks = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
+    tile = pick_tile(MATRIX_GRADIENT_TILES, chip(x.device), product_kind(x.dtype), d)
+    blocks = {name: tile.constexprs[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_D", "PRECISION")}
     grid = (cdiv(n, tile.block_m), cdiv(d, tile.block_d))
-    _similarity_gradient[grid](u, grad, gradients, n, d, grad.stride(0), PRECISION=precision, **blocks, **tile.options)
+    _similarity_gradient[grid](u, grad, gradients, n, d, grad.stride(0), **blocks, **tile.options)
     return chain_rule(x, gradients, None, True, 1.0, 1.0)[1].to(x.dtype)
 
 
@@ -231,8 +229,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
     ints = dict.fromkeys(("n", "num_classes", "d", "x_stride", "center_stride", "grad_stride"), "i32")
     types = ints | dict.fromkeys(("grad", "matrix", "gradients", "distances"), "*fp32") | {"y": "*i64"}
     types |= dict.fromkeys(("mean", "spreads", "spread"), "*fp64")
-    for name, tile, dtype, precision, width in products_to_compile(MATRIX_TILES, family):
-        flags, given = {"PRECISION": precision, **tile.constexprs}, types | {"u": f"*{TYPES[dtype]}"}
+    for name, tile, dtype, width in products_to_compile(MATRIX_TILES, family):
+        flags, given = tile.constexprs, types | {"u": f"*{TYPES[dtype]}"}
         case = mark(name, dtype == torch.bfloat16)
         yield aot_case(f"similarity-matrix-{case}", _similarity_matrix, given, flags, tile.options)
         backward = pick_tile(MATRIX_GRADIENT_TILES, family, name.split("-")[1], width)
