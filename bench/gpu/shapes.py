@@ -50,9 +50,9 @@ def every(shapes: tuple[Shape, ...], dtypes: tuple[str, ...], rehearse: bool) ->
 
 def shrunk(given: Problem) -> Problem:
     """A problem of few rows for which the same kernels are compiled: a launch compiles for the values of integers that
-    are 1 or divisible by 16, and strides may hold n."""
+    are 1 or divisible by 16, and strides may hold n. Enough rows for keys to be split over programs."""
     s = given.shape
-    n, bank = (48 + size % 16 if size > 64 else size for size in (s.n, s.bank))
+    n, bank = (240 + size % 16 if size > 256 else size for size in (s.n, s.bank))
     return replace(given, shape=replace(s, n=n, bank=bank))
 
 
