@@ -64,7 +64,7 @@ class Trainer:
         self.ema = copy.deepcopy(self.learner.recogniser).requires_grad_(False) if config.ema else None
         self.augment = Augment(config.augment)
         self.images = train.images.to(self.hardware.device)
-        self.labels = train.labels.to(self.hardware.device)
+        self.labels = train.labels.to(self.hardware.device, torch.int32)  # what kernels compare, in one instruction
         self.steps_per_epoch = math.ceil(len(self._batches(0)) / config.accumulate)
         limit = config.iterations or config.epochs * self.steps_per_epoch
         self.steps = min(limit, config.epochs * self.steps_per_epoch)

@@ -120,6 +120,7 @@ def _sweep_bank(
             p, decay, peak, mass = _fold(s, scale, peak, mass, shift, INTERIOR)
             if GRADIENT:
                 if not INTERIOR:
+                    # At every tile: to ask whether a maximum rose costs 52 instructions and a barrier, and saves 128.
                     total *= decay[:, None]
                 total = tl.dot(p.to(anchors.dtype), key_tile, total, input_precision=PRECISION)
     return peak, mass, total
