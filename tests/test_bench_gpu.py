@@ -305,9 +305,9 @@ LOSS = {"loss": "center", "dtype": "bfloat16", "shape": SHAPE}
 TILE = {"table": "CLASS_TILES", "key": "sm90, 2, 512", "present": {"block_n": 16, "num_warps": 8}}
 
 
-def tried(block_n: int, seconds: float | None, status: str = "measured", reason: str = "") -> dict:
+def tried(block_n: int, seconds: float | None, status: str = "measured", reason: str = "", present=2e-3) -> dict:
     setting = {"block_n": block_n, "num_warps": 8}
-    more = {"setting": setting, "seconds": seconds, "present_seconds": 2e-3, "reason": reason}
+    more = {"setting": setting, "seconds": seconds, "present_seconds": present, "reason": reason}
     return row(f"tile {block_n}", status, **LOSS, **TILE) | more
 
 
@@ -355,6 +355,13 @@ def test_the_table_says_what_was_right_wrong_fast_and_better(go, capsys):
     assert "block_n=32" in line
     assert "1.00 ms" in line
     assert "2.00 ms" in line
+
+
+def test_a_setting_that_is_right_where_the_present_one_is_not_is_shown(go, capsys):
+    found, _ = go({"tiles": [([tried(32, 1e-3, present=None)], WHOLE)]}, only=("tiles",))
+    report.show(Console(highlight=False), found)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "CLASS_TILES" in line)
+    assert "wrong" in line
 
 
 def test_what_failed_first_and_was_measured_then_is_no_failure(go):

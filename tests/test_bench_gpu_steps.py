@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,8 +174,15 @@ def test_a_setting_is_checked_timed_and_taken_back(monkeypatch):
     (row,) = tiles.measure(MARGINAL, setting, ASKED)
     assert (row.status, row.seconds) == ("wrong", None)
     tiles._present.cache_clear()
+
+
+def test_a_right_setting_is_found_where_the_present_one_is_wrong(monkeypatch):
+    setting = tiles.settings(MARGINAL, torch.device("cpu"))[0]
+    monkeypatch.setattr(tiles.Truth, "judge", lambda *_: SimpleNamespace(reason="loss: error 1"))
+    tiles._present.cache_clear()
     (row,) = tiles.measure(MARGINAL, setting, ASKED)
-    assert (row.status, row.reason[:31]) == ("skipped", "the present setting is wrong: l")
+    assert (row.status, row.present_seconds) == ("measured", None)
+    assert row.seconds > 0
     tiles._present.cache_clear()
 
 

@@ -106,7 +106,11 @@ def _tiles(found: Rows) -> Iterable[RenderableType]:
         entry = (row["loss"], row["dtype"], shape_text(row["shape"]), row["table"])
         if entry not in best or row["seconds"] < best[entry]["seconds"]:
             best[entry] = row
-    better = {entry: row for entry, row in best.items() if row["seconds"] < WORTH * row["present_seconds"]}
+    better = {
+        entry: row
+        for entry, row in best.items()
+        if row["present_seconds"] is None or row["seconds"] < WORTH * row["present_seconds"]
+    }
     counts = ", ".join(f"{sum(row['status'] == of for row in tried)} {of}" for of in ("measured", "refused", "wrong"))
     yield f"tile settings: {counts}; better than the present one in {len(better)} of {len(best)} places"
     refusals = Counter(row["reason"].partition(":")[0] for row in tried if row["status"] == "refused")
@@ -119,7 +123,8 @@ def _tiles(found: Rows) -> Iterable[RenderableType]:
         for entry, row in better.items():
             changed = {name: value for name, value in row["setting"].items() if row["present"][name] != value}
             setting = ", ".join(f"{name}={value}" for name, value in changed.items())
-            times = (seconds_text(row["seconds"]), seconds_text(row["present_seconds"]))
+            present = row["present_seconds"]
+            times = (seconds_text(row["seconds"]), "wrong" if present is None else seconds_text(present))
             table.add_row(*entry, row["key"], setting, *times, row["date"][:10])
         yield table
     yield from _wrong(found)
