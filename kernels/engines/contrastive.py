@@ -264,7 +264,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
             "BLOCK": COMBINE_ROWS,
             "BLOCK_D": COMBINE_COLUMNS,
         }
-        common = (dtype, d) in ((torch.bfloat16, 256), (torch.float32, 128))
+        common = (dtype, d) == (torch.bfloat16, 256) or (tile.precision, d) == ("bf16x6", 128)
         sizes = types | {"d": "i32", "z_stride": "i32"}
         yield aot_case(mark(f"combine-{name}", common), combine, sizes, rows, launch_options(COMBINE_WARPS))
         batch_tile = pick_tile(BATCH_TILES, family, name.split("-")[1], d)
