@@ -111,8 +111,11 @@ class AbsentChip:
 
 
 @contextmanager
-def launching_on(chip: AbsentChip):
-    """Kernels go to `chip`, in its tiles, with the tensors of the CPU; labels are not looked at, as on a GPU."""
+def launching_on(chip: AbsentChip, processors: int = 132):
+    """Kernels go to `chip`, in its tiles, with the tensors of the CPU; labels are not looked at, as on a GPU.
+
+    `processors` are how many multiprocessors engines see that split their work by them.
+    """
     from triton.runtime import driver
 
     driver.set_active(chip)
@@ -120,8 +123,9 @@ def launching_on(chip: AbsentChip):
         patched.enter_context(patch.object(dispatch, "triton_runs_on", lambda _: True))
         patched.enter_context(patch.object(checks, "label_range", lambda *_: None))
         for engine in map(engine_module, engines()):
-            if hasattr(engine, "chip"):
-                patched.enter_context(patch.object(engine, "chip", lambda _: chip.family))
+            for name, answer in (("chip", chip.family), ("processors", processors)):
+                if hasattr(engine, name):
+                    patched.enter_context(patch.object(engine, name, lambda _, answer=answer: answer))
         yield
 
 

@@ -37,6 +37,7 @@ PARTS = {  # by worth of what a second compiles
     "sanitizer": sanitizer,
 }
 NICENESS = 5
+MANY = 10**4  # multiprocessors, more than there are tiles of rows
 CPU = torch.device("cpu")
 
 
@@ -101,7 +102,10 @@ def _chip(name: str) -> AbsentChip:
 
 
 def launch(chip: str, job: Job) -> tuple[int, int, str]:
-    """Kernels that one step compiles for a chip and kernels it finds in the cache, and why it is refused, if it is."""
+    """Kernels that one step compiles for a chip and kernels it finds in the cache, and why it is refused, if it is.
+
+    With few programs at a time and with many: the rows that stand for many would else not be split as those are.
+    """
     from triton import knobs
 
     seen = {False: 0, True: 0}
@@ -111,9 +115,11 @@ def launch(chip: str, job: Job) -> tuple[int, int, str]:
 
     knobs.compilation.listener = listen
     refused = ""
-    with launching_on(_chip(chip)), tiles.in_place(job.setting) if job.setting else nullcontext():
+    with tiles.in_place(job.setting) if job.setting else nullcontext():
         try:
-            OURS.bind(job.problem, job.problem.inputs(CPU))()
+            for processors in (1, MANY):
+                with launching_on(_chip(chip), processors):
+                    OURS.bind(job.problem, job.problem.inputs(CPU))()
         except Exception as error:  # a setting that is too large for the chip, say
             refused = f"{job.setting or name(job.problem)}: {type(error).__name__}: {first_line(error)}"
     return seen[False], seen[True], refused
