@@ -102,3 +102,22 @@ def test_keys_are_split_so_that_the_last_wave_idles_least(slots):
         for key_tiles in [1, 2, 3, 7, 50, 1000]:
             idle = {p: cdiv(tiles * p, slots) / p for p in range(1, min(key_tiles, max(slots // tiles, 4)) + 1)}
             assert pick_splits(tiles, key_tiles, slots) == min(idle, key=lambda p: (idle[p], p))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs the interpreter")
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_launch_says_whether_products_and_sums_are_fused(monkeypatch, name):
+    """Triton 3.9 warns of one that does not, and newer ones would not fuse them."""
+    from triton.runtime.interpreter import GridExecutor
+
+    run, launched = GridExecutor.__call__, []
+
+    def noted(self, *args, **given):
+        launched.append((self.fn, given))
+        run(self, *args, **given)
+
+    monkeypatch.setattr(GridExecutor, "__call__", noted)
+    tensors, options = make_inputs(LOSSES[name], 12, 4, 16, torch.float32)
+    evaluate(LOSSES[name], tensors, options, backend="triton")
+    assert launched
+    assert [kernel for kernel, given in launched if not given.get("enable_fp_fusion")] == []
