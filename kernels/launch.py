@@ -53,7 +53,7 @@ def product_kind(dtype: torch.dtype) -> str:
     """The kind of matrix product, as tile tables name it."""
     if dtype != torch.float32:
         return "half"
-    return {"tf32": "tf32", "ieee": "float32"}[product_precision()[0]]
+    return "tf32" if product_precision()[0] == "tf32" else "float32"
 
 
 def gradient_dtype(x: Tensor) -> torch.dtype:
