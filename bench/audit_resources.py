@@ -4,12 +4,11 @@ and what their hot loops cost.
 No chip is needed, but a process of its own is: kernels imported under TRITON_INTERPRET=1 cannot be compiled. Run as a
 program, it takes one :class:`Selection` as JSON and prints one :class:`ResourceRow` a line.
 
-An engine takes part by having `aot_cases(family)`, which yields (name, jit function, signature, constexprs, attrs,
-options) from the same tables as its launcher; a name that ends in * stands for its kernel in CI.
+An engine's `aot.py` has `aot_cases(family)`, which yields (name, jit function, signature, constexprs, attrs, options)
+from the same tables as its launcher; a name that ends in * stands for its kernel in CI.
 """
 
 import importlib
-import inspect
 import json
 import pkgutil
 import re
@@ -169,19 +168,17 @@ def compiled(selection: Selection) -> Iterator[ResourceRow]:
 
 
 def engines() -> list[str]:
-    """The modules that may have cases."""
-    package = importlib.import_module("fer_fast.kernels.engines")
-    return [name for _, name, _ in pkgutil.iter_modules(package.__path__)]
+    """The kernels' folders, but for what they share."""
+    package = importlib.import_module("fer_fast.kernels")
+    return [name for _, name, _ in pkgutil.iter_modules(package.__path__) if name not in ("common", "host")]
 
 
-def engine_module(engine: str) -> ModuleType:
-    return importlib.import_module(f"fer_fast.kernels.engines.{engine}")
+def engine_module(engine: str, name: str) -> ModuleType:
+    return importlib.import_module(f"fer_fast.kernels.{engine}.{name}")
 
 
 def _cases(engine: str, chip: str) -> Iterator[tuple]:
-    found = getattr(engine_module(engine), "aot_cases", None)
-    if found is not None:
-        yield from found(CHIPS[chip].family) if inspect.signature(found).parameters else found()
+    yield from engine_module(engine, "aot").aot_cases(CHIPS[chip].family)
 
 
 def _checked(engine: str, chip: str, name: str) -> bool:

@@ -122,10 +122,10 @@ def launching_on(chip: AbsentChip, processors: int = 132):
     with ExitStack() as patched:
         patched.enter_context(patch.object(dispatch, "triton_runs_on", lambda _: True))
         patched.enter_context(patch.object(checks, "label_range", lambda *_: None))
-        for engine in map(engine_module, engines()):
+        for launcher in (engine_module(engine, "launch") for engine in engines()):
             for name, answer in (("chip", chip.family), ("processors", processors)):
-                if hasattr(engine, name):
-                    patched.enter_context(patch.object(engine, name, lambda _, answer=answer: answer))
+                if hasattr(launcher, name):
+                    patched.enter_context(patch.object(launcher, name, lambda _, answer=answer: answer))
         yield
 
 

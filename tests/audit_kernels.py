@@ -6,8 +6,8 @@ from dataclasses import asdict
 import triton
 import triton.language as tl
 from fer_fast.bench.audit_resources import measured
-from fer_fast.kernels.aot import aot_case
-from fer_fast.kernels.configs import launch_options
+from fer_fast.kernels.host.aot import aot_case
+from fer_fast.kernels.host.chips import launch_options
 
 
 @triton.jit

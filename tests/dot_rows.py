@@ -5,8 +5,8 @@ import json
 import triton
 import triton.language as tl
 from fer_fast.bench.audit_resources import CHIPS
-from fer_fast.kernels.aot import aot_case
-from fer_fast.kernels.configs import LEAST_ROWS
+from fer_fast.kernels.host.aot import aot_case
+from fer_fast.kernels.host.chips import LEAST_ROWS
 
 PRECISIONS = ("tf32", "ieee")
 

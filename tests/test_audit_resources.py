@@ -19,8 +19,10 @@ if not triton_runs_on("cpu"):
 from fer_fast.bench import audit, audit_limits
 from fer_fast.bench.audit_resources import CHECKED, CHIPS, ResourceRow, Selection
 
-CLASS_TABLE = {"class_table", "class_table_large"}
-ENGINES = CLASS_TABLE | {"ad_corre", "contrastive", "enqueue", "pairwise", "primitives", "range_loss"}
+CLASS_TABLE = {"old_class_table"}
+ENGINES = CLASS_TABLE | {
+    *("ad_corre", "bank", "contrastive", "directions", "pairwise", "primitives", "range_loss", "survey")
+}
 # Half of all the time is the class table's; sm_120 runs sm_80's instructions, and may spill.
 ON_SM120 = sorted(ENGINES - CLASS_TABLE)
 

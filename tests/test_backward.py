@@ -162,7 +162,7 @@ def test_scaling_in_place_by_one_touches_nothing(monkeypatch):
     if not triton_runs_on("cpu"):
         pytest.skip("Triton does not run here")
     from fer_fast.bench.audit_traffic import counted
-    from fer_fast.kernels.engines import scale
+    from fer_fast.kernels.scale import launch as scale
 
     monkeypatch.setattr(scale, "SCALE_PROGRAMS", 1)  # several blocks to a program
     gradients = [torch.randn(130, 331), torch.randn(3, 33), torch.randn(0)]

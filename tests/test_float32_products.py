@@ -8,13 +8,16 @@ the A100. Only a chip can say what sm_90 does: `fer-fast bench gpu` asks it.
 
 import pytest
 import torch
-from fer_fast.kernels import configs
+from fer_fast.kernels.contrastive.settings import BATCH_TILES
+from fer_fast.kernels.host.sweep_tiles import SWEEP_TILES
+from fer_fast.kernels.pairwise.settings import PAIR_TILES
+from fer_fast.kernels.primitives.settings import MATRIX_GRADIENT_TILES, MATRIX_TILES
 
 DEPTH = 16  # columns of one instruction
 BITS_BELOW = 1
 PIECES = ((1, 1), (2, 0), (0, 2), (1, 0), (0, 1), (0, 0))  # in Triton's order, smallest first
-TABLES = ("SWEEP_TILES", "BATCH_TILES", "PAIR_TILES", "MATRIX_TILES", "MATRIX_GRADIENT_TILES")
-TILES = [entry for name in TABLES for entry in getattr(configs, name).items()]
+TABLES = (SWEEP_TILES, BATCH_TILES, PAIR_TILES, MATRIX_TILES, MATRIX_GRADIENT_TILES)
+TILES = [entry for table in TABLES for entry in table.items()]
 _SPLIT = [tile for _, tile in TILES if tile.precision == "bf16x6"]
 CHUNKS = sorted(
     {tile.block_n for tile in _SPLIT} | {tile.block_k for tile in _SPLIT if tile.block_k}

@@ -14,7 +14,7 @@ from fer_fast.registry import LOSSES
 if not triton_runs_on("cpu"):
     pytest.skip("launches need Triton", allow_module_level=True)
 
-from fer_fast.kernels.launch import cdiv, pick_splits, product_kind, product_precision
+from fer_fast.kernels.host.launch import cdiv, pick_splits, product_kind, product_precision
 
 SWITCHES = {
     "old": lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),

@@ -194,7 +194,7 @@ def test_a_loss_scale_meets_float16_features():
 def test_one_launch_scales_every_gradient():
     if not triton_runs_on("cpu"):
         pytest.skip("Triton does not run here")
-    from fer_fast.kernels.engines.scale import scale
+    from fer_fast.kernels.scale.launch import scale
 
     torch.manual_seed(0)
     gradients = [torch.randn(70, 33), torch.randn(3, 33), torch.randn(0)]

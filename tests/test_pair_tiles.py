@@ -4,7 +4,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from fer_fast.kernels.pair_tiles import tile_range, tile_start
+from fer_fast.kernels.common.pair_tiles import tile_range, tile_start
 
 from fer_fast.dispatch import triton_runs_on
 from triton_hostile import DEVICE

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fer_fast.kernels.engines import ad_corre as engine
+from fer_fast.kernels.ad_corre import launch as engine
 
 from fer_fast import reference
 from triton_cases import DEVICE, DTYPES, errors, poisoned

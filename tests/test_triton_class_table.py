@@ -6,9 +6,9 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from fer_fast.kernels.engines import class_table as engine
-from fer_fast.kernels.engines import class_table_large as large
-from fer_fast.kernels.launch import gradient_dtype
+from fer_fast.kernels.host.launch import gradient_dtype
+from fer_fast.kernels.old_class_table import large
+from fer_fast.kernels.old_class_table import launch as engine
 
 from cases import assert_within_budget
 from fer_fast.dispatch import triton_runs_on
@@ -83,7 +83,7 @@ def test_every_pair(classifier, auxiliary):
 def test_sums_in_a_second_launch(classifier, auxiliary, dtype, monkeypatch):
     small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TILES.items()}
     monkeypatch.setattr(engine, "CLASS_TILES", small)
-    monkeypatch.setattr(engine, "_plan", engine._plan.__wrapped__)  # plans are remembered
+    monkeypatch.setattr(engine, "plan_of", engine.plan_of.__wrapped__)  # plans are remembered
     check(classifier, auxiliary, inputs(70, 20, 35, dtype))
 
 
@@ -94,7 +94,7 @@ def test_sums_in_a_second_launch(classifier, auxiliary, dtype, monkeypatch):
 def test_sums_in_slabs(classifier, auxiliary, dtype, monkeypatch):
     small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TILES.items()}
     monkeypatch.setattr(engine, "CLASS_TILES", small)
-    monkeypatch.setattr(engine, "_plan", engine._plan.__wrapped__)  # plans are remembered
+    monkeypatch.setattr(engine, "plan_of", engine.plan_of.__wrapped__)  # plans are remembered
     monkeypatch.setattr(engine, "max_programs", lambda device: 3)
     monkeypatch.setattr(engine, "_sum_rows", None)  # one launch
     check(classifier, auxiliary, inputs(16 * 7 + 3, 5, 35, dtype))

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from fer_fast.kernels import pair_rows
-from fer_fast.kernels.engines import contrastive as engine
-from fer_fast.kernels.engines.enqueue import enqueue
-from fer_fast.kernels.launch import gradient_dtype
+from fer_fast.kernels.bank.launch import enqueue
+from fer_fast.kernels.contrastive import launch as engine
+from fer_fast.kernels.host.launch import gradient_dtype
+from fer_fast.kernels.survey import launch as survey
+from fer_fast.kernels.survey.survey import MARGIN
 from torch import Tensor
 
 from cases import assert_within_budget
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(not triton_runs_on(DEVICE), reason="Triton does 
 
 @pytest.fixture(autouse=True)
 def _poisoned(monkeypatch):
-    poison(monkeypatch, engine, pair_rows)
+    poison(monkeypatch, engine, survey)
 
 
 def make(n: int, d: int, m: int, classes: int, seed: int, dtype=torch.float32, bank_dtype=None, length: float = 1.0):
@@ -85,7 +86,7 @@ def test_plain_problems_of_many_tiles(mode, temperature, dtype, labels, monkeypa
 def test_with_and_without_a_bound_the_same(mode, monkeypatch):
     inputs = make_plain(70, 24, 83, 3, 0)
     bounded = engine.contrastive(*inputs, 0.1, mode, True, True)
-    monkeypatch.setattr(engine, "_most", lambda _: -1.0)
+    monkeypatch.setattr(engine, "largest_bound", lambda _: -1.0)
     careful = engine.contrastive(*inputs, 0.1, mode, True, True)
     torch.testing.assert_close(bounded, careful, rtol=1e-5, atol=1e-7)
     assert not torch.equal(bounded[1], careful[1])  # another path was taken
@@ -114,9 +115,9 @@ def test_long_keys_of_short_rows():
 def test_one_unusual_row_takes_the_bound_away(spoil):
     z, y, bank_z, bank_y = make_plain(70, 24, 83, 3, 0)
     given = {"row": z, "label": y, "bank row": bank_z, "bank label": bank_y, "unfilled": bank_y}[spoil]
-    assert pair_rows.survey(z, y, bank_z, bank_y, 14.4)[2].item() == pytest.approx(14.4 * pair_rows.MARGIN.value)
+    assert survey.survey(z, y, bank_z, bank_y, 14.4)[2].item() == pytest.approx(14.4 * MARGIN.value)
     given[5] = {"row": torch.inf, "label": 2**31, "bank row": torch.nan, "bank label": 2**31, "unfilled": -1}[spoil]
-    assert pair_rows.survey(z, y, bank_z, bank_y, 14.4)[2].item() == torch.inf
+    assert survey.survey(z, y, bank_z, bank_y, 14.4)[2].item() == torch.inf
 
 
 @pytest.mark.parametrize("mean", [True, False], ids=["mean", "sum"])

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fer_fast.kernels import directions, pair_rows
-from fer_fast.kernels.engines import pairwise as pairs
-from fer_fast.kernels.engines import primitives
-from fer_fast.kernels.engines import range_loss as ranges
-from fer_fast.kernels.launch import gradient_dtype
+from fer_fast.kernels.directions import launch as directions
+from fer_fast.kernels.host.launch import gradient_dtype
+from fer_fast.kernels.pairwise import launch as pairs
+from fer_fast.kernels.primitives import launch as primitives
+from fer_fast.kernels.range_loss import launch as ranges
+from fer_fast.kernels.survey import launch as survey
 from torch import Tensor
 
 from cases import assert_within_budget
@@ -22,7 +23,7 @@ DTYPES = [torch.float32, torch.float16]
 
 @pytest.fixture(autouse=True)
 def _poisoned(monkeypatch):
-    poison(monkeypatch, pairs, ranges, primitives, directions, pair_rows)
+    poison(monkeypatch, pairs, ranges, primitives, directions, survey)
 
 
 def with_gradient(call: Callable, x: Tensor, grad: Tensor | None = None, autocast=None) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ if not triton_runs_on("cpu"):
 
 import triton
 from fer_fast.bench.child import lines
-from fer_fast.kernels.configs import LEAST_ROWS
+from fer_fast.kernels.host.chips import LEAST_ROWS
 
 from dot_rows import PRECISIONS, dot_over_rows
 

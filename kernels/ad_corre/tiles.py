@@ -1,0 +1,122 @@
+"""Tile arithmetic of Ad-Corre: moments of rows, sums of a class, and the tables that class sums become."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def in_turn(chunk, num_classes, CHUNKS: tl.constexpr):
+    """True, which the compiler cannot know: what stands under it is a block of its own, finished before the next chunk
+    of held rows begins. In one block, operands and results of many chunks would wait in registers, and spill.
+
+    Each chunk has a comparison of its own, that none before it decides; else their blocks would become one.
+    """
+    return True if CHUNKS <= 2 else chunk - CHUNKS < num_classes
+
+
+@triton.jit
+def centred(x, first, mean, cols, D: tl.constexpr):
+    """Rows less their means, which are relative to their first entries; 0 past the width. A large offset costs no
+    digits so, and a constant row is exactly zero."""
+    return tl.where(cols < D, x.to(tl.float32) - first - mean, 0.0)
+
+
+@triton.jit
+def moments(x, first, cols, D: tl.constexpr):
+    """Mean of rows relative to their first entries, and inverse length of the centred ones: (rows, 1). `x` is a tuple
+    of chunks of whole rows, `cols` the columns of the first.
+
+    The inverse is 0 for a constant row, also one shorter than 1e-19, and NaN where squares overflow, beyond 1e19.
+    """
+    total = centred(x[0], first, 0.0, cols, D)
+    for chunk in tl.static_range(1, len(x)):
+        total += centred(x[chunk], first, 0.0, cols + chunk * cols.shape[1], D)
+    mean = tl.sum(total, 1, keep_dims=True) / D
+    v = centred(x[0], first, mean, cols, D)
+    total = v * v
+    for chunk in tl.static_range(1, len(x)):
+        v = centred(x[chunk], first, mean, cols + chunk * cols.shape[1], D)
+        total += v * v
+    squared = tl.sum(total, 1, keep_dims=True)
+    return mean, tl.rsqrt(tl.where(squared < 1.2e-38, float("inf"), squared)) + (squared - squared)
+
+
+@triton.jit
+def pieces(x, HALF: tl.constexpr):
+    """A float32 as the sum of what a product takes as it is and a rest: two bfloat16 numbers that hold 16 of its 24
+    bits, or a TF32 number and what lacks the last bit in TF32."""
+    if HALF:
+        high = x.to(tl.bfloat16)
+        rest = (x - high.to(tl.float32)).to(tl.bfloat16)
+    else:
+        bits = (x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
+        high = bits.to(tl.float32, bitcast=True)
+        rest = x - high
+    return high, rest
+
+
+@triton.jit
+def class_product(weights, x, EXACT: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """weights x in float32: weights (K, rows), x (rows, columns) of any dtype. `EXACT` weights are 0 or 1."""
+    HALF: tl.constexpr = x.dtype == tl.bfloat16
+    if not (HALF or TENSOR_CORES):
+        return tl.dot(weights, x.to(tl.float32), input_precision="ieee")
+    high, low = pieces(weights, HALF)
+    if x.dtype == tl.float32:
+        rows, rest = pieces(x, False)
+        total = tl.dot(high, rest, input_precision="tf32")
+        if not EXACT:
+            total = tl.dot(low, rows, total, input_precision="tf32")
+    else:
+        rows = x if HALF else x.to(tl.float32)
+        total = tl.zeros((weights.shape[0], x.shape[1]), tl.float32)
+        if not EXACT:
+            total = tl.dot(low, rows, input_precision="tf32")
+    return tl.dot(high, rows, total, input_precision="tf32")
+
+
+@triton.jit
+def add_class_sums(
+    sums, weights, x, first, mean, cols, num_classes, D: tl.constexpr, EXACT: tl.constexpr, TENSOR_CORES: tl.constexpr
+):
+    """Sums of classes (K, columns), a chunk each, with weights x of a tile added.
+
+    Sixteen-bit rows are multiplied as they are, float32 ones centred: what is made of the sums asks for no mean.
+    """
+    added = ()
+    for chunk in tl.static_range(len(x)):
+        rows = x[chunk]
+        total = sums[chunk]
+        if in_turn(chunk, num_classes, len(x)):
+            if rows.dtype == tl.float32:
+                rows = centred(rows, first, mean, cols + chunk * cols.shape[1], D)
+            total += class_product(weights, rows, EXACT, TENSOR_CORES)
+        added += (total,)
+    return added
+
+
+@triton.jit
+def feature_table(s, w, scale):
+    """What a chunk of the sums s (K, columns) of unit rows takes off FD of one embedding, in float64, and the gradient
+    of FD in û for each class (K, columns)."""
+    weighted = tl.sum(w[:, None] * s, 0)
+    whole = tl.sum(s, 0)
+    own = tl.sum(w[:, None].to(tl.float64) * s.to(tl.float64) * s.to(tl.float64))
+    crossed = tl.sum(weighted.to(tl.float64) * whole.to(tl.float64), 0)
+    return 4 * own - 2 * crossed, (-2 * scale) * (w[:, None] * (4 * s - whole[None, :]) - weighted[None, :])
+
+
+@triton.jit
+def mean_table(sums, counts, cols, scale, D: tl.constexpr):
+    """MD of one embedding, and its gradient in each row of a class (K, columns), from sums of rows."""
+    present = counts > 0
+    per_row = (1 / tl.where(present, counts, 1.0))[:, None]
+    means = sums * per_row
+    first = tl.sum(tl.where(cols == 0, means, 0.0), 1, keep_dims=True)
+    mean, inverse = moments((means,), first, cols, D)
+    u = centred(means, first, mean, cols, D) * inverse
+    others = tl.sum(u, 0)[None, :] - u
+    pairs = tl.sum(tl.where(present, 1.0, 0.0), 0)
+    loss = (pairs * (pairs - 1) + tl.sum(tl.sum(u * others, 1), 0)) * scale
+    g = 2 * scale * (others - u * tl.sum(u * others, 1, keep_dims=True))
+    return loss, g * inverse * per_row

@@ -1,0 +1,85 @@
+"""Products of tiles in float32 on tensor cores, and the sums over rows that are built from them."""
+
+import triton
+import triton.language as tl
+
+from .tiles import finite_or_zero
+
+
+@triton.jit
+def _leading_bits(x):
+    """The 11 leading bits of a float32: exactly a TF32 number."""
+    bits = x.to(tl.uint32, bitcast=True) & 0xFFFFE000
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _pieces(x):
+    """Three TF32 numbers that add up to a float32 without error. Of inf and NaN the rest is NaN, as the product."""
+    high = _leading_bits(x)
+    middle = _leading_bits(x - high)
+    return high, middle, x - high - middle
+
+
+@triton.jit
+def float32_product(a, b, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """a b in float32, at `PRECISION`: "tf32", or "ieee" for full float32. Of two sixteen-bit tiles, of two float32
+    ones, or of a float32 one and a sixteen-bit one, which is not widened in memory.
+
+    A float32 number is the exact sum of three TF32 numbers, and a sixteen-bit number is one. Of the nine products of
+    pieces the six largest are taken, smallest first; the others lie below 2⁻³² of the whole. Tensor cores truncate
+    where they add, so they sum over no more than one tile, which the caller adds to its total with a rounded addition.
+    The layout of their operands is what lets the sums of wide rows stay in registers; the multiply-add units would
+    hold whole rows in every thread.
+    """
+    if a.dtype != tl.float32:
+        product = tl.dot(a, b)
+    elif PRECISION == "tf32" or not TENSOR_CORES:
+        product = tl.dot(a, b.to(tl.float32), input_precision=PRECISION)
+    else:
+        a_high, a_middle, a_low = _pieces(a)
+        if b.dtype == tl.float32:
+            b_high, b_middle, b_low = _pieces(b)
+            product = tl.dot(a_middle, b_middle, input_precision="tf32")
+            product = tl.dot(a_low, b_high, product, input_precision="tf32")
+            product = tl.dot(a_high, b_low, product, input_precision="tf32")
+            product = tl.dot(a_middle, b_high, product, input_precision="tf32")
+            product = tl.dot(a_high, b_middle, product, input_precision="tf32")
+        else:
+            b_high = b.to(tl.float32)
+            product = tl.dot(a_low, b_high, input_precision="tf32")
+            product = tl.dot(a_middle, b_high, product, input_precision="tf32")
+        product = tl.dot(a_high, b_high, product, input_precision="tf32")
+    return product
+
+
+@triton.jit
+def class_sum_product(hot, x, TENSOR_CORES: tl.constexpr):
+    """hotᵀ x for hot (rows, classes) of zeros and ones: float32 sums of unrounded entries.
+
+    The products with 0 and 1 are exact, so one TF32 product sums a sixteen-bit tile, and three a float32 one.
+    """
+    flags = tl.trans(hot.to(tl.float32))
+    if not TENSOR_CORES:
+        product = tl.dot(flags, x.to(tl.float32), input_precision="ieee")
+    elif x.dtype != tl.float32:
+        product = tl.dot(flags, x.to(tl.float32), input_precision="tf32")
+    else:
+        high, middle, low = _pieces(x)
+        product = tl.dot(flags, low, input_precision="tf32")
+        product = tl.dot(flags, middle, product, input_precision="tf32")
+        product = tl.dot(flags, high, product, input_precision="tf32")
+    return product
+
+
+@triton.jit
+def weighted_sums(weights, x, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """Σ_i weights_ik x_i of a tile: (K, columns)."""
+    return float32_product(tl.trans(weights), x, PRECISION, TENSOR_CORES)
+
+
+@triton.jit
+def labelled_sums(hot, x, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """Σ_{y_i=k} x_i of a tile: (K, columns). What is not finite marks its own class through the count; it must not
+    reach the others as 0·NaN."""
+    return class_sum_product(hot, finite_or_zero(x), TENSOR_CORES)

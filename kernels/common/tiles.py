@@ -1,0 +1,94 @@
+"""Tiles of rows in chunks of columns: loads and stores, labels, numbers that stay finite, and who comes last."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_chunk(ptr, rows, row_ok, stride, chunk, width, BLOCK_D: tl.constexpr):
+    """Columns [chunk·BLOCK_D, ...) of the given rows: (rows, BLOCK_D), zero outside. Offsets are 64-bit."""
+    cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+    at = ptr + rows.to(tl.int64)[:, None] * stride + cols[None, :]
+    return tl.load(at, mask=row_ok[:, None] & (cols < width)[None, :], other=0.0)
+
+
+@triton.jit
+def store_chunk(ptr, value, rows, row_ok, stride, chunk, width, BLOCK_D: tl.constexpr):
+    """The store that mirrors :func:`load_chunk`; the value is rounded to the element type of `ptr`."""
+    cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
+    at = ptr + rows.to(tl.int64)[:, None] * stride + cols[None, :]
+    tl.store(at, value.to(ptr.dtype.element_ty), mask=row_ok[:, None] & (cols < width)[None, :])
+
+
+@triton.jit
+def load_row(ptr, row, stride, chunk, width, BLOCK_D: tl.constexpr):
+    """One row's chunk in float32: (BLOCK_D,)."""
+    cols = chunk * BLOCK_D + tl.arange(0, BLOCK_D).to(tl.int64)
+    return tl.load(ptr + row * stride + cols, mask=cols < width, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_per_class(ptr, num_classes, DEFAULT: tl.constexpr, K: tl.constexpr):
+    """An optional vector of C numbers as (K,) float32; `DEFAULT` without one, 0 past the last class."""
+    classes = tl.arange(0, K)
+    if ptr is None:
+        values = tl.where(classes < num_classes, DEFAULT, 0.0)
+    else:
+        values = tl.load(ptr + classes, mask=classes < num_classes, other=0.0).to(tl.float32)
+    return values
+
+
+@triton.jit
+def zeros_tile(ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+    """A float32 accumulator as wide as a row tile."""
+    tile = ()
+    for _ in tl.static_range(CHUNKS):
+        tile += (tl.zeros((ROWS, BLOCK_D), tl.float32),)
+    return tile
+
+
+@triton.jit
+def inverse_or_zero(value):
+    """1 / value, and 0 at 0: a vector of length zero has no direction."""
+    return tl.where(value == 0, 0.0, 1.0 / tl.where(value == 0, 1.0, value))
+
+
+@triton.jit
+def finite_or_zero(x):
+    """NaN and inf replaced by 0."""
+    return tl.where(x - x == 0, x, tl.zeros_like(x))
+
+
+@triton.jit
+def scales_of(largest):
+    """A power of two that brings numbers of at most this size below 4, and its inverse: squares of what it scaled
+    neither overflow nor vanish, and no digit is rounded. Inf becomes NaN."""
+    exponent = (largest.to(tl.int32, bitcast=True) >> 23) & 255
+    exponent = tl.minimum(255 - exponent, 253)
+    scale = (exponent << 23).to(tl.float32, bitcast=True)
+    return scale, ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def read_labels(y_ptr, rows, in_batch, num_classes, status_ptr):
+    """Labels safe to index with, and the rows that have one; a label outside [0, C) goes to the status alone."""
+    y = tl.load(y_ptr + rows, mask=in_batch, other=0)
+    legal = (y >= 0) & (y < num_classes)
+    if status_ptr is not None:
+        tl.store(status_ptr + tl.zeros_like(rows), y, mask=in_batch & ~legal)
+    return tl.where(legal, y, 0).to(tl.int32), in_batch & legal
+
+
+@triton.jit
+def arrive_last(counter_ptr, expected):
+    """Whether this program is the last of `expected` to come here; the counter is then zero again for the next launch.
+
+    The barrier puts every thread's stores before the release; the acquire puts the loads of the last program after
+    every other program's release. Which program is last varies between runs; what it adds up, and in which order, not.
+    """
+    tl.debug_barrier()
+    ticket = tl.atomic_add(counter_ptr, 1, sem="acq_rel")
+    last = ticket == expected - 1
+    if last:
+        tl.store(counter_ptr, 0)
+    return last

@@ -1,0 +1,84 @@
+"""The pairs of the batch once more, as anchors and as keys: dz."""
+
+import triton
+import triton.language as tl
+
+from ..common.pair_tiles import load_rows, similarities, store_rows, tile_range, tile_start
+from .tiles import common_peak, load_partners
+
+
+@triton.jit
+def _pull_and_push(
+    total, z, y, row_peak, row_share, row_pull, first_row, part, parts, plain, peak, n, scale, columns,
+    d: tl.constexpr, z_stride: tl.constexpr, PULLED: tl.constexpr, PRECISION: tl.constexpr,
+    INTERIOR: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """`total` (BLOCK_M, BLOCK_D) with Σ_j g_ij z_j of a share of the batch's tiles added. In INTERIOR ones one peak
+    serves all rows, and one exponential both ways."""
+    rows = first_row + tl.arange(0, BLOCK_M)
+    first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+    if first < last:
+        tl.assume(first < last)
+        anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
+        label = tl.load(y + rows, mask=rows < n, other=0) if PULLED else None
+        own_peak = None if INTERIOR else tl.load(row_peak + rows, mask=rows < n, other=0.0)
+        weight = tl.load(row_share + rows, mask=rows < n, other=0.0)
+        pull = tl.load(row_pull + rows, mask=rows < n, other=0.0)
+        for tile in tl.range(first, last, disable_licm=True):
+            start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+            keys = start + tl.arange(0, BLOCK_N)
+            inside = None if INTERIOR else keys < n
+            s, key_tile = similarities(
+                anchors, z, first_row, n, z_stride, z, start, inside, z_stride, columns, d,
+                BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION,
+            )  # fmt: skip
+            key_weight = tl.load(row_share + keys, mask=inside)
+            if INTERIOR:
+                g = tl.exp2(tl.fma(s, scale, -peak)) * (weight[:, None] + key_weight[None, :])
+            else:
+                key_peak = tl.load(row_peak + keys, mask=inside)
+                g = tl.exp2(tl.fma(s, scale, -own_peak[:, None])) * weight[:, None]
+                g += tl.exp2(tl.fma(s, scale, -key_peak[None, :])) * key_weight[None, :]
+            if PULLED:
+                g -= tl.where(label[:, None] == tl.load(y + keys, mask=inside)[None, :], pull[:, None], 0.0)
+            if not INTERIOR:
+                g = tl.where(inside[None, :] & (rows[:, None] != keys[None, :]), g, 0.0)
+            total = tl.dot(g.to(anchors.dtype), key_tile, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit(do_not_specialize=["n"])
+def batch_gradient(
+    z, y, labels, bound, row_peak, row_share, row_pull, values, factor, gradients, n, scale,
+    d: tl.constexpr, z_stride: tl.constexpr,
+    BANK: tl.constexpr, PAIRED: tl.constexpr, POSITIVES: tl.constexpr,
+    SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """dz from the bank's values and one visit of the batch's pairs, in parts (splits, n, d); POSITIVES are subtracted
+    for a loss.
+
+    `row_share`, `row_pull` and `factor` are raised and lowered by a power of two for the sake of float16 products.
+    """
+    split, splits = tl.program_id(1), tl.num_programs(1)
+    first_row = tl.program_id(0) * BLOCK_M
+    rows = first_row + tl.arange(0, BLOCK_M)
+    columns = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
+    plain, peak, _ = common_peak(bound, SHIFT, MOST)
+    total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    here = rows < tl.where(split == 0, n, 0)  # what is added once
+    if BANK:
+        weight = tl.load(row_share + rows, mask=here, other=0.0)
+        total += weight[:, None] * load_rows(values, first_row, here, d, columns, d)
+    for careful in tl.static_range(2):
+        total = _pull_and_push(
+            total, z, y if careful else labels, row_peak, row_share, row_pull, first_row, split, splits, plain,
+            peak, n, scale, columns, d, z_stride, POSITIVES and not PAIRED, PRECISION, not careful,
+            BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+        )  # fmt: skip
+    if POSITIVES and PAIRED:
+        pull = tl.load(row_pull + rows, mask=here, other=0.0)
+        total -= pull[:, None] * load_partners(z, rows, n, z_stride, columns, d).to(tl.float32)
+    gradients += split.to(tl.int64) * n * d
+    store_rows(gradients, first_row, d, columns, d, n, total * tl.load(factor))

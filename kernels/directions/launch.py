@@ -1,0 +1,56 @@
+"""Directions of a batch and the chain rule back, launched."""
+
+import torch
+import triton
+from torch import Tensor
+
+from ..host.launch import cdiv, gradient_dtype
+from .chain_rule import chain_rule_rows
+from .normalise import normalise_rows
+from .settings import DIRECTION_ROWS
+
+_empty = torch.empty
+
+
+def blocks_of(d: int) -> dict[str, int]:
+    width = triton.next_power_of_2(d)
+    return {"BLOCK": max(1, DIRECTION_ROWS.block_m // width), "BLOCK_D": width}
+
+
+def _flat(x: Tensor) -> tuple[Tensor, int, int]:
+    """Rows of x (..., d) as one run of rows a fixed distance apart; copied only where there is none."""
+    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    return rows, *rows.shape
+
+
+def normalise(x: Tensor, y: Tensor | None, class_difficulty: Tensor | None, standardise: bool) -> tuple[Tensor, Tensor]:
+    """u (..., n, d) in the dtype of x, and a weight per sample (n,): w(y_i), or ‖u_i‖² without `class_difficulty`."""
+    rows, n, d = _flat(x)
+    u = _empty(x.shape, dtype=x.dtype, device=x.device)
+    weights = _empty((x.shape[-2],), dtype=torch.float32, device=x.device)
+    weighted = class_difficulty is not None
+    blocks = blocks_of(d)
+    normalise_rows[cdiv(n, blocks["BLOCK"]),](
+        rows, y if weighted else weights, class_difficulty if weighted else weights, u, weights,
+        n, len(weights), d, rows.stride(0), len(class_difficulty) if weighted else 0,
+        STANDARDISE=standardise, WEIGHTED=weighted, **blocks, **DIRECTION_ROWS.options,
+    )  # fmt: skip
+    return u, weights
+
+
+def chain_rule(
+    x: Tensor, gradients: Tensor | None, partial: Tensor | None, standardise: bool, loss_scale: float,
+    gradient_scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The loss (), loss_scale · Σ partial, and dx (..., n, d) from the parts of dU (parts, ..., n, d), if given."""
+    rows, n, d = _flat(x)
+    loss = _empty((), dtype=torch.float32, device=x.device)
+    dx = _empty(x.shape if gradients is not None else (0,), dtype=gradient_dtype(x), device=x.device)
+    blocks = blocks_of(d)
+    chain_rule_rows[cdiv(n, blocks["BLOCK"]) if gradients is not None else 1,](
+        rows, loss if gradients is None else gradients, loss if partial is None else partial, loss, dx, n, d,
+        rows.stride(0), 0 if gradients is None else len(gradients), 0 if partial is None else partial.numel(),
+        loss_scale, gradient_scale, STANDARDISE=standardise, LOSS=partial is not None,
+        GRADIENT=gradients is not None, **blocks, **DIRECTION_ROWS.options,
+    )  # fmt: skip
+    return loss, dx

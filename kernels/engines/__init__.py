@@ -1,1 +1,0 @@
-"""Triton engines: kernel and launcher, one file each."""

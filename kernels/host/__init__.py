@@ -1,0 +1,1 @@
+"""What runs on the host before a launch: chips and their tiles, launching, ahead-of-time cases."""

@@ -1,0 +1,98 @@
+"""What the launchers share on the host: counters, dtypes, precision, layout, and how a launch fills a chip."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ..common.pair_tiles import TABLE_ROWS
+
+MOST_PROGRAMS = 512  # whose partial sums a kernel adds up at once
+_MOST_COUNTERS = 4096
+_counters: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def arrival_counters(device: torch.device) -> Tensor:
+    """Zeros that every launch leaves as zeros: one set for each stream, since launches on one stream never overlap."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        # Memory of a captured allocation belongs to the graph, which zeroes it at every replay: not to be kept.
+        return torch.zeros(_MOST_COUNTERS, dtype=torch.int32, device=device)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    if (device, stream) not in _counters:
+        _counters[device, stream] = torch.zeros(_MOST_COUNTERS, dtype=torch.int32, device=device)
+    return _counters[device, stream]
+
+
+def cdiv(a: int, b: int) -> int:
+    """⌈a / b⌉ on the host; Triton's own, which also serves kernels, takes microseconds a call."""
+    return -(-a // b)
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """Programs that run at once, one to a multiprocessor."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+def max_programs(device: torch.device) -> int:
+    """Programs that stay resident, two on each multiprocessor; a handful in the interpreter."""
+    return 2 * processors(device) if device.type == "cuda" else processors(device)
+
+
+def product_precision() -> tuple[str, bool]:
+    """How Triton takes float32 products, and whether there are TF32 units: "tf32" where PyTorch's own setting says so.
+
+    Of its two switches the new one is read, which shows what the old one was set to. Once the new one was set, reading
+    the old one raises.
+    """
+    tensor_cores = torch.version.hip is None
+    tf32 = tensor_cores and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if tf32 else "ieee", tensor_cores
+
+
+def product_kind(dtype: torch.dtype) -> str:
+    """The kind of matrix product, as tile tables name it."""
+    if dtype != torch.float32:
+        return "half"
+    return "tf32" if product_precision()[0] == "tf32" else "float32"
+
+
+def gradient_dtype(x: Tensor) -> torch.dtype:
+    """The dtype a gradient waits in for the backward: float16 would lose it before the loss scale comes."""
+    return torch.float32 if x.dtype == torch.float16 else x.dtype
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """`x` with neighbouring columns. Rows may lie anywhere, also on top of each other."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+@cache
+def pick_splits(tiles: int, key_tiles: int, slots: int) -> int:
+    """Into how many parts the keys are split so that few tiles of anchors still fill the `slots`, programs at once.
+
+    The fewest parts that leave the smallest share of the last wave of programs idle: of a single wave the most that
+    fit, else at most four.
+    """
+    fitting = slots // tiles
+    if fitting >= 4:
+        return max(1, min(key_tiles, fitting))
+    return min(range(1, max(1, min(key_tiles, 4)) + 1), key=lambda parts: (cdiv(tiles * parts, slots) / parts, parts))
+
+
+def dense_rows(x: Tensor) -> Tensor:
+    """`x` with neighbouring columns and rows any near distance apart, also 0: offsets within a tile are of 32 bits."""
+    return rows_of(x) if x.stride(-2) < 2**23 else x.contiguous()
+
+
+def columns_first(x: Tensor, chunk: int, tile: int) -> Tensor:
+    """`x` (n, d) as blocks (n / 32, d, 32) of rows in float32, for :func:`squared_distances`.
+
+    Zeros fill the last chunk of columns, and `tile` rows past the last.
+    """
+    (n, d), rows = x.shape, TABLE_ROWS.value
+    table = torch.zeros((cdiv(n + tile, rows), cdiv(d, chunk) * chunk, rows), dtype=torch.float32, device=x.device)
+    whole = n // rows
+    table[:whole, :d] = x[: whole * rows].unflatten(0, (whole, rows)).mT
+    table[whole, :d, : n - whole * rows] = x[whole * rows :].mT
+    return table

@@ -1,0 +1,67 @@
+"""Marginal loss and FD, launched."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..directions.launch import chain_rule, normalise
+from ..host.chips import chip, pick_tile
+from ..host.launch import cdiv, dense_rows, pick_splits, processors, product_kind
+from ..survey.launch import survey
+from .fd import FDArguments, fd_pairwise
+from .marginal import MarginalArguments, marginal
+from .settings import PAIR_TILES
+from .sweep import sweep
+
+_empty = torch.empty
+
+
+class Epilogue(NamedTuple):
+    """A loss: (s, same class, weight_i, weight_j, arguments) → (loss, dloss/ds), symmetric in i and j."""
+
+    function: Callable
+    arguments: type
+    standardise: bool
+    divisor: Callable[[int, int], int]  # of the mean, from (k, n)
+
+
+EPILOGUES = {
+    "marginal": Epilogue(marginal, MarginalArguments, False, lambda k, n: max(n * n - n, 1)),
+    "fd": Epilogue(fd_pairwise, FDArguments, True, lambda k, n: k * n * n),
+}
+
+
+def pairwise(
+    x: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    epilogue: str,
+    params: list[float],
+    mean: bool,
+    gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """Loss () in float32 and dx of `marginal` (params θ, ξ; x (n, d)) or `fd` (no params; x (k, n, d)).
+
+    y (n,) is any int64 for marginal; FD takes w(y) from class_difficulty (C,), and a label outside it makes the loss
+    NaN. Without `gradient` dx is (0,).
+    """
+    rule = EPILOGUES[epilogue]
+    x, y = dense_rows(x), y.contiguous()
+    n, d = x.shape[-2:]
+    k = x.numel() // (n * d)
+    u, weights = normalise(x, y, class_difficulty, rule.standardise)
+    labels, long_label = (y, None) if y.dtype == torch.int32 else survey(None, y)[::2]
+    tile = pick_tile(PAIR_TILES, chip(x.device), product_kind(x.dtype), d)
+    tiles, key_tiles = cdiv(n, tile.block_m), cdiv(n, tile.block_n)
+    splits = pick_splits(tiles * k, key_tiles, processors(x.device))
+    gradients = _empty((splits, *x.shape) if gradient else (0,), dtype=torch.float32, device=x.device)
+    partial = _empty((k, splits, tiles), dtype=torch.float32, device=x.device)
+    chunks = cdiv(d, tile.block_d) if gradient else 1
+    sweep[tiles, splits, k * chunks](
+        u, y, labels, long_label, weights, gradients, partial, n, rule.arguments(*params), d=d,
+        EPILOGUE=rule.function, GRADIENT=gradient, **tile.constexprs, **tile.options,
+    )  # fmt: skip
+    scale = 1 / rule.divisor(k, n) if mean else 1.0
+    return chain_rule(x, gradients if gradient else None, partial, rule.standardise, scale, 2 * scale)

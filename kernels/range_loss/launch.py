@@ -1,0 +1,86 @@
+"""Range loss, launched."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from ..host.chips import chip
+from ..host.launch import cdiv, columns_first, gradient_dtype
+from .class_terms import class_terms
+from .extremes import extremes
+from .gradient import range_gradient
+from .settings import RANGE_PAIRS
+from .settings import RANGE_ROWS as ROWS
+from .total import total_loss
+
+_empty = torch.empty
+
+
+class _Classes(NamedTuple):
+    """A batch sorted by label. Tables have a place for each of the at most n classes."""
+
+    order: Tensor  # (n,) rows of the batch, class by class, in their old order within a class
+    index: Tensor  # (n,) number of the class of each sorted row
+    starts: Tensor  # (n + 1,) first sorted row of each class; n past the last class
+    count: Tensor  # (1,) classes present
+
+    @classmethod
+    def of(cls, y: Tensor) -> "_Classes":
+        labels, order = y.sort(stable=True)
+        index = torch.zeros_like(labels)
+        index[1:] = (labels[1:] != labels[:-1]).cumsum(0)
+        starts = torch.searchsorted(index, torch.arange(len(y) + 1, device=y.device))
+        return cls(order, index, starts, index[-1:] + 1)
+
+
+def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool) -> tuple[Tensor, Tensor]:
+    n, d = rows.shape
+    tile = RANGE_PAIRS[chip(rows.device)]
+    values = _empty((n, k), dtype=torch.float32, device=rows.device)
+    partners = _empty((n, k), dtype=torch.int32, device=rows.device)
+    extremes[cdiv(n, tile.block_m),](
+        columns_first(rows, tile.block_k, tile.block_n), ends, values, partners, n, d, LARGEST=largest, K=k,
+        SLOTS=triton.next_power_of_2(k), BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, CHUNK=tile.block_k, **tile.options,
+    )  # fmt: skip
+    return values, partners
+
+
+def range_loss(
+    x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Loss () in float32 and dx (n, d) of x (n, d), y (n,) any int64; without `gradient` dx is (0,).
+
+    A class of one sample has no pair; a distance of 0 makes its class's harmonic mean, and its gradient, 0; one class
+    has no nearest means. A row that is not finite makes the loss NaN.
+    """
+    (n, d), device = x.shape, x.device
+    classes = _Classes.of(y)
+    rows = x.index_select(0, classes.order)
+    values, partners = _find_extremes(rows, classes.starts[classes.index + 1], k, largest=True)
+    means = _empty((n, d), dtype=torch.float32, device=device)
+    pairs = _empty((n, 2, k), dtype=torch.int32, device=device)
+    slopes = _empty((n, k), dtype=torch.float32, device=device)
+    losses = _empty((n,), dtype=torch.float32, device=device)
+    blocks = {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d, **ROWS.options}
+    class_terms[n,](
+        rows, classes.starts, values, partners, means, pairs, slopes, losses, n, d,
+        K=k, SLOTS=triton.next_power_of_2(k), **blocks,
+    )  # fmt: skip
+    places = torch.arange(n, device=device)
+    class_ends = torch.where(places < classes.count, classes.count, 0)
+    values, partners = _find_extremes(means, class_ends, 1, largest=False)
+    nearest = _empty((2,), dtype=torch.int64, device=device)
+    hinge_slope, loss = (_empty((), dtype=torch.float32, device=device) for _ in range(2))
+    total_loss[1,](
+        means, values, partners, losses, classes.count, nearest, hinge_slope, loss, n, d, alpha, beta, margin, **blocks
+    )
+    if not gradient:
+        return loss, _empty((0,), dtype=gradient_dtype(x), device=device)
+    dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
+    range_gradient[cdiv(n, ROWS.block_m), cdiv(d, ROWS.block_d)](
+        rows, classes.order, classes.index, classes.starts, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha,
+        K=k, **blocks,
+    )  # fmt: skip
+    return loss, dx

@@ -1,0 +1,30 @@
+"""Gradients times a device scalar, launched."""
+
+import torch
+from torch import Tensor
+
+from ..host.chips import launch_options
+from ..host.launch import cdiv, processors
+from .scale_gradients import scale_gradients
+from .settings import SCALE_BLOCK, SCALE_PROGRAMS, SCALE_WARPS
+
+_empty = torch.empty
+
+
+def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor, in_place: bool) -> list[Tensor]:
+    """At most three contiguous `gradients` times the 0-dimensional `factor`, each in the dtype of its input.
+
+    With `in_place` a gradient that is already in that dtype is written over.
+    """
+    targets = [
+        g if in_place and g.dtype == dtype else _empty(g.shape, dtype=dtype, device=g.device)
+        for g, dtype in zip(gradients, dtypes, strict=True)
+    ]
+    pairs = [(g, t, g.numel()) for g, t in zip(gradients, targets, strict=True)]
+    pairs += [(*pairs[0][:2], 0)] * (3 - len(pairs))
+    blocks = sum(cdiv(size, SCALE_BLOCK) for _, _, size in pairs)
+    if blocks:
+        flat = [value for pair in pairs for value in pair]
+        programs = min(blocks, SCALE_PROGRAMS * processors(factor.device))  # few, for most may find nothing to do
+        scale_gradients[(programs,)](*flat, factor, BLOCK=SCALE_BLOCK, **launch_options(SCALE_WARPS))
+    return targets

@@ -1,0 +1,59 @@
+"""One visit of rows and labels; the last program joins the maxima."""
+
+import triton
+import triton.language as tl
+
+from ..common.pair_tiles import load_rows
+from ..common.tiles import arrive_last
+
+LONGEST = tl.constexpr(2.0**80)  # squared: weights of up to 2^60 times the rows of a large bank stay finite
+MARGIN = tl.constexpr(1.002)  # TF32 rounds the factors of a product by up to 2⁻¹¹ each
+
+
+@triton.jit
+def _largest(
+    rows_ptr, y, labels, count, d, stride, BANK: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr
+):  # fmt: skip
+    """The largest squared length in a program's share of rows; inf for a row that is not finite or very long, whose
+    label is long, or of the bank and not filled."""
+    largest = tl.zeros((BLOCK,), tl.float32)
+    for tile in range(tl.program_id(0), tl.cdiv(count, BLOCK), tl.num_programs(0)):
+        rows = tile * BLOCK + tl.arange(0, BLOCK)
+        valid = rows < count
+        squared = tl.zeros((BLOCK,), tl.float32)
+        if rows_ptr is not None:
+            for start in range(0, d, BLOCK_D):
+                row = load_rows(rows_ptr, tile * BLOCK, valid, stride, start + tl.arange(0, BLOCK_D), d)
+                squared += tl.sum(row.to(tl.float32) * row.to(tl.float32), 1)
+        if y is not None:
+            label = tl.load(y + rows, mask=valid, other=0)
+            if BANK:
+                squared = tl.where(label < 0, float("inf"), squared)
+            if labels is not None:
+                tl.store(labels + rows, label.to(tl.int32), mask=valid)
+                squared = tl.where(label.to(tl.int32) == label, squared, float("inf"))
+        largest = tl.maximum(largest, tl.where(squared < LONGEST, squared, float("inf")))  # NaN is not below
+    return tl.max(largest)
+
+
+@triton.jit(do_not_specialize=["n", "m"])
+def survey_rows(
+    z, y, labels, bank_z, bank_y, bank_labels, partial, counter, bound, n, m, scale, d, z_stride, bank_stride,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    """The bound (1,) from partial maxima (2, programs), and labels (n,), bank_labels (m,) in int32."""
+    program, programs = tl.program_id(0), tl.num_programs(0)
+    tl.store(partial + program, _largest(z, y, labels, n, d, z_stride, False, BLOCK, BLOCK_D))
+    if bank_y is not None:
+        largest = _largest(bank_z, bank_y, bank_labels, m, d, bank_stride, True, BLOCK, BLOCK_D)
+        tl.store(partial + programs + program, largest)
+    if arrive_last(counter, programs):
+        slots = tl.arange(0, PROGRAMS)
+        anchor = tl.max(tl.load(partial + slots, mask=slots < programs, other=0.0, cache_modifier=".cg"))
+        key = anchor
+        if bank_y is not None:
+            bank = tl.load(partial + programs + slots, mask=slots < programs, other=0.0, cache_modifier=".cg")
+            key = tl.maximum(key, tl.max(bank))
+        if z is not None:
+            anchor = scale * MARGIN * tl.sqrt(anchor) * tl.sqrt(key)
+        tl.store(bound, anchor)
