@@ -1,0 +1,88 @@
+"""What the kernels of the engine are given, in groups, and where they leave what the next one reads."""
+
+from typing import Any, NamedTuple
+
+import triton.language as tl
+from torch import Tensor
+
+# Rows (K,) of the statistics of the tables, which `table_stats` writes; behind them lie tables (C, d): unit class weights
+# where a head wants them, then for a loss that repels the means of the other centers, in two parts.
+LENGTH, SCALAR, SPREAD, REST, INVERSE, ALONG, STATISTICS = (tl.constexpr(i) for i in range(7))
+# Sums in float64 that are known before the first row, one slot each: Σ W_y, then of each group of MVA Σ ‖x - c_y‖².
+SUMMED_PROGRAMS = tl.constexpr(64)
+YES, NO = tl.constexpr(True), tl.constexpr(False)
+
+
+class Batch(NamedTuple):
+    """Features x (n, d) with neighbouring columns, labels y (n,), where a bad label is reported, and MVA's groups."""
+
+    x: Tensor
+    y: Tensor
+    status: Tensor | None
+    groups_x: tuple[Tensor, ...] = ()
+    groups_y: tuple[Tensor, ...] = ()
+
+
+class Tables(NamedTuple):
+    """Class weights (C, d), bias (C,), W (C,); centers (C, d), their W (C,); statistics of both; sums in float64."""
+
+    w: Tensor | None
+    bias: Tensor | None
+    class_weights: Tensor | None
+    c: Tensor | None
+    center_weights: Tensor | None
+    statistics: Tensor | None
+    sums: Tensor | None
+
+
+class Outputs(NamedTuple):
+    """Loss (), gradients, the programs' partial sums (programs, size), and weights of rows left for `sums`."""
+
+    loss: Tensor
+    dx: Tensor | None
+    dw: Tensor | None
+    dbias: Tensor | None
+    partials: Tensor
+    row_weights: Tensor | None  # (n, kinds, K)
+    sums: Tensor | None  # (splits, kinds K, d), of `sums`
+
+
+class Sizes(NamedTuple):
+    """Numbers that never make a kernel anew."""
+
+    n: int
+    num_classes: int
+    head_divisor: int
+    divisor: int
+    auxiliary_weight: float
+    programs: int  # that wrote partial sums
+    splits: int  # of `sums`
+    summed: int  # programs that wrote sums known before the first row
+    group_sizes: tuple[int, ...] = ()
+
+
+class Head(NamedTuple):
+    """A classifier's functions (contract: :mod:`.heads.softmax`), what is scaled to length one for it, its settings."""
+
+    logits: Any
+    chain: Any
+    unit_x: tl.constexpr = NO
+    unit_w: tl.constexpr = NO
+    lengths: tl.constexpr = NO
+    exact_own: tl.constexpr = NO  # x·w_y in float32 also for half-precision features
+    a: Any = None
+
+
+class Center(NamedTuple):
+    """A center loss's functions (contract: :mod:`.centers.center`), what of the table they read, its settings."""
+
+    loss: Any
+    move: Any
+    scalar: Any = None
+    constant: Any = None
+    push: Any = None
+    paper_slope: Any = None
+    spread: tl.constexpr = NO  # Σ_j ‖c_j - c_k‖², their total, σ²
+    anti: tl.constexpr = NO  # S_i
+    directions: tl.constexpr = NO  # ĉ_k and their cosines
+    a: Any = None
