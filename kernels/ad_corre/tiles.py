@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from ..common.products import class_product
+
 
 @triton.jit
 def in_turn(chunk, num_classes, CHUNKS: tl.constexpr):
@@ -39,40 +41,6 @@ def moments(x, first, cols, D: tl.constexpr):
         total += v * v
     squared = tl.sum(total, 1, keep_dims=True)
     return mean, tl.rsqrt(tl.where(squared < 1.2e-38, float("inf"), squared)) + (squared - squared)
-
-
-@triton.jit
-def pieces(x, HALF: tl.constexpr):
-    """A float32 as the sum of what a product takes as it is and a rest: two bfloat16 numbers that hold 16 of its 24
-    bits, or a TF32 number and what lacks the last bit in TF32."""
-    if HALF:
-        high = x.to(tl.bfloat16)
-        rest = (x - high.to(tl.float32)).to(tl.bfloat16)
-    else:
-        bits = (x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
-        high = bits.to(tl.float32, bitcast=True)
-        rest = x - high
-    return high, rest
-
-
-@triton.jit
-def class_product(weights, x, EXACT: tl.constexpr, TENSOR_CORES: tl.constexpr):
-    """weights x in float32: weights (K, rows), x (rows, columns) of any dtype. `EXACT` weights are 0 or 1."""
-    HALF: tl.constexpr = x.dtype == tl.bfloat16
-    if not (HALF or TENSOR_CORES):
-        return tl.dot(weights, x.to(tl.float32), input_precision="ieee")
-    high, low = pieces(weights, HALF)
-    if x.dtype == tl.float32:
-        rows, rest = pieces(x, False)
-        total = tl.dot(high, rest, input_precision="tf32")
-        if not EXACT:
-            total = tl.dot(low, rows, total, input_precision="tf32")
-    else:
-        rows = x if HALF else x.to(tl.float32)
-        total = tl.zeros((weights.shape[0], x.shape[1]), tl.float32)
-        if not EXACT:
-            total = tl.dot(low, rows, input_precision="tf32")
-    return tl.dot(high, rows, total, input_precision="tf32")
 
 
 @triton.jit

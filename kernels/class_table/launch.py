@@ -157,8 +157,8 @@ def class_table(
         tuple(len(g) for g in groups_x),
     )  # fmt: skip
     strides = tuple(g.stride(0) for g in groups_x)
-    given = {"R": shape.r, "D": shape.d}
-    row_given = {"M": shape.m, "PARTS": shape.parts, "PRECISION": precision, "TENSOR_CORES": tensor_cores, **given}
+    given = {"R": shape.r, "P": shape.parts, "W": shape.d // shape.parts}
+    row_given = {"M": shape.m, "PRECISION": precision, "TENSOR_CORES": tensor_cores, **given}
     chunks = {"BLOCK_D": shape.block_d, "CHUNKS": cdiv(d, shape.block_d)}
     found = bool(plan.statistics or flags["SLOTS"])
     if alone:

@@ -1,6 +1,6 @@
 """The sweep over rows: loss, feature gradient, and what is summed over the batch. One read of x, one write of dx.
 
-A program takes tiles of `R` whole rows, (R, D) with D the next power of two, in registers from load to store. While the
+A program takes tiles of `R` whole rows, folded as in :mod:`.tiles`, in registers from load to store. While the
 sums fit beside them it keeps them too: weightsᵀ x, with the weights of every kind of sum side by side, (R, M):
 
     kind        weight of row i in class k        what `finish` makes of the sum
@@ -16,10 +16,11 @@ import triton
 import triton.language as tl
 
 from ..common.products import class_product, float32_product
-from ..common.tiles import inverse_or_zero, load_chunk, load_per_class, read_labels, store_chunk
+from ..common.tiles import inverse_or_zero, load_per_class, read_labels
 from .arguments import LENGTH, REST, SCALAR, SPREAD, SUMMED_PROGRAMS
 from .centers.mva import group_weight
 from .table_stats import others_table, unit_weights
+from .tiles import folded, load_tile, row_sums, store_tile, table_rows, two_row_sums, unfolded
 
 
 @triton.jit
@@ -36,7 +37,7 @@ def known_sums(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, WEIGH
             weight = tl.sum(tl.where(slots == 0, totals, 0.0), 0).to(tl.float32)
             head_scale = 1.0 / tl.where(weight == 0, 1.0, weight)
         if len(batch.groups_x) > 0:
-            counts = tl.where(slots == 1, sizes.divisor, 1).to(tl.float32)
+            counts = tl.where(slots == 1, sizes.divisor, 1)
             for v in tl.static_range(len(batch.groups_x)):
                 if MEAN:
                     counts = tl.where(slots == v + 2, sizes.group_sizes[v], counts)
@@ -47,26 +48,10 @@ def known_sums(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, WEIGH
 
 
 @triton.jit
-def logits_product(
-    x, w, PARTS: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr
-):
-    """x·w_k of a tile of rows x (R, D) and class weights w (M, D): (R, M).
-
-    As a batch of `PARTS` products of narrow pieces of the columns, which the warps share out: of one product of this few
-    rows and classes every warp would hold whole operands.
-    """
-    M: tl.constexpr = w.shape[0]
-    WIDTH: tl.constexpr = x.shape[1] // PARTS
-    w = tl.permute(tl.reshape(w, (M, PARTS, WIDTH)), (1, 0, 2))
-    rows = tl.permute(tl.reshape(x, (x.shape[0], PARTS, WIDTH)), (1, 2, 0))
-    return tl.trans(tl.sum(float32_product(w, rows, PRECISION, TENSOR_CORES), 0))
-
-
-@triton.jit
-def of_class(ptr, y, d, D: tl.constexpr):
-    """Each row's own class's row of a table: (R, D) in float32."""
-    columns = tl.arange(0, D)[None, :]
-    return tl.load(ptr + (y[:, None] * d + columns), mask=columns < d, other=0.0).to(tl.float32)
+def logits_product(x, w, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """x·w_k of rows x (R, P, W) and class weights w (M, P, W): (R, M)."""
+    parts = float32_product(tl.permute(w, (1, 0, 2)), tl.permute(x, (1, 2, 0)), PRECISION, TENSOR_CORES)
+    return tl.trans(tl.sum(parts, 0))
 
 
 @triton.jit
@@ -77,13 +62,13 @@ def cross_entropy(logits, hot, valid, weight):
     total = tl.sum(exponentials, 1)
     own = tl.sum(tl.where(hot, logits, 0.0), 1)
     p = (exponentials / total[:, None] - tl.where(hot, 1.0, 0.0)) * weight[:, None]
-    return tl.where(valid, weight * (tl.log(total) + largest - own), 0.0), tl.where(valid[:, None], p, 0.0)
+    return weight * (tl.log(total) + largest - own), tl.where(valid[:, None], p, 0.0)
 
 
 @triton.jit
 def classify(
-    x, y, valid, w, bias, tables, head, num_classes, d, K: tl.constexpr, M: tl.constexpr, PARTS: tl.constexpr,
-    PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    x, y, valid, w, bias, tables, head, num_classes, d, K: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
+    TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """Loss (R,), and for the chain rule G (R, M), R (R,), Q (R, M), ‖x‖ (R,) and ρ (R,)."""
     classes = tl.arange(0, M)
@@ -93,15 +78,15 @@ def classify(
     rho = tl.full(y.shape, 1.0, tl.float32)
     if head.lengths:
         wide = x.to(tl.float32)
-        x_length = tl.sqrt(tl.sum(wide * wide, 1))
+        x_length = tl.sqrt(row_sums(wide * wide))
         w_length = tl.load(tables.statistics + LENGTH * K + classes, mask=classes < num_classes, other=0.0)
     if head.unit_x:
         rho = inverse_or_zero(x_length)
-    dot = logits_product(x, w, PARTS, PRECISION, TENSOR_CORES) * rho[:, None]
+    dot = logits_product(x, w, PRECISION, TENSOR_CORES) * rho[:, None]
     if head.exact_own and x.dtype != tl.float32:
         # An angle's margin stands on it, and half-precision weights would tilt the angle.
         at = unit_weights(tables, head, K)
-        own = tl.sum(x.to(tl.float32) * of_class(at, y, d, x.shape[1]), 1)
+        own = row_sums(x.to(tl.float32) * table_rows(at, y, d, x.shape[1], x.shape[2]))
         dot = tl.where(hot, own[:, None], dot)
     weight = tl.full(y.shape, 1.0, tl.float32)
     if tables.class_weights is not None:
@@ -114,57 +99,67 @@ def classify(
 
 @triton.jit
 def attract(x, y, valid, tables, head, rule, scale, factor, spread_total, num_classes, d, K: tl.constexpr):
-    """Loss (R,) of the center term, its gradient (R, D), whether a row is finite and its push p, (R,) both."""
-    D: tl.constexpr = x.shape[1]
+    """Loss (R,) of the center term, its gradient, a tile, and the weight (R,) of a row among those that push, 1 where a
+    loss has none, NaN for a row that is not finite."""
+    P: tl.constexpr = x.shape[1]
+    W: tl.constexpr = x.shape[2]
     others = (num_classes - 1).to(tl.float32)
-    scale = tl.where(valid, scale, 0.0)
+    scale = tl.where(valid, 2 * scale, 0.0)
     x = x.to(tl.float32)
-    c = of_class(tables.c, y, d, D)
+    c = table_rows(tables.c, y, d, P, W)
     offset = x - c
-    own = tl.sum(offset * offset, 1)
-    anti = tl.zeros_like(own)
-    scalar = anti
-    push = anti
     if rule.anti:
         means_ptr = others_table(tables, head, num_classes, d, K)
-        high = of_class(means_ptr, y, d, D)
-        low = of_class(means_ptr + num_classes * d, y, d, D)
+        high = table_rows(means_ptr, y, d, P, W)
+        low = table_rows(means_ptr + num_classes * d, y, d, P, W)
         away = x - high - low
-        anti = others * tl.sum(away * away, 1) + tl.load(tables.statistics + REST * K + y, mask=valid, other=0.0)
+        own, anti = two_row_sums(offset * offset, away * away)
+        anti = others * anti + tl.load(tables.statistics + REST * K + y)
+    else:
+        own = row_sums(offset * offset)
+        anti = tl.zeros_like(own)
+    scalar = 1.0
     if rule.scalar is not None:
-        scalar = factor * tl.load(tables.statistics + SCALAR * K + y, mask=valid, other=0.0)
+        scalar = factor * tl.load(tables.statistics + SCALAR * K + y)
     losses, d_own, d_anti = rule.loss(own, anti, scalar, rule.a)
-    dx = (2 * scale * d_own)[:, None] * offset
+    dx = (scale * d_own)[:, None, None] * offset
     if rule.anti:
-        dx += (2 * scale * others * d_anti)[:, None] * away
+        dx += (scale * others * d_anti)[:, None, None] * away
     if rule.paper_slope is not None:
-        dx += (rule.paper_slope(spread_total, rule.a) * others * scale)[:, None] * (c - high - low)
-    finite = own - own == 0
+        dx += (0.5 * scale * others * rule.paper_slope(spread_total, rule.a))[:, None, None] * (c - high - low)
+    weight = tl.full(own.shape, 1.0, tl.float32)
     if rule.push is not None:
-        push = rule.push(anti, rule.a)
-    return tl.where(valid, losses, 0.0), dx, finite, push
+        weight = rule.push(anti, rule.a)
+    return losses, dx, tl.where(own - own == 0, weight, float("nan"))
 
 
 @triton.jit
-def row_weights(g, y, valid, finite, push, HEAD: tl.constexpr, UPDATE: tl.constexpr, PUSH: tl.constexpr, K: tl.constexpr, M: tl.constexpr):
-    """The weights of a tile's rows in every sum: (R, M), kind by kind K columns each."""
-    columns = tl.arange(0, M)[None, :]
-    weights = tl.zeros((y.shape[0], M), tl.float32)
+def row_weights(
+    g, y_ptr, at, in_batch, weight, HEAD: tl.constexpr, UPDATE: tl.constexpr, PUSH: tl.constexpr, K: tl.constexpr,
+    M: tl.constexpr,
+):  # fmt: skip
+    """The weights of a tile's rows in every sum: (M, R), kind by kind K rows each.
+
+    Labels are loaded again, where the product wants its operand: from the layout of x every thread would hold a whole
+    row of it.
+    """
+    places = tl.arange(0, M)[:, None]
+    weights = tl.zeros((M, at.shape[0]), tl.float32)
     if HEAD:
-        weights = tl.where(columns < K, g, 0.0)
+        weights = tl.where(places < K, tl.trans(g), 0.0)
     if UPDATE:
-        at = tl.where(valid, HEAD * K + y, -1)[:, None]
-        spoilt = tl.where(finite, 1.0, float("nan"))[:, None]
-        weights = tl.where(columns == at, spoilt, weights)
+        y = tl.load(y_ptr + at[None, :] + places * 0, mask=in_batch[None, :], other=-1)
+        weight = weight[None, :]
+        weights = tl.where(places == HEAD * K + y, 1.0 + 0.0 * weight, weights)
         if PUSH:
-            weights = tl.where(columns == at + K, push[:, None] * spoilt, weights)
+            weights = tl.where(places == (HEAD + 1) * K + y, weight, weights)
     return weights
 
 
 @triton.jit(do_not_specialize=["sizes"])
 def rows(
     batch, tables, out, head, rule, sizes, x_stride, d: tl.constexpr, K: tl.constexpr, M: tl.constexpr,
-    R: tl.constexpr, D: tl.constexpr, PARTS: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr,
+    R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr,
     UPDATE: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, FUSED: tl.constexpr,
     PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
@@ -179,56 +174,55 @@ def rows(
         if rule.paper_slope is not None:
             spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)), 0)
             spread_total = 2 * num_classes.to(tl.float32) * spread
-    sums = tl.zeros((M, D), tl.float32)
-    weight_sums = tl.zeros((R, M), tl.float32)
-    along_sums = weight_sums
-    head_loss = tl.zeros((R,), tl.float64)
+    sums = tl.zeros((M, P * W), tl.float32)
+    weight_sums = tl.zeros((M, R), tl.float32)
+    along_sums = tl.zeros((R, M), tl.float32)
+    head_loss = tl.zeros((R,), tl.float32)
     center_loss = head_loss
     for tile in range(program, tl.cdiv(sizes.n, R), tl.num_programs(0)):
-        at = tile * R + tl.arange(0, R).to(tl.int64)
+        first = tile * R
+        at = first + tl.arange(0, R)
         in_batch = at < sizes.n
         y, valid = read_labels(batch.y, at, in_batch, num_classes, batch.status)
         unlabelled = tl.where(in_batch & ~valid, float("nan"), 0.0)
-        x = load_chunk(batch.x, at, in_batch, x_stride, 0, d, D)
-        dx = tl.zeros((R, D), tl.float32)
-        g = weight_sums
-        finite = valid
-        push = unlabelled
+        x = load_tile(batch.x, first, in_batch, x_stride, d, P, W)
+        g = along_sums
+        weight = unlabelled
         if tables.w is not None:
             classes = tl.arange(0, M)
-            w = load_chunk(unit_weights(tables, head, K), classes, classes < num_classes, d, 0, d, D).to(x.dtype)
+            w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W).to(x.dtype)
             bias = load_per_class(tables.bias, num_classes, 0.0, M)
             losses, g, r, q, x_length, rho = classify(
-                x, y, valid, w, bias, tables, head, num_classes, d, K, M, PARTS, PRECISION, TENSOR_CORES
+                x, y, valid, w, bias, tables, head, num_classes, d, K, M, PRECISION, TENSOR_CORES
             )  # fmt: skip
-            head_loss += (losses + unlabelled).to(tl.float64)
+            head_loss += tl.where(valid, losses, unlabelled)
             if HEAD:
                 along_sums += q
-                dx = float32_product(g.to(w.dtype), w, PRECISION, TENSOR_CORES)
+                dx = folded(float32_product(g.to(w.dtype), unfolded(w), PRECISION, TENSOR_CORES), P)
                 if head.lengths:
-                    dx += (r * inverse_or_zero(x_length))[:, None] * x.to(tl.float32)
-                dx *= (rho * head_scale)[:, None]
+                    dx += (r * inverse_or_zero(x_length))[:, None, None] * x.to(tl.float32)
+                dx *= (rho * head_scale)[:, None, None]
                 g *= rho[:, None]
         if tables.c is not None:
-            losses, pull, finite, push = attract(
+            losses, pull, weight = attract(
                 x, y, valid, tables, head, rule, center_scale, factor, spread_total, num_classes, d, K
             )  # fmt: skip
-            center_loss += (losses + unlabelled).to(tl.float64)
+            center_loss += tl.where(valid, losses, unlabelled)
             dx = dx + pull if HEAD else pull
         if out.dx is not None:
-            store_chunk(out.dx, dx, at, in_batch, d, 0, d, D)
+            store_tile(out.dx, dx, first, in_batch, d)
         if KINDS > 0:
             PUSH: tl.constexpr = KINDS > HEAD + UPDATE
-            weights = row_weights(g, y, valid, finite, push, HEAD, UPDATE, PUSH, K, M)
+            weights = row_weights(g, batch.y, at, in_batch, weight, HEAD, UPDATE, PUSH, K, M)
             weight_sums += weights
             if FUSED:
                 if UPDATE:  # again, from the L1: zeros in place of what is not finite
-                    x = load_chunk(batch.x, at, in_batch & finite, x_stride, 0, d, D)
-                sums += class_product(tl.trans(weights), x, not (HEAD or PUSH), TENSOR_CORES)
+                    x = load_tile(batch.x, first, in_batch & (weight == weight), x_stride, d, P, W)
+                sums += class_product(weights, unfolded(x), not (HEAD or PUSH), TENSOR_CORES)
             else:
-                columns = tl.arange(0, M)
-                to = out.row_weights + at[:, None] * (KINDS * K) + columns[None, :]
-                tl.store(to, weights, mask=in_batch[:, None] & (columns < KINDS * K)[None, :])
+                places = tl.arange(0, M)[:, None]
+                to = out.row_weights + at.to(tl.int64)[None, :] * (KINDS * K) + places
+                tl.store(to, weights, mask=in_batch[None, :] & (places < KINDS * K))
     write_partials(out, program, sums, weight_sums, along_sums, head_loss, center_loss, d, K, KINDS, FUSED)
 
 
@@ -239,14 +233,14 @@ def write_partials(
 ):  # fmt: skip
     """One program's block: the two losses, Σ weights (KINDS, K) and Σ Q (K,), then if they are held the sums (KINDS K, d)."""
     M: tl.constexpr = sums.shape[0]
-    columns = tl.arange(0, M)
+    places = tl.arange(0, M)
     block = out.partials + program.to(tl.int64) * (block_head(K, KINDS) + FUSED * KINDS * K * d)
-    tl.store(block, tl.sum(head_loss, 0).to(tl.float32))
-    tl.store(block + 1, tl.sum(center_loss, 0).to(tl.float32))
-    tl.store(block + 2 + columns, tl.sum(weight_sums, 0), mask=columns < KINDS * K)
-    tl.store(block + 2 + KINDS * K + columns, tl.sum(along_sums, 0), mask=columns < K)
+    tl.store(block, tl.sum(head_loss, 0))
+    tl.store(block + 1, tl.sum(center_loss, 0))
+    tl.store(block + 2 + places, tl.sum(weight_sums, 1), mask=places < KINDS * K)
+    tl.store(block + 2 + KINDS * K + places, tl.sum(along_sums, 0), mask=places < K)
     if FUSED:
-        store_chunk(block + block_head(K, KINDS), sums, columns, columns < KINDS * K, d, 0, d, sums.shape[1])
+        store_tile(block + block_head(K, KINDS), folded(sums, 1), 0, places < KINDS * K, d)
 
 
 @triton.jit

@@ -12,18 +12,18 @@ from .table_stats import table_stats
 @triton.jit(do_not_specialize=["sizes"])
 def small(
     batch, tables, out, head, rule, sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr, M: tl.constexpr,
-    R: tl.constexpr, D: tl.constexpr, PARTS: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr,
+    R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr,
     UPDATE: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, FUSED: tl.constexpr, STATS: tl.constexpr,
     BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """The four kernels one behind the other; a barrier lets each read what the one before wrote."""
     if STATS:
         table_stats(
-            batch, tables, head, rule, sizes, x_stride, group_strides, d, K, BLOCK_D, CHUNKS, R, D, SLOTS, WEIGHTED
+            batch, tables, head, rule, sizes, x_stride, group_strides, d, K, BLOCK_D, CHUNKS, R, P, W, SLOTS, WEIGHTED
         )  # fmt: skip
         tl.debug_barrier()
     rows(
-        batch, tables, out, head, rule, sizes, x_stride, d, K, M, R, D, PARTS, KINDS, SLOTS, UPDATE, WEIGHTED, MEAN,
+        batch, tables, out, head, rule, sizes, x_stride, d, K, M, R, P, W, KINDS, SLOTS, UPDATE, WEIGHTED, MEAN,
         FUSED, PRECISION, TENSOR_CORES,
     )  # fmt: skip
     tl.debug_barrier()

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from ..common.tiles import inverse_or_zero, load_chunk, load_per_class, load_row, read_labels, store_chunk
 from .arguments import ALONG, INVERSE, LENGTH, REST, SCALAR, SPREAD, STATISTICS
+from .tiles import load_tile, row_sums, table_rows
 
 LABELS = tl.constexpr(1024)  # of a tile of labels alone
 
@@ -122,24 +123,24 @@ def sum_of_weights(batch, tables, sizes):
 
 @triton.jit
 def sum_of_distances(
-    x_ptr, y_ptr, n, x_stride, c_ptr, num_classes, status_ptr, d, R: tl.constexpr, D: tl.constexpr
+    x_ptr, y_ptr, n, x_stride, c_ptr, num_classes, status_ptr, d, R: tl.constexpr, P: tl.constexpr, W: tl.constexpr
 ):  # fmt: skip
     """Σ ‖x - c_y‖² over the program's share of some rows, NaN for a label that is no class."""
     total = tl.zeros((R,), tl.float64)
     for tile in range(tl.program_id(0), tl.cdiv(n, R), tl.num_programs(0)):
-        rows = tile * R + tl.arange(0, R).to(tl.int64)
+        rows = tile * R + tl.arange(0, R)
         y, valid = read_labels(y_ptr, rows, rows < n, num_classes, status_ptr)
-        x = load_chunk(x_ptr, rows, valid, x_stride, 0, d, D).to(tl.float32)
-        offset = x - load_chunk(c_ptr, y, valid, d, 0, d, D).to(tl.float32)
-        own = tl.sum(offset * offset, 1)
-        total += tl.where(valid | (rows >= n), own, float("nan")).to(tl.float64)
+        x = load_tile(x_ptr, tile * R, valid, x_stride, d, P, W).to(tl.float32)
+        offset = x - table_rows(c_ptr, y, d, P, W)
+        own = row_sums(offset * offset)
+        total += tl.where(valid, own, tl.where(rows < n, float("nan"), 0.0)).to(tl.float64)
     return tl.sum(total, 0)
 
 
 @triton.jit(do_not_specialize=["sizes"])
 def table_stats(
     batch, tables, head, rule, sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
-    CHUNKS: tl.constexpr, R: tl.constexpr, D: tl.constexpr, SLOTS: tl.constexpr, WEIGHTED: tl.constexpr,
+    CHUNKS: tl.constexpr, R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, SLOTS: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """The statistics of the tables by the first program, the means of the others and the sums over rows by all."""
     program = tl.program_id(0)
@@ -169,13 +170,13 @@ def table_stats(
         tl.store(sums_ptr + program * SLOTS, sum_of_weights(batch, tables, sizes))
     if len(batch.groups_x) > 0:
         own = sum_of_distances(
-            batch.x, batch.y, sizes.n, x_stride, tables.c, num_classes, batch.status, d, R, D
+            batch.x, batch.y, sizes.n, x_stride, tables.c, num_classes, batch.status, d, R, P, W
         )  # fmt: skip
         tl.store(sums_ptr + program * SLOTS + 1, own)
     for v in tl.static_range(len(batch.groups_x)):
         own = sum_of_distances(
             batch.groups_x[v], batch.groups_y[v], sizes.group_sizes[v], group_strides[v], tables.c, num_classes,
-            batch.status, d, R, D,
+            batch.status, d, R, P, W,
         )  # fmt: skip
         tl.store(sums_ptr + program * SLOTS + 2 + v, own)
 

@@ -83,3 +83,38 @@ def labelled_sums(hot, x, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
     """Σ_{y_i=k} x_i of a tile: (K, columns). What is not finite marks its own class through the count; it must not
     reach the others as 0·NaN."""
     return class_sum_product(hot, finite_or_zero(x), TENSOR_CORES)
+
+
+@triton.jit
+def two_pieces(x, HALF: tl.constexpr):
+    """A float32 as the sum of what a product takes as it is and a rest: two bfloat16 numbers that hold 16 of its 24
+    bits, or a TF32 number and what lacks the last bit in TF32."""
+    if HALF:
+        high = x.to(tl.bfloat16)
+        rest = (x - high.to(tl.float32)).to(tl.bfloat16)
+    else:
+        bits = (x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
+        high = bits.to(tl.float32, bitcast=True)
+        rest = x - high
+    return high, rest
+
+
+@triton.jit
+def class_product(weights, x, EXACT: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """weights x in float32: weights (K, rows), x (rows, columns) of any dtype. `EXACT` weights are 0 or 1."""
+    HALF: tl.constexpr = x.dtype == tl.bfloat16
+    if not (HALF or TENSOR_CORES):
+        return tl.dot(weights, x.to(tl.float32), input_precision="ieee")
+    high, low = two_pieces(weights, HALF)
+    if x.dtype == tl.float32:
+        rows, rest = two_pieces(x, False)
+        total = tl.dot(high, rest, input_precision="tf32")
+        if not EXACT:
+            total = tl.dot(low, rows, total, input_precision="tf32")
+        total = tl.dot(high, rows, total, input_precision="tf32")
+    else:
+        rows = x if HALF else x.to(tl.float32)
+        total = tl.dot(high, rows, input_precision="tf32")
+        if not EXACT:
+            total = tl.dot(low, rows, total, input_precision="tf32")
+    return total

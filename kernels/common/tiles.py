@@ -73,7 +73,8 @@ def scales_of(largest):
 def read_labels(y_ptr, rows, in_batch, num_classes, status_ptr):
     """Labels safe to index with, and the rows that have one; a label outside [0, C) goes to the status alone."""
     y = tl.load(y_ptr + rows, mask=in_batch, other=0)
-    legal = (y >= 0) & (y < num_classes)
+    unsigned: tl.constexpr = tl.uint64 if y.dtype == tl.int64 else tl.uint32
+    legal = y.to(unsigned, bitcast=True) < num_classes
     if status_ptr is not None:
         tl.store(status_ptr + tl.zeros_like(rows), y, mask=in_batch & ~legal)
     return tl.where(legal, y, 0).to(tl.int32), in_batch & legal
