@@ -50,8 +50,8 @@ def known_sums(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, WEIGH
 @triton.jit
 def logits_product(x, w, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
     """x·w_k of rows x (R, P, W) and class weights w (M, P, W): (R, M)."""
-    parts = float32_product(tl.permute(w, (1, 0, 2)), tl.permute(x, (1, 2, 0)), PRECISION, TENSOR_CORES)
-    return tl.trans(tl.sum(parts, 0))
+    parts = float32_product(tl.permute(x, (1, 0, 2)), tl.permute(w, (1, 2, 0)), PRECISION, TENSOR_CORES)
+    return tl.sum(parts, 0)
 
 
 @triton.jit
@@ -179,6 +179,11 @@ def rows(
     along_sums = tl.zeros((R, M), tl.float32)
     head_loss = tl.zeros((R,), tl.float32)
     center_loss = head_loss
+    if tables.w is not None:
+        classes = tl.arange(0, M)
+        bias = load_per_class(tables.bias, num_classes, 0.0, M)
+        w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W)
+        w = w.to(batch.x.dtype.element_ty)
     for tile in range(program, tl.cdiv(sizes.n, R), tl.num_programs(0)):
         first = tile * R
         at = first + tl.arange(0, R)
@@ -189,9 +194,6 @@ def rows(
         g = along_sums
         weight = unlabelled
         if tables.w is not None:
-            classes = tl.arange(0, M)
-            w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W).to(x.dtype)
-            bias = load_per_class(tables.bias, num_classes, 0.0, M)
             losses, g, r, q, x_length, rho = classify(
                 x, y, valid, w, bias, tables, head, num_classes, d, K, M, PRECISION, TENSOR_CORES
             )  # fmt: skip
@@ -218,7 +220,9 @@ def rows(
             if FUSED:
                 if UPDATE:  # again, from the L1: zeros in place of what is not finite
                     x = load_tile(batch.x, first, in_batch & (weight == weight), x_stride, d, P, W)
-                sums += class_product(weights, unfolded(x), not (HEAD or PUSH), TENSOR_CORES)
+                # G rounded as autocast rounds it; not so what pushes, which may be as small as it likes.
+                COARSE: tl.constexpr = not PUSH and (not HEAD or x.dtype != tl.float32)
+                sums += class_product(weights, unfolded(x), COARSE, TENSOR_CORES)
             else:
                 places = tl.arange(0, M)[:, None]
                 to = out.row_weights + at.to(tl.int64)[None, :] * (KINDS * K) + places
