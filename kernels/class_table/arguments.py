@@ -69,7 +69,6 @@ class Head(NamedTuple):
     unit_x: tl.constexpr = NO
     unit_w: tl.constexpr = NO
     lengths: tl.constexpr = NO
-    exact_own: tl.constexpr = NO  # x·w_y in float32 also for half-precision features
     a: Any = None
 
 

@@ -76,18 +76,18 @@ def classify(
     x_length = tl.zeros(y.shape, tl.float32)
     w_length = tl.zeros((M,), tl.float32)
     rho = tl.full(y.shape, 1.0, tl.float32)
+    dot = logits_product(x, w, PRECISION, TENSOR_CORES)
     if head.lengths:
+        # The margin stands on the angle to the own class, which half-precision weights would tilt.
         wide = x.to(tl.float32)
-        x_length = tl.sqrt(row_sums(wide * wide))
+        own_w = table_rows(unit_weights(tables, head, K), y, d, x.shape[1], x.shape[2])
+        squared, own = two_row_sums(wide * wide, wide * own_w)
+        x_length = tl.sqrt(squared)
+        dot = tl.where(hot, own[:, None], dot)
         w_length = tl.load(tables.statistics + LENGTH * K + classes, mask=classes < num_classes, other=0.0)
     if head.unit_x:
         rho = inverse_or_zero(x_length)
-    dot = logits_product(x, w, PRECISION, TENSOR_CORES) * rho[:, None]
-    if head.exact_own and x.dtype != tl.float32:
-        # An angle's margin stands on it, and half-precision weights would tilt the angle.
-        at = unit_weights(tables, head, K)
-        own = row_sums(x.to(tl.float32) * table_rows(at, y, d, x.shape[1], x.shape[2]))
-        dot = tl.where(hot, own[:, None], dot)
+    dot *= rho[:, None]
     weight = tl.full(y.shape, 1.0, tl.float32)
     if tables.class_weights is not None:
         weight = tl.load(tables.class_weights + y, mask=valid, other=0.0).to(tl.float32)
