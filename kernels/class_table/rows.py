@@ -67,14 +67,15 @@ def cross_entropy(logits, hot, valid, weight):
 
 @triton.jit
 def classify(
-    x, y, valid, w, bias, tables, head, num_classes, d, K: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
+    x, y, valid, w, bias, tables, head, num_classes, d, K: tl.constexpr, PRECISION: tl.constexpr,
     TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
-    """Loss (R,), and for the chain rule G (R, M), R (R,), Q (R, M), ‖x‖ (R,) and ρ (R,)."""
-    classes = tl.arange(0, M)
+    """Loss (R,), and for the chain rule G (R, H), R (R,), Q (R, H), ‖x‖ (R,) and ρ (R,); w (H, P, W) of H >= C rows."""
+    H: tl.constexpr = w.shape[0]
+    classes = tl.arange(0, H)
     hot = (classes[None, :] == y[:, None]) & valid[:, None]
     x_length = tl.zeros(y.shape, tl.float32)
-    w_length = tl.zeros((M,), tl.float32)
+    w_length = tl.zeros((H,), tl.float32)
     rho = tl.full(y.shape, 1.0, tl.float32)
     dot = logits_product(x, w, PRECISION, TENSOR_CORES)
     if head.lengths:
@@ -146,7 +147,8 @@ def row_weights(
     places = tl.arange(0, M)[:, None]
     weights = tl.zeros((M, at.shape[0]), tl.float32)
     if HEAD:
-        weights = tl.where(places < K, tl.trans(g), 0.0)
+        repeated = tl.broadcast_to(tl.trans(g)[None, :, :], (M // g.shape[1], g.shape[1], at.shape[0]))
+        weights = tl.where(places < K, tl.reshape(repeated, (M, at.shape[0])), 0.0)
     if UPDATE:
         y = tl.load(y_ptr + at[None, :] + places * 0, mask=in_batch[None, :], other=-1)
         weight = weight[None, :]
@@ -176,12 +178,13 @@ def rows(
             spread_total = 2 * num_classes.to(tl.float32) * spread
     sums = tl.zeros((M, P * W), tl.float32)
     weight_sums = tl.zeros((M, R), tl.float32)
-    along_sums = tl.zeros((R, M), tl.float32)
+    H: tl.constexpr = max(16, K)  # classes of a product
+    along_sums = tl.zeros((R, H), tl.float32)
     head_loss = tl.zeros((R,), tl.float32)
     center_loss = head_loss
     if tables.w is not None:
-        classes = tl.arange(0, M)
-        bias = load_per_class(tables.bias, num_classes, 0.0, M)
+        classes = tl.arange(0, H)
+        bias = load_per_class(tables.bias, num_classes, 0.0, H)
         w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W)
         w = w.to(batch.x.dtype.element_ty)
     for tile in range(program, tl.cdiv(sizes.n, R), tl.num_programs(0)):
@@ -195,7 +198,7 @@ def rows(
         weight = unlabelled
         if tables.w is not None:
             losses, g, r, q, x_length, rho = classify(
-                x, y, valid, w, bias, tables, head, num_classes, d, K, M, PRECISION, TENSOR_CORES
+                x, y, valid, w, bias, tables, head, num_classes, d, K, PRECISION, TENSOR_CORES
             )  # fmt: skip
             head_loss += tl.where(valid, losses, unlabelled)
             if HEAD:
@@ -236,13 +239,13 @@ def write_partials(
     FUSED: tl.constexpr,
 ):  # fmt: skip
     """One program's block: the two losses, Σ weights (KINDS, K) and Σ Q (K,), then if they are held the sums (KINDS K, d)."""
-    M: tl.constexpr = sums.shape[0]
-    places = tl.arange(0, M)
+    places = tl.arange(0, sums.shape[0])
+    classes = tl.arange(0, along_sums.shape[1])
     block = out.partials + program.to(tl.int64) * (block_head(K, KINDS) + FUSED * KINDS * K * d)
     tl.store(block, tl.sum(head_loss, 0))
     tl.store(block + 1, tl.sum(center_loss, 0))
     tl.store(block + 2 + places, tl.sum(weight_sums, 1), mask=places < KINDS * K)
-    tl.store(block + 2 + KINDS * K + places, tl.sum(along_sums, 0), mask=places < K)
+    tl.store(block + 2 + KINDS * K + classes, tl.sum(along_sums, 0), mask=classes < K)
     if FUSED:
         store_tile(block + block_head(K, KINDS), folded(sums, 1), 0, places < KINDS * K, d)
 

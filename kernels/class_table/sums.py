@@ -22,7 +22,6 @@ def sums(
     for chunk in range(tl.program_id(1), CHUNKS, tl.num_programs(1)):
         for kind in tl.static_range(KINDS):
             total = tl.zeros((K, BLOCK_D), tl.float32)
-            EXACT: tl.constexpr = UPDATE and kind == HEAD
             for tile in range(split, tl.cdiv(sizes.n, R), tl.num_programs(0)):
                 at = tile * R + tl.arange(0, R).to(tl.int64)
                 there = at < sizes.n
@@ -31,5 +30,5 @@ def sums(
                 weights = tl.load(of, mask=there[None, :], other=0.0)
                 spoilt = tl.sum(weights * 0.0, 0) != 0  # by its own class's weight, which is enough
                 x = tl.where(spoilt[:, None], tl.zeros_like(x), x)
-                total += class_product(weights, x, EXACT, TENSOR_CORES)
+                total += class_product(weights, x, UPDATE and kind == HEAD, TENSOR_CORES)
             store_chunk(block + kind * K * d, total, classes, classes >= 0, d, chunk, d, BLOCK_D)
