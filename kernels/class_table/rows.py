@@ -20,7 +20,7 @@ from ..common.tiles import inverse_or_zero, load_per_class, read_labels
 from .arguments import LENGTH, REST, SCALAR, SPREAD, SUMMED_PROGRAMS
 from .centers.mva import group_weight
 from .table_stats import others_table, unit_weights
-from .tiles import folded, load_tile, row_sums, store_tile, table_rows, two_row_sums, unfolded
+from .tiles import along_rows, by_parts, folded, load_tile, row_sums, store_tile, table_rows, two_row_sums, unfolded
 
 
 @triton.jit
@@ -49,8 +49,8 @@ def known_sums(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, WEIGH
 
 @triton.jit
 def logits_product(x, w, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
-    """x·w_k of rows x (R, P, W) and class weights w (M, P, W): (R, M)."""
-    parts = float32_product(tl.permute(x, (1, 0, 2)), tl.permute(w, (1, 2, 0)), PRECISION, TENSOR_CORES)
+    """x·w_k of tiles of rows x and of class weights w: (R, H)."""
+    parts = float32_product(by_parts(x), tl.permute(by_parts(w), (0, 2, 1)), PRECISION, TENSOR_CORES)
     return tl.sum(parts, 0)
 
 
@@ -67,11 +67,10 @@ def cross_entropy(logits, hot, valid, weight):
 
 @triton.jit
 def classify(
-    x, y, valid, w, bias, tables, head, num_classes, d, K: tl.constexpr, PRECISION: tl.constexpr,
-    TENSOR_CORES: tl.constexpr,
+    x, y, valid, w, bias, tables, head, num_classes, d, H: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
+    W: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
-    """Loss (R,), and for the chain rule G (R, H), R (R,), Q (R, H), ‖x‖ (R,) and ρ (R,); w (H, P, W) of H >= C rows."""
-    H: tl.constexpr = w.shape[0]
+    """Loss (R,), and for the chain rule G (R, H), R (R,), Q (R, H), ‖x‖ (R,) and ρ (R,); w are H >= C rows."""
     classes = tl.arange(0, H)
     hot = (classes[None, :] == y[:, None]) & valid[:, None]
     x_length = tl.zeros(y.shape, tl.float32)
@@ -81,7 +80,7 @@ def classify(
     if head.lengths:
         # The margin stands on the angle to the own class, which half-precision weights would tilt.
         wide = x.to(tl.float32)
-        own_w = table_rows(unit_weights(tables, head, K), y, d, x.shape[1], x.shape[2])
+        own_w = table_rows(unit_weights(tables, head, K), y, d, P, W)
         squared, own = two_row_sums(wide * wide, wide * own_w)
         x_length = tl.sqrt(squared)
         dot = tl.where(hot, own[:, None], dot)
@@ -99,11 +98,9 @@ def classify(
 
 
 @triton.jit
-def attract(x, y, valid, tables, head, rule, scale, factor, spread_total, num_classes, d, K: tl.constexpr):
+def attract(x, y, valid, tables, head, rule, scale, factor, spread_total, num_classes, d, K: tl.constexpr, P: tl.constexpr, W: tl.constexpr):
     """Loss (R,) of the center term, its gradient, a tile, and the weight (R,) of a row among those that push, 1 where a
     loss has none, NaN for a row that is not finite."""
-    P: tl.constexpr = x.shape[1]
-    W: tl.constexpr = x.shape[2]
     others = (num_classes - 1).to(tl.float32)
     scale = tl.where(valid, 2 * scale, 0.0)
     x = x.to(tl.float32)
@@ -123,11 +120,11 @@ def attract(x, y, valid, tables, head, rule, scale, factor, spread_total, num_cl
     if rule.scalar is not None:
         scalar = factor * tl.load(tables.statistics + SCALAR * K + y)
     losses, d_own, d_anti = rule.loss(own, anti, scalar, rule.a)
-    dx = (scale * d_own)[:, None, None] * offset
+    dx = along_rows(scale * d_own) * offset
     if rule.anti:
-        dx += (scale * others * d_anti)[:, None, None] * away
+        dx += along_rows(scale * others * d_anti) * away
     if rule.paper_slope is not None:
-        dx += (0.5 * scale * others * rule.paper_slope(spread_total, rule.a))[:, None, None] * (c - high - low)
+        dx += along_rows(0.5 * scale * others * rule.paper_slope(spread_total, rule.a)) * (c - high - low)
     weight = tl.full(own.shape, 1.0, tl.float32)
     if rule.push is not None:
         weight = rule.push(anti, rule.a)
@@ -198,24 +195,24 @@ def rows(
         weight = unlabelled
         if tables.w is not None:
             losses, g, r, q, x_length, rho = classify(
-                x, y, valid, w, bias, tables, head, num_classes, d, K, PRECISION, TENSOR_CORES
+                x, y, valid, w, bias, tables, head, num_classes, d, H, K, P, W, PRECISION, TENSOR_CORES
             )  # fmt: skip
             head_loss += tl.where(valid, losses, unlabelled)
             if HEAD:
                 along_sums += q
                 dx = folded(float32_product(g.to(w.dtype), unfolded(w), PRECISION, TENSOR_CORES), P)
                 if head.lengths:
-                    dx += (r * inverse_or_zero(x_length))[:, None, None] * x.to(tl.float32)
-                dx *= (rho * head_scale)[:, None, None]
+                    dx += along_rows(r * inverse_or_zero(x_length)) * x.to(tl.float32)
+                dx *= along_rows(rho * head_scale)
                 g *= rho[:, None]
         if tables.c is not None:
             losses, pull, weight = attract(
-                x, y, valid, tables, head, rule, center_scale, factor, spread_total, num_classes, d, K
+                x, y, valid, tables, head, rule, center_scale, factor, spread_total, num_classes, d, K, P, W
             )  # fmt: skip
             center_loss += tl.where(valid, losses, unlabelled)
             dx = dx + pull if HEAD else pull
         if out.dx is not None:
-            store_tile(out.dx, dx, first, in_batch, d)
+            store_tile(out.dx, dx, first, in_batch, d, P, W)
         if KINDS > 0:
             PUSH: tl.constexpr = KINDS > HEAD + UPDATE
             weights = row_weights(g, batch.y, at, in_batch, weight, HEAD, UPDATE, PUSH, K, M)
@@ -230,13 +227,13 @@ def rows(
                 places = tl.arange(0, M)[:, None]
                 to = out.row_weights + at.to(tl.int64)[None, :] * (KINDS * K) + places
                 tl.store(to, weights, mask=in_batch[None, :] & (places < KINDS * K))
-    write_partials(out, program, sums, weight_sums, along_sums, head_loss, center_loss, d, K, KINDS, FUSED)
+    write_partials(out, program, sums, weight_sums, along_sums, head_loss, center_loss, d, K, P, W, KINDS, FUSED)
 
 
 @triton.jit
 def write_partials(
-    out, program, sums, weight_sums, along_sums, head_loss, center_loss, d, K: tl.constexpr, KINDS: tl.constexpr,
-    FUSED: tl.constexpr,
+    out, program, sums, weight_sums, along_sums, head_loss, center_loss, d, K: tl.constexpr, P: tl.constexpr,
+    W: tl.constexpr, KINDS: tl.constexpr, FUSED: tl.constexpr,
 ):  # fmt: skip
     """One program's block: the two losses, Σ weights (KINDS, K) and Σ Q (K,), then if they are held the sums (KINDS K, d)."""
     places = tl.arange(0, sums.shape[0])
@@ -247,7 +244,7 @@ def write_partials(
     tl.store(block + 2 + places, tl.sum(weight_sums, 1), mask=places < KINDS * K)
     tl.store(block + 2 + KINDS * K + classes, tl.sum(along_sums, 0), mask=classes < K)
     if FUSED:
-        store_tile(block + block_head(K, KINDS), folded(sums, 1), 0, places < KINDS * K, d)
+        store_tile(block + block_head(K, KINDS), folded(sums, P), 0, places < KINDS * K, d, P, W)
 
 
 @triton.jit
