@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .primitives import accumulate, class_counts, class_sums, own_distances, reduce
+from .primitives import accumulate, class_counts, class_sums, own_distances, reduce, unless_spoiled
 
 
 def center(x: Tensor, y: Tensor, centers: Tensor, reduction: str = "mean") -> Tensor:
@@ -19,4 +19,4 @@ def center_direction(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
 def center_update(x: Tensor, y: Tensor, centers: Tensor, alpha: float = 0.5) -> Tensor:
     """The moved centers c - α Δ: (C, d). α in [0, 1] is the centers' own learning rate."""
     old = accumulate(centers)
-    return (old - alpha * center_direction(x, y, old)).to(centers.dtype)
+    return unless_spoiled(old - alpha * center_direction(x, y, old), centers)

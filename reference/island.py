@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .center import center, center_direction
-from .primitives import accumulate, unit
+from .primitives import accumulate, unit, unless_spoiled
 
 
 def island(x: Tensor, y: Tensor, centers: Tensor, lambda1: float = 10.0, reduction: str = "mean") -> Tensor:
@@ -29,4 +29,4 @@ def island_update(x: Tensor, y: Tensor, centers: Tensor, lambda1: float = 10.0, 
     along = (others * directions).sum(-1, keepdim=True)
     repulsion = ((others - along * directions) / lengths.where(lengths > 0, 1)).where(lengths > 0, 0)
     move = center_direction(x, y, old) + lambda1 / max(len(old) - 1, 1) * repulsion
-    return (old - alpha * move).to(centers.dtype)
+    return unless_spoiled(old - alpha * move, centers)

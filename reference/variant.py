@@ -11,6 +11,7 @@ from .primitives import (
     class_sums,
     own_distances,
     reduce,
+    unless_spoiled,
 )
 
 
@@ -72,4 +73,4 @@ def variant_update(
     push = others.sum(1, keepdim=True) * old - others @ x
     spread = num_classes * old - old.sum(0)
     direction = pull - lambda1 * push - lambda2 * spread / (2 * (eps2 + center_spread(old).sum()).square())
-    return (old - alpha * direction).to(centers.dtype)
+    return unless_spoiled(old - alpha * direction, centers)

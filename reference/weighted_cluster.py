@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .primitives import accumulate, center_spread, class_counts, class_sums, own_distances, reduce
+from .primitives import accumulate, center_spread, class_counts, class_sums, own_distances, reduce, unless_spoiled
 
 
 def weighted_cluster(
@@ -38,7 +38,7 @@ def weighted_cluster_update(
     old = accumulate(centers)
     counts = class_counts(y, len(old), old.dtype)[:, None]
     pull = class_sums(x.to(old.dtype), y, len(old)) - counts * old
-    return (old + gamma * _class_scale(old, class_weights, alpha)[:, None] * pull).to(centers.dtype)
+    return unless_spoiled(old + gamma * _class_scale(old, class_weights, alpha)[:, None] * pull, centers)
 
 
 def _class_scale(centers: Tensor, class_weights: Tensor | None, alpha: float) -> Tensor:
