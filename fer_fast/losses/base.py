@@ -13,8 +13,8 @@ from ..suggest import one_of
 class Loss(nn.Module):
     """Base of all losses. A class with a `name` is that row of the registry.
 
-    Its constructor takes the row's hyper-parameters where `__init__` has `params`, and they become its attributes. A
-    class whose constructor takes others (a schedule of one of the row's, say) gives their NamedTuple as `takes`.
+    Its constructor takes the row's hyper-parameters one by one, which become its attributes, and the common keywords of
+    this class's `__init__`. Where a class states `takes`, a NamedTuple, it takes its fields instead (a schedule, say).
     """
 
     name: str
@@ -38,7 +38,7 @@ class Loss(nn.Module):
     def params(self) -> tuple:
         """The row's hyper-parameters as they are now, a NamedTuple."""
         kind = self.row.params
-        return kind(*(getattr(self, name) for name in kind._fields))
+        return kind(*[getattr(self, name) for name in kind._fields])
 
     @property
     def common(self) -> dict[str, str]:

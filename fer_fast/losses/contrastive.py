@@ -23,6 +23,9 @@ class SupConLoss(Loss):
 
     name = "supcon"
 
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.function(z, y)
+
 
 class BankContrastiveLoss(Loss):
     """A contrastive loss with a bank, called as `loss(z, y, bank=None)`.
