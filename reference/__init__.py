@@ -21,7 +21,6 @@ from .lmcl import LMCLParams, lmcl, lmcl_logits
 from .marginal import MarginalParams, marginal
 from .mean_discriminator import md
 from .mva import MVAParams, mva
-from .params import NoParams
 from .primitives import (
     anti_center_distances,
     center_distances,
@@ -42,7 +41,6 @@ __all__ = [
     "LMCLParams",
     "MVAParams",
     "MarginalParams",
-    "NoParams",
     "RangeParams",
     "SoftmaxParams",
     "VariantParams",
