@@ -33,7 +33,7 @@ def _pml_supcon(problem: Problem, inputs: Inputs) -> Step:
     from pytorch_metric_learning.losses import SupConLoss
 
     # Rows come normalised; its default would normalise again, which is another function of z.
-    loss = SupConLoss(*problem.spec.params(), distance=DotProductSimilarity(normalize_embeddings=False))
+    loss = SupConLoss(**problem.spec.params()._asdict(), distance=DotProductSimilarity(normalize_embeddings=False))
     z, y = inputs.tensors["z"], inputs.tensors["y"]
     if problem.loss == "selfcon":
         y = torch.arange(len(z) // 2, device=z.device).repeat(2)
@@ -48,7 +48,7 @@ def _pml_bank(problem: Problem, inputs: Inputs) -> Step:
     from pytorch_metric_learning.distances import DotProductSimilarity
     from pytorch_metric_learning.losses import SupConLoss
 
-    loss = SupConLoss(*problem.spec.params(), distance=DotProductSimilarity(normalize_embeddings=False))
+    loss = SupConLoss(**problem.spec.params()._asdict(), distance=DotProductSimilarity(normalize_embeddings=False))
     z, y, bank_z, bank_y = (inputs.tensors[name] for name in ("z", "y", "bank_z", "bank_y"))
     keeps = {
         "esc": lambda y, bank_y: torch.ones(len(y), len(bank_y), dtype=torch.bool, device=y.device),
