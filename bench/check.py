@@ -108,7 +108,7 @@ def _plain_errors(problem: Problem, inputs: Inputs) -> tuple[dict[str, Tensor], 
 
 
 def cancelling_terms(spec: LossSpec, n: int, reduction: str = "mean") -> dict[str, float]:
-    """Sizes of what a result is the difference of, on n rows, at temperature τ = 0.1 where there is one.
+    """Sizes of what a result is the difference of, on n rows, at the temperature τ where there is one.
 
     A contrastive loss is log D less a logit, each of size 1/τ; its gradient is push less pull, each of size 1/τ a row,
     and the push carries the rounding of log D. The gradient of marginal loss with respect to a direction has n terms
@@ -118,8 +118,9 @@ def cancelling_terms(spec: LossSpec, n: int, reduction: str = "mean") -> dict[st
         return {"dx": 4 * n**0.5 * (1 / n if reduction == "mean" else n - 1)}
     if spec.family != "contrastive":
         return {}
-    rows = n**0.5 / (n if reduction == "mean" else 1)
-    return {"loss": 2 / 0.1 * (1 if reduction == "mean" else n), "dz": (2 + 1 / 0.1) / 0.1 * rows}
+    rows, (temperature,) = n**0.5 / (n if reduction == "mean" else 1), spec.params()
+    largest = 1 / temperature
+    return {"loss": 2 * largest * (1 if reduction == "mean" else n), "dz": (2 + largest) * largest * rows}
 
 
 def _relative_error(got: Tensor, exact: Tensor) -> float:

@@ -33,7 +33,7 @@ def _pml_supcon(problem: Problem, inputs: Inputs) -> Step:
     from pytorch_metric_learning.losses import SupConLoss
 
     # Rows come normalised; its default would normalise again, which is another function of z.
-    loss = SupConLoss(temperature=0.1, distance=DotProductSimilarity(normalize_embeddings=False))
+    loss = SupConLoss(**problem.spec.params()._asdict(), distance=DotProductSimilarity(normalize_embeddings=False))
     z, y = inputs.tensors["z"], inputs.tensors["y"]
     if problem.loss == "selfcon":
         y = torch.arange(len(z) // 2, device=z.device).repeat(2)
@@ -48,7 +48,7 @@ def _pml_bank(problem: Problem, inputs: Inputs) -> Step:
     from pytorch_metric_learning.distances import DotProductSimilarity
     from pytorch_metric_learning.losses import SupConLoss
 
-    loss = SupConLoss(temperature=0.1, distance=DotProductSimilarity(normalize_embeddings=False))
+    loss = SupConLoss(**problem.spec.params()._asdict(), distance=DotProductSimilarity(normalize_embeddings=False))
     z, y, bank_z, bank_y = (inputs.tensors[name] for name in ("z", "y", "bank_z", "bank_y"))
     keeps = {
         "esc": lambda y, bank_y: torch.ones(len(y), len(bank_y), dtype=torch.bool, device=y.device),
@@ -62,12 +62,12 @@ def _pml_bank(problem: Problem, inputs: Inputs) -> Step:
 def _pml_classifier(problem: Problem, inputs: Inputs) -> Step:
     from pytorch_metric_learning import losses
 
-    s = problem.shape
+    s, p = problem.shape, problem.spec.params()
     x, y, weight = (inputs.tensors[name] for name in ("x", "y", "weight"))
     loss = {
-        "lmcl": lambda: losses.CosFaceLoss(s.classes, s.d, margin=0.35, scale=30),
-        "a-softmax": lambda: losses.SphereFaceLoss(s.classes, s.d, margin=4, scale=1),
-        "l-softmax": lambda: losses.LargeMarginSoftmaxLoss(s.classes, s.d, margin=4, scale=1),
+        "lmcl": lambda: losses.CosFaceLoss(s.classes, s.d, margin=p.m, scale=p.s),
+        "a-softmax": lambda: losses.SphereFaceLoss(s.classes, s.d, margin=p.m, scale=1),
+        "l-softmax": lambda: losses.LargeMarginSoftmaxLoss(s.classes, s.d, margin=p.m, scale=1),
     }[problem.loss]().to(x.device)
     own = loss.W = torch.nn.Parameter(weight.detach().t().contiguous())  # (d, C), as the package keeps it
 

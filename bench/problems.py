@@ -158,7 +158,7 @@ def _classifier(p: Problem, random: _Random) -> Inputs:
     if p.loss == "weighted-softmax":
         tensors["class_weights"] = random.weights(s.classes)
     # λ = 0, the margin in full: the form that peers without a blend compute too.
-    return Inputs(tensors, {"lambda_": 0.0} if "lambda_" in p.spec.params else {})
+    return Inputs(tensors, {"lambda_": 0.0} if "lambda_" in p.spec.params._fields else {})
 
 
 def _center(p: Problem, random: _Random) -> Inputs:

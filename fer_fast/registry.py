@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 
-from . import reference
+from . import reference as ref
 from .suggest import one_of
 
-VARIANT_LOSS = "Pham et al. 2023, variant loss"
-WEIGHTED_CLUSTER = "Ngo & Yoon 2020, weighted-cluster loss"
-AD_CORRE = "Fard & Mahoor 2022, Ad-Corre"
-LMCL = "Lu & Wu 2022, LMCL with custom classes"
-ECAN = "Zhu et al. 2022, ECAN"
+PHAM_2023 = "Pham et al. 2023, variant loss"
+NGO_2020 = "Ngo & Yoon 2020, weighted-cluster loss"
+FARD_2022 = "Fard & Mahoor 2022, Ad-Corre"
+LU_2022 = "Lu & Wu 2022, LMCL with custom classes"
+ZHU_2022 = "Zhu et al. 2022, ECAN"
 
 
 @dataclass(frozen=True)
@@ -21,147 +21,53 @@ class LossSpec:
 
     name: str  # on the command line
     cls: str  # in fer_fast.losses
-    function: str  # in fer_fast.functional
     family: str  # classifier, center, correlation, pairwise or contrastive: what the call takes
     engine: str  # class_table, ad_corre, pairwise, range_loss or contrastive: what computes it
     paper: str
-    reference: Callable
-    update: Callable | None = None  # the move of the centers
-    params: tuple[str, ...] = ()  # hyper-parameters in the order the engine takes them
+    reference: Callable  # the formula
     backends: tuple[str, ...] = ("triton", "blocked", "reference")
 
+    @property
+    def function(self) -> str:
+        """The name in fer_fast.functional: the formula's and `_loss`."""
+        return f"{self.reference.__name__.removesuffix('_loss')}_loss"
 
-_ANGULAR = ("m", "lambda_")
-_CENTER = reference.center_update
+    @property
+    def params(self) -> type:
+        """The NamedTuple of hyper-parameters with their defaults, in the order the engine takes them."""
+        return self.reference.params
+
+    @property
+    def update(self) -> Callable | None:
+        """The move of the centers."""
+        return self.reference.update
+
 
 LOSSES: dict[str, LossSpec] = {
     spec.name: spec
     for spec in (
-        LossSpec(
-            "softmax", "SoftmaxLoss", "softmax_loss", "classifier", "class_table", WEIGHTED_CLUSTER, reference.softmax
-        ),
-        LossSpec(
-            "weighted-softmax",
-            "SoftmaxLoss",
-            "softmax_loss",
-            "classifier",
-            "class_table",
-            WEIGHTED_CLUSTER,
-            reference.softmax,
-        ),
-        LossSpec("lmcl", "LMCLLoss", "lmcl_loss", "classifier", "class_table", LMCL, reference.lmcl, params=("s", "m")),
-        LossSpec(
-            "a-softmax",
-            "ASoftmaxLoss",
-            "a_softmax_loss",
-            "classifier",
-            "class_table",
-            LMCL,
-            reference.a_softmax,
-            params=_ANGULAR,
-        ),
-        LossSpec(
-            "l-softmax",
-            "LSoftmaxLoss",
-            "l_softmax_loss",
-            "classifier",
-            "class_table",
-            LMCL,
-            reference.l_softmax,
-            params=_ANGULAR,
-        ),
-        LossSpec(
-            "center",
-            "CenterLoss",
-            "center_loss",
-            "center",
-            "class_table",
-            VARIANT_LOSS,
-            reference.center,
-            _CENTER,
-            ("alpha",),
-        ),
-        LossSpec(
-            "island",
-            "IslandLoss",
-            "island_loss",
-            "center",
-            "class_table",
-            VARIANT_LOSS,
-            reference.island,
-            reference.island_update,
-            ("lambda1", "alpha"),
-        ),
-        LossSpec(
-            "variant",
-            "VariantLoss",
-            "variant_loss",
-            "center",
-            "class_table",
-            VARIANT_LOSS,
-            reference.variant,
-            reference.variant_update,
-            ("lambda1", "lambda2", "eps1", "eps2", "alpha", "feature_gradient"),
-        ),
-        LossSpec(
-            "weighted-cluster",
-            "WeightedClusterLoss",
-            "weighted_cluster_loss",
-            "center",
-            "class_table",
-            WEIGHTED_CLUSTER,
-            reference.weighted_cluster,
-            reference.weighted_cluster_update,
-            ("alpha", "gamma"),
-        ),
-        LossSpec(
-            "affinity",
-            "AffinityLoss",
-            "affinity_loss",
-            "center",
-            "class_table",
-            ECAN,
-            reference.affinity,
-            _CENTER,
-            ("alpha",),
-        ),
-        LossSpec("mva", "MVALoss", "mva_loss", "center", "class_table", ECAN, reference.mva, _CENTER, ("alpha",)),
-        LossSpec("nfd", "NFDLoss", "nfd_loss", "correlation", "ad_corre", AD_CORRE, reference.nfd),
-        LossSpec("fd", "FDLoss", "fd_loss", "correlation", "ad_corre", AD_CORRE, reference.fd),
-        LossSpec("md", "MDLoss", "md_loss", "correlation", "ad_corre", AD_CORRE, reference.md),
-        LossSpec("ed", "EDLoss", "ed_loss", "correlation", "ad_corre", AD_CORRE, reference.ed),
-        LossSpec("ad-corre", "AdCorreLoss", "ad_corre_loss", "correlation", "ad_corre", AD_CORRE, reference.ad_corre),
-        LossSpec(
-            "marginal",
-            "MarginalLoss",
-            "marginal_loss",
-            "pairwise",
-            "pairwise",
-            VARIANT_LOSS,
-            reference.marginal,
-            None,
-            ("theta", "xi"),
-        ),
-        LossSpec(
-            "range",
-            "RangeLoss",
-            "range_loss",
-            "pairwise",
-            "range_loss",
-            VARIANT_LOSS,
-            reference.range_loss,
-            None,
-            ("k", "alpha", "beta", "margin"),
-        ),
-        *(
-            LossSpec(name, cls, f"{name}_loss", "contrastive", "contrastive", ECAN, function, None, ("temperature",))
-            for name, cls, function in (
-                ("selfcon", "SelfConLoss", reference.selfcon),
-                ("supcon", "SupConLoss", reference.supcon),
-                ("esc", "ESCLoss", reference.esc),
-                ("ensc", "ENSCLoss", reference.ensc),
-            )
-        ),
+        LossSpec("softmax", "SoftmaxLoss", "classifier", "class_table", NGO_2020, ref.softmax),
+        LossSpec("weighted-softmax", "SoftmaxLoss", "classifier", "class_table", NGO_2020, ref.softmax),
+        LossSpec("lmcl", "LMCLLoss", "classifier", "class_table", LU_2022, ref.lmcl),
+        LossSpec("a-softmax", "ASoftmaxLoss", "classifier", "class_table", LU_2022, ref.a_softmax),
+        LossSpec("l-softmax", "LSoftmaxLoss", "classifier", "class_table", LU_2022, ref.l_softmax),
+        LossSpec("center", "CenterLoss", "center", "class_table", PHAM_2023, ref.center),
+        LossSpec("island", "IslandLoss", "center", "class_table", PHAM_2023, ref.island),
+        LossSpec("variant", "VariantLoss", "center", "class_table", PHAM_2023, ref.variant),
+        LossSpec("weighted-cluster", "WeightedClusterLoss", "center", "class_table", NGO_2020, ref.weighted_cluster),
+        LossSpec("affinity", "AffinityLoss", "center", "class_table", ZHU_2022, ref.affinity),
+        LossSpec("mva", "MVALoss", "center", "class_table", ZHU_2022, ref.mva),
+        LossSpec("nfd", "NFDLoss", "correlation", "ad_corre", FARD_2022, ref.nfd),
+        LossSpec("fd", "FDLoss", "correlation", "ad_corre", FARD_2022, ref.fd),
+        LossSpec("md", "MDLoss", "correlation", "ad_corre", FARD_2022, ref.md),
+        LossSpec("ed", "EDLoss", "correlation", "ad_corre", FARD_2022, ref.ed),
+        LossSpec("ad-corre", "AdCorreLoss", "correlation", "ad_corre", FARD_2022, ref.ad_corre),
+        LossSpec("marginal", "MarginalLoss", "pairwise", "pairwise", PHAM_2023, ref.marginal),
+        LossSpec("range", "RangeLoss", "pairwise", "range_loss", PHAM_2023, ref.range_loss),
+        LossSpec("selfcon", "SelfConLoss", "contrastive", "contrastive", ZHU_2022, ref.selfcon),
+        LossSpec("supcon", "SupConLoss", "contrastive", "contrastive", ZHU_2022, ref.supcon),
+        LossSpec("esc", "ESCLoss", "contrastive", "contrastive", ZHU_2022, ref.esc),
+        LossSpec("ensc", "ENSCLoss", "contrastive", "contrastive", ZHU_2022, ref.ensc),
     )
 }
 

@@ -10,29 +10,41 @@ if __name__ != "fer_fast.reference":
     )
 
 from .ad_corre import ad_corre
-from .affinity import affinity
-from .angular_softmax import a_softmax, a_softmax_logits, l_softmax
-from .center import center, center_update
-from .contrastive import ensc, esc, selfcon, supcon
+from .affinity import AffinityParams, affinity
+from .angular_softmax import AngularParams, a_softmax, a_softmax_logits, l_softmax
+from .center import CenterParams, center, center_update
+from .contrastive import ContrastiveParams, ensc, esc, selfcon, supcon
 from .embedding_discriminator import ed
 from .feature_discriminator import class_difficulty, confusion_counts, fd, nfd
-from .island import island, island_update
-from .lmcl import lmcl, lmcl_logits
-from .marginal import marginal
+from .island import IslandParams, island, island_update
+from .lmcl import LMCLParams, lmcl, lmcl_logits
+from .marginal import MarginalParams, marginal
 from .mean_discriminator import md
-from .mva import mva
+from .mva import MVAParams, mva
 from .primitives import (
     anti_center_distances,
     center_distances,
     contrastive_log_denominator,
     correlation_matrix,
 )
-from .range_loss import range_loss
-from .softmax import softmax, softmax_logits
-from .variant import variant, variant_update
-from .weighted_cluster import weighted_cluster, weighted_cluster_update
+from .range_loss import RangeParams, range_loss
+from .softmax import SoftmaxParams, softmax, softmax_logits
+from .variant import VariantParams, variant, variant_update
+from .weighted_cluster import WeightedClusterParams, weighted_cluster, weighted_cluster_update
 
 __all__ = [
+    "AffinityParams",
+    "AngularParams",
+    "CenterParams",
+    "ContrastiveParams",
+    "IslandParams",
+    "LMCLParams",
+    "MVAParams",
+    "MarginalParams",
+    "RangeParams",
+    "SoftmaxParams",
+    "VariantParams",
+    "WeightedClusterParams",
     "a_softmax",
     "a_softmax_logits",
     "ad_corre",

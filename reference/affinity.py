@@ -2,9 +2,16 @@
 
 from torch import Tensor
 
+from .center import CenterParams, center_update
+from .params import formula
 from .primitives import accumulate, own_distances, reduce
 
 
+class AffinityParams(CenterParams):
+    """Those of center loss, whose rule moves the centers."""
+
+
+@formula(AffinityParams, center_update)
 def affinity(x: Tensor, y: Tensor, centers: Tensor, reduction: str = "mean") -> Tensor:
     """L = Σ_i ‖x_i - c_{y_i}‖² / σ_c², σ_c² = Σ_dims of the unbiased variance over classes of the centers.
 

@@ -1,12 +1,24 @@
 """A-softmax (SphereFace) and L-softmax: a multiplicative angular margin (Lu & Wu 2022; Liu et al. 2016, 2017)."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
+from .params import Count, NonNegative, formula
 from .primitives import accumulate, unit
+
+
+class AngularParams(NamedTuple):
+    """Margin and blend of A-softmax and L-softmax."""
+
+    m: Count = 4  # margin: the factor of the target's angle
+    lambda_: NonNegative = 5.0  # λ, the weight of the plain cosine beside ψ's one
+
+
+DEFAULT = AngularParams()
 
 
 def blended_cosine(cosine: Tensor, m: int, lambda_: float) -> Tensor:
@@ -29,8 +41,14 @@ def a_softmax_logits(x: Tensor, weight: Tensor) -> Tensor:
     return accumulate(linear(accumulate(x), unit(accumulate(weight))))
 
 
+@formula(AngularParams)
 def a_softmax(
-    x: Tensor, y: Tensor, weight: Tensor, m: int = 4, lambda_: float = 5.0, reduction: str = "mean"
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    m: int = DEFAULT.m,
+    lambda_: float = DEFAULT.lambda_,
+    reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of f_j = ‖x‖ cos θ_j, the target's cos θ_y replaced by :func:`blended_cosine`.
 
@@ -39,8 +57,14 @@ def a_softmax(
     return _angular_margin(x, y, unit(accumulate(weight)), m, lambda_, reduction)
 
 
+@formula(AngularParams)
 def l_softmax(
-    x: Tensor, y: Tensor, weight: Tensor, m: int = 4, lambda_: float = 5.0, reduction: str = "mean"
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    m: int = DEFAULT.m,
+    lambda_: float = DEFAULT.lambda_,
+    reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of f_j = ‖x‖ ‖w_j‖ cos θ_j, the target's cos θ_y replaced by :func:`blended_cosine`.
 

@@ -1,13 +1,20 @@
 """Center loss (Wen et al. 2016; Pham et al. 2023, section 2)."""
 
+from typing import NamedTuple
+
 from torch import Tensor
 
-from .primitives import accumulate, class_counts, class_sums, own_distances, reduce
+from .params import NonNegative, formula
+from .primitives import accumulate, class_counts, class_sums, own_distances, reduce, unless_spoiled
 
 
-def center(x: Tensor, y: Tensor, centers: Tensor, reduction: str = "mean") -> Tensor:
-    """L = ½ Σ_i ‖x_i - c_{y_i}‖².   x (n, d), y (n,), centers (C, d)."""
-    return reduce(own_distances(x, y, centers).sum() / 2, len(x), reduction)
+class CenterParams(NamedTuple):
+    """How fast centers move."""
+
+    alpha: NonNegative = 0.5  # the centers' learning rate, at most 1
+
+
+DEFAULT = CenterParams()
 
 
 def center_direction(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
@@ -16,7 +23,13 @@ def center_direction(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
     return (counts * centers - class_sums(x.to(centers.dtype), y, len(centers))) / (1 + counts)
 
 
-def center_update(x: Tensor, y: Tensor, centers: Tensor, alpha: float = 0.5) -> Tensor:
-    """The moved centers c - α Δ: (C, d). α in [0, 1] is the centers' own learning rate."""
+def center_update(x: Tensor, y: Tensor, centers: Tensor, alpha: float = DEFAULT.alpha) -> Tensor:
+    """The moved centers c - α Δ: (C, d)."""
     old = accumulate(centers)
-    return (old - alpha * center_direction(x, y, old)).to(centers.dtype)
+    return unless_spoiled(old - alpha * center_direction(x, y, old), centers)
+
+
+@formula(CenterParams, center_update)
+def center(x: Tensor, y: Tensor, centers: Tensor, reduction: str = "mean") -> Tensor:
+    """L = ½ Σ_i ‖x_i - c_{y_i}‖².   x (n, d), y (n,), centers (C, d)."""
+    return reduce(own_distances(x, y, centers).sum() / 2, len(x), reduction)

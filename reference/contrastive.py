@@ -5,13 +5,26 @@ Rows z are L2-normalised by the caller; P(i) = the other rows with the label y_i
 the mean. Gradients reach every row that requires them, as an anchor and as a key; never the bank.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from .params import Positive, formula
 from .primitives import accumulate, class_counts, class_sums, contrastive_log_denominator, reduce
 
 
-def selfcon(z: Tensor, temperature: float = 0.1, reduction: str = "mean") -> Tensor:
+class ContrastiveParams(NamedTuple):
+    """Temperature of the four losses."""
+
+    temperature: Positive = 0.1  # τ, by which dot products are divided
+
+
+DEFAULT = ContrastiveParams()
+
+
+@formula(ContrastiveParams)
+def selfcon(z: Tensor, temperature: float = DEFAULT.temperature, reduction: str = "mean") -> Tensor:
     """L = -Σ_i log( e^{z_i·z_j(i)/τ} / Σ_{a≠i} e^{z_i·z_a/τ} ), j(i) = i ± N the other view of the same image.
 
     z (2N, d), rows i and i+N two views.
@@ -19,29 +32,32 @@ def selfcon(z: Tensor, temperature: float = 0.1, reduction: str = "mean") -> Ten
     return supcon(z, torch.arange(len(z) // 2, device=z.device).repeat(2), temperature, reduction)
 
 
-def supcon(z: Tensor, y: Tensor, temperature: float = 0.1, reduction: str = "mean") -> Tensor:
+@formula(ContrastiveParams)
+def supcon(z: Tensor, y: Tensor, temperature: float = DEFAULT.temperature, reduction: str = "mean") -> Tensor:
     """L = -Σ_i 1/|P(i)| Σ_{p∈P(i)} log( e^{z_i·z_p/τ} / D_i ), D_i over the rest of the batch.   z (n, d), y (n,)."""
     return _contrast(z, y, None, None, temperature, "supcon", reduction)
 
 
+@formula(ContrastiveParams)
 def esc(
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: float = DEFAULT.temperature,
     reduction: str = "mean",
 ) -> Tensor:
     """As :func:`supcon`, D_i also over every row of the bank, bank_z (M, d) and bank_y (M,)."""
     return _contrast(z, y, bank_z, bank_y, temperature, "esc", reduction)
 
 
+@formula(ContrastiveParams)
 def ensc(
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: float = DEFAULT.temperature,
     reduction: str = "mean",
 ) -> Tensor:
     """As :func:`supcon`, D_i also over the bank's rows of other classes, bank_z (M, d) and bank_y (M,)."""

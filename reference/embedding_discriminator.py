@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from .params import formula
 from .primitives import accumulate, standardised
 
 
+@formula()
 def ed(e: Tensor, reduction: str = "mean") -> Tensor:
     """L = 1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|.
 

@@ -6,9 +6,11 @@ Kept in the printed pairwise form. The fast paths use that it is linear in the c
 import torch
 from torch import Tensor
 
+from .params import formula
 from .primitives import accumulate, class_counts, standardised
 
 
+@formula()
 def nfd(e: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """L = 1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|, Φ_ij = +1 for the same class, -1 otherwise.
 
@@ -18,6 +20,7 @@ def nfd(e: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return fd(e, y, torch.full((int(y.max()) + 1,), 0.5), reduction)
 
 
+@formula()
 def fd(e: Tensor, y: Tensor, class_difficulty: Tensor, reduction: str = "mean") -> Tensor:
     """L = 1/(k n²) Σ_l Σ_{i≠j} Ω_ij |Φ_ij - corr(e_li, e_lj)|, Ω_ij = w(y_i) + w(y_j).
 

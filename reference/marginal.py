@@ -1,12 +1,28 @@
 """Marginal loss (Deng et al. 2017; Pham et al. 2023, section 2): one threshold for all pairs of the batch."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from .params import NonNegative, formula
 from .primitives import accumulate, unit
 
 
-def marginal(x: Tensor, y: Tensor, theta: float = 1.2, xi: float = 0.3, reduction: str = "mean") -> Tensor:
+class MarginalParams(NamedTuple):
+    """Threshold and margin, in squared distances of unit rows, which lie in [0, 4]."""
+
+    theta: NonNegative = 1.2  # θ, threshold between pairs of one class and others
+    xi: NonNegative = 0.3  # ξ, margin on either side of it
+
+
+DEFAULT = MarginalParams()
+
+
+@formula(MarginalParams)
+def marginal(
+    x: Tensor, y: Tensor, theta: float = DEFAULT.theta, xi: float = DEFAULT.xi, reduction: str = "mean"
+) -> Tensor:
     """L = 1/(n²-n) Σ_{i≠j} [ξ - y_ij (θ - ‖x̂_i - x̂_j‖²)]₊, x̂ = x/‖x‖, y_ij = ±1 for the same / another class.
 
     x (n, d), y (n,). The printed divisor n²-n is the mean; `"sum"` leaves it out. A single sample has no pair: 0.

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from .params import formula
 from .primitives import accumulate, class_counts, class_sums, standardised
 
 
+@formula()
 def md(e: Tensor, y: Tensor, num_classes: int, reduction: str = "mean") -> Tensor:
     """L = 1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)|, μ_la the mean of embedding l over the batch's class a.
 

@@ -6,8 +6,15 @@ import torch
 from torch import Tensor
 
 from .affinity import affinity
+from .center import CenterParams, center_update
+from .params import formula
 
 
+class MVAParams(CenterParams):
+    """Those of center loss, whose rule moves the centers."""
+
+
+@formula(MVAParams, center_update)
 def mva(
     x: Tensor,
     y: Tensor,

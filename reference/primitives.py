@@ -81,6 +81,15 @@ def center_spread(centers: Tensor) -> Tensor:
     return center_distances(centers, centers).sum(-1)
 
 
+def unless_spoiled(moved: Tensor, centers: Tensor) -> Tensor:
+    """The moved centers (C, d) in the dtype of the old ones; a row with NaN or inf in it stays the old center.
+
+    Such a row comes of samples that overflowed. A gradient scaler skips that step, and no state may be lost by it.
+    """
+    moved = moved.to(centers.dtype)
+    return moved.where(moved.isfinite().all(-1, keepdim=True), centers)
+
+
 def contrastive_log_denominator(
     z: Tensor,
     y: Tensor,

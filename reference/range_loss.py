@@ -1,18 +1,34 @@
 """Range loss (Zhang et al. 2017; Pham et al. 2023, section 2): the widest pairs of a class, the nearest two classes."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from .params import Count, NonNegative, formula
 from .primitives import accumulate
 
 
+class RangeParams(NamedTuple):
+    """Pairs looked at, the weights of the two terms, and the margin between classes."""
+
+    k: Count = 2  # widest pairs of a class
+    alpha: NonNegative = 5e-5  # weight within classes
+    beta: NonNegative = 1e-4  # weight between classes
+    margin: NonNegative = 2e4  # M, a squared distance between class means
+
+
+DEFAULT = RangeParams()
+
+
+@formula(RangeParams)
 def range_loss(
     x: Tensor,
     y: Tensor,
-    k: int = 2,
-    alpha: float = 5e-5,
-    beta: float = 1e-4,
-    margin: float = 2e4,
+    k: int = DEFAULT.k,
+    alpha: float = DEFAULT.alpha,
+    beta: float = DEFAULT.beta,
+    margin: float = DEFAULT.margin,
 ) -> Tensor:
     """L = α Σ_c K_c / (Σ_{j=1..K_c} 1/D_cj) + β [M - D]₊.
 

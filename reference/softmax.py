@@ -1,9 +1,16 @@
 """Softmax cross-entropy and weighted softmax (Ngo & Yoon 2020, weighted-cluster loss, eq. 1 and 6)."""
 
+from typing import NamedTuple
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
+from .params import formula
 from .primitives import accumulate
+
+
+class SoftmaxParams(NamedTuple):
+    """Softmax has no hyper-parameter."""
 
 
 def softmax_logits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -11,6 +18,7 @@ def softmax_logits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     return accumulate(linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype)))
 
 
+@formula(SoftmaxParams)
 def softmax(
     x: Tensor,
     y: Tensor,

@@ -1,8 +1,11 @@
 """Variant loss (Pham et al. 2023): pull to the own center, push from all others, spread the centers."""
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor
 
+from .params import NonNegative, formula
 from .primitives import (
     accumulate,
     anti_center_distances,
@@ -11,18 +14,66 @@ from .primitives import (
     class_sums,
     own_distances,
     reduce,
+    unless_spoiled,
 )
 
+FeatureGradient = Literal["exact", "paper"]  # engines take the place among these
 
+
+class VariantParams(NamedTuple):
+    """Weights of the terms beside the pull to the own center, what keeps them finite, and how fast centers move."""
+
+    lambda1: NonNegative = 0.4  # λ₁, weight of the push from the other centers
+    lambda2: NonNegative = 0.6  # λ₂, weight of the spread of the centers
+    eps1: NonNegative = 0.01  # ε₁, in squared feature units
+    eps2: NonNegative = 0.01  # ε₂, in squared feature units
+    alpha: NonNegative = 0.5  # the centers' learning rate
+    feature_gradient: FeatureGradient = "exact"  # whether the features' gradient has the printed third term
+
+
+DEFAULT = VariantParams()
+
+
+def variant_update(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    lambda1: float = DEFAULT.lambda1,
+    lambda2: float = DEFAULT.lambda2,
+    eps1: float = DEFAULT.eps1,
+    eps2: float = DEFAULT.eps2,
+    alpha: float = DEFAULT.alpha,
+) -> Tensor:
+    """c ← c - α ∇_k (eq. 5), with
+
+    ∇_k = Σ_i δ(y_i,k) (c_k-x_i)/(1+n_k) - λ₁ Σ_i (1-δ(y_i,k)) (c_k-x_i)/(ε₁+S_i)² - λ₂ Σ_{n≠k} (c_k-c_n)/(2(ε₂+T)²).
+
+    The plus printed in eq. 4 would ascend; Algorithm 1 has the minus, used here. A class absent from the batch is
+    still pushed by the samples of the others. Returns (C, d).
+    """
+    old = accumulate(centers)
+    x = x.to(old.dtype)
+    num_classes = len(old)
+    counts = class_counts(y, num_classes, old.dtype)[:, None]
+    pull = (counts * old - class_sums(x, y, num_classes)) / (1 + counts)
+    push_weight = (eps1 + anti_center_distances(x, y, old)).pow(-2)
+    others = (torch.arange(num_classes, device=y.device)[:, None] != y).to(old.dtype) * push_weight
+    push = others.sum(1, keepdim=True) * old - others @ x
+    spread = num_classes * old - old.sum(0)
+    direction = pull - lambda1 * push - lambda2 * spread / (2 * (eps2 + center_spread(old).sum()).square())
+    return unless_spoiled(old - alpha * direction, centers)
+
+
+@formula(VariantParams, variant_update)
 def variant(
     x: Tensor,
     y: Tensor,
     centers: Tensor,
-    lambda1: float = 0.4,
-    lambda2: float = 0.6,
-    eps1: float = 0.01,
-    eps2: float = 0.01,
-    feature_gradient: str = "exact",
+    lambda1: float = DEFAULT.lambda1,
+    lambda2: float = DEFAULT.lambda2,
+    eps1: float = DEFAULT.eps1,
+    eps2: float = DEFAULT.eps2,
+    feature_gradient: str = DEFAULT.feature_gradient,
     reduction: str = "mean",
 ) -> Tensor:
     """L = ½ Σ_i ( ‖x_i - c_{y_i}‖² + λ₁ / (ε₁ + S_i) ) + λ₂ / (ε₂ + T)   (eq. 1).
@@ -43,33 +94,3 @@ def variant(
         along = (accumulate(x) * printed[y]).sum(-1)
         samples = samples + along - along.detach()
     return reduce(samples.sum(), len(x), reduction) + lambda2 / (eps2 + spread)
-
-
-def variant_update(
-    x: Tensor,
-    y: Tensor,
-    centers: Tensor,
-    lambda1: float = 0.4,
-    lambda2: float = 0.6,
-    eps1: float = 0.01,
-    eps2: float = 0.01,
-    alpha: float = 0.5,
-) -> Tensor:
-    """c ← c - α ∇_k (eq. 5), with
-
-    ∇_k = Σ_i δ(y_i,k) (c_k-x_i)/(1+n_k) - λ₁ Σ_i (1-δ(y_i,k)) (c_k-x_i)/(ε₁+S_i)² - λ₂ Σ_{n≠k} (c_k-c_n)/(2(ε₂+T)²).
-
-    The plus printed in eq. 4 would ascend; Algorithm 1 has the minus, used here. A class absent from the batch is
-    still pushed by the samples of the others. Returns (C, d).
-    """
-    old = accumulate(centers)
-    x = x.to(old.dtype)
-    num_classes = len(old)
-    counts = class_counts(y, num_classes, old.dtype)[:, None]
-    pull = (counts * old - class_sums(x, y, num_classes)) / (1 + counts)
-    push_weight = (eps1 + anti_center_distances(x, y, old)).pow(-2)
-    others = (torch.arange(num_classes, device=y.device)[:, None] != y).to(old.dtype) * push_weight
-    push = others.sum(1, keepdim=True) * old - others @ x
-    spread = num_classes * old - old.sum(0)
-    direction = pull - lambda1 * push - lambda2 * spread / (2 * (eps2 + center_spread(old).sum()).square())
-    return (old - alpha * direction).to(centers.dtype)

@@ -1,17 +1,49 @@
 """Weighted-cluster loss (Ngo & Yoon 2020): distances to the own center, relative to the other centers."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from .primitives import accumulate, center_spread, class_counts, class_sums, own_distances, reduce
+from .params import NonNegative, Positive, formula
+from .primitives import accumulate, center_spread, class_counts, class_sums, own_distances, reduce, unless_spoiled
 
 
+class WeightedClusterParams(NamedTuple):
+    """What keeps the ratio finite, and how fast centers move."""
+
+    alpha: Positive = 1.0  # α, in squared feature units
+    gamma: NonNegative = 1.0  # γ, the centers' learning rate
+
+
+DEFAULT = WeightedClusterParams()
+
+
+def weighted_cluster_update(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    class_weights: Tensor | None = None,
+    alpha: float = DEFAULT.alpha,
+    gamma: float = DEFAULT.gamma,
+) -> Tensor:
+    """c_k ← c_k + γ Σ_{y_i=k} W_k (x_i - c_k) / (Σ_{j≠k} ‖c_j - c_k‖² + α): (C, d).
+
+    Eq. 8-9 print a sign that ascends; this one descends. γ is the centers' learning rate.
+    """
+    old = accumulate(centers)
+    counts = class_counts(y, len(old), old.dtype)[:, None]
+    pull = class_sums(x.to(old.dtype), y, len(old)) - counts * old
+    return unless_spoiled(old + gamma * _class_scale(old, class_weights, alpha)[:, None] * pull, centers)
+
+
+@formula(WeightedClusterParams, weighted_cluster_update)
 def weighted_cluster(
     x: Tensor,
     y: Tensor,
     centers: Tensor,
     class_weights: Tensor | None = None,
-    alpha: float = 1.0,
+    alpha: float = DEFAULT.alpha,
     reduction: str = "mean",
 ) -> Tensor:
     """L = ½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α)   (eq. 4; its inner j≠i is j≠y_i).
@@ -21,24 +53,6 @@ def weighted_cluster(
     """
     scale = _class_scale(accumulate(centers), class_weights, alpha)
     return reduce((scale[y] * own_distances(x, y, centers)).sum() / 2, len(x), reduction)
-
-
-def weighted_cluster_update(
-    x: Tensor,
-    y: Tensor,
-    centers: Tensor,
-    class_weights: Tensor | None = None,
-    alpha: float = 1.0,
-    gamma: float = 1.0,
-) -> Tensor:
-    """c_k ← c_k + γ Σ_{y_i=k} W_k (x_i - c_k) / (Σ_{j≠k} ‖c_j - c_k‖² + α): (C, d).
-
-    Eq. 8-9 print a sign that ascends; this one descends. γ is the centers' learning rate.
-    """
-    old = accumulate(centers)
-    counts = class_counts(y, len(old), old.dtype)[:, None]
-    pull = class_sums(x.to(old.dtype), y, len(old)) - counts * old
-    return (old + gamma * _class_scale(old, class_weights, alpha)[:, None] * pull).to(centers.dtype)
 
 
 def _class_scale(centers: Tensor, class_weights: Tensor | None, alpha: float) -> Tensor:

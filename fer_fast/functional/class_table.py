@@ -1,16 +1,19 @@
 """Classifier losses and the center family: rows against a small per-class table, one or both in one pass."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from .. import checks, ops
 from ..dispatch import resolve
+from ..params import by_field
+from ..reference.variant import FeatureGradient
 from ..registry import call, find
 
-SWITCHES = {"exact": 0.0, "paper": 1.0}  # the values of feature_gradient, as the engine takes them
+SWITCHES = {name: place for place, name in enumerate(get_args(FeatureGradient))}  # as the engine takes them
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Term:
 
     name: str
     tensors: dict[str, Tensor | None]
-    params: dict[str, float | int | str] = field(default_factory=dict)
+    params: tuple[float | int | str, ...] = ()  # the row's NamedTuple
     groups: Sequence[tuple[Tensor, Tensor]] = ()
     update: bool = False
 
@@ -28,7 +31,7 @@ class Term:
         return len(self.tensors["weight"] if "weight" in self.tensors else self.tensors["centers"])
 
     def engine_params(self) -> list[float]:
-        return [float(SWITCHES.get(v, v)) for v in (self.params[name] for name in find(self.name).params)]
+        return [float(SWITCHES.get(value, value)) for value in self.params]
 
     def reference(self, x: Tensor, y: Tensor, reduction: str) -> Tensor:
         """The loss in plain PyTorch, its centers moved afterwards."""
@@ -40,7 +43,7 @@ class Term:
             checks.label_range(group_y, self.num_classes, "bank labels")
         spec = find(self.name)
         extra = {"groups": self.groups} if self.groups else {}
-        given = {**self.tensors, **self.params, **extra}
+        given = {**self.tensors, **dict(zip(spec.params._fields, self.params, strict=True)), **extra}
         loss = call(spec.reference, x=x, y=y, reduction=reduction, **given)
         if self.update:
             with torch.no_grad():
@@ -88,3 +91,31 @@ def _checked(term: Term, x: Tensor) -> Term:
         for rows, y in term.groups
     ]
     return Term(term.name, term.tensors, term.params, groups, term.update) if groups else term
+
+
+def loss_function(name: str) -> Callable[..., Tensor]:
+    """The function of a loss that needs x, y and its table alone; its docstring is the formula's."""
+    row = find(name)
+
+    def classifier(
+        x: Tensor, y: Tensor, weight: Tensor, *, params, reduction: str = "mean", backend: str = "auto"
+    ) -> Tensor:
+        return joint_loss(x, y, Term(name, {"weight": weight}, params), reduction=reduction, backend=backend)
+
+    def center(
+        x: Tensor,
+        y: Tensor,
+        centers: Tensor,
+        *,
+        params,
+        update: bool = False,
+        reduction: str = "mean",
+        backend: str = "auto",
+    ) -> Tensor:
+        term = Term(name, {"centers": centers}, params, update=update)
+        return joint_loss(x, y, auxiliary=term, reduction=reduction, backend=backend)
+
+    function = {"classifier": classifier, "center": center}[row.family]
+    function.__name__ = function.__qualname__ = row.function
+    function.__module__, function.__doc__ = __package__, row.reference.__doc__
+    return by_field(row.params)(function)

@@ -5,36 +5,40 @@ from torch import Tensor
 
 from .. import checks, ops, reference
 from ..dispatch import resolve
+from ..params import by_field
+from ..reference import ContrastiveParams
 from ..registry import call, find
 
 MODES = ("supcon", "esc", "ensc")
+TEMPERATURE = ContrastiveParams().temperature
 
 
+@by_field(ContrastiveParams)
 def selfcon_loss(
-    z: Tensor, y: Tensor | None = None, *, temperature: float = 0.1, reduction: str = "mean", backend: str = "auto"
+    z: Tensor, y: Tensor | None = None, *, params, reduction: str = "mean", backend: str = "auto"
 ) -> Tensor:
     """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`."""
     checks.features(z, "embeddings")
     if len(z) % 2:
         raise ValueError(f"embeddings: rows i and i+N are two views, so an even number is needed; got {len(z)}")
     y = torch.arange(len(z), device=z.device) if y is None else y
-    return _contrastive("selfcon", z, y, None, None, temperature, reduction, backend)
+    return _contrastive("selfcon", z, y, None, None, params, reduction, backend)
 
 
-def supcon_loss(
-    z: Tensor, y: Tensor, *, temperature: float = 0.1, reduction: str = "mean", backend: str = "auto"
-) -> Tensor:
+@by_field(ContrastiveParams)
+def supcon_loss(z: Tensor, y: Tensor, *, params, reduction: str = "mean", backend: str = "auto") -> Tensor:
     """Rows of one class against the batch; see :func:`fer_fast.reference.supcon`."""
-    return _contrastive("supcon", z, y, None, None, temperature, reduction, backend)
+    return _contrastive("supcon", z, y, None, None, params, reduction, backend)
 
 
+@by_field(ContrastiveParams)
 def esc_loss(
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     *,
-    temperature: float = 0.1,
+    params,
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
@@ -42,16 +46,17 @@ def esc_loss(
 
     Bank rows get no gradient; those with a negative label are not filled and take part in nothing.
     """
-    return _contrastive("esc", z, y, bank_z, bank_y, temperature, reduction, backend)
+    return _contrastive("esc", z, y, bank_z, bank_y, params, reduction, backend)
 
 
+@by_field(ContrastiveParams)
 def ensc_loss(
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     *,
-    temperature: float = 0.1,
+    params,
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
@@ -59,7 +64,7 @@ def ensc_loss(
 
     Bank rows get no gradient; those with a negative label are not filled and take part in nothing.
     """
-    return _contrastive("ensc", z, y, bank_z, bank_y, temperature, reduction, backend)
+    return _contrastive("ensc", z, y, bank_z, bank_y, params, reduction, backend)
 
 
 def contrastive_log_denominator(
@@ -67,7 +72,7 @@ def contrastive_log_denominator(
     y: Tensor,
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: float = TEMPERATURE,
     mode: str = "supcon",
     *,
     backend: str = "auto",
@@ -79,7 +84,8 @@ def contrastive_log_denominator(
     """
     if mode not in MODES:
         raise ValueError(f"mode: {mode!r} given; allowed are {', '.join(MODES)}")
-    y, bank_z, bank_y = _check(z, y, bank_z, bank_y, temperature)
+    y, bank_z, bank_y = _check(z, y, bank_z, bank_y)
+    checks.positive(temperature, "temperature")
     backend = resolve(backend, z.device)
     if backend == "reference":
         return reference.contrastive_log_denominator(z, y, bank_z, bank_y, temperature, mode)
@@ -92,23 +98,22 @@ def _contrastive(
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    params: ContrastiveParams,
     reduction: str,
     backend: str,
 ) -> Tensor:
-    y, bank_z, bank_y = _check(z, y, bank_z, bank_y, temperature)
+    y, bank_z, bank_y = _check(z, y, bank_z, bank_y)
     checks.reduction(reduction)
     backend = resolve(backend, z.device)
     if backend != "reference":
-        return ops.contrastive(z, y, bank_z, bank_y, float(temperature), name, reduction == "mean", backend)
+        return ops.contrastive(z, y, bank_z, bank_y, *params, name, reduction == "mean", backend)
     bank = {"bank_z": bank_z, "bank_y": bank_y}
-    return call(find(name).reference, z=z, y=y, temperature=temperature, reduction=reduction, **bank)
+    return call(find(name).reference, z=z, y=y, reduction=reduction, **bank, **params._asdict())
 
 
-def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float):
+def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None):
     checks.features(z, "embeddings")
     y = checks.labels(y, len(z), z.device)
-    checks.positive(temperature, "temperature")
     if (bank_z is None) != (bank_y is None):
         raise ValueError("bank: features and labels are given together or not at all")
     if bank_z is not None:

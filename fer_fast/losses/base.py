@@ -3,25 +3,54 @@
 import torch
 from torch import Tensor, nn
 
-from .. import checks
+from .. import checks, functional
 from ..dispatch import BACKENDS
+from ..params import by_field
+from ..registry import LossSpec, find
 from ..suggest import one_of
 
 
 class Loss(nn.Module):
-    """Base of all losses. `name` is the loss's row in the registry."""
+    """Base of all losses. A class with a `name` is that row of the registry.
+
+    Its constructor takes the row's hyper-parameters one by one, which become its attributes, and the common keywords of
+    this class's `__init__`. Where a class states `takes`, a NamedTuple, it takes its fields instead (a schedule, say).
+    """
 
     name: str
+    row: LossSpec
+    takes: type | None = None
 
-    def __init__(self, *, reduction: str = "mean", backend: str = "auto"):
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        if "name" in vars(cls):
+            cls.row = find(cls.name)
+            cls.__init__ = by_field(cls.takes or cls.row.params, positional=True, common=Loss.__init__)(cls.__init__)
+
+    def __init__(self, *, params: tuple, reduction: str = "mean", backend: str = "auto"):
         super().__init__()
         self.reduction = checks.reduction(reduction)
         self.backend = one_of(backend, BACKENDS, "backend")
+        for name, value in params._asdict().items():
+            setattr(self, name, value)
+
+    @property
+    def params(self) -> tuple:
+        """The row's hyper-parameters as they are now, a NamedTuple."""
+        kind = self.row.params
+        return kind(*[getattr(self, name) for name in kind._fields])
 
     @property
     def common(self) -> dict[str, str]:
         """The keywords every function of :mod:`fer_fast.functional` takes."""
         return {"reduction": self.reduction, "backend": self.backend}
+
+    def function(self, *tensors: Tensor | int | None) -> Tensor:
+        """The row's function of :mod:`fer_fast.functional` with this loss's settings."""
+        return getattr(functional, self.row.function)(*tensors, **self.params._asdict(), **self.common)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.function(x, y)
 
     def extra_repr(self) -> str:
         shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from .. import checks
 from ..functional import Term, joint_loss
-from ..functional.class_table import SWITCHES
-from ..suggest import one_of
 from .bank import MemoryBank
 from .base import Loss
 
@@ -21,22 +19,12 @@ class CenterFamilyLoss(Loss):
     losses that divide by the spread of the centers are finite from the first step.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        params: dict[str, float | str],
-        *,
-        reduction: str = "mean",
-        backend: str = "auto",
-    ):
-        super().__init__(reduction=reduction, backend=backend)
-        self.num_classes = checks.at_least(num_classes, 1, "num_classes")
+    fewest_classes = 1
+
+    def __init__(self, num_classes: int, feature_dim: int, **common):
+        super().__init__(**common)
+        self.num_classes = checks.at_least(num_classes, self.fewest_classes, "num_classes")
         self.feature_dim = checks.at_least(feature_dim, 1, "feature_dim")
-        for name, value in params.items():
-            if not isinstance(value, str):
-                checks.positive(value, name, zero=True)
-        self.params = params
         self.register_buffer("centers", torch.randn(num_classes, feature_dim))
 
     def term(self) -> Term:
@@ -52,9 +40,6 @@ class CenterLoss(CenterFamilyLoss):
 
     name = "center"
 
-    def __init__(self, num_classes: int, feature_dim: int, alpha: float = 0.5, **common):
-        super().__init__(num_classes, feature_dim, {"alpha": alpha}, **common)
-
 
 class IslandLoss(CenterFamilyLoss):
     """Center + λ₁ Σ_j Σ_{k≠j} (cos(c_j, c_k) + 1), which drives the centers apart.
@@ -63,9 +48,6 @@ class IslandLoss(CenterFamilyLoss):
     """
 
     name = "island"
-
-    def __init__(self, num_classes: int, feature_dim: int, lambda1: float = 10.0, alpha: float = 0.5, **common):
-        super().__init__(num_classes, feature_dim, {"lambda1": lambda1, "alpha": alpha}, **common)
 
 
 class VariantLoss(CenterFamilyLoss):
@@ -77,22 +59,6 @@ class VariantLoss(CenterFamilyLoss):
     """
 
     name = "variant"
-
-    def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        lambda1: float = 0.4,
-        lambda2: float = 0.6,
-        eps1: float = 0.01,
-        eps2: float = 0.01,
-        alpha: float = 0.5,
-        feature_gradient: str = "exact",
-        **common,
-    ):
-        params = {"lambda1": lambda1, "lambda2": lambda2, "eps1": eps1, "eps2": eps2, "alpha": alpha}
-        params["feature_gradient"] = one_of(feature_gradient, SWITCHES, "feature_gradient")
-        super().__init__(num_classes, feature_dim, params, **common)
 
 
 class WeightedClusterLoss(CenterFamilyLoss):
@@ -111,12 +77,9 @@ class WeightedClusterLoss(CenterFamilyLoss):
         num_classes: int,
         feature_dim: int,
         class_weights: Tensor | Sequence[float] | None = None,
-        alpha: float = 1.0,
-        gamma: float = 1.0,
         **common,
     ):
-        params = {"alpha": checks.positive(alpha, "alpha"), "gamma": gamma}
-        super().__init__(num_classes, feature_dim, params, **common)
+        super().__init__(num_classes, feature_dim, **common)
         self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
 
     def term(self) -> Term:
@@ -128,10 +91,7 @@ class AffinityLoss(CenterFamilyLoss):
     """Σ_i ‖x_i - c_{y_i}‖² / σ_c², σ_c² the spread of the centers; see :func:`fer_fast.reference.affinity`."""
 
     name = "affinity"
-
-    def __init__(self, num_classes: int, feature_dim: int, alpha: float = 0.5, **common):
-        checks.at_least(num_classes, 2, "num_classes")
-        super().__init__(num_classes, feature_dim, {"alpha": alpha}, **common)
+    fewest_classes = 2  # one center has no spread
 
 
 class MVALoss(CenterFamilyLoss):
@@ -142,10 +102,10 @@ class MVALoss(CenterFamilyLoss):
     """
 
     name = "mva"
+    fewest_classes = 2
 
-    def __init__(self, num_classes: int, feature_dim: int, groups: int = 5, alpha: float = 0.5, **common):
-        checks.at_least(num_classes, 2, "num_classes")
-        super().__init__(num_classes, feature_dim, {"alpha": alpha}, **common)
+    def __init__(self, num_classes: int, feature_dim: int, groups: int = 5, **common):
+        super().__init__(num_classes, feature_dim, **common)
         self.groups = checks.at_least(groups, 1, "groups")
 
     def term(self, bank: MemoryBank | None = None) -> Term:

@@ -2,20 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .. import checks, reference
 from ..functional import Term, joint_loss
+from ..reference import AngularParams
+from ..reference.params import Count, NonNegative
 from .base import HostState, Loss
 
 
 class ClassifierLoss(Loss):
     """A loss with a weight per class, called as `loss(x, y)` with features x (n, d) and labels y (n,)."""
 
-    def __init__(self, num_classes: int, feature_dim: int, *, reduction: str = "mean", backend: str = "auto"):
-        super().__init__(reduction=reduction, backend=backend)
+    def __init__(self, num_classes: int, feature_dim: int, **common):
+        super().__init__(**common)
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
         self.feature_dim = checks.at_least(feature_dim, 1, "feature_dim")
         self.weight = nn.Parameter(torch.empty(num_classes, feature_dim))
@@ -23,7 +26,7 @@ class ClassifierLoss(Loss):
 
     def term(self) -> Term:
         """This loss and its tensors, for a pass it may share with an auxiliary loss."""
-        raise NotImplementedError
+        return Term(self.name, {"weight": self.weight}, self.params)
 
     def logits(self, x: Tensor) -> Tensor:
         """The scores (n, C) for inference, without a margin."""
@@ -52,18 +55,16 @@ class SoftmaxLoss(ClassifierLoss):
         num_classes: int,
         feature_dim: int,
         class_weights: Tensor | Sequence[float] | None = None,
-        *,
-        reduction: str = "mean",
-        backend: str = "auto",
+        **common,
     ):
-        super().__init__(num_classes, feature_dim, reduction=reduction, backend=backend)
+        super().__init__(num_classes, feature_dim, **common)
         bound = 1 / math.sqrt(feature_dim)
         self.bias = nn.Parameter(torch.empty(num_classes).uniform_(-bound, bound))
         self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
 
     def term(self) -> Term:
         tensors = {"weight": self.weight, "bias": self.bias, "class_weights": self.class_weights}
-        return Term(self.name, tensors)
+        return Term(self.name, tensors, self.params)
 
     def logits(self, x: Tensor) -> Tensor:
         return reference.softmax_logits(x, self.weight, self.bias)
@@ -77,51 +78,28 @@ class LMCLLoss(ClassifierLoss):
 
     name = "lmcl"
 
-    def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        s: float = 30.0,
-        m: float = 0.35,
-        *,
-        reduction: str = "mean",
-        backend: str = "auto",
-    ):
-        super().__init__(num_classes, feature_dim, reduction=reduction, backend=backend)
-        self.s, self.m = checks.positive(s, "s"), checks.positive(m, "m", zero=True)
-
-    def term(self) -> Term:
-        return Term(self.name, {"weight": self.weight}, {"s": self.s, "m": self.m})
-
     def logits(self, x: Tensor) -> Tensor:
         return reference.lmcl_logits(x, self.weight, self.s)
+
+
+class AngularSchedule(NamedTuple):
+    """Margin, and how the blend λ falls as training goes on: the schedule of SphereFace."""
+
+    m: Count = AngularParams().m
+    lambda_max: NonNegative = 1000.0  # λ at the first forward pass
+    lambda_min: NonNegative = AngularParams().lambda_  # and in the end
+    gamma: NonNegative = 0.12  # how soon, in 1 / forward passes
+    power: NonNegative = 1.0
 
 
 class AngularSoftmaxLoss(HostState, ClassifierLoss):
     """A multiplicative angular margin, blended with the plain cosine by λ, which falls as training goes on.
 
-    λ = max(λ_min, λ_max · (1 + gamma · t)^-power) after t forward passes in training mode, the schedule of SphereFace.
+    λ = max(λ_min, λ_max · (1 + gamma · t)^-power) after t forward passes in training mode.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        m: int = 4,
-        lambda_max: float = 1000.0,
-        lambda_min: float = 5.0,
-        gamma: float = 0.12,
-        power: float = 1.0,
-        *,
-        reduction: str = "mean",
-        backend: str = "auto",
-    ):
-        super().__init__(num_classes, feature_dim, reduction=reduction, backend=backend)
-        self.m = checks.at_least(m, 1, "m")
-        self.lambda_max = checks.positive(lambda_max, "lambda_max", zero=True)
-        self.lambda_min = checks.positive(lambda_min, "lambda_min", zero=True)
-        self.gamma, self.power = checks.positive(gamma, "gamma", zero=True), checks.positive(power, "power", zero=True)
-        self._steps = 0
+    takes = AngularSchedule
+    _steps = 0
 
     @property
     def host_state(self) -> list[int]:
@@ -135,9 +113,6 @@ class AngularSoftmaxLoss(HostState, ClassifierLoss):
     def lambda_(self) -> float:
         """The blend in force for the next forward pass."""
         return max(self.lambda_min, self.lambda_max * (1 + self.gamma * self._steps) ** -self.power)
-
-    def term(self) -> Term:
-        return Term(self.name, {"weight": self.weight}, {"m": self.m, "lambda_": self.lambda_})
 
     def step(self) -> None:
         self._steps += self.training

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .. import checks, functional, reference
+from .. import checks, reference
 from .base import Loss
 
 
@@ -20,7 +20,7 @@ class NFDLoss(Loss):
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
 
     def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
-        return functional.nfd_loss(e, y, self.num_classes, **self.common)
+        return self.function(e, y, self.num_classes)
 
 
 class ConfusionWeightedLoss(Loss):
@@ -52,22 +52,16 @@ class ConfusionWeightedLoss(Loss):
         self.confusion.copy_(torch.cat([self.confusion[1:], newest[None]]))
 
     def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
-        loss = self._loss(e, y)
+        loss = self.function(e, y, self.class_difficulty)
         if predictions is not None and self.training:
             self.observe(y, predictions)
         return loss
-
-    def _loss(self, e: Tensor, y: Tensor) -> Tensor:
-        raise NotImplementedError
 
 
 class FDLoss(ConfusionWeightedLoss):
     """NFD with pairs weighed by w(y_i) + w(y_j); see :func:`fer_fast.reference.fd`."""
 
     name = "fd"
-
-    def _loss(self, e: Tensor, y: Tensor) -> Tensor:
-        return functional.fd_loss(e, y, self.class_difficulty, **self.common)
 
 
 class MDLoss(Loss):
@@ -83,7 +77,7 @@ class MDLoss(Loss):
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
 
     def forward(self, e: Tensor, y: Tensor) -> Tensor:
-        return functional.md_loss(e, y, self.num_classes, **self.common)
+        return self.function(e, y, self.num_classes)
 
 
 class EDLoss(Loss):
@@ -95,13 +89,10 @@ class EDLoss(Loss):
     name = "ed"
 
     def forward(self, e: Tensor, y: Tensor | None = None) -> Tensor:
-        return functional.ed_loss(e, y, **self.common)
+        return self.function(e, y)
 
 
 class AdCorreLoss(ConfusionWeightedLoss):
     """FD + MD + ED in one pass (Fard & Mahoor 2022), added to cross-entropy with weight 0.5 in the paper."""
 
     name = "ad-corre"
-
-    def _loss(self, e: Tensor, y: Tensor) -> Tensor:
-        return functional.ad_corre_loss(e, y, self.class_difficulty, **self.common)

@@ -149,7 +149,7 @@ def build_loss(
     cls = getattr(losses, find(name).cls)
     accepted = inspect.signature(cls).parameters
     for key in options:
-        one_of(key, [*(accepted.keys() - {"common"}), "reduction", "backend"], f"objective.options.{name}")
+        one_of(key, accepted, f"objective.options.{name}")
     known = {
         "num_classes": num_classes,
         "feature_dim": dims[loss_setup(name).width],

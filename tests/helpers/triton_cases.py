@@ -4,20 +4,27 @@ import torch
 from torch import Tensor
 
 from fer_fast import reference
+from fer_fast.functional import Term
+from fer_fast.registry import LOSSES
 
 INTERPRETED = not torch.cuda.is_available()
 DEVICE = "cpu" if INTERPRETED else "cuda"
 # The interpreter multiplies bfloat16 as raw bits.
 DTYPES = [torch.float32, torch.float16] + ([] if INTERPRETED else [torch.bfloat16])
-CLASSIFIERS = {"softmax": [], "weighted": [], "lmcl": [30.0, 0.35], "a-softmax": [4.0, 5.0], "l-softmax": [3.0, 5.0]}
+
+
+def engine_params(loss: str, **given) -> list[float]:
+    """The row's hyper-parameters as the engine takes them, defaults but for those given."""
+    return Term(loss, {}, LOSSES[loss].params(**given)).engine_params()
+
+
+CLASSIFIERS = {
+    **{"softmax": [], "weighted": [], "lmcl": engine_params("lmcl")},
+    **{"a-softmax": engine_params("a-softmax"), "l-softmax": engine_params("l-softmax", m=3)},
+}
 AUXILIARIES = {
-    "center": [0.5],
-    "island": [10.0, 0.5],
-    "variant": [0.4, 0.6, 0.01, 0.01, 0.5, 0.0],
-    "variant-paper": [0.4, 0.6, 0.01, 0.01, 0.5, 1.0],
-    "weighted-cluster": [1.0, 1.0],
-    "affinity": [0.5],
-    "mva": [0.5],
+    **{name: engine_params(name) for name, spec in LOSSES.items() if spec.family == "center"},
+    "variant-paper": engine_params("variant", feature_gradient="paper"),
 }
 
 

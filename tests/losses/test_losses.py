@@ -1,6 +1,8 @@
 """The public losses: every row of the registry exists, keeps its promises, and refuses bad arguments by name."""
 
+import inspect
 import math
+import pickle
 
 import pytest
 import torch
@@ -34,14 +36,11 @@ def test_module_is_its_function(spec):
     features, labels = batch(spec)
     features.requires_grad_()
     tables = {name: t.clone() for name, t in [*loss_module.named_parameters(), *loss_module.named_buffers()]}
-    options = {name: value for name, value in vars(loss_module).items() if name in spec.params}
-    options |= getattr(loss_module, "params", {})
+    options = loss_module.params._asdict()
     if spec.name in ("fd", "ad-corre"):
         options["class_difficulty"] = loss_module.class_difficulty
     if spec.name in ("nfd", "md"):
         options["num_classes"] = C
-    if "lambda_" in spec.params:
-        options["lambda_"] = loss_module.lambda_
     tables.pop("confusion", None)
     expected = getattr(functional, spec.function)(features, labels, **tables, **options, backend="reference")
     value = loss_module(features, labels)
@@ -52,12 +51,64 @@ def test_module_is_its_function(spec):
     assert torch.isfinite(features.grad).all()
 
 
+@pytest.mark.parametrize("spec", SPECS)
+def test_hyper_parameters_are_those_declared_beside_the_formula(spec):
+    declared = spec.params._field_defaults
+
+    def taken(function) -> dict:
+        return {name: p.default for name, p in inspect.signature(function).parameters.items() if name in declared}
+
+    assert tuple(declared) == spec.params._fields
+    assert taken(getattr(functional, spec.function)) == declared
+    assert taken(spec.reference) | (taken(spec.update) if spec.update else {}) == declared
+    module = build(spec)
+    if "lambda_" in declared:
+        module._steps = 10**9  # λ has fallen to where it stays
+    else:
+        assert taken(type(module)) == declared
+    assert module.params == spec.params()
+
+
+def test_signatures_name_every_argument():
+    assert str(inspect.signature(losses.VariantLoss)) == (
+        "(num_classes: int, feature_dim: int, lambda1: float = 0.4, lambda2: float = 0.6, eps1: float = 0.01, "
+        "eps2: float = 0.01, alpha: float = 0.5, feature_gradient: Literal['exact', 'paper'] = 'exact', *, "
+        "reduction: str = 'mean', backend: str = 'auto')"
+    )
+    assert str(inspect.signature(functional.lmcl_loss)) == (
+        "(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, *, s: float = 30.0, m: float = 0.35, "
+        "reduction: str = 'mean', backend: str = 'auto') -> torch.Tensor"
+    )
+    by_place = losses.VariantLoss(C, D, 0.1, 0.2, 0.3, eps2=0.4, feature_gradient="paper")
+    assert by_place.params == (0.1, 0.2, 0.3, 0.4, 0.5, "paper")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_functions_and_modules_pickle(spec):
+    function = getattr(functional, spec.function)
+    assert pickle.loads(pickle.dumps(function)) is function
+    module = build(spec)
+    again = pickle.loads(pickle.dumps(module))
+    assert repr(again) == repr(module)
+    assert again.params == module.params
+    assert function.__doc__
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_unknown_keywords_are_named(spec):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lamda'"):
+        build(spec, lamda=1.0)
+    tensors, options = make_inputs(spec, N - N % 2, C, D, torch.float32)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lamda'"):
+        getattr(functional, spec.function)(**tensors, **options, lamda=1.0)
+
+
 @pytest.mark.parametrize("spec", CENTER_FAMILY)
 def test_centers_move_in_training_only(spec):
     loss_module = build(spec)
     x, y = batch(spec)
     old = loss_module.centers.clone()
-    expected = call(spec.update, x=x, y=y, centers=old, **loss_module.params)
+    expected = call(spec.update, x=x, y=y, centers=old, **loss_module.params._asdict())
     loss_module.eval()
     loss_module(x, y)
     assert torch.equal(loss_module.centers, old)
@@ -113,6 +164,12 @@ def test_bad_class_weights_are_named(cls, weights, message):
         (lambda: losses.CenterLoss(C, D, reduction="none"), "reduction: 'none' given"),
         (lambda: losses.CenterLoss(C, D, backend="trition"), 'did you mean "triton"'),
         (lambda: losses.VariantLoss(C, D, feature_gradient="exakt"), 'did you mean "exact"'),
+        (lambda: losses.VariantLoss(C, D, 0.4, -1.0), "lambda2: -1.0 given"),
+        (lambda: losses.WeightedClusterLoss(C, D, alpha=0), "alpha: 0 given"),
+        (lambda: losses.LMCLLoss(C, D, 0.0), "s: 0.0 given"),
+        (lambda: losses.LSoftmaxLoss(C, D, 2.5), "m: 2.5 given"),
+        (lambda: functional.lmcl_loss(*torch.eye(3), s=math.inf), "s: inf given"),
+        (lambda: functional.range_loss(*torch.eye(2), k=0), "k: 0 given"),
         (lambda: losses.JointLoss(losses.CenterLoss(C, D), losses.CenterLoss(C, D), 1.0), "classifier: CenterLoss"),
         (lambda: losses.MemoryBank(0, D), "capacity: 0 given"),
         (lambda: losses.MemoryBank(3, D, torch.int8), "dtype: .*torch.int8"),

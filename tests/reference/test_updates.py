@@ -7,7 +7,10 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
+from cases import make_inputs
+from fer_fast import functional
 from fer_fast import reference as ref
+from fer_fast.registry import LOSSES, LossSpec, call
 from strategies import Batch, batches, make_batch, repeatable
 
 UPDATES: dict[str, Callable[..., Tensor]] = {
@@ -190,3 +193,29 @@ def test_zero_center_neither_repels_nor_is_repelled():
     assert torch.equal(moved[1], centers[1])
     without = ref.island_update(x, y, centers[[0, 2]], lambda1=5.0)  # λ₁ / (C-1) as with three
     torch.testing.assert_close(moved[[0, 2]], without)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("spec", [s for s in LOSSES.values() if s.family == "center"], ids=lambda s: s.name)
+def test_a_spoiled_row_moves_no_center(spec: LossSpec, bad: float):
+    # A gradient scaler skips the step whose rows overflowed; the centers that they would have moved must survive it.
+    n, num_classes = 9, 4
+    clean, options = make_inputs(spec, n, num_classes, 6, torch.float32)
+    clean["y"] = torch.arange(n) % num_classes
+    spoiled = clean | {"x": clean["x"].clone()}
+    spoiled["x"][2, 1] = bad
+    function, old = getattr(functional, spec.function), clean["centers"].clone()
+    expected = call(spec.update, **clean)
+    expected[2] = old[2]
+    loss = function(**spoiled, **options, backend="reference")
+    assert not loss.isfinite()
+    # Every row pushes every center of the variant loss.
+    assert torch.equal(spoiled["centers"], old if spec.name == "variant" else expected)
+    assert expected[[0, 1, 3]].ne(old[[0, 1, 3]]).any(1).all()
+
+
+def test_a_center_that_overflows_its_dtype_stays():
+    centers = torch.tensor([[6e4, 1.0], [2.0, 3.0]], dtype=torch.float16)
+    x = torch.tensor([[6e4, 0.0], [0.0, 0.0]], dtype=torch.float16)
+    moved = ref.weighted_cluster_update(-x, torch.tensor([0, 1]), centers, torch.tensor([1e10, 0.0]))
+    assert torch.equal(moved, centers)
