@@ -1,5 +1,7 @@
 """Losses of the center family by name. Adding one: a file beside these, and its line here."""
 
+from functools import lru_cache
+
 from ..arguments import Center
 from .affinity import AFFINITY
 from .center import CENTER
@@ -7,7 +9,7 @@ from .island import ISLAND
 from .variant import VARIANT
 from .weighted_cluster import WEIGHTED_CLUSTER
 
-CENTERS: dict[str, Center] = {
+CENTERS = {
     "center": CENTER,
     "island": ISLAND,
     "variant": VARIANT,
@@ -15,3 +17,15 @@ CENTERS: dict[str, Center] = {
     "affinity": AFFINITY,
     "mva": AFFINITY,
 }
+
+
+@lru_cache(64)
+def center_rule(name: str, params: tuple[float, ...]) -> Center | tuple[()]:
+    """What kernels take of a loss of the center family, its settings filled in; empty for none."""
+    if not name:
+        return ()
+    rule, arguments = CENTERS[name]
+    given = arguments(*params)
+    if not getattr(given, "feature_gradient", True):  # the first of the ways to take it is the exact one
+        rule = rule._replace(paper_slope=None)
+    return rule._replace(a=given)

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from ...reference import AffinityParams
 from ..arguments import YES, Center
 from .center import center_move
 
@@ -19,4 +20,4 @@ def affinity(own, anti, scalar, a):
     return scalar * own, scalar, tl.zeros_like(own)
 
 
-AFFINITY = Center(affinity, center_move, affinity_scalar, spread=YES)
+AFFINITY = Center(affinity, center_move, affinity_scalar, spread=YES), AffinityParams

@@ -1,6 +1,6 @@
 """Center loss, the plain case of the center family (Wen et al. 2016).
 
-An auxiliary loss is a :class:`.arguments.Center` of up to six functions. `loss(own, anti, scalar, a)` gives the loss of
+A loss of the family is a :class:`..arguments.Center` of up to six functions, and the type of its settings `a`. `loss(own, anti, scalar, a)` gives the loss of
 each row and its slopes in own = ‖x - c_y‖² and anti = S = Σ_{j≠y} ‖x - c_j‖², all (rows,); `scalar` is the row's class's
 entry of `scalar(weights, spread, variance, a)`, taken once from the table: W_k, Σ_j ‖c_j - c_k‖² and σ² of affinity loss.
 `constant(spread_total, cosine_total, a)` is the term over centers alone, which is never divided by n.
@@ -14,6 +14,7 @@ along = ĉ_k·directions, (classes, 1) each. What a loss does not use the compil
 import triton
 import triton.language as tl
 
+from ...reference import CenterParams
 from ..arguments import Center
 
 
@@ -29,4 +30,4 @@ def center_move(c, pull, push, apart, directions, count, scalar, spread_total, i
     return c + a.alpha * (pull / (1 + count))
 
 
-CENTER = Center(center, center_move)
+CENTER = Center(center, center_move), CenterParams

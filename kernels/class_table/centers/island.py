@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl  # noqa: F401 - the interpreter patches the module it finds here
 
+from ...reference import IslandParams
 from ..arguments import YES, Center
 from .center import center
 
@@ -20,4 +21,4 @@ def island_move(c, pull, push, apart, directions, count, scalar, spread_total, i
     return c + a.alpha * (pull / (1 + count) - a.lambda1 * repulsion)
 
 
-ISLAND = Center(center, island_move, constant=island_constant, directions=YES)
+ISLAND = Center(center, island_move, constant=island_constant, directions=YES), IslandParams

@@ -7,6 +7,7 @@ Its S_i = Σ_{j≠y} ‖x - c_j‖² is (C-1) ‖x - c̄₋y‖² + V₋y, with 
 import triton
 import triton.language as tl
 
+from ...reference import VariantParams
 from ..arguments import YES, Center
 
 
@@ -44,6 +45,7 @@ def variant_move(c, pull, push, apart, directions, count, scalar, spread_total, 
     return c + a.alpha * (pull / (1 + count) + a.lambda1 * push + 0.5 * a.lambda2 * inverse * inverse * apart)
 
 
-VARIANT = Center(
-    variant, variant_move, None, variant_constant, variant_push, variant_paper_slope, spread=YES, anti=YES
+VARIANT = (
+    Center(variant, variant_move, None, variant_constant, variant_push, variant_paper_slope, spread=YES, anti=YES),
+    VariantParams,
 )

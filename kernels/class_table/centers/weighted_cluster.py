@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from ...reference import WeightedClusterParams
 from ..arguments import YES, Center
 
 
@@ -24,4 +25,7 @@ def weighted_cluster_move(c, pull, push, apart, directions, count, scalar, sprea
     return c + a.gamma * scalar * pull
 
 
-WEIGHTED_CLUSTER = Center(weighted_cluster, weighted_cluster_move, weighted_cluster_scalar, spread=YES)
+WEIGHTED_CLUSTER = (
+    Center(weighted_cluster, weighted_cluster_move, weighted_cluster_scalar, spread=YES),
+    WeightedClusterParams,
+)

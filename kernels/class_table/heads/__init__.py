@@ -1,8 +1,19 @@
 """Classifiers of the engine by name. Adding one: a file beside these, and its line here."""
 
+from functools import lru_cache
+
 from ..arguments import Head
-from .angular_softmax import A_SOFTMAX, L_SOFTMAX, angular_softmax
+from .angular_softmax import A_SOFTMAX, L_SOFTMAX
 from .lmcl import LMCL
 from .softmax import SOFTMAX
 
-HEADS: dict[str, Head] = {"softmax": SOFTMAX, "lmcl": LMCL, "a-softmax": A_SOFTMAX, "l-softmax": L_SOFTMAX}
+HEADS = {"softmax": SOFTMAX, "lmcl": LMCL, "a-softmax": A_SOFTMAX, "l-softmax": L_SOFTMAX}
+
+
+@lru_cache(64)
+def head_rule(name: str, params: tuple[float, ...]) -> Head | tuple[()]:
+    """What kernels take of a classifier, its settings filled in; empty for none."""
+    if not name:
+        return ()
+    head, arguments = HEADS[name]
+    return head._replace(a=arguments(*params) or None)

@@ -99,5 +99,5 @@ def _unit_length(length):
     return tl.where(length == 0, 0.0, tl.where(length == length, 1.0, length))
 
 
-A_SOFTMAX = Head(a_softmax_logits, a_softmax_chain, unit_w=YES, lengths=YES)
-L_SOFTMAX = Head(l_softmax_logits, l_softmax_chain, lengths=YES)
+A_SOFTMAX = Head(a_softmax_logits, a_softmax_chain, unit_w=YES, lengths=YES), angular_softmax
+L_SOFTMAX = Head(l_softmax_logits, l_softmax_chain, lengths=YES), angular_softmax

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from ...reference import LMCLParams
 from ..arguments import YES, Head
 
 
@@ -20,4 +21,4 @@ def lmcl_chain(p, dot, hot, x_length, w_length, a):
     return g, tl.sum(along, 1), along
 
 
-LMCL = Head(lmcl_logits, lmcl_chain, unit_x=YES, unit_w=YES, lengths=YES)
+LMCL = Head(lmcl_logits, lmcl_chain, unit_x=YES, unit_w=YES, lengths=YES), LMCLParams

@@ -1,6 +1,6 @@
 """Softmax cross-entropy: logits of a tile, and the chain rule back to the products x·w.
 
-A classifier is a :class:`..arguments.Head` of two functions. `logits(dot, hot, x_length, w_length, bias, a)` turns the
+A classifier is a :class:`..arguments.Head` of two functions, and the type of its settings `a`. `logits(dot, hot, x_length, w_length, bias, a)` turns the
 products of a tile of rows with the class weights, (rows, classes), into logits. `chain(p, dot, hot, x_length, w_length,
 a)` takes p = d loss/d logits and gives G = d loss/d dot (rows, classes), R (rows,) and Q (rows, classes), with which
 
@@ -13,6 +13,7 @@ ones and ρ = 1/‖x‖ (υ_j = 1/‖w_j‖); else ρ (υ) is 1.
 import triton
 import triton.language as tl
 
+from ...reference import SoftmaxParams
 from ..arguments import Head
 
 
@@ -28,4 +29,4 @@ def softmax_chain(p, dot, hot, x_length, w_length, a):
     return p, tl.zeros_like(x_length), tl.zeros_like(p)
 
 
-SOFTMAX = Head(softmax_logits, softmax_chain)
+SOFTMAX = Head(softmax_logits, softmax_chain), SoftmaxParams
