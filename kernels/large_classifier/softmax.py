@@ -1,0 +1,121 @@
+"""Margin, softmax, loss and gradient of rows of logits, in place: one program a row, one visit or two of the row."""
+
+import triton
+import triton.language as tl
+
+from .targets import DOT, ILLEGAL, W_LENGTH, WEIGHT, X_LENGTH
+
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # below every logit, and finite: it may be subtracted from itself
+
+
+@triton.jit
+def _block(
+    row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Columns, products and logits (BLOCK,) of a block of the row, the logits -inf at the target and past the last class,
+    where the row is padded to whole vectors."""
+    columns = start + tl.arange(0, BLOCK)
+    dot = tl.load(row + columns, mask=columns < row_stride, other=0.0).to(tl.float32)
+    shift = tl.zeros((BLOCK,), tl.float32)
+    if bias is not None:
+        shift = tl.load(bias + columns, mask=columns < row_stride, other=0.0)
+    nowhere = tl.zeros((1, BLOCK), tl.int1)
+    logits = LOGITS(dot[None, :], nowhere, x_length, tl.zeros((BLOCK,), tl.float32), shift, head)
+    others = (columns < num_classes) & (columns != target)
+    return columns, dot, tl.where(others, tl.reshape(logits, (BLOCK,)), -float("inf"))
+
+
+@triton.jit
+def _others(
+    row, bias, target, x_length, num_classes, row_stride, head,
+    LOGITS: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """The largest logit of the other classes, and Σ exp(logit - largest) over them.
+
+    Every thread keeps a maximum and a sum of its own, rescaled once a vector, and the threads meet once, at the end.
+    """
+    largest = tl.full((BLOCK // VECTOR,), LOWEST, tl.float32)
+    total = tl.zeros((BLOCK // VECTOR,), tl.float32)
+    for start in range(0, num_classes, BLOCK):
+        _, _, logits = _block(row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK)
+        logits = tl.reshape(logits, (BLOCK // VECTOR, VECTOR))
+        higher = tl.maximum(largest, tl.max(logits, 1))
+        total = total * tl.exp(largest - higher) + tl.sum(tl.exp(logits - higher[:, None]), 1)
+        largest = higher
+    highest = tl.max(largest, 0)
+    return highest, tl.sum(total * tl.exp(largest - highest), 0)
+
+
+@triton.jit
+def _log1p(x):
+    """log(1 + x) for x >= 0, with all digits of a small x."""
+    rounded = 1.0 + x
+    return tl.where(rounded == 1.0, x, tl.log(rounded) * (x / tl.where(rounded == 1.0, 1.0, rounded - 1.0)))
+
+
+@triton.jit(do_not_specialize=["first", "n"])
+def softmax_rows(
+    logits, bias, targets, facts, statistics, losses, coefficients, head, first, n, num_classes, row_stride,
+    LOGITS: tl.constexpr, CHAIN: tl.constexpr, FIND: tl.constexpr, FINISH: tl.constexpr, GRADIENT: tl.constexpr,
+    APART: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """Cross-entropy (n,) of rows from `first` on, and G of :mod:`.heads` over their products with the classes.
+
+    FIND reads a row's products and finds its statistics (3, rows): the largest logit and the sum of exponentials of the
+    other classes, and the target's logit. FINISH goes on from there, to the loss and with GRADIENT to G. Between two
+    launches of one each, statistics of other shards of the classes may be added. APART leaves the target out of G: its
+    G, R and Q go to the coefficients (3, n), in float32.
+    """
+    place, rows = tl.program_id(0), tl.num_programs(0)
+    at = first + place
+    row = logits + place.to(tl.int64) * row_stride
+    target = tl.load(targets + at)
+    here = target >= 0
+    one = tl.zeros((1,), tl.int32)  # a tile of one row and one class, for the head's functions
+    x_length = tl.load(facts + X_LENGTH * n + at + one)
+    w_length = tl.load(facts + W_LENGTH * n + at + one)
+    own_dot = tl.load(facts + DOT * n + at + one)[None, :]
+    own_bias = tl.zeros((1,), tl.float32)
+    if bias is not None:
+        own_bias = tl.load(bias + target + one, mask=here & (one == 0), other=0.0)
+    hot = (one == 0)[None, :]
+    if FIND:
+        largest, total = _others(row, bias, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK, VECTOR)
+        own = tl.sum(tl.reshape(LOGITS(own_dot, hot, x_length, w_length, own_bias, head), (1,)), 0)
+        own = tl.where(here, own, 0.0)
+    else:
+        largest = tl.load(statistics + place)
+        total = tl.load(statistics + rows + place)
+        own = tl.load(statistics + 2 * rows + place)
+    if FINISH:
+        highest = tl.maximum(largest, own)
+        # The target is added last, so that neither a small loss nor 1 - p of a confident row is a difference.
+        rest = total * tl.exp(largest - highest)
+        whole = rest + tl.exp(own - highest)
+        loss = tl.where(own < largest, tl.log(whole) + (highest - own), _log1p(rest))
+        tl.store(losses + at, tl.where(target == ILLEGAL, float("nan"), loss))
+        if GRADIENT:
+            weight = tl.load(facts + WEIGHT * n + at)
+            p = (tl.zeros((1,), tl.float32) - weight * (rest / whole))[None, :]
+            own_g, r, q = CHAIN(p, own_dot, hot, x_length, w_length, head)
+            own_g, q = tl.reshape(own_g, (1,)), tl.reshape(q, (1,))
+            if APART:
+                tl.store(coefficients + at + one, tl.where(here, own_g, 0.0))
+                tl.store(coefficients + n + at + one, tl.where(here, r, 0.0))
+                tl.store(coefficients + 2 * n + at + one, tl.where(here, q, 0.0))
+                own_g = tl.zeros((1,), tl.float32)
+            own_g = tl.sum(own_g, 0)
+            scale = weight / whole
+            for start in range(0, num_classes, BLOCK):
+                columns, dot, f = _block(
+                    row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK
+                )  # fmt: skip
+                p = (scale * tl.exp(f - highest))[None, :]
+                nowhere = tl.zeros((1, BLOCK), tl.int1)
+                g, _, _ = CHAIN(p, dot[None, :], nowhere, x_length, tl.zeros((BLOCK,), tl.float32), head)
+                g = tl.where(columns == target, own_g, tl.reshape(g, (BLOCK,)))
+                tl.store(row + columns, g.to(logits.dtype.element_ty), mask=columns < row_stride)
+    else:
+        tl.store(statistics + place, largest)
+        tl.store(statistics + rows + place, total)
+        tl.store(statistics + 2 * rows + place, own)
