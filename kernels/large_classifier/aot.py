@@ -17,7 +17,7 @@ CLASSES = (100, 1000, 100_000)
 WIDTH = 512
 
 
-def aot_cases() -> Iterator[tuple]:
+def aot_cases(family: str) -> Iterator[tuple]:
     """Every head at few and many classes, and the kernels around it at a common width, for the audit."""
     types = dict.fromkeys(("n", "num_classes", "class_offset", "all_classes", "first", "count", "d"), "i32")
     types |= dict.fromkeys(("x_stride", "row_stride"), "i32") | {"y": "*i64", "targets": "*i32", "status": "*i64"}
@@ -25,7 +25,7 @@ def aot_cases() -> Iterator[tuple]:
     for (name, head), (dtype, of) in product(CLASSIFIERS.items(), TYPES.items()):
         bias = "*fp32" if name == "softmax" else None
         gradients = "*bf16" if of == "bf16" else "*fp32"
-        given = types | dict.fromkeys(("x", "logits"), f"*{of}") | {"bias": bias, "class_weights": bias}
+        given = types | dict.fromkeys(("x", "features", "logits"), f"*{of}") | {"bias": bias, "class_weights": bias}
         given |= {"gradients": gradients, "head": type_of(head.arguments(*PARAMS[name]))}
         flags = {"UNIT_X": head.unit_x, "UNIT_W": head.unit_w, "LENGTHS": head.lengths, "APART": head.exact_own}
         flags |= {"LOGITS": head.logits, "CHAIN": head.chain, "FIND": True, "FINISH": True, "GRADIENT": True}

@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 
 from ..common.pair_tiles import load_rows, store_rows
-from ..directions.rows import unit_rows
-from .targets import load_targets
+from ..common.tiles import inverse_or_zero
+from .targets import load_targets, scaled
 
 
 @triton.jit(do_not_specialize=["first", "count", "n"])
@@ -25,12 +25,14 @@ def row_gradients(
     start = first + block
     gradient = load_rows(products, block, inside, d, columns, d).to(tl.float32)
     features = load_rows(x, start, inside, x_stride, columns, d).to(tl.float32)
-    u, inverse = unit_rows(features, columns, d, False)
+    u, unscale, length = scaled(features)
+    u *= inverse_or_zero(length)[:, None]
     if APART:
         at = coefficients + first + rows
         g = tl.load(at, mask=inside, other=0.0)[:, None]
         own = load_targets(w, tl.load(targets + first + rows, mask=inside, other=-1), d, columns)
-        v = unit_rows(own, columns, d, False)[0]
+        v, _, own_length = scaled(own)
+        v *= inverse_or_zero(own_length)[:, None]
         gradient += g * (v if UNIT_W else own)
         added = g * (u if UNIT_X else features)
         if not UNIT_X:
@@ -39,5 +41,5 @@ def row_gradients(
             added += tl.load(at + 2 * n, mask=inside, other=0.0)[:, None] * v
         store_rows(by_table, block, d, columns, d, count, added)
     if UNIT_X:
-        gradient = (gradient - tl.sum(gradient * u, 1)[:, None] * u) * inverse[:, None]
+        gradient = (gradient - tl.sum(gradient * u, 1)[:, None] * u) * inverse_or_zero(length * unscale)[:, None]
     store_rows(gradients, start, d, columns, d, first + count, gradient)

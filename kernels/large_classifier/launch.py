@@ -73,8 +73,11 @@ class Sweep:
         self.flags = {"UNIT_X": self.head.unit_x, "UNIT_W": self.head.unit_w}
         self.blocks = blocks_of(self.d)
 
-        self.features = self._operand(self.x, self.head.unit_x)
-        self.table = self._operand(self.weight, self.head.unit_w)
+        self.features = _empty(x.shape, dtype=x.dtype, device=device) if self.head.unit_x else self.x
+        if self.head.unit_w:
+            self.table = normalise(self.weight, None, None, standardise=False, dtype=x.dtype)[0]
+        else:
+            self.table = self.weight.to(x.dtype)
         stride = cdiv(self.num_classes, ROW_ALIGNMENT) * ROW_ALIGNMENT
         self.shift = None
         if bias is not None:
@@ -95,17 +98,11 @@ class Sweep:
             self.dweight = _empty(weight.shape, **wide)
             self.dbias = torch.zeros((self.num_classes,), **wide) if bias is not None else None
 
-    def _operand(self, rows: Tensor, unit: bool) -> Tensor:
-        """Rows as they enter the products: in the precision of x, scaled to length one where the head asks for it."""
-        if unit:
-            return normalise(rows, None, None, standardise=False, dtype=self.x.dtype)[0]
-        return rows.to(self.x.dtype)
-
     def _read_targets(
         self, y: Tensor, class_weights: Tensor | None, class_offset: int, all_classes: int, status: Tensor | None
     ) -> None:
         target_rows[cdiv(self.n, self.blocks["BLOCK"]),](
-            self.x, y, self.weight, class_weights, status, self.targets, self.facts,
+            self.x, y, self.weight, class_weights, status, self.features, self.targets, self.facts,
             self.n, self.num_classes, class_offset, all_classes, self.d, self.x.stride(0),
             LENGTHS=self.head.lengths, **self.flags, **self.blocks, **DIRECTION_ROWS.options,
         )  # fmt: skip

@@ -12,8 +12,8 @@ LOWEST = tl.constexpr(-3.4028234663852886e38)  # below every logit, and finite: 
 def _block(
     row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Columns, products and logits (BLOCK,) of a block of the row, the logits -inf at the target and past the last class,
-    where the row is padded to whole vectors."""
+    """Columns, products and logits (BLOCK,) of a block of the row; -inf are the logits of the target and, for rows are
+    padded to whole vectors, past the last class."""
     columns = start + tl.arange(0, BLOCK)
     dot = tl.load(row + columns, mask=columns < row_stride, other=0.0).to(tl.float32)
     shift = tl.zeros((BLOCK,), tl.float32)
@@ -53,6 +53,20 @@ def _log1p(x):
     return tl.where(rounded == 1.0, x, tl.log(rounded) * (x / tl.where(rounded == 1.0, 1.0, rounded - 1.0)))
 
 
+@triton.jit
+def _write_gradient(
+    row, bias, target, own_g, highest, scale, x_length, num_classes, row_stride, head,
+    LOGITS: tl.constexpr, CHAIN: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Overwrite a row's products with G: `own_g` at the target, and of p = scale · exp(logit - highest) elsewhere."""
+    for start in range(0, num_classes, BLOCK):
+        columns, dot, logits = _block(row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK)
+        p, nowhere = scale * tl.exp(logits - highest), tl.zeros((1, BLOCK), tl.int1)
+        g, _, _ = CHAIN(p[None, :], dot[None, :], nowhere, x_length, tl.zeros((BLOCK,), tl.float32), head)
+        g = tl.where(columns == target, own_g, tl.reshape(g, (BLOCK,)))
+        tl.store(row + columns, g.to(row.dtype.element_ty), mask=columns < row_stride)
+
+
 @triton.jit(do_not_specialize=["first", "n"])
 def softmax_rows(
     logits, bias, targets, facts, statistics, losses, coefficients, head, first, n, num_classes, row_stride,
@@ -71,16 +85,16 @@ def softmax_rows(
     row = logits + place.to(tl.int64) * row_stride
     target = tl.load(targets + at)
     here = target >= 0
-    one = tl.zeros((1,), tl.int32)  # a tile of one row and one class, for the head's functions
-    x_length = tl.load(facts + X_LENGTH * n + at + one)
-    w_length = tl.load(facts + W_LENGTH * n + at + one)
-    own_dot = tl.load(facts + DOT * n + at + one)[None, :]
-    own_bias = tl.zeros((1,), tl.float32)
-    if bias is not None:
-        own_bias = tl.load(bias + target + one, mask=here & (one == 0), other=0.0)
-    hot = (one == 0)[None, :]
+    only = tl.arange(0, 1)  # for the head's functions: a tile of one row and its own class
+    hot = (only == 0)[None, :]
+    x_length = tl.load(facts + X_LENGTH * n + at + only)
+    w_length = tl.load(facts + W_LENGTH * n + at + only)
+    own_dot = tl.load(facts + DOT * n + at + only)[None, :]
     if FIND:
         largest, total = _others(row, bias, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK, VECTOR)
+        own_bias = tl.zeros((1,), tl.float32)
+        if bias is not None:
+            own_bias += tl.load(bias + target, mask=here, other=0.0)
         own = tl.sum(tl.reshape(LOGITS(own_dot, hot, x_length, w_length, own_bias, head), (1,)), 0)
         own = tl.where(here, own, 0.0)
     else:
@@ -96,25 +110,18 @@ def softmax_rows(
         tl.store(losses + at, tl.where(target == ILLEGAL, float("nan"), loss))
         if GRADIENT:
             weight = tl.load(facts + WEIGHT * n + at)
-            p = (tl.zeros((1,), tl.float32) - weight * (rest / whole))[None, :]
-            own_g, r, q = CHAIN(p, own_dot, hot, x_length, w_length, head)
-            own_g, q = tl.reshape(own_g, (1,)), tl.reshape(q, (1,))
+            own_p = tl.zeros((1, 1), tl.float32) - weight * (rest / whole)
+            own_g, r, q = CHAIN(own_p, own_dot, hot, x_length, w_length, head)
+            own_g, r, q = tl.sum(tl.reshape(own_g, (1,)), 0), tl.sum(r, 0), tl.sum(tl.reshape(q, (1,)), 0)
             if APART:
-                tl.store(coefficients + at + one, tl.where(here, own_g, 0.0))
-                tl.store(coefficients + n + at + one, tl.where(here, r, 0.0))
-                tl.store(coefficients + 2 * n + at + one, tl.where(here, q, 0.0))
-                own_g = tl.zeros((1,), tl.float32)
-            own_g = tl.sum(own_g, 0)
-            scale = weight / whole
-            for start in range(0, num_classes, BLOCK):
-                columns, dot, f = _block(
-                    row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK
-                )  # fmt: skip
-                p = (scale * tl.exp(f - highest))[None, :]
-                nowhere = tl.zeros((1, BLOCK), tl.int1)
-                g, _, _ = CHAIN(p, dot[None, :], nowhere, x_length, tl.zeros((BLOCK,), tl.float32), head)
-                g = tl.where(columns == target, own_g, tl.reshape(g, (BLOCK,)))
-                tl.store(row + columns, g.to(logits.dtype.element_ty), mask=columns < row_stride)
+                tl.store(coefficients + at, tl.where(here, own_g, 0.0))
+                tl.store(coefficients + n + at, tl.where(here, r, 0.0))
+                tl.store(coefficients + 2 * n + at, tl.where(here, q, 0.0))
+                own_g = 0.0
+            _write_gradient(
+                row, bias, target, own_g, highest, weight / whole, x_length, num_classes, row_stride, head,
+                LOGITS, CHAIN, BLOCK,
+            )  # fmt: skip
     else:
         tl.store(statistics + place, largest)
         tl.store(statistics + rows + place, total)
