@@ -10,19 +10,19 @@ LOWEST = tl.constexpr(-3.4028234663852886e38)  # below every logit, and finite: 
 
 @triton.jit
 def _block(
-    row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Columns, products and logits (BLOCK,) of a block of the row; -inf are the logits of the target and, for rows are
-    padded to whole vectors, past the last class."""
-    columns = start + tl.arange(0, BLOCK)
+    row, bias, start, target, x_length, num_classes, row_stride, head,
+    LOGITS: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """Columns, products and logits of a block of the row; -inf are the logits of the target and, for rows are padded to
+    whole vectors, past the last class. As BLOCK / VECTOR short rows, each of them in one thread."""
+    pieces = tl.arange(0, BLOCK // VECTOR)[:, None] * VECTOR
+    columns = start + pieces + tl.arange(0, VECTOR)[None, :]
     dot = tl.load(row + columns, mask=columns < row_stride, other=0.0).to(tl.float32)
-    shift = tl.zeros((BLOCK,), tl.float32)
+    none = tl.zeros((VECTOR,), tl.float32)
+    logits = LOGITS(dot, tl.zeros_like(dot) > 0, tl.broadcast_to(x_length, (BLOCK // VECTOR,)), none, none, head)
     if bias is not None:
-        shift = tl.load(bias + columns, mask=columns < row_stride, other=0.0)
-    nowhere = tl.zeros((1, BLOCK), tl.int1)
-    logits = LOGITS(dot[None, :], nowhere, x_length, tl.zeros((BLOCK,), tl.float32), shift, head)
-    others = (columns < num_classes) & (columns != target)
-    return columns, dot, tl.where(others, tl.reshape(logits, (BLOCK,)), -float("inf"))
+        logits += tl.load(bias + columns, mask=columns < row_stride, other=0.0)
+    return columns, dot, tl.where((columns < num_classes) & (columns != target), logits, -float("inf"))
 
 
 @triton.jit
@@ -32,13 +32,14 @@ def _others(
 ):  # fmt: skip
     """The largest logit of the other classes, and Σ exp(logit - largest) over them.
 
-    Every thread keeps a maximum and a sum of its own, rescaled once a vector, and the threads meet once, at the end.
+    Every thread keeps maxima and sums of its own, rescaled once a vector, and the threads meet once, at the end.
     """
     largest = tl.full((BLOCK // VECTOR,), LOWEST, tl.float32)
     total = tl.zeros((BLOCK // VECTOR,), tl.float32)
     for start in range(0, num_classes, BLOCK):
-        _, _, logits = _block(row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK)
-        logits = tl.reshape(logits, (BLOCK // VECTOR, VECTOR))
+        _, _, logits = _block(
+            row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK, VECTOR
+        )  # fmt: skip
         higher = tl.maximum(largest, tl.max(logits, 1))
         total = total * tl.exp(largest - higher) + tl.sum(tl.exp(logits - higher[:, None]), 1)
         largest = higher
@@ -47,24 +48,27 @@ def _others(
 
 
 @triton.jit
+def _write_gradient(
+    row, bias, target, own_g, highest, scale, x_length, num_classes, row_stride, head,
+    LOGITS: tl.constexpr, CHAIN: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """Overwrite a row's products with G: `own_g` at the target, and of p = scale · exp(logit - highest) elsewhere."""
+    for start in range(0, num_classes, BLOCK):
+        columns, dot, logits = _block(
+            row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK, VECTOR
+        )  # fmt: skip
+        p, none = scale * tl.exp(logits - highest), tl.zeros((VECTOR,), tl.float32)
+        lengths = tl.broadcast_to(x_length, (BLOCK // VECTOR,))
+        g, _, _ = CHAIN(p, dot, tl.zeros_like(dot) > 0, lengths, none, head)
+        g = tl.where(columns == target, own_g, g)
+        tl.store(row + columns, g.to(row.dtype.element_ty), mask=columns < row_stride)
+
+
+@triton.jit
 def _log1p(x):
     """log(1 + x) for x >= 0, with all digits of a small x."""
     rounded = 1.0 + x
     return tl.where(rounded == 1.0, x, tl.log(rounded) * (x / tl.where(rounded == 1.0, 1.0, rounded - 1.0)))
-
-
-@triton.jit
-def _write_gradient(
-    row, bias, target, own_g, highest, scale, x_length, num_classes, row_stride, head,
-    LOGITS: tl.constexpr, CHAIN: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Overwrite a row's products with G: `own_g` at the target, and of p = scale · exp(logit - highest) elsewhere."""
-    for start in range(0, num_classes, BLOCK):
-        columns, dot, logits = _block(row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK)
-        p, nowhere = scale * tl.exp(logits - highest), tl.zeros((1, BLOCK), tl.int1)
-        g, _, _ = CHAIN(p[None, :], dot[None, :], nowhere, x_length, tl.zeros((BLOCK,), tl.float32), head)
-        g = tl.where(columns == target, own_g, tl.reshape(g, (BLOCK,)))
-        tl.store(row + columns, g.to(row.dtype.element_ty), mask=columns < row_stride)
 
 
 @triton.jit(do_not_specialize=["first", "n"])
@@ -120,7 +124,7 @@ def softmax_rows(
                 own_g = 0.0
             _write_gradient(
                 row, bias, target, own_g, highest, weight / whole, x_length, num_classes, row_stride, head,
-                LOGITS, CHAIN, BLOCK,
+                LOGITS, CHAIN, BLOCK, VECTOR,
             )  # fmt: skip
     else:
         tl.store(statistics + place, largest)
