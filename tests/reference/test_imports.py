@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fer_fast import reference
 from strategies import LOSSES, make_batch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "reference").glob("*.py"))
 
 

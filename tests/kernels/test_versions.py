@@ -19,7 +19,7 @@ from dot_rows import PRECISIONS, dot_over_rows
 
 
 def test_the_rule_is_what_the_compiler_says():
-    rows = lines("dot_rows", TRITON_INTERPRET="0", PYTHONPATH=str(Path(__file__).parent))
+    rows = lines("dot_rows", TRITON_INTERPRET="0", PYTHONPATH=str(Path(__file__).parents[1] / "helpers"))
     taken = {(row["chip"], row["rows"], precision): row[precision] for row in rows for precision in PRECISIONS}
     assert {said for (_, count, _), said in taken.items() if count == LEAST_ROWS} == {""}
     refused = {said for (_, count, _), said in taken.items() if count < LEAST_ROWS}

@@ -379,7 +379,7 @@ def test_a_readme_without_markers_is_left_alone(recorded, capsys):
     assert page.read_text() == "nothing to replace"
 
 
-# Timed by pytest-benchmark where it is enabled: pytest tests/test_bench.py --benchmark-enable -k speed
+# Timed by pytest-benchmark where it is enabled: pytest tests/bench/test_bench.py --benchmark-enable -k speed
 
 
 @pytest.mark.parametrize("contender", [FER_FAST, EAGER], ids=lambda contender: contender.name)

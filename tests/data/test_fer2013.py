@@ -15,7 +15,7 @@ from fer_fast.data.check import check
 from fer_fast.data.fer2013 import parse_pixels
 from fer_fast.errors import InputError
 
-REAL = Path(__file__).parents[1].parent / "shared" / "data" / "fer2013.zip"
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "fer2013.zip"
 NUMBERED = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 FOLDERS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 PREFIX = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}

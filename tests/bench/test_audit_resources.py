@@ -58,7 +58,7 @@ def test_hot_loops_hold_the_work_that_their_tiles_say(rows):
 
 @pytest.fixture(scope="module")
 def examples() -> dict[str, ResourceRow]:
-    script = Path(__file__).with_name("audit_kernels.py")
+    script = Path(__file__).parents[1] / "helpers" / "audit_kernels.py"
     environment = os.environ | {"TRITON_INTERPRET": "0"}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
     return {row["case"]: ResourceRow(**row) for row in map(json.loads, done.stdout.splitlines())}

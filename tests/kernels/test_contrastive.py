@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from fer_fast.kernels.bank.launch import enqueue
 from fer_fast.kernels.contrastive import launch as engine
 from fer_fast.kernels.host.launch import gradient_dtype
 from fer_fast.kernels.survey import launch as survey
@@ -242,21 +241,3 @@ def test_the_log_of_an_empty_denominator():
     grad = torch.ones(1, device=DEVICE)
     dz = engine.contrastive_log_denominator_backward(grad, z, y, None, None, 0.1, "supcon", out)
     assert torch.equal(dz, torch.zeros_like(z))
-
-
-@pytest.mark.parametrize("capacity", [1, 37])
-def test_enqueue_is_a_ring(capacity):
-    features = torch.zeros(capacity, 5, dtype=torch.float16, device=DEVICE)
-    labels = torch.full((capacity,), -1, device=DEVICE)
-    cursor = torch.zeros(1, dtype=torch.int64, device=DEVICE)
-    expected, expected_labels, position = features.clone(), labels.clone(), 0
-    for n in (10, 30, 80, 1, 37, 36):  # 80: larger than the ring
-        z, y = normal(n, 10, seed=n).float().to(DEVICE)[:, ::2], torch.arange(n, device=DEVICE) * 2**40
-        enqueue(features, labels, cursor, z, y)
-        slots = (position + torch.arange(n)) % capacity
-        for i, slot in enumerate(slots.tolist()):
-            expected[slot], expected_labels[slot] = z[i].half(), y[i]
-        position = (position + n) % capacity
-        assert torch.equal(features, expected)
-        assert torch.equal(labels, expected_labels)
-        assert cursor.item() == position

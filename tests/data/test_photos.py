@@ -13,7 +13,7 @@ from fer_fast.data import photos
 from fer_fast.data.photos import find_face, read_photo
 from fer_fast.errors import InputError
 
-PRESS_PHOTOS = Path(__file__).parents[1].parent / "shared" / "data" / "faces_in_the_wild.zip"
+PRESS_PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "faces_in_the_wild.zip"
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
 

@@ -1,0 +1,28 @@
+"""The bank's ring in Triton against slots written one by one."""
+
+import pytest
+import torch
+from fer_fast.kernels.bank.launch import enqueue
+
+from fer_fast.dispatch import triton_runs_on
+from triton_hostile import DEVICE, normal
+
+pytestmark = pytest.mark.skipif(not triton_runs_on(DEVICE), reason="Triton does not run here")
+
+
+@pytest.mark.parametrize("capacity", [1, 37])
+def test_enqueue_is_a_ring(capacity):
+    features = torch.zeros(capacity, 5, dtype=torch.float16, device=DEVICE)
+    labels = torch.full((capacity,), -1, device=DEVICE)
+    cursor = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    expected, expected_labels, position = features.clone(), labels.clone(), 0
+    for n in (10, 30, 80, 1, 37, 36):  # 80: larger than the ring
+        z, y = normal(n, 10, seed=n).float().to(DEVICE)[:, ::2], torch.arange(n, device=DEVICE) * 2**40
+        enqueue(features, labels, cursor, z, y)
+        slots = (position + torch.arange(n)) % capacity
+        for i, slot in enumerate(slots.tolist()):
+            expected[slot], expected_labels[slot] = z[i].half(), y[i]
+        position = (position + n) % capacity
+        assert torch.equal(features, expected)
+        assert torch.equal(labels, expected_labels)
+        assert cursor.item() == position
