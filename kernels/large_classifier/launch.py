@@ -45,8 +45,9 @@ class Sweep:
     """One call over chunks of rows: `visit` each of `chunks`, then ask for the `result`.
 
     Of a shard, weight and bias are of the classes from `class_offset` on, labels and class_weights of all
-    `num_classes`. Then, instead of a visit, `survey` a chunk, combine what it returns over the shards, and `finish`
-    with that. Loss and class weights come out whole on every shard, dx as the shard's part of a sum.
+    `num_classes`, and chunks of at most `chunk_rows`, the same on every shard. Then, instead of a visit, `survey` a
+    chunk, combine what it returns over the shards, and `finish` with that. The loss comes out whole on every shard, dx
+    as the shard's part of a sum.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Sweep:
         status: Tensor | None = None,
         class_offset: int = 0,
         num_classes: int | None = None,
+        chunk_rows: int | None = None,
     ):
         if torch.float64 in (x.dtype, weight.dtype):
             raise NotImplementedError("features or class weights in float64")
@@ -82,7 +84,7 @@ class Sweep:
         self.shift = None
         if bias is not None:
             self.shift = torch.nn.functional.pad(bias.float(), (0, stride - self.num_classes))
-        size = _rows_per_chunk(self.n, stride * x.element_size(), chunk_bytes(device))
+        size = chunk_rows or _rows_per_chunk(self.n, stride * x.element_size(), chunk_bytes(device))
         self.chunks = [slice(first, min(first + size, self.n)) for first in range(0, self.n, size)]
         self.logits = _empty((min(size, self.n), stride), dtype=x.dtype, device=device)
 

@@ -137,8 +137,9 @@ def class_table(
     read more where the sums of more classes or columns outgrow registers and caches; a program then visits its tile of
     rows several times, in the L1. A launch before, for the factors of MVA (a read of x and of the groups, lists of
     (n_v, d) and (n_v,), where they lie) and of a weighted mean (a read of the labels alone). Centers of more than 64
-    classes take :mod:`.large`, such classifiers, and of wide features, :mod:`..large_classifier`. A label outside [0, C) makes the loss NaN and goes to
-    `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a classifier.
+    classes take :mod:`.large`, such classifiers, and those of wide features, :mod:`..large_classifier`. A label outside
+    [0, C) makes the loss NaN and goes to `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d
+    operations for a classifier.
     """
     num_classes, d = (weight if classifier else centers).shape
     if num_classes > FUSED_CLASSES or d > FUSED_COLUMNS:
@@ -214,7 +215,9 @@ def _many_classes(
     """:func:`class_table` of large tables: a sweep for the centers and one for the classifier, whose dx are added."""
     auxiliary, update, wide = attract[1], attract[5], x.shape[1] > FUSED_COLUMNS
     if x.dtype == torch.float64 or auxiliary == "mva" or (auxiliary and wide):
-        raise NotImplementedError("features in float64, MVA of more than 64 classes, or centers of more than 2048 columns")
+        raise NotImplementedError(
+            "features in float64, MVA of more than 64 classes, or centers of more than 2048 columns"
+        )
     results = large_classifier(x, y, *classify) if classify[0] is not None else None
     if not auxiliary:
         return results
