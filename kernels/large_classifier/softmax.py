@@ -10,58 +10,87 @@ LOWEST = tl.constexpr(-3.4028234663852886e38)  # below every logit, and finite: 
 
 @triton.jit
 def _block(
-    row, bias, start, target, x_length, num_classes, row_stride, head,
-    LOGITS: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
+    row, bias, start, x_length, num_classes, row_stride, head,
+    LOGITS: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """Columns, products and logits of a block of the row; -inf are the logits of the target and, for rows are padded to
-    whole vectors, past the last class. As BLOCK / VECTOR short rows, each of them in one thread."""
+    """Columns, products and logits of a block of the row, as BLOCK / VECTOR short rows, each of them in one thread.
+
+    A block that is not WHOLE is loaded to where the row is padded; past the last class logits are -inf.
+    """
     pieces = tl.arange(0, BLOCK // VECTOR)[:, None] * VECTOR
     columns = start + pieces + tl.arange(0, VECTOR)[None, :]
-    dot = tl.load(row + columns, mask=columns < row_stride, other=0.0).to(tl.float32)
-    none = tl.zeros((VECTOR,), tl.float32)
-    logits = LOGITS(dot, tl.zeros_like(dot) > 0, tl.broadcast_to(x_length, (BLOCK // VECTOR,)), none, none, head)
+    inside = None if WHOLE else columns < row_stride
+    dot = tl.load(row + columns, mask=inside).to(tl.float32)
+    none, lengths = tl.zeros((VECTOR,), tl.float32), tl.broadcast_to(x_length, (BLOCK // VECTOR,))
+    logits = LOGITS(dot, tl.zeros_like(dot) > 0, lengths, none, none, head)
     if bias is not None:
-        logits += tl.load(bias + columns, mask=columns < row_stride, other=0.0)
-    return columns, dot, tl.where((columns < num_classes) & (columns != target), logits, -float("inf"))
+        logits += tl.load(bias + columns, mask=inside)
+    return columns, dot, logits if WHOLE else tl.where(columns < num_classes, logits, -float("inf"))
 
 
 @triton.jit
-def _others(
-    row, bias, target, x_length, num_classes, row_stride, head,
+def _add_block(
+    largest, total, row, bias, start, x_length, num_classes, row_stride, head,
+    LOGITS: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """Each thread's largest logit and Σ exp(logit - largest), rescaled once a vector, with a block added."""
+    _, _, logits = _block(row, bias, start, x_length, num_classes, row_stride, head, LOGITS, WHOLE, BLOCK, VECTOR)
+    higher = tl.maximum(largest, tl.max(logits, 1))
+    return higher, total * tl.exp(largest - higher) + tl.sum(tl.exp(logits - higher[:, None]), 1)
+
+
+@triton.jit
+def _survey(
+    row, bias, x_length, num_classes, row_stride, head,
     LOGITS: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """The largest logit of the other classes, and Σ exp(logit - largest) over them.
-
-    Every thread keeps maxima and sums of its own, rescaled once a vector, and the threads meet once, at the end.
-    """
+    """The largest logit of the row, and Σ exp(logit - largest). The threads meet once, at the end."""
     largest = tl.full((BLOCK // VECTOR,), LOWEST, tl.float32)
     total = tl.zeros((BLOCK // VECTOR,), tl.float32)
-    for start in range(0, num_classes, BLOCK):
-        _, _, logits = _block(
-            row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK, VECTOR
+    whole = num_classes // BLOCK * BLOCK
+    for start in range(0, whole, BLOCK):
+        largest, total = _add_block(
+            largest, total, row, bias, start, x_length, num_classes, row_stride, head, LOGITS, True, BLOCK, VECTOR
         )  # fmt: skip
-        higher = tl.maximum(largest, tl.max(logits, 1))
-        total = total * tl.exp(largest - higher) + tl.sum(tl.exp(logits - higher[:, None]), 1)
-        largest = higher
+    if whole < num_classes:
+        largest, total = _add_block(
+            largest, total, row, bias, whole, x_length, num_classes, row_stride, head, LOGITS, False, BLOCK, VECTOR
+        )  # fmt: skip
     highest = tl.max(largest, 0)
     return highest, tl.sum(total * tl.exp(largest - highest), 0)
 
 
 @triton.jit
+def _write_block(
+    row, bias, start, highest, scale, x_length, num_classes, row_stride, head,
+    LOGITS: tl.constexpr, CHAIN: tl.constexpr, WHOLE: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """Overwrite a block of products with G of p = scale · exp(logit - highest)."""
+    columns, dot, logits = _block(
+        row, bias, start, x_length, num_classes, row_stride, head, LOGITS, WHOLE, BLOCK, VECTOR
+    )  # fmt: skip
+    none, lengths = tl.zeros((VECTOR,), tl.float32), tl.broadcast_to(x_length, (BLOCK // VECTOR,))
+    g, _, _ = CHAIN(scale * tl.exp(logits - highest), dot, tl.zeros_like(dot) > 0, lengths, none, head)
+    tl.store(row + columns, g.to(row.dtype.element_ty), mask=None if WHOLE else columns < row_stride)
+
+
+@triton.jit
 def _write_gradient(
-    row, bias, target, own_g, highest, scale, x_length, num_classes, row_stride, head,
+    row, bias, highest, scale, x_length, num_classes, row_stride, head,
     LOGITS: tl.constexpr, CHAIN: tl.constexpr, BLOCK: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """Overwrite a row's products with G: `own_g` at the target, and of p = scale · exp(logit - highest) elsewhere."""
-    for start in range(0, num_classes, BLOCK):
-        columns, dot, logits = _block(
-            row, bias, start, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK, VECTOR
+    """Overwrite a row's products with G."""
+    whole = num_classes // BLOCK * BLOCK
+    for start in range(0, whole, BLOCK):
+        _write_block(
+            row, bias, start, highest, scale, x_length, num_classes, row_stride, head,
+            LOGITS, CHAIN, True, BLOCK, VECTOR,
         )  # fmt: skip
-        p, none = scale * tl.exp(logits - highest), tl.zeros((VECTOR,), tl.float32)
-        lengths = tl.broadcast_to(x_length, (BLOCK // VECTOR,))
-        g, _, _ = CHAIN(p, dot, tl.zeros_like(dot) > 0, lengths, none, head)
-        g = tl.where(columns == target, own_g, g)
-        tl.store(row + columns, g.to(row.dtype.element_ty), mask=columns < row_stride)
+    if whole < num_classes:
+        _write_block(
+            row, bias, whole, highest, scale, x_length, num_classes, row_stride, head,
+            LOGITS, CHAIN, False, BLOCK, VECTOR,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -95,7 +124,9 @@ def softmax_rows(
     w_length = tl.load(facts + W_LENGTH * n + at + only)
     own_dot = tl.load(facts + DOT * n + at + only)[None, :]
     if FIND:
-        largest, total = _others(row, bias, target, x_length, num_classes, row_stride, head, LOGITS, BLOCK, VECTOR)
+        tl.store(row + target, -float("inf"), mask=here)  # the target is kept out of the sum, and of G elsewhere
+        tl.debug_barrier()  # another thread reads it
+        largest, total = _survey(row, bias, x_length, num_classes, row_stride, head, LOGITS, BLOCK, VECTOR)
         own_bias = tl.zeros((1,), tl.float32)
         if bias is not None:
             own_bias += tl.load(bias + target, mask=here, other=0.0)
@@ -123,9 +154,11 @@ def softmax_rows(
                 tl.store(coefficients + 2 * n + at, tl.where(here, q, 0.0))
                 own_g = 0.0
             _write_gradient(
-                row, bias, target, own_g, highest, weight / whole, x_length, num_classes, row_stride, head,
+                row, bias, highest, weight / whole, x_length, num_classes, row_stride, head,
                 LOGITS, CHAIN, BLOCK, VECTOR,
             )  # fmt: skip
+            tl.debug_barrier()  # another thread wrote there
+            tl.store(row + target, own_g, mask=here)
     else:
         tl.store(statistics + place, largest)
         tl.store(statistics + rows + place, total)
