@@ -9,7 +9,7 @@ from ..directions.launch import blocks_of, normalise
 from ..directions.settings import DIRECTION_ROWS
 from ..host.launch import cdiv, dense_rows, gradient_dtype
 from .gradients import row_gradients
-from .heads import CLASSIFIERS
+from .heads import head_of
 from .products import product
 from .settings import CHUNK_ROWS, ROW_ALIGNMENT, chunk_bytes, row_settings
 from .softmax import softmax_rows
@@ -68,11 +68,9 @@ class Sweep:
     ):
         if torch.float64 in (x.dtype, weight.dtype):
             raise NotImplementedError("features or class weights in float64")
-        self.head, self.gradient = CLASSIFIERS[classifier], gradient
-        self.arguments = self.head.arguments(*params)
+        self.head, self.gradient = head_of(classifier, params), gradient
         self.x, self.weight, self.bias = dense_rows(x), weight.contiguous(), bias
         (self.n, self.d), (self.num_classes, _), device = x.shape, weight.shape, x.device
-        self.flags = {"UNIT_X": self.head.unit_x, "UNIT_W": self.head.unit_w}
         self.blocks = blocks_of(self.d)
 
         self.features = _empty(x.shape, dtype=x.dtype, device=device) if self.head.unit_x else self.x
@@ -95,7 +93,7 @@ class Sweep:
         self._read_targets(y.contiguous(), class_weights, class_offset, num_classes or self.num_classes, status)
         self.factor = self._weigh(mean, class_weights is not None, params)
         if gradient:
-            self.coefficients = _empty((3, self.n), **wide) if self.head.exact_own else None
+            self.coefficients = _empty((3, self.n), **wide) if self.head.apart else None
             self.dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
             self.dweight = _empty(weight.shape, **wide)
             self.dbias = torch.zeros((self.num_classes,), **wide) if bias is not None else None
@@ -106,7 +104,8 @@ class Sweep:
         target_rows[cdiv(self.n, self.blocks["BLOCK"]),](
             self.x, y, self.weight, class_weights, status, self.features, self.targets, self.facts,
             self.n, self.num_classes, class_offset, all_classes, self.d, self.x.stride(0),
-            LENGTHS=self.head.lengths, **self.flags, **self.blocks, **DIRECTION_ROWS.options,
+            UNIT_X=self.head.unit_x, UNIT_W=self.head.unit_w, LENGTHS=self.head.lengths,
+            **self.blocks, **DIRECTION_ROWS.options,
         )  # fmt: skip
 
     def _weigh(self, mean: bool, weighted: bool, params: list[float]) -> Tensor | None:
@@ -161,15 +160,10 @@ class Sweep:
             for wide in (dx, dweight, dbias):
                 if wide is not None:
                     wide *= self.factor
-        of_weight = gradient_dtype(self.weight)
         if self.head.unit_w:
-            rounded = (
-                dweight if of_weight == torch.float32 else _empty(dweight.shape, dtype=of_weight, device=dx.device)
-            )
-            self._row_gradients(dweight, self.weight, slice(0, self.num_classes), rounded, UNIT_X=True)
-            dweight = rounded
+            self._row_gradients(dweight, self.weight, slice(0, self.num_classes), dweight)
         dbias = _empty((0,), dtype=of_bias, device=dx.device) if dbias is None else dbias.to(of_bias)
-        return loss, dx, dweight.to(of_weight), dbias
+        return loss, dx, dweight.to(gradient_dtype(self.weight)), dbias
 
     def _multiply(self, rows: slice) -> None:
         product(self.features[rows], self.table.T, self._chunk(rows))
@@ -181,10 +175,10 @@ class Sweep:
         constexprs, options = row_settings(self.num_classes, self.x.element_size())
         softmax_rows[rows.stop - rows.start,](
             self.logits, self.shift, self.targets, self.facts, statistics, self.losses,
-            self.coefficients if self.gradient else None, self.arguments,
+            self.coefficients if self.gradient else None, self.head.a,
             rows.start, self.n, self.num_classes, self.logits.stride(0),
             LOGITS=self.head.logits, CHAIN=self.head.chain, FIND=find, FINISH=finish, GRADIENT=self.gradient,
-            APART=self.head.exact_own, **constexprs, **options,
+            APART=self.head.apart, **constexprs, **options,
         )  # fmt: skip
 
     def _backward(self, rows: slice) -> None:
@@ -195,26 +189,25 @@ class Sweep:
         product(g.T, self.features[rows], self.dweight, add=again)
         if self.dbias is not None:
             self.dbias += g.sum(0, dtype=torch.float32)
-        if not self.head.unit_x and not self.head.exact_own:
+        if not self.head.unit_x and not self.head.apart:
             product(g, self.table, dx)
             return
         products = _empty(dx.shape, dtype=torch.float32, device=dx.device)
         product(g, self.table, products)
-        if not self.head.exact_own:
-            self._row_gradients(products, self.x, rows, self.dx, UNIT_X=True)
-            return
-        by_table = _empty(dx.shape, dtype=torch.float32, device=dx.device)
-        self._row_gradients(products, self.x, rows, self.dx, by_table, **self.flags)
-        self.dweight.index_put_((self.targets[rows].clamp(min=0).long(),), by_table, accumulate=True)
+        by_table = _empty(dx.shape, dtype=torch.float32, device=dx.device) if self.head.apart else None
+        self._row_gradients(products, self.x, rows, self.dx, by_table)
+        if by_table is not None:
+            index = self.targets[rows].clamp(0, self.num_classes - 1).long()
+            self.dweight.index_put_((index,), by_table, accumulate=True)
 
     def _row_gradients(
-        self, products: Tensor, x: Tensor, rows: slice, out: Tensor, by_table: Tensor | None = None, **flags: bool
+        self, products: Tensor, x: Tensor, rows: slice, out: Tensor, by_table: Tensor | None = None
     ) -> None:
         count = rows.stop - rows.start
         row_gradients[cdiv(count, self.blocks["BLOCK"]),](
             products, x, self.weight, self.targets, self.coefficients, out, by_table,
             rows.start, count, self.n, self.d, x.stride(0),
-            **{"UNIT_W": False, **flags}, APART=by_table is not None, **self.blocks, **DIRECTION_ROWS.options,
+            APART=by_table is not None, UNIT_W=self.head.unit_w, **self.blocks, **DIRECTION_ROWS.options,
         )  # fmt: skip
 
 
