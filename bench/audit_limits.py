@@ -32,6 +32,8 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     ("contrastive", "batch-ensc-bf16-half-256"): Limit("tile", 400, 430),
     ("contrastive", "sweep-supcon-bf16-half-128"): Limit("tile", 345, 360),
     ("contrastive", "batch-supcon-bf16-half-128"): Limit("tile", 347, 365),
+    ("large_classifier", "softmax-lmcl-bf16-100000"): Limit("tile", 195, 195),
+    ("large_classifier", "softmax-softmax-bf16-100000"): Limit("tile", 217, 217),
     ("pairwise", "sweep-fd-bf16-half-256"): Limit("tile", 525, 665),
     ("pairwise", "sweep-marginal-bf16-half-256"): Limit("tile", 505, 635),
 }

@@ -25,7 +25,7 @@ MODULES = {"triton": "fer_fast.kernels.{}.launch", "blocked": "fer_fast.blocked.
 def run_engine(backend: str, module: str, function: str, *args, flag_labels: bool = False):
     """Call a function of an engine: `fer_fast.kernels.<module>.launch` or `fer_fast.blocked.<module>`.
 
-    What the kernels do not take (float64, rows too wide for a tile, a classifier of many classes) they refuse before
+    What the kernels do not take (float64, centers too wide for a tile, MVA of many classes) they refuse before
     touching anything, and the blocked engine computes on the same device.
     """
     if args[0].dtype == torch.float64:

@@ -23,10 +23,13 @@ def _flat(x: Tensor) -> tuple[Tensor, int, int]:
     return rows, *rows.shape
 
 
-def normalise(x: Tensor, y: Tensor | None, class_difficulty: Tensor | None, standardise: bool) -> tuple[Tensor, Tensor]:
-    """u (..., n, d) in the dtype of x, and a weight per sample (n,): w(y_i), or ‖u_i‖² without `class_difficulty`."""
+def normalise(
+    x: Tensor, y: Tensor | None, class_difficulty: Tensor | None, standardise: bool, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """u (..., n, d) in `dtype`, by default that of x, and a weight per sample (n,): w(y_i), or ‖u_i‖² without
+    `class_difficulty`."""
     rows, n, d = _flat(x)
-    u = _empty(x.shape, dtype=x.dtype, device=x.device)
+    u = _empty(x.shape, dtype=dtype or x.dtype, device=x.device)
     weights = _empty((x.shape[-2],), dtype=torch.float32, device=x.device)
     weighted = class_difficulty is not None
     blocks = blocks_of(d)

@@ -18,6 +18,7 @@ from ..host.launch import (
     product_precision,
     rows_of,
 )
+from ..large_classifier.launch import large_classifier
 from .epilogues.center import no_push
 from .epilogues.class_table import AUXILIARIES, CLASSIFIERS, NO_AUXILIARY, NO_CLASSIFIER, Auxiliary, Classifier
 from .large import class_table_large
@@ -135,22 +136,18 @@ def class_table(
     x (n, d), y (n,), weight and centers (C, d). One launch and one read of x for C <= 16 and d <= 1024. A launch and a
     read more where the sums of more classes or columns outgrow registers and caches; a program then visits its tile of
     rows several times, in the L1. A launch before, for the factors of MVA (a read of x and of the groups, lists of
-    (n_v, d) and (n_v,), where they lie) and of a weighted mean (a read of the labels alone). More than 64 classes, in
-    the center family alone, take :mod:`.large`. A label outside [0, C) makes the loss NaN and goes to
-    `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d operations for a classifier.
+    (n_v, d) and (n_v,), where they lie) and of a weighted mean (a read of the labels alone). Centers of more than 64
+    classes take :mod:`.large`, such classifiers, and those of wide features, :mod:`..large_classifier`. A label outside
+    [0, C) makes the loss NaN and goes to `status` (1,). Floor: n·d elements read and written, n labels read; 6·n·C·d
+    operations for a classifier.
     """
     num_classes, d = (weight if classifier else centers).shape
-    if x.dtype == torch.float64 or d > FUSED_COLUMNS:
-        raise NotImplementedError("a table of more than 2048 columns, or features in float64")
-    if num_classes > FUSED_CLASSES:
-        if classifier or auxiliary == "mva":
-            raise NotImplementedError("a classifier, or MVA, of more than 64 classes")
-        table = centers.contiguous()
-        asked = (auxiliary, auxiliary_params, auxiliary_weight, mean, update, gradient, status)
-        loss, dx = class_table_large(chip(x.device), x, y, table, center_weights, *asked)
-        if update and table is not centers:
-            centers.copy_(table)
-        return loss, dx, *(_empty((0,), dtype=x.dtype, device=x.device) for _ in range(2))
+    if num_classes > FUSED_CLASSES or d > FUSED_COLUMNS:
+        attract = (center_weights, auxiliary, auxiliary_params, auxiliary_weight, mean, update, gradient, status)
+        classify = (weight, bias, class_weights, classifier, classifier_params, mean, gradient, status)
+        return _many_classes(x, y, centers, attract, classify)
+    if x.dtype == torch.float64:
+        raise NotImplementedError("features in float64")
     n, new = len(x), {"device": x.device}
     x, y, update = rows_of(x), y.contiguous(), update and bool(auxiliary)
     paper = auxiliary == "variant" and auxiliary_params[5] != 0
@@ -210,6 +207,28 @@ def class_table(
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
     given = ((dx, x), (dweight, x if weight is None else weight), (dbias, x if bias is None else bias))
     return loss, *(_empty((0,), dtype=gradient_dtype(t), **new) if g is None else g for g, t in given)
+
+
+def _many_classes(
+    x: Tensor, y: Tensor, centers: Tensor | None, attract: tuple, classify: tuple
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`class_table` of large tables: a sweep for the centers and one for the classifier, whose dx are added."""
+    auxiliary, update, wide = attract[1], attract[5], x.shape[1] > FUSED_COLUMNS
+    if x.dtype == torch.float64 or auxiliary == "mva" or (auxiliary and wide):
+        raise NotImplementedError(
+            "features in float64, MVA of more than 64 classes, or centers of more than 2048 columns"
+        )
+    results = large_classifier(x, y, *classify) if classify[0] is not None else None
+    if not auxiliary:
+        return results
+    table = centers.contiguous()
+    loss, dx = class_table_large(chip(x.device), x, y, table, *attract)
+    if update and table is not centers:
+        centers.copy_(table)
+    if results is None:
+        return loss, dx, *(_empty((0,), dtype=x.dtype, device=x.device) for _ in range(2))
+    of_classifier, dx_of_classifier, dweight, dbias = results
+    return of_classifier + loss, dx_of_classifier.add_(dx), dweight, dbias
 
 
 def _blocks(programs: int) -> int:

@@ -30,7 +30,8 @@ AUXILIARIES = {
 
 def poisoned(*shape, **kwargs) -> Tensor:
     """In place of torch.empty: what a kernel leaves unwritten is seen."""
-    return torch.full(*shape, float("nan"), **kwargs)
+    dtype = kwargs["dtype"]
+    return torch.full(*shape, float("nan") if dtype.is_floating_point else torch.iinfo(dtype).min, **kwargs)
 
 
 def errors(got: dict[str, Tensor], plain: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, tuple]:

@@ -309,9 +309,25 @@ def test_rows_too_wide_to_hold(num_classes, dtype, monkeypatch):
     check("", "variant", inputs(19, num_classes, 1030, dtype))
 
 
-def test_what_is_not_fused_is_refused():
-    t = inputs(4, 65, 8)
-    with pytest.raises(NotImplementedError):
-        launch("softmax", "", t)
-    with pytest.raises(NotImplementedError):
-        launch("softmax", "", double(inputs(4, 3, 8)))
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("classifier", "auxiliary"), [("softmax", "center"), ("lmcl", "variant"), ("l-softmax", "island")]
+)
+def test_many_classes_of_a_classifier_beside_centers(classifier, auxiliary, dtype):
+    draws = [inputs(20, 70, 19, dtype, seed) for seed in range(4)]
+    check(classifier, auxiliary, draws[0], others=draws[1:])
+
+
+def test_wide_features_of_a_classifier():
+    check("softmax", "", inputs(6, 5, 2050))
+
+
+def test_what_no_kernel_takes_is_refused():
+    for classifier, auxiliary, t in (
+        ("softmax", "", double(inputs(4, 3, 8))),
+        ("softmax", "", double(inputs(4, 65, 8))),
+        ("lmcl", "mva", inputs(4, 65, 8)),
+        ("softmax", "center", inputs(4, 3, 2050)),
+    ):
+        with pytest.raises(NotImplementedError):
+            launch(classifier, auxiliary, t)

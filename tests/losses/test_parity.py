@@ -20,6 +20,7 @@ SHAPES = {
     "one class": (18, 4, 33, "one"),
     "absent classes": (6, 11, 16, "random"),
     "own classes": (8, 8, 5, "own"),
+    "many classes": (6, 70, 16, "random"),
 }
 BLOCKED_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # The interpreter multiplies bfloat16 as raw bits; a GPU is needed for that one.

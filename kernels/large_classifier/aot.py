@@ -1,0 +1,43 @@
+"""The kernels' cases for ahead-of-time compilation."""
+
+from collections.abc import Iterator
+from itertools import product
+
+from ..directions.launch import blocks_of
+from ..directions.settings import DIRECTION_ROWS
+from ..host.aot import TYPES, aot_case, mark, type_of
+from .gradients import row_gradients
+from .heads import head_of
+from .settings import row_settings
+from .softmax import softmax_rows
+from .targets import target_rows
+
+PARAMS = {"softmax": [], "lmcl": [30.0, 0.35], "a-softmax": [4.0, 5.0], "l-softmax": [4.0, 5.0]}
+CLASSES = (100, 1000, 100_000)
+WIDTH = 512
+
+
+def aot_cases(family: str) -> Iterator[tuple]:
+    """Every head at few and many classes, and the kernels around it at a common width, for the audit."""
+    types = dict.fromkeys(("n", "num_classes", "class_offset", "all_classes", "first", "count", "d"), "i32")
+    types |= dict.fromkeys(("x_stride", "row_stride"), "i32") | {"y": "*i64", "targets": "*i32", "status": "*i64"}
+    types |= dict.fromkeys(("w", "facts", "statistics", "losses", "coefficients", "by_table", "products"), "*fp32")
+    for (name, params), (dtype, of) in product(PARAMS.items(), TYPES.items()):
+        head = head_of(name, params)
+        bias = "*fp32" if name == "softmax" else None
+        gradients = "*bf16" if of == "bf16" else "*fp32"
+        given = types | dict.fromkeys(("x", "features", "logits"), f"*{of}") | {"bias": bias, "class_weights": bias}
+        given |= {"gradients": gradients, "head": type_of(head.a)}
+        flags = {"UNIT_X": head.unit_x, "UNIT_W": head.unit_w, "LENGTHS": head.lengths, "APART": head.apart}
+        flags |= {"LOGITS": head.logits, "CHAIN": head.chain, "FIND": True, "FINISH": True, "GRADIENT": True}
+        for num_classes in CLASSES:
+            constexprs, options = row_settings(num_classes, dtype.itemsize)
+            case = mark(f"softmax-{name}-{of}-{num_classes}", of == "bf16" and num_classes == CLASSES[-1])
+            yield aot_case(case, softmax_rows, given, flags | constexprs, options)
+        for case, kernel, launched in (
+            ("targets", target_rows, True),
+            ("gradients", row_gradients, head.unit_x or head.apart),
+        ):
+            if launched:
+                case = mark(f"{case}-{name}-{of}", of == "bf16")
+                yield aot_case(case, kernel, given, flags | blocks_of(WIDTH), DIRECTION_ROWS.options)
