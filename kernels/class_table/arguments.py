@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import triton.language as tl
 from torch import Tensor
 
-# Rows (K,) of the statistics of the tables, which `table_stats` writes; behind them lie tables (C, d): unit class weights
-# where a head wants them, then for a loss that repels the means of the other centers, in two parts.
+# Rows (K,) of the statistics of the tables, which `table_stats` writes; behind them lie tables (C, d): unit class
+# weights where a head wants them, then for a loss that repels the means of the other centers, in two parts.
 LENGTH, SCALAR, SPREAD, REST, INVERSE, ALONG, STATISTICS = (tl.constexpr(i) for i in range(7))
 # Sums in float64 that are known before the first row, one slot each: Σ W_y, then of each group of MVA Σ ‖x - c_y‖².
 SUMMED_PROGRAMS = tl.constexpr(64)
@@ -62,10 +62,11 @@ class Sizes(NamedTuple):
 
 
 class Head(NamedTuple):
-    """A classifier's functions (contract: :mod:`.heads.softmax`), what is scaled to length one for it, its settings."""
+    """A classifier's functions (contract: :mod:`.heads.softmax`), what is scaled to length one for it, its settings; by
+    default none."""
 
-    logits: Any
-    chain: Any
+    logits: Any = None
+    chain: Any = None
     unit_x: tl.constexpr = NO
     unit_w: tl.constexpr = NO
     lengths: tl.constexpr = NO
@@ -73,10 +74,11 @@ class Head(NamedTuple):
 
 
 class Center(NamedTuple):
-    """A center loss's functions (contract: :mod:`.centers.center`), what of the table they read, its settings."""
+    """A center loss's functions (contract: :mod:`.centers.center`), what of the table they read, and its settings; by
+    default none."""
 
-    loss: Any
-    move: Any
+    loss: Any = None
+    move: Any = None
     scalar: Any = None
     constant: Any = None
     push: Any = None

@@ -7,7 +7,7 @@ processes may add theirs. Blocks are :func:`.rows.write_partials`'s.
 import triton
 import triton.language as tl
 
-from ..common.tiles import inverse_or_zero, load_chunk, store_chunk
+from ..common.tiles import inverse_or_zero, store_chunk
 from .arguments import ALONG, INVERSE, LENGTH, SCALAR, SPREAD
 from .rows import block_head, known_sums
 from .table_stats import table_chunk
@@ -162,9 +162,8 @@ def finish(
     along = tl.zeros((K,), tl.float32)
     count = along
     pushes = along
-    if HEAD:
-        if head.lengths:
-            along = fold(blocks + 2 + KINDS * K, sizes.programs, stride, K)
+    if HEAD and head.lengths:
+        along = fold(blocks + 2 + KINDS * K, sizes.programs, stride, K)
     if UPDATE:
         count = fold(blocks + 2 + HEAD * K, sizes.programs, stride, K)
         if PUSH:

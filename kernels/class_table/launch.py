@@ -1,6 +1,5 @@
 """Class-table engine on the host: tensors in, loss, gradients and moved centers out."""
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -8,14 +7,30 @@ import torch
 import triton
 from torch import Tensor
 
-from ..host.chips import launch_options
-from ..host.launch import cdiv, gradient_dtype, processors, product_precision, rows_of
+from ..host.chips import chip, launch_options
+from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, processors, product_precision, start
+from ..large_classifier.launch import large_classifier
 from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Sizes, Tables
-from .centers import CENTERS
+from .centers import CENTERS, center_rule
 from .finish import finish
-from .heads import HEADS
-from .rows import rows
-from .settings import FINISH_COLUMNS, MOST_CLASSES, MOST_COLUMNS, SMALL_BATCH, WARPS, Cut, cut
+from .heads import HEADS, head_rule
+from .rows import block_size, rows
+from .settings import (
+    FINISH_COLUMNS,
+    FINISH_OPTIONS,
+    MOST_CLASSES,
+    MOST_COLUMNS,
+    PROGRAM_WARPS,
+    QUADRATIC_CLASSES,
+    SMALL_BATCH,
+    SUMS_COLUMNS,
+    SUMS_OPTIONS,
+    SUMS_ROWS,
+    TABLE_OPTIONS,
+    Cut,
+    cut,
+    fits,
+)
 from .small import small
 from .sums import sums
 from .table_stats import LABELS, table_stats
@@ -23,70 +38,78 @@ from .table_stats import LABELS, table_stats
 _empty = torch.empty
 
 
+class Asked(NamedTuple):
+    """What a kind of call is: everything that a kernel is compiled for, but for the types of tensors."""
+
+    family: str  # of the chip
+    element_size: int
+    num_classes: int
+    d: int
+    classifier: str
+    auxiliary: str
+    update: bool
+    gradient: bool
+    groups: int  # of MVA
+    weighted: bool  # a mean that divides by Σ W_y
+    mean: bool
+    precision: tuple[str, bool]
+
+
 class Plan(NamedTuple):
-    """What a kind of call is compiled for."""
+    """How a kind of call is launched: its cut, what is kept between its kernels, and their constants and options."""
 
     cut: Cut
-    statistics: int  # numbers that `table_stats` leaves, 0 where there is nothing to find
-    flags: dict[str, Any]
-    table_flags: dict[str, Any]
-    repels: bool
     kinds: int
-    block: int  # numbers of a block of partial sums
-
-
-def _tuple(**fields: Any) -> Any:
-    return NamedTuple("Params", [(name, float) for name in fields])(**fields)
-
-
-NAMES = {
-    "softmax": (), "lmcl": ("s", "m"), "center": ("alpha",), "island": ("lambda1", "alpha"),
-    "variant": ("lambda1", "lambda2", "eps1", "eps2", "alpha"), "weighted-cluster": ("alpha", "gamma"),
-    "affinity": ("alpha",), "mva": ("alpha",),
-}  # fmt: skip
-TYPES = {name: NamedTuple(name.replace("-", "_"), [(f, float) for f in fields]) for name, fields in NAMES.items() if fields}
-
-
-def _head(name: str, params: list[float]) -> Head | tuple[()]:
-    if not name:
-        return ()
-    if name in ("a-softmax", "l-softmax"):
-        from .heads.angular_softmax import angular_softmax
-
-        return HEADS[name]._replace(a=angular_softmax(*params))
-    return HEADS[name]._replace(a=TYPES[name](*params) if params else None)
-
-
-def _center(name: str, params: list[float]) -> Center | tuple[()]:
-    if not name:
-        return ()
-    rule = CENTERS[name]
-    if name == "variant":
-        paper = params[5]
-        params = params[:5]
-        if not paper:
-            rule = rule._replace(paper_slope=None)
-    return rule._replace(a=TYPES[name](*params))
+    statistics: int  # numbers that `table_stats` leaves for rows
+    block: int  # numbers of a program's partial sums
+    slots: int  # of sums known before the first row
+    alone: bool  # small batches in one launch
+    small: dict[str, Any]
+    table_stats: dict[str, Any]
+    rows: dict[str, Any]
+    sums: dict[str, Any]
+    finish: dict[str, Any]
 
 
 @cache
-def _plan(
-    num_classes: int, d: int, classifier: str, auxiliary: str, update: bool, gradient: bool, groups: int,
-    weighted: bool, mean: bool, precision: str, tensor_cores: bool,
-) -> Plan:  # fmt: skip
-    head, rule = HEADS.get(classifier), CENTERS.get(auxiliary)
-    push = update and rule.push is not None
-    kinds = bool(head and gradient) + update + push
-    repels = bool(rule and rule.anti.value)
-    shape = cut(num_classes, d, kinds, repels)
-    unit = bool(head and head.unit_w.value)
-    found = bool(head and head.lengths.value) or bool(rule and (rule.spread.value or rule.directions.value))
-    statistics = STATISTICS.value * shape.k + num_classes * d * (unit + 2 * repels) if found else 0
-    slots = triton.next_power_of_2(2 + groups) if groups else int(weighted)
-    tables = {"d": d, "K": shape.k, "SLOTS": slots, "WEIGHTED": weighted}
-    flags = tables | {"KINDS": kinds, "UPDATE": update, "MEAN": mean, "FUSED": shape.fused}
-    block = -(-(2 + (kinds + 1) * shape.k) // 4) * 4 + shape.fused * kinds * shape.k * d
-    return Plan(shape, statistics, flags, tables, repels, kinds, block)
+def plan(asked: Asked) -> Plan:
+    """Remembered: at batch 64 a call costs what its host does."""
+    d, num_classes, update = asked.d, asked.num_classes, asked.update
+    head = HEADS[asked.classifier][0] if asked.classifier else Head()
+    rule = CENTERS[asked.auxiliary][0] if asked.auxiliary else Center()
+    of_head = bool(asked.classifier) and asked.gradient
+    kinds = of_head + update + bool(update and rule.push)
+    repels, unit = rule.anti.value, head.unit_w.value
+    shape = cut(asked.family, asked.element_size, num_classes, d, kinds, bool(asked.classifier), repels)
+    found = head.lengths.value or rule.spread.value or rule.directions.value
+    slots = triton.next_power_of_2(2 + asked.groups) if asked.groups else int(asked.weighted)
+    sizes = {"d": d, "K": shape.k, "SLOTS": slots, "WEIGHTED": asked.weighted}
+    tile = {"R": shape.r, "P": shape.p, "W": shape.d // shape.p}
+    every = sizes | {"KINDS": kinds, "UPDATE": update, "MEAN": asked.mean, "FUSED": shape.fused}
+    precision, tensor_cores = asked.precision
+    of_rows = every | tile | {"M": shape.m, "HELD": shape.held, "PRECISION": precision, "TENSOR_CORES": tensor_cores}
+    of_table = {"BLOCK_D": shape.block_d, "CHUNKS": cdiv(d, shape.block_d)}
+    narrow, sums_narrow = min(shape.d, FINISH_COLUMNS), min(shape.d, SUMS_COLUMNS)
+    options = launch_options(shape.warps)
+    of_sums = {"d": d, "K": shape.k, "KINDS": kinds, "HEAD": of_head, "UPDATE": update}
+    of_sums |= {"R": SUMS_ROWS, "TENSOR_CORES": tensor_cores, **_chunks(d, sums_narrow)}
+    return Plan(
+        cut=shape,
+        kinds=kinds,
+        statistics=(STATISTICS.value * shape.k + num_classes * d * (unit + 2 * repels)) * found,
+        block=block_size(d, shape.k, kinds, shape.fused),
+        slots=slots,
+        alone=not (repels and num_classes > QUADRATIC_CLASSES),
+        small={**of_rows, **of_table, "STATS": found or slots > 0, **options},
+        table_stats={**sizes, **tile, **of_table, **TABLE_OPTIONS},
+        rows={**of_rows, **options},
+        sums={**of_sums, **SUMS_OPTIONS},
+        finish={**every, **_chunks(d, narrow), **FINISH_OPTIONS},
+    )
+
+
+def _chunks(d: int, width: int) -> dict[str, int]:
+    return {"BLOCK_D": width, "CHUNKS": cdiv(d, width)}
 
 
 def class_table(
@@ -109,84 +132,128 @@ def class_table(
     gradient: bool,
     status: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place."""
+    """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place.
+
+    x (n, d), y (n,), weight and centers (C, d), MVA's groups_x of (n_v, d) and groups_y of (n_v,). Large tables are
+    :mod:`..large_classifier`'s and :mod:`..large_centers`'. A label outside [0, C) makes the loss NaN and goes to
+    `status` (1,).
+    """
+    if x.dtype == torch.float64:
+        raise NotImplementedError("features in float64")
     num_classes, d = (weight if classifier else centers).shape
-    if x.dtype == torch.float64 or d > MOST_COLUMNS or num_classes > MOST_CLASSES:
-        raise NotImplementedError("a table of more than 64 classes or 2048 columns, or features in float64")
-    n, device, wanted = len(x), x.device, gradient and bool(classifier)
-    x, y, update = rows_of(x), y.contiguous(), update and bool(auxiliary)
-    weighted = mean and class_weights is not None
-    precision, tensor_cores = product_precision()
-    plan = _plan(
-        num_classes, d, classifier, auxiliary, update, gradient, len(groups_x), weighted, mean, precision, tensor_cores
-    )  # fmt: skip
-    shape, flags = plan.cut, plan.flags
-    groups_x = tuple(rows_of(g) for g in groups_x)
+    family, update = chip(x.device), update and bool(auxiliary)
     table = centers.contiguous() if auxiliary else None
-    head, rule = _head(classifier, classifier_params), _center(auxiliary, auxiliary_params)
-    new = {"dtype": torch.float32, "device": device}
-    alone = n <= SMALL_BATCH and not (plan.repels and shape.k > 16)
-    tiles = cdiv(n, shape.r)
-    programs = 1 if alone else max(1, min(cdiv(tiles, 2), processors(device) * WARPS // shape.warps))
-    splits = 1 if alone else max(1, min(cdiv(tiles, 4), 2 * processors(device)))
-    summed = 0
-    if flags["SLOTS"]:
-        per = shape.r if groups_x else LABELS.value
-        longest = max(n, *(len(g) for g in groups_x)) if groups_x else n
-        summed = 1 if alone else max(1, min(SUMMED_PROGRAMS.value, cdiv(longest, per)))
-    if plan.repels and not alone:
-        summed = max(summed, num_classes)
-    held = plan.kinds * shape.k
-    loss = _empty((), **new)
-    dx = _empty((n, d), dtype=gradient_dtype(x), device=device) if gradient else None
-    dweight = _empty((num_classes, d), dtype=gradient_dtype(weight), device=device) if wanted else None
-    dbias = _empty((num_classes,), dtype=gradient_dtype(bias), device=device) if wanted and bias is not None else None
-    batch = Batch(x, y, status, groups_x, tuple(g.contiguous() for g in groups_y))
-    tables = Tables(
-        weight.contiguous() if classifier else None, bias, class_weights, table, center_weights,
-        _empty((plan.statistics,), **new) if plan.statistics else None,
-        _empty((summed, flags["SLOTS"]), dtype=torch.float64, device=device) if flags["SLOTS"] else None,
-    )  # fmt: skip
-    out = Outputs(
-        loss, dx, dweight, dbias, _empty((programs, plan.block), **new),
-        None if shape.fused or not plan.kinds else _empty((n, held), **new),
-        None if shape.fused or not plan.kinds else _empty((splits, held, d), **new),
-    )  # fmt: skip
-    sizes = Sizes(
-        n, num_classes, n if mean and not weighted else 1, n if mean else 1, auxiliary_weight, programs, splits, summed,
-        tuple(len(g) for g in groups_x),
-    )  # fmt: skip
-    strides = tuple(g.stride(0) for g in groups_x)
-    given = {"R": shape.r, "P": shape.parts, "W": shape.d // shape.parts}
-    row_given = {"M": shape.m, "PRECISION": precision, "TENSOR_CORES": tensor_cores, **given}
-    chunks = {"BLOCK_D": shape.block_d, "CHUNKS": cdiv(d, shape.block_d)}
-    found = bool(plan.statistics or flags["SLOTS"])
-    if alone:
-        small[(1,)](
-            batch, tables, out, head, rule, sizes, x.stride(0), strides, STATS=found, **flags, **row_given, **chunks,
-            **launch_options(shape.warps),
-        )  # fmt: skip
+    if classifier and not fits(family, x.element_size(), num_classes, d):
+        loss, dx, dweight, dbias = large_classifier(
+            x, y, weight, bias, class_weights, classifier, classifier_params, mean, gradient, status
+        )
+        if auxiliary:
+            more, pull, *_ = class_table(
+                x, y, None, None, None, table, center_weights, groups_x, groups_y, "", [], auxiliary, auxiliary_params,
+                auxiliary_weight, mean, update, gradient, status,
+            )  # fmt: skip
+            loss, dx = loss + more, dx.add_(pull)
+        results = loss, dx, dweight, dbias
+    elif auxiliary and (num_classes > MOST_CLASSES or d > MOST_COLUMNS):
+        from ..large_centers.launch import large_centers
+
+        rule = center_rule(auxiliary, tuple(auxiliary_params))
+        loss, dx = large_centers(
+            x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient, status
+        )
+        results = loss, dx, *(_empty((0,), dtype=gradient_dtype(x), device=x.device) for _ in range(2))
     else:
-        if found:
-            table_stats[(max(1, summed),)](
-                batch, tables, head, rule, sizes, x.stride(0), strides, **plan.table_flags, **given, **chunks,
-                **launch_options(8),
-            )  # fmt: skip
-        rows[(programs,)](
-            batch, tables, out, head, rule, sizes, x.stride(0), **flags, **row_given, **launch_options(shape.warps)
+        asked = Asked(
+            family, x.element_size(), num_classes, d, classifier, auxiliary, update, gradient, len(groups_x),
+            mean and class_weights is not None, mean, product_precision(),
         )  # fmt: skip
-        if plan.kinds and not shape.fused:
-            width = shape.sums_block_d
-            sums[(splits, cdiv(d, width))](
-                batch, out, sizes, x.stride(0), d, shape.k, plan.kinds, wanted, update, R=32, BLOCK_D=width,
-                CHUNKS=cdiv(d, width), TENSOR_CORES=tensor_cores, **launch_options(4),
-            )  # fmt: skip
-        width = min(shape.d, FINISH_COLUMNS)
-        finish[(cdiv(d, width),)](
-            batch, tables, out, head, rule, sizes, BLOCK_D=width, CHUNKS=cdiv(d, width), **flags, **launch_options(4)
+        results, launches = launches_of(
+            plan(asked), asked, x, y, weight, bias, class_weights, table, center_weights, groups_x, groups_y,
+            tuple(classifier_params), tuple(auxiliary_params), auxiliary_weight, status,
         )  # fmt: skip
+        for launch in launches:
+            start(launch)
     if update and table is not centers:
         centers.copy_(table)
+    return results
+
+
+def launches_of(
+    plan: Plan,
+    asked: Asked,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    class_weights: Tensor | None,
+    centers: Tensor | None,
+    center_weights: Tensor | None,
+    groups_x: list[Tensor],
+    groups_y: list[Tensor],
+    classifier_params: tuple[float, ...],
+    auxiliary_params: tuple[float, ...],
+    auxiliary_weight: float,
+    status: Tensor | None,
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:
+    """Loss, dx, dweight and dbias, still empty, and the launches that fill them."""
+    (n, d), device, shape, mean = x.shape, x.device, plan.cut, asked.mean
+    x, wide = dense_rows(x), {"dtype": torch.float32, "device": device}
+    groups_x = tuple(dense_rows(group) for group in groups_x)
+    group_sizes = tuple(len(group) for group in groups_x)
+    wanted, held, split = asked.gradient and weight is not None, plan.kinds * shape.k, plan.kinds and not shape.fused
+    alone, tiles = plan.alone and n <= SMALL_BATCH, cdiv(n, shape.r)
+    programs, splits, summed = 1, 1, 1
+    if not alone:
+        # Two tiles each at least: a block of sums is as long as a tile.
+        programs = max(1, min(tiles // 2, processors(device) * PROGRAM_WARPS // shape.warps))
+        splits = max(1, min(n // (4 * SUMS_ROWS), 2 * processors(device)))
+        summed = max(asked.num_classes, min(SUMMED_PROGRAMS.value, cdiv(max(n, *group_sizes, 1), LABELS.value)))
+        if groups_x:
+            summed = max(asked.num_classes, min(SUMMED_PROGRAMS.value, cdiv(max(n, *group_sizes), 4 * shape.r)))
+    loss = _empty((), **wide)
+    dx = _empty((n, d), dtype=gradient_dtype(x), device=device) if asked.gradient else None
+    dweight = _empty(weight.shape, dtype=gradient_dtype(weight), device=device) if wanted else None
+    dbias = _empty(bias.shape, dtype=gradient_dtype(bias), device=device) if wanted and bias is not None else None
+    batch = Batch(x, y.contiguous(), status, groups_x, tuple(group_y.contiguous() for group_y in groups_y))
+    tables = Tables(
+        None if weight is None else weight.contiguous(),
+        bias,
+        class_weights,
+        centers,
+        center_weights,
+        _empty((plan.statistics,), **wide) if plan.statistics else None,
+        _empty((summed, plan.slots), dtype=torch.float64, device=device) if plan.slots else None,
+    )
+    out = Outputs(
+        loss,
+        dx,
+        dweight,
+        dbias,
+        _empty((programs, plan.block), **wide),
+        _empty((n, held), **wide) if split else None,
+        _empty((splits, held, d), **wide) if split else None,
+    )
+    divisor = n if mean else 1
+    sizes = Sizes(
+        n, asked.num_classes, 1 if asked.weighted else divisor, divisor, auxiliary_weight, programs, splits, summed,
+        group_sizes,
+    )  # fmt: skip
+    head, rule = head_rule(asked.classifier, classifier_params), center_rule(asked.auxiliary, auxiliary_params)
+    given, rules = (batch, tables, out), (head, rule, sizes)
+    strides = x.stride(0), tuple(group.stride(0) for group in groups_x)
+    if alone:
+        launches = [Launch(small, (1,), (*given, *rules, *strides), plan.small)]
+    else:
+        launches = [Launch(rows, (programs,), (*given, *rules, x.stride(0)), plan.rows)]
+        if plan.statistics or plan.slots:
+            launches.insert(0, Launch(table_stats, (summed,), (batch, tables, *rules, *strides), plan.table_stats))
+        if split:
+            grid = (splits, plan.sums["CHUNKS"])
+            launches.append(Launch(sums, grid, (batch, out, sizes, x.stride(0)), plan.sums))
+        launches.append(Launch(finish, (plan.finish["CHUNKS"],), (*given, *rules), plan.finish))
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
     missing = ((dx, x), (dweight, x if weight is None else weight), (dbias, x if bias is None else bias))
-    return loss, *(_empty((0,), dtype=gradient_dtype(t), device=device) if g is None else g for g, t in missing)
+    return (
+        loss,
+        *(_empty((0,), dtype=gradient_dtype(like), device=device) if t is None else t for t, like in missing),
+    ), launches

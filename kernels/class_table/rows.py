@@ -98,7 +98,10 @@ def classify(
 
 
 @triton.jit
-def attract(x, y, valid, tables, head, rule, scale, factor, spread_total, num_classes, d, K: tl.constexpr, P: tl.constexpr, W: tl.constexpr):
+def attract(
+    x, y, valid, tables, head, rule, scale, factor, spread_total, num_classes, d, K: tl.constexpr, P: tl.constexpr,
+    W: tl.constexpr,
+):  # fmt: skip
     """Loss (R,) of the center term, its gradient, a tile, and the weight (R,) of a row among those that push, 1 where a
     loss has none, NaN for a row that is not finite."""
     others = (num_classes - 1).to(tl.float32)
@@ -160,19 +163,18 @@ def rows(
     batch, tables, out, head, rule, sizes, x_stride, d: tl.constexpr, K: tl.constexpr, M: tl.constexpr,
     R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr,
     UPDATE: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, FUSED: tl.constexpr,
-    PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    HELD: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
-    """Every program takes a strided set of tiles and writes one block of partial sums; see :mod:`.finish` for its form."""
+    """Every program takes a strided set of tiles and writes one block of partial sums, :func:`write_partials`'s."""
     program = tl.program_id(0)
     num_classes = sizes.num_classes
     HEAD: tl.constexpr = out.dw is not None
     head_scale, factor = known_sums(batch, tables, sizes, K, SLOTS, WEIGHTED, MEAN)
     center_scale = sizes.auxiliary_weight / sizes.divisor
     spread_total = 0.0
-    if tables.c is not None:
-        if rule.paper_slope is not None:
-            spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)), 0)
-            spread_total = 2 * num_classes.to(tl.float32) * spread
+    if rule.paper_slope is not None:
+        spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)), 0)
+        spread_total = 2 * num_classes.to(tl.float32) * spread
     sums = tl.zeros((M, P * W), tl.float32)
     weight_sums = tl.zeros((M, R), tl.float32)
     H: tl.constexpr = max(16, K)  # classes of a product
@@ -182,8 +184,8 @@ def rows(
     if tables.w is not None:
         classes = tl.arange(0, H)
         bias = load_per_class(tables.bias, num_classes, 0.0, H)
-        w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W)
-        w = w.to(batch.x.dtype.element_ty)
+        held = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W)
+        held = held.to(batch.x.dtype.element_ty)
     for tile in range(program, tl.cdiv(sizes.n, R), tl.num_programs(0)):
         first = tile * R
         at = first + tl.arange(0, R)
@@ -194,6 +196,9 @@ def rows(
         g = along_sums
         weight = unlabelled
         if tables.w is not None:
+            w = held
+            if not HELD:
+                w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W).to(x.dtype)
             losses, g, r, q, x_length, rho = classify(
                 x, y, valid, w, bias, tables, head, num_classes, d, H, K, P, W, PRECISION, TENSOR_CORES
             )  # fmt: skip
@@ -235,7 +240,7 @@ def write_partials(
     out, program, sums, weight_sums, along_sums, head_loss, center_loss, d, K: tl.constexpr, P: tl.constexpr,
     W: tl.constexpr, KINDS: tl.constexpr, FUSED: tl.constexpr,
 ):  # fmt: skip
-    """One program's block: the two losses, Σ weights (KINDS, K) and Σ Q (K,), then if they are held the sums (KINDS K, d)."""
+    """One program's block: both losses, Σ weights (KINDS, K), Σ Q (K,), and if they are held the sums (KINDS K, d)."""
     places = tl.arange(0, sums.shape[0])
     classes = tl.arange(0, along_sums.shape[1])
     block = out.partials + program.to(tl.int64) * (block_head(K, KINDS) + FUSED * KINDS * K * d)
@@ -251,3 +256,8 @@ def write_partials(
 def block_head(K: tl.constexpr, KINDS: tl.constexpr):
     """Numbers of a block before its sums, a multiple of four so that those are aligned."""
     return (2 + (KINDS + 1) * K + 3) // 4 * 4
+
+
+def block_size(d: int, k: int, kinds: int, fused: bool) -> int:
+    """Numbers of a block, on the host: as :func:`write_partials` lays it out."""
+    return (2 + (kinds + 1) * k + 3) // 4 * 4 + fused * kinds * k * d

@@ -14,7 +14,8 @@ def small(
     batch, tables, out, head, rule, sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr, M: tl.constexpr,
     R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr,
     UPDATE: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, FUSED: tl.constexpr, STATS: tl.constexpr,
-    BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    HELD: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, PRECISION: tl.constexpr,
+    TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """The four kernels one behind the other; a barrier lets each read what the one before wrote."""
     if STATS:
@@ -24,7 +25,7 @@ def small(
         tl.debug_barrier()
     rows(
         batch, tables, out, head, rule, sizes, x_stride, d, K, M, R, P, W, KINDS, SLOTS, UPDATE, WEIGHTED, MEAN,
-        FUSED, PRECISION, TENSOR_CORES,
+        FUSED, HELD, PRECISION, TENSOR_CORES,
     )  # fmt: skip
     tl.debug_barrier()
     if KINDS > 0 and not FUSED:

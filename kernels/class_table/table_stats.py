@@ -39,7 +39,9 @@ def lengths(ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS:
 
 
 @triton.jit
-def class_weights(tables, num_classes, d, UNIT: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+def class_weights(
+    tables, num_classes, d, UNIT: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr
+):
     """Lengths of the class weights, and where a head asks for them their directions."""
     length = lengths(tables.w, num_classes, d, K, BLOCK_D, CHUNKS)
     put(tables, LENGTH, length, K)
@@ -82,9 +84,7 @@ def center_spread(ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, C
 
 
 @triton.jit
-def others_mean(
-    tables, means_ptr, k, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr
-):
+def others_mean(tables, means_ptr, k, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
     """Mean c̄₋k and spread V₋k = Σ_{j≠k} ‖c_j - c̄₋k‖² of the centers other than k.
 
     Each is summed without k, relative to one of the others: as a difference of sums over all classes V₋k would lose its
@@ -140,45 +140,42 @@ def sum_of_distances(
 @triton.jit(do_not_specialize=["sizes"])
 def table_stats(
     batch, tables, head, rule, sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
-    CHUNKS: tl.constexpr, R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, SLOTS: tl.constexpr, WEIGHTED: tl.constexpr,
+    CHUNKS: tl.constexpr, R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, SLOTS: tl.constexpr,
+    WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """The statistics of the tables by the first program, the means of the others and the sums over rows by all."""
     program = tl.program_id(0)
     num_classes = sizes.num_classes
     if program == 0:
-        if tables.w is not None:
-            if head.lengths:
-                class_weights(tables, num_classes, d, head.unit_w, K, BLOCK_D, CHUNKS)
-        if tables.c is not None:
-            if rule.directions:
-                center_directions(tables, num_classes, d, K, BLOCK_D, CHUNKS)
-            if rule.spread:
-                squared = center_spread(tables.c, num_classes, d, K, BLOCK_D, CHUNKS)
-                put(tables, SPREAD, squared, K)
-                if rule.scalar is not None:
-                    whole = tl.sum(squared, 0)
-                    weights = load_per_class(tables.center_weights, num_classes, 1.0, K)
-                    scalar = rule.scalar(weights, num_classes * squared + whole, whole / (num_classes - 1), rule.a)
-                    put(tables, SCALAR, scalar, K)
-    if tables.c is not None:
-        if rule.anti:
-            means_ptr = others_table(tables, head, num_classes, d, K)
-            for k in range(program, num_classes, tl.num_programs(0)):
-                others_mean(tables, means_ptr, k, num_classes, d, K, BLOCK_D, CHUNKS)
-    sums_ptr = tables.sums
+        if head.lengths:
+            class_weights(tables, num_classes, d, head.unit_w, K, BLOCK_D, CHUNKS)
+        if rule.directions:
+            center_directions(tables, num_classes, d, K, BLOCK_D, CHUNKS)
+        if rule.spread:
+            squared = center_spread(tables.c, num_classes, d, K, BLOCK_D, CHUNKS)
+            put(tables, SPREAD, squared, K)
+            if rule.scalar is not None:
+                whole = tl.sum(squared, 0)
+                weights = load_per_class(tables.center_weights, num_classes, 1.0, K)
+                scalar = rule.scalar(weights, num_classes * squared + whole, whole / (num_classes - 1), rule.a)
+                put(tables, SCALAR, scalar, K)
+    if rule.anti:
+        means_ptr = others_table(tables, head, num_classes, d, K)
+        for k in range(program, num_classes, tl.num_programs(0)):
+            others_mean(tables, means_ptr, k, num_classes, d, K, BLOCK_D, CHUNKS)
     if WEIGHTED:
-        tl.store(sums_ptr + program * SLOTS, sum_of_weights(batch, tables, sizes))
+        tl.store(tables.sums + program * SLOTS, sum_of_weights(batch, tables, sizes))
     if len(batch.groups_x) > 0:
         own = sum_of_distances(
             batch.x, batch.y, sizes.n, x_stride, tables.c, num_classes, batch.status, d, R, P, W
         )  # fmt: skip
-        tl.store(sums_ptr + program * SLOTS + 1, own)
+        tl.store(tables.sums + program * SLOTS + 1, own)
     for v in tl.static_range(len(batch.groups_x)):
         own = sum_of_distances(
             batch.groups_x[v], batch.groups_y[v], sizes.group_sizes[v], group_strides[v], tables.c, num_classes,
             batch.status, d, R, P, W,
         )  # fmt: skip
-        tl.store(sums_ptr + program * SLOTS + 2 + v, own)
+        tl.store(tables.sums + program * SLOTS + 2 + v, own)
 
 
 @triton.jit
@@ -191,7 +188,6 @@ def unit_weights(tables, head, K: tl.constexpr):
 def others_table(tables, head, num_classes, d, K: tl.constexpr):
     """Where the means of the other centers lie, behind the unit class weights."""
     behind = tables.statistics + STATISTICS * K
-    if tables.w is not None:
-        if head.unit_w:
-            behind += num_classes.to(tl.int64) * d
+    if head.unit_w:
+        behind += num_classes.to(tl.int64) * d
     return behind

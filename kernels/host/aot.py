@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 import torch
+import triton.language as tl
+from triton.runtime.jit import KernelInterface
 
 from .chips import Tile
+from .launch import Launch
 
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -42,6 +45,34 @@ def aot_case(
     ]
     attrs = {(place,): [["tt.divisibility", 16]] for place in aligned}
     return name, kernel, signature, given, attrs, options
+
+
+def launch_case(name: str, launch: Launch) -> tuple:
+    """:func:`aot_case` of a launch as the launcher would start it, with tensors of any device."""
+    kernel, types, constants, attrs = launch.kernel, {}, {}, {}
+    of_launch = {key: value for key, value in launch.constants.items() if key in kernel.arg_names}
+    for place, (argument, value) in enumerate(dict(zip(kernel.arg_names, launch.arguments, strict=False)).items()):
+        varies = kernel.params[place].do_not_specialize
+        types[argument] = _type_of_argument(value, (place,), constants, attrs, varies)
+    types |= dict.fromkeys(of_launch, "constexpr")
+    constants |= {(kernel.arg_names.index(key),): value for key, value in of_launch.items()}
+    options = {key: value for key, value in launch.constants.items() if key not in of_launch}
+    return name, kernel, {key: types[key] for key in kernel.arg_names}, constants, attrs, options
+
+
+def _type_of_argument(value: object, path: tuple[int, ...], constants: dict, attrs: dict, varies: bool) -> object:
+    """Its type, and under its path the constant it is, or that it is divisible by 16, as a launch finds it."""
+    if isinstance(value, tuple):
+        types = [_type_of_argument(v, (*path, i), constants, attrs, varies) for i, v in enumerate(value)]
+        return type(value)(*types) if hasattr(value, "_fields") else tuple(types)
+    if value is None or isinstance(value, (tl.constexpr, KernelInterface)):
+        constants[path] = value.value if isinstance(value, tl.constexpr) else value
+        return "constexpr"
+    if isinstance(value, torch.Tensor) or (isinstance(value, int) and not varies and value % 16 == 0):
+        attrs[path] = [["tt.divisibility", 16]]
+    if isinstance(value, torch.Tensor):
+        return {torch.int64: "*i64", torch.float64: "*fp64"}.get(value.dtype) or f"*{TYPES[value.dtype]}"
+    return "fp32" if isinstance(value, float) else "i32"
 
 
 def mark(name: str, representative: bool) -> str:

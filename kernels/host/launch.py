@@ -1,6 +1,8 @@
 """What the launchers share on the host: counters, dtypes, precision, layout, and how a launch fills a chip."""
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +23,21 @@ def arrival_counters(device: torch.device) -> Tensor:
     if (device, stream) not in _counters:
         _counters[device, stream] = torch.zeros(_MOST_COUNTERS, dtype=torch.int32, device=device)
     return _counters[device, stream]
+
+
+class Launch(NamedTuple):
+    """A kernel, its grid and arguments, and its constants and options by name: as the launcher starts it, and as it is
+    compiled ahead of time."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    constants: Mapping[str, Any]
+
+
+def start(launch: Launch) -> None:
+    """Runs a kernel on the current stream."""
+    launch.kernel[launch.grid](*launch.arguments, **launch.constants)
 
 
 def cdiv(a: int, b: int) -> int:

@@ -7,7 +7,7 @@ whatever the lengths. R (unless x is scaled to length one) and Q (unless w is) a
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..old_class_table.epilogues.class_table import CLASSIFIERS
+from ..class_table.heads import head_rule
 
 
 class Head(NamedTuple):
@@ -28,5 +28,5 @@ class Head(NamedTuple):
 
 def head_of(classifier: str, params: list[float]) -> Head:
     """The head of this name with these hyper-parameters."""
-    of = CLASSIFIERS[classifier]
-    return Head(of.logits, of.chain, of.arguments(*params), of.unit_x, of.unit_w, of.lengths)
+    of = head_rule(classifier, tuple(params))
+    return Head(of.logits, of.chain, of.a, of.unit_x.value, of.unit_w.value, of.lengths.value)

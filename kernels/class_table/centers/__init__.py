@@ -20,10 +20,10 @@ CENTERS = {
 
 
 @lru_cache(64)
-def center_rule(name: str, params: tuple[float, ...]) -> Center | tuple[()]:
-    """What kernels take of a loss of the center family, its settings filled in; empty for none."""
+def center_rule(name: str, params: tuple[float, ...]) -> Center:
+    """What kernels take of a loss of the center family, its settings filled in."""
     if not name:
-        return ()
+        return Center()
     rule, arguments = CENTERS[name]
     given = arguments(*params)
     if not getattr(given, "feature_gradient", True):  # the first of the ways to take it is the exact one

@@ -2,8 +2,8 @@
 
 import triton
 import triton.language as tl
+from fer_fast.reference import AffinityParams
 
-from ...reference import AffinityParams
 from ..arguments import YES, Center
 from .center import center_move
 

@@ -2,8 +2,8 @@
 
 import triton
 import triton.language as tl  # noqa: F401 - the interpreter patches the module it finds here
+from fer_fast.reference import IslandParams
 
-from ...reference import IslandParams
 from ..arguments import YES, Center
 from .center import center
 

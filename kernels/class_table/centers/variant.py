@@ -6,8 +6,8 @@ Its S_i = Σ_{j≠y} ‖x - c_j‖² is (C-1) ‖x - c̄₋y‖² + V₋y, with 
 
 import triton
 import triton.language as tl
+from fer_fast.reference import VariantParams
 
-from ...reference import VariantParams
 from ..arguments import YES, Center
 
 

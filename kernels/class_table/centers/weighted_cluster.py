@@ -2,8 +2,8 @@
 
 import triton
 import triton.language as tl
+from fer_fast.reference import WeightedClusterParams
 
-from ...reference import WeightedClusterParams
 from ..arguments import YES, Center
 
 

@@ -11,9 +11,9 @@ HEADS = {"softmax": SOFTMAX, "lmcl": LMCL, "a-softmax": A_SOFTMAX, "l-softmax": 
 
 
 @lru_cache(64)
-def head_rule(name: str, params: tuple[float, ...]) -> Head | tuple[()]:
-    """What kernels take of a classifier, its settings filled in; empty for none."""
+def head_rule(name: str, params: tuple[float, ...]) -> Head:
+    """What kernels take of a classifier, its settings filled in."""
     if not name:
-        return ()
+        return Head()
     head, arguments = HEADS[name]
     return head._replace(a=arguments(*params) or None)

@@ -2,8 +2,8 @@
 
 import triton
 import triton.language as tl
+from fer_fast.reference import LMCLParams
 
-from ...reference import LMCLParams
 from ..arguments import YES, Head
 
 

@@ -1,0 +1,60 @@
+"""What the engine launches, to compile ahead of time: every loss at representative shapes, as the launcher itself says."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+from fer_fast.reference import LMCLParams
+
+from ..host.aot import TYPES, launch_case
+from .centers import CENTERS
+from .heads import HEADS
+from .launch import Asked, launches_of, plan
+from .settings import SMALL_BATCH, fits
+
+_LOSSES = [*((name, "") for name in HEADS), *(("", name) for name in CENTERS)]
+_JOINT = [("softmax", "center"), ("lmcl", "variant")]
+_SHAPES = [(8, 512), (8, 1024), (8, 2048), (64, 256), (64, 512)]
+_GROUPS = 4  # of MVA, beside the batch
+_USUAL = {("", "center", 512), ("", "variant", 512), *((*joint, 512) for joint in _JOINT)}
+
+
+def aot_cases(family: str) -> Iterator[tuple]:
+    """Every kernel of every loss, for a large batch and for a small one."""
+    for (classifier, auxiliary), (num_classes, d), dtype in product(_LOSSES + _JOINT, _SHAPES, TYPES):
+        if classifier and not fits(family, dtype.itemsize, num_classes, d):
+            continue
+        for n in (SMALL_BATCH, 2**16):
+            loss = "+".join(filter(None, (classifier, auxiliary)))
+            usual = num_classes == 8 and dtype == torch.bfloat16 and (classifier, auxiliary, d) in _USUAL
+            for launch in _launches(family, classifier, auxiliary, n, num_classes, d, dtype):
+                name = f"{launch.kernel.__name__}-{loss}-{TYPES[dtype]}-{num_classes}-{d}{'*' if usual else ''}"
+                yield launch_case(name, launch)
+
+
+def _launches(family: str, classifier: str, auxiliary: str, n: int, num_classes: int, d: int, dtype: torch.dtype):
+    """The launches of a training step whose tensors hold nothing."""
+
+    def table(*shape: int) -> torch.Tensor | None:
+        return torch.empty(shape)
+
+    def labels(count: int) -> torch.Tensor:
+        return torch.empty(count, dtype=torch.int64)
+
+    groups = _GROUPS if auxiliary == "mva" else 0
+    softmax, weighs = classifier == "softmax", auxiliary == "weighted-cluster"
+    of_head = HEADS[classifier][1] if classifier else LMCLParams
+    head_params = (4.0, 5.0) if classifier.endswith("-softmax") else tuple(of_head()) if classifier else ()
+    center_params = tuple(CENTERS[auxiliary][1]()) if auxiliary else ()
+    center_params = tuple(1.0 if isinstance(value, str) else value for value in center_params)
+    asked = Asked(
+        family, dtype.itemsize, num_classes, d, classifier, auxiliary, bool(auxiliary), True, groups, softmax, True,
+        ("ieee", family != "cdna"),
+    )  # fmt: skip
+    x = torch.empty((n, d), dtype=dtype)
+    return launches_of(
+        plan(asked), asked, x, labels(n), table(num_classes, d) if classifier else None,
+        table(num_classes) if softmax else None, table(num_classes) if softmax else None,
+        table(num_classes, d) if auxiliary else None, table(num_classes) if weighs else None,
+        [x] * groups, [labels(n)] * groups, head_params, center_params, 1.0, labels(1),
+    )[1]  # fmt: skip
