@@ -54,8 +54,6 @@ def on_device(device: torch.device) -> AbstractContextManager:
 
 @cache
 def _engine(backend: str, module: str, function: str) -> Callable:
-    if (backend, module) == ("triton", "class_table"):
-        module = "old_class_table"  # until the engine that is being written takes its place
     return getattr(import_module(MODULES[backend].format(module)), function)
 
 

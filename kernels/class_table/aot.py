@@ -1,4 +1,4 @@
-"""What the engine launches, to compile ahead of time: every loss at representative shapes, as the launcher itself says."""
+"""What the engine launches, to compile ahead of time: every loss at representative shapes, as the launcher says it."""
 
 from collections.abc import Iterator
 from itertools import product
