@@ -220,7 +220,7 @@ def test_what_is_not_finite_reaches_the_loss(classifier, where, value):
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 def test_a_label_out_of_range_is_reported(classifier, label):
     t = inputs(10, 70, 8)
-    status = torch.full((1,), INT64_MIN)
+    status = torch.full((1,), INT64_MIN, device=t["x"].device)
     assert torch.isfinite(launch(classifier, t, status=status)["loss"])
     assert status.item() == INT64_MIN
     t["y"][7] = label
@@ -235,7 +235,8 @@ def test_same_bits_every_run_and_any_strides(classifier):
     t = inputs(10, 66, 18)
     first, again = launch(classifier, t), launch(classifier, t)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    strided = launch(classifier, t | {name: t[name].T.contiguous().T for name in ("x", "weight")})
+    spread = {name: t[name].repeat_interleave(2)[::2] for name in ("y", "bias", "class_weights")}
+    strided = launch(classifier, t | spread | {name: t[name].T.contiguous().T for name in ("x", "weight")})
     assert all(torch.equal(first[name], strided[name]) for name in first)
     expanded = t["x"][:1].expand(10, 18)
     zero_stride, solid = (launch(classifier, t | {"x": x}) for x in (expanded, expanded.contiguous()))
