@@ -1,8 +1,8 @@
 """What a kernel moves and multiplies, counted in Triton's interpreter: bytes by argument, dot operations, launches.
 
 A count needs no GPU and does not depend on one: it holds the algorithm, not the chip. Loads and stores are counted
-where their mask is set, but not what the same program loaded a moment ago: that lies in its L1, of which this takes the
-last RECENT loads to be there. A tensor whose size does not grow with the batch (weights, centers, partial sums) stays in a
+where their mask is set, but not what the same program loaded a moment ago: that lies in its L1, where this takes the
+last RECENT loads to be. A tensor whose size does not grow with the batch (weights, centers, partial sums) stays in a
 GPU's caches, so its traffic is reported apart from the streamed tensors'.
 """
 
