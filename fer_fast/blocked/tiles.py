@@ -83,9 +83,22 @@ class Directions(NamedTuple):
 
     def backward_(self, grad: Tensor) -> Tensor:
         """d/dx = (g - u (u·g)) / ‖x‖, less its mean where the rows were centred. Overwrites and returns `grad`."""
-        grad.sub_((grad * self.unit).sum(-1, keepdim=True) * self.unit)
-        grad.mul_(self.inverse).div_(self.scale)
+        turn_(grad, self.unit).mul_(self.inverse).div_(self.scale)
         return grad.sub_(grad.mean(-1, keepdim=True)) if self.centred else grad
+
+
+def turn_(grad: Tensor, unit: Tensor) -> Tensor:
+    """g - u (u·g) for rows of both (..., d): what a gradient by a unit row can turn. Overwrites and returns `grad`."""
+    return grad.addcmul_(unit, (grad * unit).sum(-1, keepdim=True), value=-1)
+
+
+def inverse_lengths(x: Tensor) -> Tensor:
+    """1 / ‖x‖ for rows of `x` (r, d), 0 for a zero row: (r,)."""
+    result = x.new_empty(len(x))
+    for block in spans(len(x), rows_per_block(x.shape[1])):
+        rows = directions(x[block])
+        result[block] = (rows.inverse / rows.scale)[:, 0]
+    return result
 
 
 def directions(x: Tensor, centred: bool = False) -> Directions:
