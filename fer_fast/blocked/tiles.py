@@ -126,9 +126,16 @@ class Classes(NamedTuple):
     counts: Tensor  # (s,) int64, rows of each; 0 for places that stand for no class
 
 
-def classes_of(y: Tensor) -> Classes:
-    """The classes of labels y (n,), without waiting for a device."""
+def classes_of(y: Tensor, num_classes: int | None = None) -> Classes:
+    """The classes of labels y (n,), without waiting for a device.
+
+    Labels known to lie in [0, num_classes), where these are so few, number themselves: no label is sorted, and a class
+    absent from the batch has a place too.
+    """
     y = y.long()  # places are scattered by
+    if num_classes is not None and 4 * num_classes <= len(y):
+        labels = torch.arange(num_classes, device=y.device)
+        return Classes(labels, y, y.new_zeros(num_classes).scatter_add_(0, y, torch.ones_like(y)))
     ordered, order = y.sort(stable=True)
     starts = torch.ones_like(y)
     starts[1:] = ordered[1:] != ordered[:-1]
