@@ -78,8 +78,8 @@ def stopwatch(call: Callable[[], object], device: torch.device) -> float:
 def in_turns(steps: Sequence[Sequence[Step]], device: torch.device, seconds: float) -> list[Times]:
     """Time contenders in turns, so that what disturbs the machine disturbs all of them.
 
-    `steps[c][s]` is contender c on input set s. Each round takes every contender to its next set, all of them far apart:
-    a set that another has just read would be found in the cache. Stops when `seconds` are used up, after at least five
+    `steps[c][s]` is contender c on input set s. Each round takes every contender to its next set, far from the others':
+    one that another has just read would be found in the cache. Stops when `seconds` are used up, after at least five
     rounds. Two steps warm up: a compiled one may compile again when it first sees that sizes inside it change with the
     labels.
     """

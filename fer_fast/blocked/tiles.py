@@ -57,20 +57,16 @@ def add_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
     A row that is not finite spoils its own place only, which a one-hot product would not grant; it costs twice as much
     besides. Rows of a block are summed in their own precision, then taken to the table's.
     """
-    places, d = table.shape[-2:]
-    flat, rows = table.view(-1, d), rows.reshape(-1, d)
-    if len(flat) > places:
-        index = (torch.arange(0, len(flat), places, device=index.device)[:, None] + index).view(-1)
     # A table larger than the block would cost more to add than the block's rows in the table's precision.
-    apart = rows.dtype != table.dtype and len(flat) < len(rows)
-    sums = rows.new_zeros(flat.shape) if apart else flat
+    apart = rows.dtype != table.dtype and table.shape[-2] < rows.shape[-2]
+    sums = rows.new_zeros(table.shape) if apart else table
     rows = rows.to(sums.dtype)
     if table.is_cuda:  # where index_add_ uses float atomics
-        sums.index_put_((index,), rows, accumulate=True)
+        sums.transpose(0, -2).index_put_((index,), rows.transpose(0, -2), accumulate=True)
     else:
-        sums.index_add_(0, index, rows)
+        sums.index_add_(-2, index, rows)
     if apart:
-        flat += sums
+        table += sums
 
 
 class Directions(NamedTuple):
