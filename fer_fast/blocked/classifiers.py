@@ -33,20 +33,17 @@ PullBack = Callable[[Tensor], Tensor]
 
 
 class Target(NamedTuple):
-    """The target's logit where it is not the product's less a constant, with derivatives of its own.
-
-    With `unit_table` they are by the unit row, and that by the rows is times the row's length: as a product's are.
-    """
+    """The target's logit where it is not the product's less a constant, with derivatives of its own."""
 
     logit: Tensor  # (r, 1)
     by_rows: Tensor  # (r, d)
-    by_table: Tensor  # (r, d), by the target's row of the table
+    by_table: Tensor  # (r, d), by the target's row of the table, of length one where `unit_table`
 
 
 class Softmax:
     """f_j = w_j·x + b_j.   weight (C, d), bias (C,)."""
 
-    unit_table = False  # whether the table's rows count as unit rows: then their lengths divide the logits
+    unit_table = False  # whether the table's rows are scaled to length one
     copies_rows = False  # whether it makes tensors as large as the rows
     margin = 0.0  # taken off the target's logit
 
@@ -58,6 +55,8 @@ class Softmax:
         self.tiles = list(spans(len(weight), len(weight) if whole else math.isqrt(entries)))
         self.table = weight.to(dtype).contiguous()
         self.inverse = inverse_lengths(self.table) if self.unit_table else None
+        if self.inverse is not None and whole:  # else tile by tile, for a second table may be large
+            self.table = self.table * self.inverse[:, None]
         self.buffer: Tensor | None = None
         self.loss = torch.zeros((), dtype=wide_dtype(weight.device), device=weight.device)
         if gradient:
@@ -81,22 +80,24 @@ class Softmax:
         features, to_rows = self.prepare_rows(rows)
         block = _Block(features, y, weight[:, None], self.target(rows, y))
         for tile in self.tiles:
-            logits = self._product(block, tile)
+            table = self.rows_of_table(tile)
+            logits = self._product(features, table)
+            block.place(tile)
             for part in _in_cache(logits):
                 self._exponentials_(logits[part], tile, block, part)
         own = block.own - block.highest
         self.loss += (block.weight * (block.total.log() - own)).sum(dtype=self.loss.dtype)
         if not self.gradient:
             return None
-        grad = None
+        grad, again = None, len(self.tiles) > 1
         for tile in self.tiles:
-            again = len(self.tiles) > 1
             if again:
-                logits = self._product(block, tile)
+                table = self.rows_of_table(tile)
+                logits = self._product(features, table)
+                block.place(tile)
             for part in _in_cache(logits):
                 self._derivatives_(logits[part], tile, block, part, again)
             self.table_grad[tile].addmm_(logits.T, features)
-            table = self.table[tile]
             grad = torch.mm(logits, table, out=out) if grad is None else grad.addmm_(logits, table)
         grad = to_rows(grad)
         if block.target is None:
@@ -104,54 +105,52 @@ class Softmax:
         add_rows(self.table_grad, y, block.pull * block.target.by_table)
         return grad.addcmul_(block.pull, block.target.by_rows)
 
-    def _product(self, block: "_Block", tile: slice) -> Tensor:
-        """The rows' products with some rows of the table."""
-        if self.buffer is None:  # the first tile is as large as any
-            self.buffer = block.features.new_empty(len(block.features) * (tile.stop - tile.start))
-        out = shaped(self.buffer, len(block.features), tile.stop - tile.start)
-        return torch.mm(block.features, self.table[tile].T, out=out)
+    def rows_of_table(self, places: slice | Tensor) -> Tensor:
+        """Some rows of the table, as rows are multiplied by them."""
+        rows = self.table[places]
+        return rows * self.inverse[places, None] if self.inverse is not None and len(self.tiles) > 1 else rows
 
-    def _logits_(self, logits: Tensor, tile: slice, block: "_Block", part: slice) -> tuple[Tensor, Tensor]:
-        """Make logits of the products (r, c) of some rows. Gives each row's column of its target, and 1 where that is
-        in the tile, 0 where it is not: (r, 1)."""
-        if self.inverse is not None:
-            logits *= self.inverse[tile]
+    def _product(self, features: Tensor, table: Tensor) -> Tensor:
+        """Of rows with some of the table's: (r, c), in memory used again by the next."""
+        if self.buffer is None:  # the first tile is as large as any
+            self.buffer = features.new_empty(len(features) * len(table))
+        return torch.mm(features, table.T, out=shaped(self.buffer, len(features), len(table)))
+
+    def _logits_(self, logits: Tensor, tile: slice, block: "_Block", part: slice) -> None:
+        """Make logits of the products (r, c) of some rows."""
         if self.bias is not None:
             logits += self.bias[tile]
-        column, inside = block.place(tile, part)
         if self.margin:
-            logits.scatter_add_(1, column, inside * -self.margin)
+            logits.scatter_add_(1, block.column[part], block.inside[part] * -self.margin)
         if block.target is not None:
-            logits.scatter_(1, column, block.target.logit[part].where(inside != 0, logits.gather(1, column)))
-        return column, inside
+            column, inside = block.column[part], block.inside[part] != 0
+            logits.scatter_(1, column, block.target.logit[part].where(inside, logits.gather(1, column)))
 
     def _exponentials_(self, logits: Tensor, tile: slice, block: "_Block", part: slice) -> None:
         """Take a tile's products of some rows into their softmax; exponentials of the logits take their place."""
-        column, inside = self._logits_(logits, tile, block, part)
-        first = tile.start == 0
+        self._logits_(logits, tile, block, part)
         # The maximum goes out before anything is added: a confident sample's small loss keeps its digits.
-        highest, own = logits.amax(1, keepdim=True), logits.gather(1, column)
-        if not first:
-            highest, own = torch.maximum(highest, block.highest[part]), own.where(inside != 0, block.own[part])
+        highest, own = logits.amax(1, keepdim=True), logits.gather(1, block.column[part])
+        if tile.start:
+            highest = torch.maximum(highest, block.highest[part])
+            own = own.where(block.inside[part] != 0, block.own[part])
         total = logits.sub_(highest).exp_().sum(1, keepdim=True)
-        if not first:
+        if tile.start:
             total += block.total[part] * (block.highest[part] - highest).exp_()
         block.highest[part], block.own[part], block.total[part] = highest, own, total
 
     def _derivatives_(self, logits: Tensor, tile: slice, block: "_Block", part: slice, again: bool) -> None:
         """Put the loss's derivatives by a tile's products in the place of some rows' exponentials, or of the products
         themselves where these were computed again."""
+        column, inside, weight = block.column[part], block.inside[part], block.weight[part]
         if again:
-            column, inside = self._logits_(logits, tile, block, part)
-            logits.sub_(block.highest[part]).exp_()
+            self._logits_(logits, tile, block, part)
+            logits.sub_(block.highest[part] + (block.total[part] / weight).log_()).exp_()
         else:
-            column, inside = block.place(tile, part)
-        logits *= block.weight[part] / block.total[part]
-        logits.scatter_add_(1, column, inside * -block.weight[part])
+            logits *= weight / block.total[part]
+        logits.scatter_add_(1, column, inside * -weight)
         if self.bias is not None:
             self.bias_grad[tile] += logits.sum(0)
-        if self.inverse is not None:
-            logits *= self.inverse[tile]
         if block.target is not None:  # whose derivatives are its own: the products get none
             pull = logits.gather(1, column)
             block.pull[part] += pull * inside
@@ -162,7 +161,7 @@ class Softmax:
         bias_dtype = gradient_dtype(self.weight if self.bias is None else self.bias)
         if self.inverse is not None:
             for block in spans(len(self.table), rows_per_block(self.table.shape[1])):
-                turn_(self.table_grad[block], self.table[block] * self.inverse[block, None])
+                turn_(self.table_grad[block], self.rows_of_table(block)).mul_(self.inverse[block, None])
         return self.table_grad.to(gradient_dtype(self.weight)), self.bias_grad.to(bias_dtype)
 
 
@@ -189,13 +188,13 @@ class LSoftmax(Softmax):
         self.m, self.lambda_ = int(m), lambda_
 
     def target(self, rows: Tensor, y: Tensor) -> Target:
-        own = self.table.index_select(0, y)
+        own = self.rows_of_table(y)
         u, v = directions(rows).unit, directions(own).unit
         # x·x̂ is a length whose square never exists, so it does not overflow.
         x_length, w_length = (rows * u).sum(1, keepdim=True), (own * v).sum(1, keepdim=True)
         cosine = (u * v).sum(1, keepdim=True)
         value, slope = blended_cosine(cosine, self.m, self.lambda_)
-        logit = x_length * value * (w_length.sign() if self.unit_table else w_length)
+        logit = x_length * w_length * value
         by_rows = w_length * (value * u + slope * (v - cosine * u))
         by_table = x_length * slope * (u - cosine * v)
         if not self.unit_table:  # on a unit row its chain rule takes this off again, and with it the sum's last digits
@@ -233,12 +232,12 @@ class _Block:
         # Of each row: the largest logit so far, Σ exp(logit - highest), the target's logit, the derivative by it.
         self.highest, self.total, self.own, self.pull = features.new_zeros(4, len(features), 1)
 
-    def place(self, tile: slice, part: slice) -> tuple[Tensor, Tensor]:
-        """Where targets of some rows lie in a tile, (r, 1): a column of it, and 1, or 0 if they lie in another."""
-        column = self.y[part] - tile.start
+    def place(self, tile: slice) -> None:
+        """Where the targets lie in a tile, (r, 1): a column of it, and 1, or 0 of those that lie in another."""
         width = tile.stop - tile.start
-        inside = (column >= 0) & (column < width)
-        return column.clamp_(0, width - 1), inside.to(self.weight.dtype)
+        column = self.y - tile.start
+        self.inside = ((column >= 0) & (column < width)).to(self.weight.dtype)
+        self.column = column.clamp_(0, width - 1)
 
 
 def _in_cache(logits: Tensor) -> Iterator[slice]:
