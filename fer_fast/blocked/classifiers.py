@@ -7,7 +7,7 @@ and once for the gradient: 8·n·C·d, and on a CPU less time than 6·n·C·d th
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -60,7 +60,7 @@ class Softmax:
         self.buffer: Tensor | None = None
         self.loss = torch.zeros((), dtype=wide_dtype(weight.device), device=weight.device)
         if gradient:
-            self.table_grad = torch.zeros_like(self.table)
+            self.table_grad, self.visited = torch.empty_like(self.table), False
             self.bias_grad = torch.zeros(len(weight) if bias is not None else 0, dtype=dtype, device=weight.device)
         self.configure(*params)
 
@@ -78,13 +78,12 @@ class Softmax:
         """Add Σ_i weight_i · cross-entropy_i of rows (r, d) with labels y (r,) to the loss and its gradients to the
         table's; give the rows', in `out` where that is given."""
         features, to_rows = self.prepare_rows(rows)
-        block = _Block(features, y, weight[:, None], self.target(rows, y))
+        block = _Block(y, weight, self.target(rows, y))
         for tile in self.tiles:
             table = self.rows_of_table(tile)
             logits = self._product(features, table)
             block.place(tile)
-            for part in _in_cache(logits):
-                self._exponentials_(logits[part], tile, block, part)
+            self._exponentials_(logits, tile, block)
         own = block.own - block.highest
         self.loss += (block.weight * (block.total.log() - own)).sum(dtype=self.loss.dtype)
         if not self.gradient:
@@ -95,11 +94,10 @@ class Softmax:
                 table = self.rows_of_table(tile)
                 logits = self._product(features, table)
                 block.place(tile)
-            for part in _in_cache(logits):
-                self._derivatives_(logits[part], tile, block, part, again)
-            self.table_grad[tile].addmm_(logits.T, features)
+            self._derivatives_(logits, tile, block, again)
+            self.table_grad[tile].addmm_(logits.T, features, beta=int(self.visited))
             grad = torch.mm(logits, table, out=out) if grad is None else grad.addmm_(logits, table)
-        grad = to_rows(grad)
+        grad, self.visited = to_rows(grad), True
         if block.target is None:
             return grad
         add_rows(self.table_grad, y, block.pull * block.target.by_table)
@@ -116,45 +114,43 @@ class Softmax:
             self.buffer = features.new_empty(len(features) * len(table))
         return torch.mm(features, table.T, out=shaped(self.buffer, len(features), len(table)))
 
-    def _logits_(self, logits: Tensor, tile: slice, block: "_Block", part: slice) -> None:
-        """Make logits of the products (r, c) of some rows."""
+    def _logits_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
+        """Make logits of a tile's products (r, c)."""
         if self.bias is not None:
             logits += self.bias[tile]
         if self.margin:
-            logits.scatter_add_(1, block.column[part], block.inside[part] * -self.margin)
+            logits.scatter_add_(1, block.column, block.inside * -self.margin)
         if block.target is not None:
-            column, inside = block.column[part], block.inside[part] != 0
-            logits.scatter_(1, column, block.target.logit[part].where(inside, logits.gather(1, column)))
+            own = block.target.logit.where(block.inside != 0, logits.gather(1, block.column))
+            logits.scatter_(1, block.column, own)
 
-    def _exponentials_(self, logits: Tensor, tile: slice, block: "_Block", part: slice) -> None:
-        """Take a tile's products of some rows into their softmax; exponentials of the logits take their place."""
-        self._logits_(logits, tile, block, part)
+    def _exponentials_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
+        """Take a tile's products into the rows' softmax; exponentials of the logits take their place."""
+        self._logits_(logits, tile, block)
         # The maximum goes out before anything is added: a confident sample's small loss keeps its digits.
-        highest, own = logits.amax(1, keepdim=True), logits.gather(1, block.column[part])
+        highest, own = logits.amax(1, keepdim=True), logits.gather(1, block.column)
         if tile.start:
-            highest = torch.maximum(highest, block.highest[part])
-            own = own.where(block.inside[part] != 0, block.own[part])
+            highest, own = torch.maximum(highest, block.highest), own.where(block.inside != 0, block.own)
         total = logits.sub_(highest).exp_().sum(1, keepdim=True)
         if tile.start:
-            total += block.total[part] * (block.highest[part] - highest).exp_()
-        block.highest[part], block.own[part], block.total[part] = highest, own, total
+            total += block.total * (block.highest - highest).exp_()
+        block.highest, block.own, block.total = highest, own, total
 
-    def _derivatives_(self, logits: Tensor, tile: slice, block: "_Block", part: slice, again: bool) -> None:
-        """Put the loss's derivatives by a tile's products in the place of some rows' exponentials, or of the products
+    def _derivatives_(self, logits: Tensor, tile: slice, block: "_Block", again: bool) -> None:
+        """Put the loss's derivatives by a tile's products in the place of the exponentials, or of the products
         themselves where these were computed again."""
-        column, inside, weight = block.column[part], block.inside[part], block.weight[part]
         if again:
-            self._logits_(logits, tile, block, part)
-            logits.sub_(block.highest[part] + (block.total[part] / weight).log_()).exp_()
+            self._logits_(logits, tile, block)
+            logits.sub_(block.highest + (block.total / block.weight).log_()).exp_()
         else:
-            logits *= weight / block.total[part]
-        logits.scatter_add_(1, column, inside * -weight)
+            logits *= block.weight / block.total
+        logits.scatter_add_(1, block.column, block.inside * -block.weight)
         if self.bias is not None:
             self.bias_grad[tile] += logits.sum(0)
         if block.target is not None:  # whose derivatives are its own: the products get none
-            pull = logits.gather(1, column)
-            block.pull[part] += pull * inside
-            logits.scatter_(1, column, pull * (1 - inside))
+            pull = logits.gather(1, block.column)
+            block.pull = block.pull + pull * block.inside
+            logits.scatter_(1, block.column, pull * (1 - block.inside))
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Of weight (C, d) and bias (C,), in the dtypes they wait in."""
@@ -225,24 +221,24 @@ def blended_cosine(cosine: Tensor, m: int, lambda_: float) -> tuple[Tensor, Tens
 
 
 class _Block:
-    """Some rows on their way through the tiles of the class table."""
+    """Some rows on their way through the tiles of the class table: (r, 1) of each."""
 
-    def __init__(self, features: Tensor, y: Tensor, weight: Tensor, target: Target | None):
-        self.features, self.y, self.weight, self.target = features, y[:, None], weight, target
-        # Of each row: the largest logit so far, Σ exp(logit - highest), the target's logit, the derivative by it.
-        self.highest, self.total, self.own, self.pull = features.new_zeros(4, len(features), 1)
+    highest: Tensor  # the largest logit so far
+    total: Tensor  # Σ exp(logit - highest)
+    own: Tensor  # the target's logit
+    pull: Tensor | float = 0.0  # the derivative by it, where it is none of the product
+    column: Tensor  # in the present tile, of the target
+    inside: Tensor  # 1, or 0 where the target lies in another tile
+
+    def __init__(self, y: Tensor, weight: Tensor, target: Target | None):
+        self.y, self.weight, self.target = y[:, None], weight[:, None], target
 
     def place(self, tile: slice) -> None:
-        """Where the targets lie in a tile, (r, 1): a column of it, and 1, or 0 of those that lie in another."""
+        """Find the targets in a tile."""
         width = tile.stop - tile.start
         column = self.y - tile.start
         self.inside = ((column >= 0) & (column < width)).to(self.weight.dtype)
         self.column = column.clamp_(0, width - 1)
-
-
-def _in_cache(logits: Tensor) -> Iterator[slice]:
-    """So few rows at a time that passes over them stay in a CPU's cache; a GPU would wait for launches."""
-    return spans(len(logits), rows_per_block(logits.shape[1]) if logits.is_cpu else len(logits))
 
 
 def _identity(grad: Tensor) -> Tensor:
