@@ -1,9 +1,9 @@
 """The best tile settings by time: each of a small grid around the present one, checked before it is timed.
 
-The grid: every block and the number of elements halved and doubled, 4 and 8 warps, one stage more and one less, one
-field at a time; columns of both products where they are one number, and warps with stages, together; products of full
-float32 by every way Triton has. A setting that does not compile, does not fit or is less exact than it may be is a row
-too.
+The grid: every block and the number of elements or parts halved and doubled, 4 and 8 warps, one stage more and one
+less, one field at a time; columns of both products where they are one number, and warps with stages, together; products
+of full float32 by every way Triton has. A setting that does not compile, does not fit or is less exact than it may be
+is a row too.
 """
 
 from collections.abc import Iterator
@@ -106,7 +106,7 @@ def around(tile: Any) -> list[Any]:
             choices[field] = (4, 8)
         elif field == "num_stages":
             choices[field] = tuple(range(max(1, value - 1), value + 2))
-        elif field.startswith("block") or field == "elements":
+        elif field.startswith("block") or field in ("elements", "parts"):
             choices[field] = (value // 2, value * 2) if value >= 2 * LEAST_BLOCK else (value * 2,) if value else ()
         elif field == "precision" and value in FULL_FLOAT32:
             choices[field] = FULL_FLOAT32

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import add_rows, directions, gradient_dtype, rows_per_block, spans, wide_dtype, work_dtype
+from .tiles import add_rows, directions, gradient_dtype, rows_per_sweep, spans, wide_dtype, work_dtype
 
 BLOCK = 2**19  # elements; its blocks are of k short runs each, and 2¹⁸ took a fifth longer
 
@@ -74,7 +74,7 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
         zero,
     )
     width = k * d if units or embeddings else d  # row sums alone need no temporaries
-    for block in spans(n, rows_per_block(width, BLOCK)):
+    for block in spans(n, rows_per_sweep(e, width, BLOCK)):
         x = e[:, block].to(work_dtype(e))
         if rows:
             add_rows(sums.rows, y[block], x)
@@ -117,7 +117,7 @@ def _write_gradient(
     if on_unit is None and not embeddings and on_row is not None and de.dtype == on_row.dtype:
         torch.index_select(on_row, 1, y, out=de)
         return
-    for block in spans(n, rows_per_block(k * d, BLOCK)):
+    for block in spans(n, rows_per_sweep(e, k * d, BLOCK)):
         grad = None
         if on_unit is not None or embeddings:
             rows = directions(e[:, block].to(work_dtype(e)).contiguous(), centred=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from .center_spread import CenterSpread
-from .tiles import Classes, add_rows, classes_of, directions, rows_per_block, spans, take, wide_dtype
+from .tiles import Classes, add_rows, classes_of, directions, rows_per_block, rows_per_sweep, spans, take, wide_dtype
 
 
 class CenterTask(NamedTuple):
@@ -201,7 +201,7 @@ class MVA(Affinity):
 
     def _affinity(self, x: Tensor, y: Tensor) -> Tensor:
         total = torch.zeros_like(self.scale)
-        for block in spans(len(x), rows_per_block(x.shape[1])):
+        for block in spans(len(x), rows_per_sweep(x, x.shape[1])):
             own_centers = self.task.centers.index_select(0, y[block]).to(self.dtype)
             offset = own_centers.sub_(take(x, block, self.dtype))
             total += vector_norm(offset, dim=1).to(self.wide).square_().sum()

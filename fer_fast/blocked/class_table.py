@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .center_family import RULES, CenterTask
 from .classifiers import HEADS, ROWS
-from .tiles import gradient_dtype, rows_per_block, spans, take, wide_dtype, work_dtype
+from .tiles import gradient_dtype, rows_per_sweep, spans, take, wide_dtype, work_dtype
 
 
 def class_table(
@@ -40,7 +40,7 @@ def class_table(
     """
     dtype, count = work_dtype(x, weight, centers), len(x) if mean else 1
     y = y.long()  # logits are gathered and scattered by it
-    rows_at_once = rows_per_block(x.shape[1])
+    rows_at_once = rows_per_sweep(x, x.shape[1])
     head = rule = None
     if classifier:
         head = HEADS[classifier](weight, bias, classifier_params, gradient, dtype)

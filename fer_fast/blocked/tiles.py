@@ -46,6 +46,16 @@ def rows_per_block(width: int, elements: int = 2**18) -> int:
     return max(elements // max(width, 1), 1)
 
 
+def rows_per_sweep(x: Tensor, width: int, elements: int = 2**18) -> int:
+    """How many rows of `width` a sweep over x takes at a time: more where every operation waits for other threads.
+
+    Where another program keeps one of two cores busy, each such wait was as long as its turn, some 12 ms: center loss
+    took five times eager's time in blocks of 2¹⁸. Alone, 2²¹ costs LMCL and variant loss some of their lead only.
+    """
+    alone = x.is_cpu and torch.get_num_threads() == 1
+    return rows_per_block(width, elements) * (1 if alone else 8)
+
+
 def may_hold(condition: Tensor) -> bool:
     """Whether some entry may be true. Looked up on the CPU only: elsewhere looking would wait for the device."""
     return not condition.is_cpu or bool(condition.any())

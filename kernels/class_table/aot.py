@@ -44,7 +44,7 @@ def _launches(family: str, classifier: str, auxiliary: str, n: int, num_classes:
     softmax, weighs = classifier == "softmax", auxiliary == "weighted-cluster"
     head_params = tuple(usual_params(classifier)) if classifier else ()
     center_params = tuple(CENTERS[auxiliary][1]()) if auxiliary else ()
-    center_params = tuple(1.0 if isinstance(value, str) else value for value in center_params)
+    center_params = tuple(0.0 if isinstance(value, str) else value for value in center_params)  # the first of the ways
     asked = Asked(
         family, dtype.itemsize, num_classes, d, classifier, auxiliary, bool(auxiliary), True, groups, softmax, True,
         ("ieee", family != "cdna"),

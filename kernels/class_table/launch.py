@@ -80,17 +80,18 @@ def plan(asked: Asked) -> Plan:
     of_head = bool(asked.classifier) and asked.gradient
     kinds = of_head + update + bool(update and rule.push)
     repels, unit = rule.anti.value, head.unit_w.value
-    shape = cut(asked.family, asked.element_size, num_classes, d, kinds, bool(asked.classifier), repels)
+    shape = cut(asked.family, asked.element_size, num_classes, d, kinds, repels and not asked.classifier)
     found = head.lengths.value or rule.spread.value or rule.directions.value
     slots = triton.next_power_of_2(2 + asked.groups) if asked.groups else int(asked.weighted)
     sizes = {"d": d, "K": shape.k, "SLOTS": slots, "WEIGHTED": asked.weighted}
-    tile = {"R": shape.r, "P": shape.p, "W": shape.d // shape.p}
+    tile, small_tile = (
+        {"R": of.block_n, "P": of.parts, "W": shape.d // of.parts} for of in (shape.tile, shape.small_tile)
+    )
     every = sizes | {"KINDS": kinds, "UPDATE": update, "MEAN": asked.mean, "FUSED": shape.fused}
     precision, tensor_cores = asked.precision
-    of_rows = every | tile | {"M": shape.m, "HELD": shape.held, "PRECISION": precision, "TENSOR_CORES": tensor_cores}
+    of_rows = every | {"M": shape.m, "HELD": shape.held, "PRECISION": precision, "TENSOR_CORES": tensor_cores}
     of_table = {"BLOCK_D": shape.block_d, "CHUNKS": cdiv(d, shape.block_d)}
     narrow, sums_narrow = min(shape.d, FINISH_COLUMNS), min(shape.d, SUMS_COLUMNS)
-    options = launch_options(shape.warps)
     of_sums = {"d": d, "K": shape.k, "KINDS": kinds, "HEAD": of_head, "UPDATE": update}
     of_sums |= {"R": SUMS_ROWS, "TENSOR_CORES": tensor_cores, **_chunks(d, sums_narrow)}
     return Plan(
@@ -100,9 +101,15 @@ def plan(asked: Asked) -> Plan:
         block=block_size(d, shape.k, kinds, shape.fused),
         slots=slots,
         alone=not (repels and num_classes > QUADRATIC_CLASSES),
-        small={**of_rows, **of_table, "STATS": found or slots > 0, **options},
+        small={
+            **of_rows,
+            **small_tile,
+            **of_table,
+            "STATS": found or slots > 0,
+            **launch_options(shape.small_tile.num_warps),
+        },
         table_stats={**sizes, **tile, **of_table, **TABLE_OPTIONS},
-        rows={**of_rows, **options},
+        rows={**of_rows, **tile, **launch_options(shape.tile.num_warps)},
         sums={**of_sums, **SUMS_OPTIONS},
         finish={**every, **_chunks(d, narrow), **FINISH_OPTIONS},
     )
@@ -201,15 +208,17 @@ def launches_of(
     groups_x = tuple(dense_rows(group) for group in groups_x)
     group_sizes = tuple(len(group) for group in groups_x)
     wanted, held, split = asked.gradient and weight is not None, plan.kinds * shape.k, plan.kinds and not shape.fused
-    alone, tiles = plan.alone and n <= SMALL_BATCH, cdiv(n, shape.r)
+    alone, tiles = plan.alone and n <= SMALL_BATCH, cdiv(n, shape.tile.block_n)
     programs, splits, summed = 1, 1, 1
     if not alone:
         # Two tiles each at least: a block of sums is as long as a tile.
-        programs = max(1, min(tiles // 2, processors(device) * PROGRAM_WARPS // shape.warps))
+        programs = max(1, min(tiles // 2, processors(device) * PROGRAM_WARPS // shape.tile.num_warps))
         splits = max(1, min(n // (4 * SUMS_ROWS), 2 * processors(device)))
         summed = max(asked.num_classes, min(SUMMED_PROGRAMS.value, cdiv(max(n, *group_sizes, 1), LABELS.value)))
         if groups_x:
-            summed = max(asked.num_classes, min(SUMMED_PROGRAMS.value, cdiv(max(n, *group_sizes), 4 * shape.r)))
+            summed = max(
+                asked.num_classes, min(SUMMED_PROGRAMS.value, cdiv(max(n, *group_sizes), 4 * shape.tile.block_n))
+            )
     loss = _empty((), **wide)
     dx = _empty((n, d), dtype=gradient_dtype(x), device=device) if asked.gradient else None
     dweight = _empty(weight.shape, dtype=gradient_dtype(weight), device=device) if wanted else None

@@ -4,12 +4,11 @@ Found by compiling ahead of time (`python -m bench audit`): as many rows as leav
 multiprocessor where the loss is a center's alone. None has been timed on a chip.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import triton
 
-from ..host.chips import launch_options
+from ..host.chips import FAMILIES, TRITON, launch_options
 
 MOST_CLASSES, MOST_COLUMNS = 64, 2048
 SMALL_BATCH = 128  # rows that one program does as fast as more, with their launches, would
@@ -27,27 +26,48 @@ HEAD_NUMBERS = {
 HELD_PIECES = {"cpu": 2**13, "sm90": 2**13, "sm100": 2**13}  # numbers in float32 that are split once for all tiles
 TABLE_OPTIONS = launch_options(8)
 SUMS_ROWS, SUMS_COLUMNS, SUMS_OPTIONS = 32, 64, launch_options(4)
-FINISH_COLUMNS, FINISH_OPTIONS = 64, launch_options(4)
+FINISH_COLUMNS, FINISH_OPTIONS = 32, launch_options(4)
 PROGRAM_WARPS = 16  # of a multiprocessor
 
 
+class RowTile(NamedTuple):
+    """Rows of a tile, the parts that their columns are folded in, and warps."""
+
+    block_n: int
+    parts: int
+    num_warps: int
+
+
+def _row_tile(width: int, numbers: int, per_warp: int, most_parts: int) -> RowTile:
+    rows = max(8 if width == MOST_COLUMNS else 16, min(64, numbers // width))
+    warps = max(1, min(16, rows * width // per_warp))
+    return RowTile(rows, max(1, min(warps, most_parts, width // 16)), warps)
+
+
+WIDTHS = [2**k for k in range(4, 12)]  # of rows, by the next power of two
+# By chip family and width. Centers alone that repel hold two offsets of a row beside it, and take twice the warps;
+# where that spills nothing, twice the rows too.
+ROW_TILES = {(family, width): _row_tile(width, 2**13, 1024, 16) for family in ("cpu", *FAMILIES) for width in WIDTHS}
+REPEL_TILES = {(family, width): _row_tile(width, 2**13, 512, 8) for family in ("cpu", *FAMILIES) for width in WIDTHS}
+if TRITON < (3, 8):
+    REPEL_TILES |= {("sm90", width): _row_tile(width, 2**14, 1024, 8) for width in WIDTHS}
+
+
 class Cut(NamedTuple):
-    """Of one shape: K classes, M = kinds K sums, D columns, all powers of two; R rows in P parts; how many warps."""
+    """Of one shape: K classes, M = kinds K sums, D columns, all powers of two, and what a program holds."""
 
     k: int
     m: int
     d: int
-    r: int
-    p: int
-    warps: int
+    tile: RowTile
+    small_tile: RowTile  # of one program alone, which would wait for more warps
     fused: bool  # the sums are held, else left to `sums`
     held: bool  # so are the class weights
     block_d: int  # columns of a chunk of a table
 
 
-@cache
-def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, head: bool, repels: bool) -> Cut:
-    """How a call is cut whose programs take `kinds` sums, whose loss has a classifier, or centers that `repel` rows."""
+def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, repels: bool) -> Cut:
+    """How a call is cut whose programs take `kinds` sums, and whose only loss `repels`, or not."""
     width = max(16, triton.next_power_of_2(d))
     k = max(8, triton.next_power_of_2(num_classes))
     m = max(16, triton.next_power_of_2(max(1, kinds) * k))
@@ -55,12 +75,10 @@ def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, he
     if not fused:
         k = max(16, k)
         m = triton.next_power_of_2(max(1, kinds) * k)
-    wide = repels and not head  # nothing beside two offsets of the rows
-    r = max(16 if fused else 8, min(64, (2**14 if wide else 2**13) // width))
-    warps = max(1, min(16, r * width // 1024))
-    p = max(1, min(warps, 8 if wide else 16, width // 16))
     held = element_size < 4 or max(16, k) * width <= HELD_PIECES.get(family, 0)
-    return Cut(k, m, width, r, p, warps, fused, held, min(width, TABLE_TILE // k))
+    small_tile = ROW_TILES[family, width]
+    tile = REPEL_TILES[family, width] if repels else small_tile
+    return Cut(k, m, width, tile, small_tile, fused, held, min(width, TABLE_TILE // k))
 
 
 def fits(family: str, element_size: int, num_classes: int, d: int) -> bool:

@@ -30,7 +30,7 @@ def small(
     tl.debug_barrier()
     if KINDS > 0 and not FUSED:
         HEAD: tl.constexpr = out.dw is not None
-        sums(batch, out, sizes, x_stride, d, K, KINDS, HEAD, UPDATE, R, BLOCK_D, CHUNKS, TENSOR_CORES)
+        sums(batch, out, sizes, x_stride, d, K, KINDS, HEAD, UPDATE, max(16, R), BLOCK_D, CHUNKS, TENSOR_CORES)
         tl.debug_barrier()
     finish(
         batch, tables, out, head, rule, sizes, d, K, BLOCK_D, CHUNKS, KINDS, SLOTS, UPDATE, WEIGHTED, MEAN, FUSED

@@ -117,6 +117,7 @@ def small_tiles(monkeypatch):
     for module in (classifiers, class_table):
         monkeypatch.setattr(module, "ROWS", 5)
     monkeypatch.setattr(tiles.rows_per_block, "__defaults__", (256,))
+    monkeypatch.setattr(tiles.rows_per_sweep, "__defaults__", (32,))  # of which eight are taken by several threads
 
 
 PARALLEL = ("constant rows", "expanded")

@@ -2,7 +2,7 @@
 
 import triton
 import triton.language as tl
-from fer_fast.reference import AffinityParams
+from fer_fast.reference import CenterParams
 
 from ..arguments import YES, Center
 from .center import center_move
@@ -20,4 +20,4 @@ def affinity(own, anti, scalar, a):
     return scalar * own, scalar, tl.zeros_like(own)
 
 
-AFFINITY = Center(affinity, center_move, affinity_scalar, spread=YES), AffinityParams
+AFFINITY = Center(affinity, center_move, affinity_scalar, spread=YES), CenterParams  # centers move by its rule
