@@ -93,10 +93,8 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
             ]
             return args[0].new_empty((), dtype=loss_dtype(args[0])), *gradients
 
-        class Loss(torch.autograd.Function):
-            @staticmethod
+        def forward_by(run: Callable) -> Callable:
             def forward(ctx, *args):
-                run = function if _plain(args) else overload
                 with _AutoDispatchBelowAutograd():
                     loss, *gradients = run(*args)
                 for position in moved:
@@ -107,6 +105,11 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
                 ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
                 ctx.arguments, ctx.backend = len(args), args[-1]
                 return loss, *gradients
+
+            return forward
+
+        class Loss(torch.autograd.Function):
+            forward = staticmethod(forward_by(overload))
 
             @staticmethod
             def backward(ctx, grad_loss, *_):
@@ -123,8 +126,11 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
                         result[position] = gradient
                 return tuple(result)
 
+        class Direct(Loss):
+            forward = staticmethod(forward_by(function))
+
         _LIBRARY.impl(name, Loss.apply, "Autograd")
-        return lambda *args: (overload if torch.compiler.is_compiling() or not _plain(args) else Loss.apply)(*args)
+        return lambda *args: (overload if torch.compiler.is_compiling() or not _plain(args) else Direct.apply)(*args)
 
     return register
 

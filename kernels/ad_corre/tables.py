@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from ..common.tiles import arrive_last, load_per_class, read_labels, store_chunk, zeros_tile
+from ..common.tiles import arrive_last, load_per_class, read_labels, store_chunk
 from .slabs import BLOCK_ROWS, FAN_IN, fold_chunk, fold_slabs, fold_sums, store_slab_chunk, store_sums
-from .tiles import add_class_sums, feature_table, mean_table, moments
+from .tiles import add_class_sums, feature_table, mean_table, moments, zeros_tile
 
 
 @triton.jit

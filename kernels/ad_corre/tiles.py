@@ -88,3 +88,12 @@ def mean_table(sums, counts, cols, scale, D: tl.constexpr):
     loss = (pairs * (pairs - 1) + tl.sum(tl.sum(u * others, 1), 0)) * scale
     g = 2 * scale * (others - u * tl.sum(u * others, 1, keep_dims=True))
     return loss, g * inverse * per_row
+
+
+@triton.jit
+def zeros_tile(ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+    """A float32 accumulator as wide as a row tile."""
+    tile = ()
+    for _ in tl.static_range(CHUNKS):
+        tile += (tl.zeros((ROWS, BLOCK_D), tl.float32),)
+    return tile

@@ -8,7 +8,7 @@ import triton
 from torch import Tensor
 
 from ..host.chips import chip, launch_options
-from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, processors, product_precision, start
+from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, kind_of, processors, product_precision, start
 from ..large_classifier.launch import large_classifier
 from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Sizes, Tables
 from .centers import CENTERS, center_rule
@@ -250,16 +250,22 @@ def launches_of(
     head, rule = head_rule(asked.classifier, classifier_params), center_rule(asked.auxiliary, auxiliary_params)
     given, rules = (batch, tables, out), (head, rule, sizes)
     strides = x.stride(0), tuple(group.stride(0) for group in groups_x)
+    kind = None
+    if x.stride(0) % 16 == 0 and not groups_x:
+        kind = kind_of(batch.x, batch.y, status, *tables[:5], dx, dweight, dbias)
+        thresholds = [len(value) for value in head.a or () if isinstance(value, tuple)]
+        kind = kind and (asked, rule.paper_slope is None, *thresholds, kind)
     if alone:
-        launches = [Launch(small, (1,), (*given, *rules, *strides), plan.small)]
+        launches = [Launch(small, (1, 1, 1), (*given, *rules, *strides), plan.small, kind)]
     else:
-        launches = [Launch(rows, (programs,), (*given, *rules, x.stride(0)), plan.rows)]
+        launches = [Launch(rows, (programs, 1, 1), (*given, *rules, x.stride(0)), plan.rows, kind)]
         if plan.statistics or plan.slots:
-            launches.insert(0, Launch(table_stats, (summed,), (batch, tables, *rules, *strides), plan.table_stats))
+            arguments = (batch, tables, *rules, *strides)
+            launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, kind))
         if split:
-            grid = (splits, plan.sums["CHUNKS"])
-            launches.append(Launch(sums, grid, (batch, out, sizes, x.stride(0)), plan.sums))
-        launches.append(Launch(finish, (plan.finish["CHUNKS"],), (*given, *rules), plan.finish))
+            grid = (splits, plan.sums["CHUNKS"], 1)
+            launches.append(Launch(sums, grid, (batch, out, sizes, x.stride(0)), plan.sums, kind))
+        launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), (*given, *rules), plan.finish, kind))
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
     missing = ((dx, x), (dweight, x if weight is None else weight), (dbias, x if bias is None else bias))
     return (

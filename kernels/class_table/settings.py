@@ -20,8 +20,8 @@ TABLE_TILE = 2**12  # numbers of a tile of a table
 HEAD_NUMBERS = {
     **{(family, 2): 2**15 for family in ("cpu", "sm90", "sm100")},
     **{(family, 2): 2**14 for family in ("sm80", "sm89")},
-    **{(family, 4): 2**14 for family in ("cpu", "sm80", "sm89", "sm90", "sm100")},
-    **{("cdna", size): 2**13 for size in (2, 4)},
+    ("cdna", 2): 2**13,
+    **{(family, 4): 2**13 for family in ("cpu", *FAMILIES)},
 }
 HELD_PIECES = {"cpu": 2**13, "sm90": 2**13, "sm100": 2**13}  # numbers in float32 that are split once for all tiles
 TABLE_OPTIONS = launch_options(8)

@@ -1,9 +1,7 @@
-"""Products of tiles in float32 on tensor cores, and the sums over rows that are built from them."""
+"""Products of tiles in float32 on tensor cores: of rows with a table, and sums of rows by class."""
 
 import triton
 import triton.language as tl
-
-from .tiles import finite_or_zero
 
 
 @triton.jit
@@ -51,38 +49,6 @@ def float32_product(a, b, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
             product = tl.dot(a_middle, b_high, product, input_precision="tf32")
         product = tl.dot(a_high, b_high, product, input_precision="tf32")
     return product
-
-
-@triton.jit
-def class_sum_product(hot, x, TENSOR_CORES: tl.constexpr):
-    """hotᵀ x for hot (rows, classes) of zeros and ones: float32 sums of unrounded entries.
-
-    The products with 0 and 1 are exact, so one TF32 product sums a sixteen-bit tile, and three a float32 one.
-    """
-    flags = tl.trans(hot.to(tl.float32))
-    if not TENSOR_CORES:
-        product = tl.dot(flags, x.to(tl.float32), input_precision="ieee")
-    elif x.dtype != tl.float32:
-        product = tl.dot(flags, x.to(tl.float32), input_precision="tf32")
-    else:
-        high, middle, low = _pieces(x)
-        product = tl.dot(flags, low, input_precision="tf32")
-        product = tl.dot(flags, middle, product, input_precision="tf32")
-        product = tl.dot(flags, high, product, input_precision="tf32")
-    return product
-
-
-@triton.jit
-def weighted_sums(weights, x, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
-    """Σ_i weights_ik x_i of a tile: (K, columns)."""
-    return float32_product(tl.trans(weights), x, PRECISION, TENSOR_CORES)
-
-
-@triton.jit
-def labelled_sums(hot, x, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr):
-    """Σ_{y_i=k} x_i of a tile: (K, columns). What is not finite marks its own class through the count; it must not
-    reach the others as 0·NaN."""
-    return class_sum_product(hot, finite_or_zero(x), TENSOR_CORES)
 
 
 @triton.jit

@@ -39,24 +39,9 @@ def load_per_class(ptr, num_classes, DEFAULT: tl.constexpr, K: tl.constexpr):
 
 
 @triton.jit
-def zeros_tile(ROWS: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
-    """A float32 accumulator as wide as a row tile."""
-    tile = ()
-    for _ in tl.static_range(CHUNKS):
-        tile += (tl.zeros((ROWS, BLOCK_D), tl.float32),)
-    return tile
-
-
-@triton.jit
 def inverse_or_zero(value):
     """1 / value, and 0 at 0: a vector of length zero has no direction."""
     return tl.where(value == 0, 0.0, 1.0 / tl.where(value == 0, 1.0, value))
-
-
-@triton.jit
-def finite_or_zero(x):
-    """NaN and inf replaced by 0."""
-    return tl.where(x - x == 0, x, tl.zeros_like(x))
 
 
 @triton.jit

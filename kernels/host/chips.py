@@ -16,10 +16,6 @@ import triton
 FAMILIES = ("sm80", "sm89", "sm90", "sm100", "cdna")
 KINDS = {"half": "tf32", "tf32": "tf32", "float32": "ieee"}  # of products, and the precision where nothing says more
 WIDE = 2**30  # rows of any width, multiplied chunk by chunk
-# Of a thread, where ptxas would choose fewer, to have more programs at a time, and spill: all, and as many as let two
-# programs of 8 warps run at a time. AMD's compiler takes no such limit.
-ALL_REGISTERS = {family: None if family == "cdna" else 255 for family in ("cpu", *FAMILIES)}
-HALF_REGISTERS = {family: None if family == "cdna" else 128 for family in ("cpu", *FAMILIES)}
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 # Before 3.8 Triton refuses a float32 product over fewer than 16 rows.
 LEAST_ROWS = 8 if TRITON >= (3, 8) else 16

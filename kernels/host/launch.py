@@ -27,17 +27,45 @@ def arrival_counters(device: torch.device) -> Tensor:
 
 class Launch(NamedTuple):
     """A kernel, its grid and arguments, and its constants and options by name: as the launcher starts it, and as it is
-    compiled ahead of time."""
+    compiled ahead of time.
+
+    `kind` says all that Triton would compile another kernel for, or nothing: calls of one kind are started without
+    looking at their arguments again, which takes longer than the rest of a launch.
+    """
 
     kernel: Any
-    grid: tuple[int, ...]
+    grid: tuple[int, int, int]
     arguments: tuple[Any, ...]
     constants: Mapping[str, Any]
+    kind: tuple | None = None
+
+
+_compiled: dict[tuple, tuple[Any, tuple, Mapping]] = {}
 
 
 def start(launch: Launch) -> None:
     """Runs a kernel on the current stream."""
-    launch.kernel[launch.grid](*launch.arguments, **launch.constants)
+    kernel, grid, arguments, constants, kind = launch
+    found = _compiled.get((id(kernel), kind)) if kind else None
+    if found and found[2] is constants:  # which a plan keeps, and a plan made anew does not
+        found[0][grid](*arguments, *found[1])
+        return
+    compiled = kernel[grid](*arguments, **constants)
+    if kind and compiled is not None:  # which it is in the interpreter
+        behind = tuple(constants[name] for name in kernel.arg_names[len(arguments) :])
+        _compiled[id(kernel), kind] = compiled, behind, constants
+
+
+def kind_of(*tensors: Tensor | None) -> tuple | None:
+    """What a launch is of, by its tensors: dtypes and device; nothing where one is not aligned as allocations are."""
+    kinds, places = [], 0
+    for tensor in tensors:
+        if tensor is None:
+            kinds.append(None)
+        else:
+            kinds.append(tensor.dtype)
+            places |= tensor.data_ptr()
+    return None if places % 16 else (*kinds, tensors[0].device)
 
 
 def cdiv(a: int, b: int) -> int:

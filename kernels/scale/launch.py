@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 
 from ..host.chips import launch_options
-from ..host.launch import cdiv, processors
+from ..host.launch import Launch, cdiv, kind_of, processors, start
 from .scale_gradients import scale_gradients
 from .settings import SCALE_BLOCK, SCALE_PROGRAMS, SCALE_WARPS
 
 _empty = torch.empty
+CONSTANTS = {"BLOCK": SCALE_BLOCK, **launch_options(SCALE_WARPS)}
 
 
 def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor, in_place: bool) -> list[Tensor]:
@@ -26,5 +27,7 @@ def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor, in
     if blocks:
         flat = [value for pair in pairs for value in pair]
         programs = min(blocks, SCALE_PROGRAMS * processors(factor.device))  # few, for most may find nothing to do
-        scale_gradients[(programs,)](*flat, factor, BLOCK=SCALE_BLOCK, **launch_options(SCALE_WARPS))
+        kind = kind_of(*(tensor for pair in pairs for tensor in pair[:2]), factor)
+        kind = kind and (max(size for *_, size in pairs) < 2**31, kind)
+        start(Launch(scale_gradients, (programs, 1, 1), (*flat, factor), CONSTANTS, kind))
     return targets

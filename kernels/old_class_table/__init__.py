@@ -1,1 +1,0 @@
-"""The class-table engine until its rewriting: this folder goes as a whole."""

@@ -1,1 +1,0 @@
-"""One ``@triton.jit`` function (or two) per loss, named after it."""
