@@ -1,5 +1,6 @@
 """Other people's packages, each called the way its documentation says, on the same inputs."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -66,6 +67,7 @@ def _pml_classifier(problem: Problem, inputs: Inputs) -> Step:
     x, y, weight = (inputs.tensors[name] for name in ("x", "y", "weight"))
     loss = {
         "lmcl": lambda: losses.CosFaceLoss(s.classes, s.d, margin=p.m, scale=p.s),
+        "arcface": lambda: losses.ArcFaceLoss(s.classes, s.d, margin=math.degrees(p.m), scale=p.s),
         "a-softmax": lambda: losses.SphereFaceLoss(s.classes, s.d, margin=p.m, scale=1),
         "l-softmax": lambda: losses.LargeMarginSoftmaxLoss(s.classes, s.d, margin=p.m, scale=1),
     }[problem.loss]().to(x.device)
@@ -124,7 +126,7 @@ def _torch_lacks(device: torch.device) -> str:
     return "" if hasattr(F, "linear_cross_entropy") else f"not in torch {torch.__version__}"
 
 
-_SAME_IN_PML = ("lmcl", "a-softmax", "l-softmax", "supcon", "selfcon", "esc", "ensc")
+_SAME_IN_PML = ("lmcl", "arcface", "a-softmax", "l-softmax", "supcon", "selfcon", "esc", "ensc")
 PEERS = (
     Contender(
         PML,

@@ -1,5 +1,7 @@
 """What every public loss asks of its arguments. A `ValueError` names the argument, what was given, what is allowed."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -105,6 +107,13 @@ def positive(value: float, name: str, *, zero: bool = False) -> float:
     """A finite number above zero (or `zero` itself, where allowed)."""
     if not (0 <= value < float("inf")) or (value == 0 and not zero):
         raise ValueError(f"{name}: {value!r} given; allowed are finite values {'>=' if zero else '>'} 0")
+    return float(value)
+
+
+def angle(value: float, name: str) -> float:
+    """An angle in radians, no more than half a turn."""
+    if not 0 <= value <= math.pi:
+        raise ValueError(f"{name}: {value!r} given; allowed are radians from 0 to π")
     return float(value)
 
 

@@ -8,6 +8,7 @@ from inspect import signature
 from . import reference as ref
 from .suggest import one_of
 
+DENG_2019 = "Deng et al. 2019, ArcFace"
 PHAM_2023 = "Pham et al. 2023, variant loss"
 NGO_2020 = "Ngo & Yoon 2020, weighted-cluster loss"
 FARD_2022 = "Fard & Mahoor 2022, Ad-Corre"
@@ -49,6 +50,7 @@ LOSSES: dict[str, LossSpec] = {
         LossSpec("softmax", "SoftmaxLoss", "classifier", "class_table", NGO_2020, ref.softmax),
         LossSpec("weighted-softmax", "SoftmaxLoss", "classifier", "class_table", NGO_2020, ref.softmax),
         LossSpec("lmcl", "LMCLLoss", "classifier", "class_table", LU_2022, ref.lmcl),
+        LossSpec("arcface", "ArcFaceLoss", "classifier", "class_table", DENG_2019, ref.arcface),
         LossSpec("a-softmax", "ASoftmaxLoss", "classifier", "class_table", LU_2022, ref.a_softmax),
         LossSpec("l-softmax", "LSoftmaxLoss", "classifier", "class_table", LU_2022, ref.l_softmax),
         LossSpec("center", "CenterLoss", "center", "class_table", PHAM_2023, ref.center),

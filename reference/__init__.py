@@ -12,6 +12,7 @@ if __name__ != "fer_fast.reference":
 from .ad_corre import ad_corre
 from .affinity import AffinityParams, affinity
 from .angular_softmax import AngularParams, a_softmax, a_softmax_logits, l_softmax
+from .arcface import ArcFaceParams, arcface
 from .center import CenterParams, center, center_update
 from .contrastive import ContrastiveParams, ensc, esc, selfcon, supcon
 from .embedding_discriminator import ed
@@ -35,6 +36,7 @@ from .weighted_cluster import WeightedClusterParams, weighted_cluster, weighted_
 __all__ = [
     "AffinityParams",
     "AngularParams",
+    "ArcFaceParams",
     "CenterParams",
     "ContrastiveParams",
     "IslandParams",
@@ -50,6 +52,7 @@ __all__ = [
     "ad_corre",
     "affinity",
     "anti_center_distances",
+    "arcface",
     "center",
     "center_distances",
     "center_update",

@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 Count = Annotated[int, ">= 1"]
+Angle = Annotated[float, ">= 0, <= π"]
 
 
 class NoParams(NamedTuple):

@@ -175,6 +175,32 @@ class LMCL(Softmax):
         return unit.unit * self.s, lambda grad: unit.backward_(grad.mul_(self.s))
 
 
+class ArcFace(LMCL):
+    """f_j = s·cos θ_j, f_y = s·cos(θ_y + m), past θ_y = π - m s·(cos θ_y - m·sin m).   weight (C, d)."""
+
+    def configure(self, s: float, m: float) -> None:
+        self.s, self.m = s, m
+
+    def _logits_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
+        product = logits.gather(1, block.column)
+        cosine, slope = turned_cosine(product / self.s, self.m)
+        logits.scatter_(1, block.column, (self.s * cosine).where(block.inside != 0, product))
+        block.slope = slope.where(block.inside != 0, 1)
+
+    def _derivatives_(self, logits: Tensor, tile: slice, block: "_Block", again: bool) -> None:
+        super()._derivatives_(logits, tile, block, again)
+        logits.scatter_(1, block.column, logits.gather(1, block.column) * block.slope)
+
+
+def turned_cosine(cosine: Tensor, m: float) -> tuple[Tensor, Tensor]:
+    """cos(θ + m), past π - m cos θ - m·sin m, and its derivative by cos θ, that of a constant sin θ where this is 0."""
+    sine = ((1 - cosine) * (1 + cosine)).clamp_(min=0).sqrt_()
+    falls = cosine > -math.cos(m)
+    value = (math.cos(m) * cosine - math.sin(m) * sine).where(falls, cosine - m * math.sin(m))
+    slope = math.cos(m) + math.sin(m) * cosine / sine.where(sine > 0, math.inf)
+    return value, slope.where(falls, 1)
+
+
 class LSoftmax(Softmax):
     """f_j = ‖x‖ ‖w_j‖ cos θ_j, the target's cos θ_y replaced by (λ cos θ + ψ(θ)) / (1 + λ).   weight (C, d)."""
 
@@ -227,6 +253,7 @@ class _Block:
     total: Tensor  # Σ exp(logit - highest)
     own: Tensor  # the target's logit
     pull: Tensor | float = 0.0  # the derivative by it, where it is none of the product
+    slope: Tensor  # of its logit by the product
     column: Tensor  # in the present tile, of the target
     inside: Tensor  # 1, or 0 where the target lies in another tile
 
@@ -245,4 +272,10 @@ def _identity(grad: Tensor) -> Tensor:
     return grad
 
 
-HEADS: dict[str, type[Softmax]] = {"softmax": Softmax, "lmcl": LMCL, "a-softmax": ASoftmax, "l-softmax": LSoftmax}
+HEADS: dict[str, type[Softmax]] = {
+    "softmax": Softmax,
+    "lmcl": LMCL,
+    "arcface": ArcFace,
+    "a-softmax": ASoftmax,
+    "l-softmax": LSoftmax,
+}

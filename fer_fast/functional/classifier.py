@@ -4,6 +4,7 @@ from torch import Tensor
 
 from .class_table import Term, joint_loss, loss_function
 
+arcface_loss = loss_function("arcface")
 lmcl_loss = loss_function("lmcl")
 a_softmax_loss = loss_function("a-softmax")
 l_softmax_loss = loss_function("l-softmax")

@@ -6,7 +6,7 @@ All take `reduction="mean"|"sum"` and `backend="auto"|"triton"|"blocked"|"refere
 from ..registry import available
 from .bank import MemoryBank
 from .center import AffinityLoss, CenterLoss, IslandLoss, MVALoss, VariantLoss, WeightedClusterLoss
-from .classifier import ASoftmaxLoss, LMCLLoss, LSoftmaxLoss, SoftmaxLoss
+from .classifier import ArcFaceLoss, ASoftmaxLoss, LMCLLoss, LSoftmaxLoss, SoftmaxLoss
 from .contrastive import ENSCLoss, ESCLoss, SelfConLoss, SupConLoss
 from .correlation import AdCorreLoss, EDLoss, FDLoss, MDLoss, NFDLoss
 from .joint import JointLoss
@@ -16,6 +16,7 @@ __all__ = [
     "ASoftmaxLoss",
     "AdCorreLoss",
     "AffinityLoss",
+    "ArcFaceLoss",
     "CenterLoss",
     "EDLoss",
     "ENSCLoss",

@@ -82,6 +82,15 @@ class LMCLLoss(ClassifierLoss):
         return reference.lmcl_logits(x, self.weight, self.s)
 
 
+class ArcFaceLoss(ClassifierLoss):
+    """Cross-entropy of s·cos θ_j, the target's angle larger by `m` radians; see :func:`fer_fast.reference.arcface`."""
+
+    name = "arcface"
+
+    def logits(self, x: Tensor) -> Tensor:
+        return reference.lmcl_logits(x, self.weight, self.s)
+
+
 class AngularSchedule(NamedTuple):
     """Margin, and how the blend λ falls as training goes on: the schedule of SphereFace."""
 

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from itertools import product
 
 import torch
-from fer_fast.reference import LMCLParams
 
 from ..host.aot import TYPES, launch_case
 from .centers import CENTERS
-from .heads import HEADS
+from .heads import HEADS, usual_params
 from .launch import Asked, launches_of, plan
 from .settings import SMALL_BATCH, fits
 
@@ -43,8 +42,7 @@ def _launches(family: str, classifier: str, auxiliary: str, n: int, num_classes:
 
     groups = _GROUPS if auxiliary == "mva" else 0
     softmax, weighs = classifier == "softmax", auxiliary == "weighted-cluster"
-    of_head = HEADS[classifier][1] if classifier else LMCLParams
-    head_params = (4.0, 5.0) if classifier.endswith("-softmax") else tuple(of_head()) if classifier else ()
+    head_params = tuple(usual_params(classifier)) if classifier else ()
     center_params = tuple(CENTERS[auxiliary][1]()) if auxiliary else ()
     center_params = tuple(0.0 if isinstance(value, str) else value for value in center_params)  # the first of the ways
     asked = Asked(

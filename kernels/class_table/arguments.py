@@ -70,6 +70,7 @@ class Head(NamedTuple):
     unit_x: tl.constexpr = NO
     unit_w: tl.constexpr = NO
     lengths: tl.constexpr = NO
+    steepest: tl.constexpr = tl.constexpr(1)  # G of the own class is at most this times p and its largest setting
     a: Any = None
 
 

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from ..common.products import class_product, float32_product
-from ..common.tiles import inverse_or_zero, load_per_class, read_labels
+from ..common.tiles import inverse_or_zero, load_per_class, read_labels, scales_of
 from .arguments import LENGTH, REST, SCALAR, SPREAD, SUMMED_PROGRAMS
 from .centers.mva import group_weight
 from .table_stats import others_table, unit_weights
@@ -206,10 +206,14 @@ def rows(
             head_loss += tl.where(valid, losses, unlabelled)
             if HEAD:
                 along_sums += q
-                dx = folded(float32_product(g.to(w.dtype), unfolded(w), PRECISION, TENSOR_CORES), P)
+                narrow, back = g, rho * head_scale
+                if w.dtype == tl.float16:  # which holds neither a large G nor a small one
+                    scale, unscale = scales_of(tl.max(tl.abs(g), 1))
+                    narrow, r, back = g * scale[:, None], r * scale, back * unscale
+                dx = folded(float32_product(narrow.to(w.dtype), unfolded(w), PRECISION, TENSOR_CORES), P)
                 if head.lengths:
                     dx += along_rows(r * inverse_or_zero(x_length)) * x.to(tl.float32)
-                dx *= along_rows(rho * head_scale)
+                dx *= along_rows(back)
                 g *= rho[:, None]
         if tables.c is not None:
             losses, pull, weight = attract(

@@ -7,12 +7,11 @@ from ..directions.launch import blocks_of
 from ..directions.settings import DIRECTION_ROWS
 from ..host.aot import TYPES, aot_case, mark, type_of
 from .gradients import row_gradients
-from .heads import head_of
+from .heads import HEADS, head_of, usual_params
 from .settings import row_settings
 from .softmax import softmax_rows
 from .targets import target_rows
 
-PARAMS = {"softmax": [], "lmcl": [30.0, 0.35], "a-softmax": [4.0, 5.0], "l-softmax": [4.0, 5.0]}
 CLASSES = (100, 1000, 100_000)
 WIDTH = 512
 
@@ -22,8 +21,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
     types = dict.fromkeys(("n", "num_classes", "class_offset", "all_classes", "first", "count", "d"), "i32")
     types |= dict.fromkeys(("x_stride", "row_stride"), "i32") | {"y": "*i64", "targets": "*i32", "status": "*i64"}
     types |= dict.fromkeys(("w", "facts", "statistics", "losses", "coefficients", "by_table", "products"), "*fp32")
-    for (name, params), (dtype, of) in product(PARAMS.items(), TYPES.items()):
-        head = head_of(name, params)
+    for name, (dtype, of) in product(HEADS, TYPES.items()):
+        head = head_of(name, usual_params(name))
         bias = "*fp32" if name == "softmax" else None
         gradients = "*bf16" if of == "bf16" else "*fp32"
         given = types | dict.fromkeys(("x", "features", "logits"), f"*{of}") | {"bias": bias, "class_weights": bias}

@@ -7,11 +7,14 @@ whatever the lengths. R (unless x is scaled to length one) and Q (unless w is) a
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..class_table.heads import head_rule
+from ..class_table.heads import HEADS, head_rule, usual_params
+
+__all__ = ["HEADS", "Head", "head_of", "usual_params"]
 
 
 class Head(NamedTuple):
-    """A classifier's functions, its hyper-parameters as they take them, and what is scaled to length one for it."""
+    """A classifier's functions, its hyper-parameters as they take them, what is scaled to length one for it, and what G
+    over p is below, but for a target whose terms are its own."""
 
     logits: Callable
     chain: Callable
@@ -19,6 +22,7 @@ class Head(NamedTuple):
     unit_x: bool
     unit_w: bool
     lengths: bool
+    steepest: float
 
     @property
     def apart(self) -> bool:
@@ -29,4 +33,5 @@ class Head(NamedTuple):
 def head_of(classifier: str, params: list[float]) -> Head:
     """The head of this name with these hyper-parameters."""
     of = head_rule(classifier, tuple(params))
-    return Head(of.logits, of.chain, of.a, of.unit_x.value, of.unit_w.value, of.lengths.value)
+    steepest = max([1.0, *params]) * of.steepest.value
+    return Head(of.logits, of.chain, of.a, of.unit_x.value, of.unit_w.value, of.lengths.value, steepest)

@@ -91,7 +91,7 @@ class Sweep:
         self.targets = _empty((self.n,), dtype=torch.int32, device=device)
         self.facts = _empty((4, self.n), **wide)
         self._read_targets(y.contiguous(), class_weights, class_offset, num_classes or self.num_classes, status)
-        self.factor = self._weigh(mean, class_weights is not None, params)
+        self.factor = self._weigh(mean, class_weights is not None)
         if gradient:
             self.coefficients = _empty((3, self.n), **wide) if self.head.apart else None
             self.dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
@@ -109,11 +109,11 @@ class Sweep:
             **self.blocks, **DIRECTION_ROWS.options,
         )  # fmt: skip
 
-    def _weigh(self, mean: bool, weighted: bool, params: list[float]) -> Tensor | None:
+    def _weigh(self, mean: bool, weighted: bool) -> Tensor | None:
         """Turn W_y of each row into what multiplies its loss and G; the factor that is then still missing, if any.
 
         The numbers of G in float16 fill its range whatever n, C and W are: the row that weighs most weighs a power of
-        two, below which G stays, since no head's slope for a logit is above its largest hyper-parameter.
+        two, with which G of the steepest logit stays below what float16 holds.
         """
         weights = self.facts[WEIGHT.value]
         if mean:
@@ -121,7 +121,7 @@ class Sweep:
             weights /= total.where(total != 0, 1) if weighted else total
         if not self.gradient or self.x.dtype != torch.float16:
             return None
-        most = weights.max() / 2.0 ** (15 - math.ceil(math.log2(max([1.0, *params]))))
+        most = weights.max() / 2.0 ** (15 - math.ceil(math.log2(self.head.steepest)))
         factor = most.where(most != 0, 1)
         weights /= factor
         return factor

@@ -152,6 +152,7 @@ CLASSIFIERS = {
         lambda t, **how: reference.softmax(t["x"], t["y"], t["weight"], t["bias"], t["class_weights"], **how),
     ),
     "lmcl": ([30.0, 0.35], lambda t, **how: reference.lmcl(t["x"], t["y"], t["weight"], **how)),
+    "arcface": ([64.0, 0.5], lambda t, **how: reference.arcface(t["x"], t["y"], t["weight"], **how)),
     "a-softmax": ([4.0, 5.0], lambda t, **how: reference.a_softmax(t["x"], t["y"], t["weight"], **how)),
     "l-softmax": ([3.0, 1.0], lambda t, **how: reference.l_softmax(t["x"], t["y"], t["weight"], 3, 1.0, **how)),
 }

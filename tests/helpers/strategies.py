@@ -138,6 +138,12 @@ LOSSES = {
         "rotation scale scale_rows",
         settings=({}, {"s": 8.0, "m": 0.1}),
     ),
+    "arcface": _loss(
+        lambda b, **kw: ref.arcface(b.x, b.y, b.weight, **kw),
+        "x weight",
+        "rotation scale scale_rows",
+        settings=({}, {"s": 8.0, "m": 1.4}),
+    ),
     "a_softmax": _loss(
         lambda b, **kw: ref.a_softmax(b.x, b.y, b.weight, **kw), "x weight", "rotation", settings=ANGULAR_SETTINGS
     ),

@@ -1,5 +1,7 @@
 """What the tests of the class-table and Ad-Corre kernels share: the budget, poisoned outputs, the reference by name."""
 
+from typing import get_type_hints
+
 import torch
 from torch import Tensor
 
@@ -18,10 +20,8 @@ def engine_params(loss: str, **given) -> list[float]:
     return Term(loss, {}, LOSSES[loss].params(**given)).engine_params()
 
 
-CLASSIFIERS = {
-    **{"softmax": [], "weighted": [], "lmcl": engine_params("lmcl")},
-    **{"a-softmax": engine_params("a-softmax"), "l-softmax": engine_params("l-softmax", m=3)},
-}
+CLASSIFIERS = {name: engine_params(name) for name, spec in LOSSES.items() if spec.family == "classifier"}
+CLASSIFIERS |= {"weighted": CLASSIFIERS.pop("weighted-softmax"), "l-softmax": engine_params("l-softmax", m=3)}
 AUXILIARIES = {
     **{name: engine_params(name) for name, spec in LOSSES.items() if spec.family == "center"},
     "variant-paper": engine_params("variant", feature_gradient="paper"),
@@ -53,11 +53,10 @@ def classifier_loss(name: str, x: Tensor, t: dict, reduction: str) -> Tensor:
     if name in ("softmax", "weighted"):
         weights = t["class_weights"] if name == "weighted" else None
         return reference.softmax(x, bias=t["bias"], class_weights=weights, **given)
-    params = CLASSIFIERS[name]
-    if name == "lmcl":
-        return reference.lmcl(x, s=params[0], m=params[1], **given)
-    function = {"a-softmax": reference.a_softmax, "l-softmax": reference.l_softmax}[name]
-    return function(x, m=int(params[0]), lambda_=params[1], **given)
+    spec = LOSSES[name]
+    types = get_type_hints(spec.params)
+    params = {field: types[field](value) for field, value in zip(types, CLASSIFIERS[name], strict=True)}
+    return spec.reference(x, **given, **params)
 
 
 def auxiliary_loss(name: str, x: Tensor, t: dict, reduction: str) -> tuple[Tensor, Tensor]:
@@ -123,3 +122,9 @@ def inputs(n: int, num_classes: int, d: int, dtype: torch.dtype = torch.float32,
     t = {name: value.to(DEVICE) for name, value in t.items()}
     groups = [(normal(m, d).to(DEVICE, dtype), labels(m)) for m in (5, 2)]
     return t | {"y": labels(n), "groups": groups}
+
+
+def along_class_weights(t: dict) -> dict:
+    """Inputs with rows along the weights of their classes, which are all the same: cosines of 1, less a rounding."""
+    weight, lengths = t["weight"][:1].expand_as(t["weight"]).contiguous(), torch.arange(1, len(t["x"]) + 1)
+    return t | {"weight": weight, "x": (weight[t["y"]] * lengths.to(weight)[:, None]).to(t["x"].dtype)}

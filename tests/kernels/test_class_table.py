@@ -10,7 +10,7 @@ from fer_fast.kernels.host.launch import gradient_dtype
 
 from cases import assert_within_budget
 from fer_fast.dispatch import triton_runs_on
-from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, double, expected, inputs, poisoned
+from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, along_class_weights, double, expected, inputs, poisoned
 
 SCALE = 0.3
 INT64_MIN = torch.iinfo(torch.int64).min
@@ -186,8 +186,25 @@ def test_zero_rows_and_zero_weights():
     t["x"][2] = 0
     t["weight"][1] = 0
     t["centers"][3] = 0
-    for classifier in ("lmcl", "a-softmax", "l-softmax"):
+    for classifier in ("lmcl", "arcface", "a-softmax", "l-softmax"):
         check(classifier, "island", t)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_class_weights_of_any_size_in_half_precision(scale):
+    draws = [inputs(10, 5, 19, torch.float16, seed) for seed in range(4)]
+    draws = [t | {"class_weights": t["class_weights"] * scale} for t in draws]
+    check("weighted", "", draws[0], others=draws[1:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_along_their_class_weight_pass_a_finite_gradient(dtype):
+    """The angle's slope is steepest there, and p is -1 beside classes as near."""
+    t = along_class_weights(inputs(100, 4, 20, dtype))
+    got = launch("arcface", "", t, "sum")
+    turning = got["dx"].norm(dim=1) * t["x"].float().norm(dim=1)
+    assert turning.max() < 128  # 2s
+    assert got["dweight"].isfinite().all()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -9,7 +9,7 @@ from fer_fast.kernels.host.launch import gradient_dtype
 from fer_fast.kernels.large_classifier import launch as engine
 
 from cases import assert_within_budget
-from triton_cases import CLASSIFIERS, DTYPES, INTERPRETED, double, expected, inputs, poisoned
+from triton_cases import CLASSIFIERS, DTYPES, INTERPRETED, along_class_weights, double, expected, inputs, poisoned
 
 INT64_MIN = torch.iinfo(torch.int64).min
 PLAIN_DRAWS = 8  # of plain PyTorch, which by one may be lucky
@@ -151,6 +151,16 @@ def test_zero_rows_and_zero_weights(classifier):
         return t
 
     check(classifier, make)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_along_their_class_weight_pass_a_finite_gradient(dtype):
+    """The angle's slope is steepest there, and p is -1 beside classes as near."""
+    t = along_class_weights(inputs(100, 70, 20, dtype))
+    got = launch("arcface", t, "sum")
+    turning = got["dx"].norm(dim=1) * t["x"].float().norm(dim=1)
+    assert turning.max() < 128  # 2s
+    assert got["dweight"].isfinite().all()
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e9])

@@ -280,7 +280,7 @@ def test_backend_context_and_argument():
 
 def test_available_names_every_loss_of_the_command_line():
     names = (
-        "softmax weighted-softmax lmcl a-softmax l-softmax center island variant weighted-cluster affinity mva "
+        "softmax weighted-softmax lmcl arcface a-softmax l-softmax center island variant weighted-cluster affinity mva "
         "nfd fd md ed ad-corre marginal range selfcon supcon esc ensc"
     )
     assert [spec.name for spec in losses.available()] == names.split()

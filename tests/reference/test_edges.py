@@ -108,7 +108,7 @@ def test_range_loss_of_near_and_far_points(exponent: int):
 def test_zero_rows_have_no_direction():
     batch = make_batch([0, 1, 1, 2], num_classes=3)
     batch.x[1] = 0
-    for name in ("lmcl", "marginal"):
+    for name in ("lmcl", "arcface", "marginal"):
         _, gradient = finite(name, batch)
         assert gradient[1].eq(0).all()
         assert gradient[0].ne(0).any()
@@ -125,12 +125,20 @@ def test_zero_rows_have_no_direction():
 def test_zero_weights_have_no_direction():
     batch = make_batch([0, 1, 1, 2], num_classes=3)
     batch.weight[2] = 0
-    for name in ("lmcl", "a_softmax"):
+    for name in ("lmcl", "arcface", "a_softmax"):
         loss = LOSSES[name]
         _, (_, gradient) = loss.gradients(batch)
         assert gradient[2].eq(0).all()
     for name in ("softmax", "weighted_softmax", "l_softmax"):
         finite(name, batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [2.0, -2.0])
+def test_rows_along_their_class_weight_pass_a_finite_gradient(dtype: torch.dtype, length: float):
+    batch = make_batch([0, 1, 2] * 20, num_classes=3, dtype=dtype)
+    _, gradient = finite("arcface", replace(batch, x=length * batch.weight[batch.y]), reduction="sum")
+    assert gradient.abs().max() < 128  # 2s
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -164,7 +172,7 @@ def test_a_large_offset_costs_correlation_no_digits():
     )
 
 
-@pytest.mark.parametrize("name", ["lmcl", "marginal", *CORRELATION])
+@pytest.mark.parametrize("name", ["lmcl", "arcface", "marginal", *CORRELATION])
 @pytest.mark.parametrize("exponent", [-100, 100])  # 8e-31, 1e30
 def test_extreme_magnitudes_change_nothing(name: str, exponent: int):
     batch = make_batch([0, 1, 0, 2, 2], num_classes=4, dtype=torch.float32)
@@ -182,7 +190,7 @@ def test_extreme_magnitudes_in_one_batch():
     batch = make_batch([0, 1, 0, 2, 2], num_classes=3, dtype=torch.float32)
     batch = replace(batch, x=batch.x * magnitudes, e=batch.e * magnitudes)
     wide = batch.map(torch.Tensor.double)
-    for name in ("lmcl", "marginal", "nfd", "fd"):
+    for name in ("lmcl", "arcface", "marginal", "nfd", "fd"):
         value, _ = finite(name, batch)
         torch.testing.assert_close(value.double(), LOSSES[name](wide), rtol=1e-5, atol=1e-5)
     row = torch.tensor([[1e30, 1e-30, 3.0], [1.0, 2.0, 4.0]])  # one row spans every magnitude

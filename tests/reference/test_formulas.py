@@ -88,6 +88,15 @@ def lmcl(b: Batch, reduction: str, s: float = 30.0, m: float = 0.35) -> float:
     return reduced(cross_entropy(logits, y), len(y), reduction)
 
 
+def arcface(b: Batch, reduction: str, s: float = 64.0, m: float = 0.5) -> float:
+    y = b.y.tolist()
+    logits = [[s * cosine(x, w) for w in b.weight.tolist()] for x in b.x.tolist()]
+    for row, y_i in zip(logits, y, strict=True):
+        theta = math.acos(row[y_i] / s)
+        row[y_i] = s * (math.cos(theta + m) if theta < math.pi - m else math.cos(theta) - m * math.sin(m))
+    return reduced(cross_entropy(logits, y), len(y), reduction)
+
+
 def own_total(x: list[Vector], y: list[int], centers: list[Vector]) -> float:
     return sum(squared(x_i, centers[y_i]) for x_i, y_i in zip(x, y, strict=True))
 
@@ -230,6 +239,7 @@ FORMULAS = {
     "weighted_softmax": partial(softmax, weighted=True),
     "softmax_no_bias": partial(softmax, bias=False),
     "lmcl": lmcl,
+    "arcface": arcface,
     "a_softmax": partial(angular, normalised=True),
     "l_softmax": partial(angular, normalised=False),
     "center": center,
@@ -346,6 +356,15 @@ def test_lmcl_by_hand():
     # cos θ = (1, 0): logits s·(1 - m) and 0.
     value = ref.lmcl(torch.tensor([[5.0, 0.0]]).double(), torch.tensor([0]), torch.eye(2).double() * 3, s=2.0, m=0.25)
     assert value == close(math.log1p(math.exp(-1.5)))
+
+
+@pytest.mark.parametrize(("degrees", "own"), [(0, 3**0.5 / 2), (60, 0), (120, -(3**0.5) / 2), (180, -1 - math.pi / 12)])
+def test_arcface_by_hand(degrees: int, own: float):
+    # m = π/6: cos(θ + 30°), but past 150° cos θ - (π/6)·(1/2). The other logit is 0.
+    x = torch.tensor([[math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]], dtype=torch.float64)
+    weight = torch.tensor([[3.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    value = ref.arcface(x, torch.tensor([0]), weight, s=2.0, m=math.pi / 6)
+    torch.testing.assert_close(value.item(), math.log1p(math.exp(-2 * own)), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("degrees", "psi_4"), [(0, 1), (45, -1), (60, -1.5), (90, -3), (135, -5), (180, -7)])

@@ -2,12 +2,15 @@
 
 from functools import lru_cache
 
+from fer_fast import reference
+
 from ..arguments import Head
 from .angular_softmax import A_SOFTMAX, L_SOFTMAX
+from .arcface import ARCFACE
 from .lmcl import LMCL
 from .softmax import SOFTMAX
 
-HEADS = {"softmax": SOFTMAX, "lmcl": LMCL, "a-softmax": A_SOFTMAX, "l-softmax": L_SOFTMAX}
+HEADS = {"softmax": SOFTMAX, "lmcl": LMCL, "arcface": ARCFACE, "a-softmax": A_SOFTMAX, "l-softmax": L_SOFTMAX}
 
 
 @lru_cache(64)
@@ -17,3 +20,8 @@ def head_rule(name: str, params: tuple[float, ...]) -> Head:
         return Head()
     head, arguments = HEADS[name]
     return head._replace(a=arguments(*params) or None)
+
+
+def usual_params(name: str) -> list[float]:
+    """A classifier's hyper-parameters, their defaults."""
+    return [float(value) for value in getattr(reference, name.replace("-", "_")).params()]
