@@ -25,7 +25,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
 def _launches(name: str, d: int, dtype: torch.dtype) -> list[Launch]:
     """The launches of a call, by kernel, whose tensors hold nothing of use."""
     params = (1.0 if isinstance(value, str) else value for value in CENTERS[name][1]())
-    x, y, launches = torch.zeros((64, d), dtype=dtype), torch.zeros(64, dtype=torch.int64), {}
+    x, y, launches = torch.empty((64, d), dtype=dtype, device="meta"), torch.empty(64, dtype=torch.int64, device="meta"), {}
     large_centers(
         x, y, torch.zeros((100, d)), torch.zeros(100) if name == "weighted-cluster" else None,
         [x] * (name == "mva"), [y] * (name == "mva"), center_rule(name, tuple(params)), 1.0, True, True, True, y,
