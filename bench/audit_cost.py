@@ -39,7 +39,7 @@ UNITS = {  # by lanes
     16: ("MUFU", "F2F", "F2I", "I2F"),
 }  # fmt: skip
 LINEAR = ("rows-", "row_kernel-", "tables-", "sums-")  # kernels whose cost is the bytes of their rows
-STREAMED = ("x_ptr", "dx_ptr", "e_ptr", "de_ptr")
+STREAMED = ("x_ptr", "dx_ptr", "e_ptr", "de_ptr", "x", "dx")
 SIZES = {"*fp32": 4, "*fp16": 2, "*bf16": 2}
 
 
@@ -51,7 +51,7 @@ def chunks(constexprs: Mapping) -> int:
 
 def rows(case: str, constexprs: Mapping) -> int:
     """Rows of an iteration, or keys; 0 where no setting says. Ad-Corre's second sweep takes all k of a row's."""
-    found = next((constexprs[name] for name in ("BLOCK_N", "BLOCK", "BLOCK_M") if constexprs.get(name)), 0)
+    found = next((constexprs[name] for name in ("BLOCK_N", "BLOCK", "BLOCK_M", "R") if constexprs.get(name)), 0)
     return found * int(case.split("-")[2]) if "EMBEDDINGS" in constexprs else found
 
 
@@ -78,4 +78,7 @@ def useful(counts: Counter[str], warps: int, constexprs: Mapping) -> float:
 def streamed_bytes(signature: Mapping, constexprs: Mapping) -> int:
     """Of a row, 0 for a kernel that streams none."""
     width = constexprs.get("d") or constexprs.get("D") or constexprs.get("CHUNKS", 1) * constexprs.get("BLOCK_D", 0)
-    return width * sum(SIZES.get(signature.get(name), 0) for name in STREAMED)
+    types = dict(signature)
+    for group in signature.values():
+        types |= getattr(group, "_asdict", dict)()
+    return width * sum(SIZES.get(types[name], 0) for name in STREAMED if isinstance(types.get(name), str))

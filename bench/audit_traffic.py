@@ -1,11 +1,12 @@
 """What a kernel moves and multiplies, counted in Triton's interpreter: bytes by argument, dot operations, launches.
 
 A count needs no GPU and does not depend on one: it holds the algorithm, not the chip. Loads and stores are counted
-where their mask is set. A tensor whose size does not grow with the batch (weights, centers, partial sums) stays in a
+where their mask is set, but not what the same program loaded a moment ago: that lies in its L1, where this takes the
+last RECENT loads to be. A tensor whose size does not grow with the batch (weights, centers, partial sums) stays in a
 GPU's caches, so its traffic is reported apart from the streamed tensors'.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from triton.runtime import interpreter
+
+RECENT = 8
 
 
 @dataclass
@@ -67,8 +70,19 @@ def counted() -> Iterator[Traffic]:
         executor.__call__,
     )
 
+    recent, program = deque(maxlen=RECENT), None
+
     def counting_load(self, ptrs, mask, *rest):
-        ranges.count(ptrs.data, mask.data, ptrs.get_element_ty().primitive_bitwidth // 8, traffic.loaded)
+        nonlocal program
+        if program != self.grid_idx:
+            recent.clear()
+            program = self.grid_idx
+        addresses, wanted = ptrs.data, mask.data
+        for before in recent:
+            if before.size == addresses.size:
+                wanted = wanted & ~np.isin(addresses, before)
+        recent.append(np.where(mask.data, addresses, 0))
+        ranges.count(addresses, wanted, ptrs.get_element_ty().primitive_bitwidth // 8, traffic.loaded)
         return load(self, ptrs, mask, *rest)
 
     def counting_store(self, ptrs, value, mask, *rest):
@@ -80,7 +94,8 @@ def counted() -> Iterator[Traffic]:
         return dot(self, a, b, d, *rest)
 
     def counting_call(self, *args, **kwargs):
-        nonlocal ranges
+        nonlocal ranges, program
+        program = None
         given = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
         for name in [name for name, value in given.items() if isinstance(value, tuple)]:
             given |= {f"{name}[{place}]": value for place, value in enumerate(given[name])}

@@ -78,9 +78,10 @@ def stopwatch(call: Callable[[], object], device: torch.device) -> float:
 def in_turns(steps: Sequence[Sequence[Step]], device: torch.device, seconds: float) -> list[Times]:
     """Time contenders in turns, so that what disturbs the machine disturbs all of them.
 
-    `steps[c][s]` is contender c on input set s; each round takes every contender through the next set. Stops when
-    `seconds` are used up, after at least five rounds. Two steps warm up: a compiled one may compile again when it first
-    sees that sizes inside it change with the labels.
+    `steps[c][s]` is contender c on input set s. Each round takes every contender to its next set, far from the others':
+    one that another has just read would be found in the cache. Stops when `seconds` are used up, after at least five
+    rounds. Two steps warm up: a compiled one may compile again when it first sees that sizes inside it change with the
+    labels.
     """
     taken: list[list[float]] = [[] for _ in steps]
     for of_contender in steps:
@@ -88,8 +89,9 @@ def in_turns(steps: Sequence[Sequence[Step]], device: torch.device, seconds: flo
             step()
     start, rounds = time.perf_counter(), 0
     while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and time.perf_counter() - start < seconds):
-        for times, of_contender in zip(taken, steps, strict=True):
-            times.append(stopwatch(of_contender[rounds % len(of_contender)], device))
+        for turn, of_contender in enumerate(steps):
+            place = rounds + turn * len(of_contender) // len(steps)
+            taken[turn].append(stopwatch(of_contender[place % len(of_contender)], device))
         rounds += 1
     points = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     return [Times(*torch.tensor(t, dtype=torch.float64).quantile(points).tolist(), rounds) for t in taken]

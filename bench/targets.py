@@ -26,6 +26,7 @@ from .table import seconds_text
 SECONDS = 6.0  # of timing, each ratio
 ENSC = Problem("ensc", Shape(n=512, d=128, bank=65536))
 MARGINAL = Problem("marginal", Shape(n=4096, d=256))
+LMCL = Problem("lmcl", Shape(n=1024, d=128, classes=100_000))
 AD_CORRE = Problem("ad-corre", Shape(n=2048, d=256, k=7))
 LONGEST = 262144
 
@@ -69,6 +70,7 @@ def measure(longest: int) -> Iterator[TargetRow]:
     """Every promise in turn."""
     for problem, limit in ((ENSC, 1.25), (MARGINAL, 1.6)):
         yield _held(problem, "its two products", _products, limit, slower=True)
+    yield _held(LMCL, "its three products", _classifier_products, 1.3, slower=True)
     for problem, other, factor in ((ENSC, EAGER, 3.5), (ENSC, COMPILED, 1.0), (AD_CORRE, COMPILED, 10.0)):
         yield _held(problem, f"{other.name} PyTorch", _checked(other), factor, slower=False)
     n = AD_CORRE.shape.n
@@ -115,6 +117,20 @@ def _products(problem: Problem, inputs: Inputs) -> Step:
         torch.mm(rows_, keys.T, out=scores)
         torch.mm(scores, keys, out=sums)
         return {"sums": sums}
+
+    return step
+
+
+def _classifier_products(problem: Problem, inputs: Inputs) -> Step:
+    """F = X Wᵀ, F W and Fᵀ X, all logits at once into memory that is there already."""
+    rows_, weight = inputs.tensors["x"].detach(), inputs.tensors["weight"].detach()
+    logits, dx, dweight = torch.empty(len(rows_), len(weight)), torch.empty_like(rows_), torch.empty_like(weight)
+
+    def step() -> dict[str, torch.Tensor]:
+        torch.mm(rows_, weight.T, out=logits)
+        torch.mm(logits, weight, out=dx)
+        torch.mm(logits.T, rows_, out=dweight)
+        return {"dx": dx, "dweight": dweight}
 
     return step
 

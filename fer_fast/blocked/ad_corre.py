@@ -77,8 +77,7 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
     for block in spans(n, rows_per_block(width, BLOCK)):
         x = e[:, block].to(work_dtype(e))
         if rows:
-            for table, own in zip(sums.rows, x, strict=True):  # one at a time, as all together would be copied first
-                add_rows(table, y[block], own)
+            add_rows(sums.rows, y[block], x)
         if units or embeddings:
             u = directions(x.contiguous(), centred=True).unit
             squares = u.square().sum(-1)
@@ -101,14 +100,13 @@ def _feature_discriminator(sums: _Sums, w: Tensor, n: int) -> tuple[Tensor, Tens
 
 
 def _mean_discriminator(sums: _Sums) -> tuple[Tensor, Tensor]:
-    """MD as a sum, and d/de for a row of each class: (k, C, d)."""
-    counts = sums.counts.clamp(min=1)[:, None]
-    means = directions(sums.rows / counts, centred=True)
-    everything = means.unit.sum(1, keepdim=True)
+    """MD as a sum, and d/de for a row of each class: (k, C, d). A class sum has the direction of the mean, and turns
+    with one of its rows as the mean with n_c of them."""
+    means = directions(sums.rows, centred=True)
+    others = means.unit.sum(1, keepdim=True) - means.unit
     present = (sums.counts > 0).sum()
-    others = everything - means.unit
     total = len(means.unit) * present * (present - 1) + (others * means.unit).sum()
-    return total, means.backward_(2 * others).div_(counts)
+    return total, means.backward_(others.mul_(2))
 
 
 def _write_gradient(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from .center_spread import CenterSpread
 from .tiles import Classes, add_rows, classes_of, directions, rows_per_block, spans, take, wide_dtype
@@ -31,13 +32,14 @@ class Center:
     """
 
     moves_every_center = False
+    scale: Tensor | float = 0.5  # a: one number for all, or of every class (C,)
 
     def __init__(self, task: CenterTask, params: list[float], update: bool, dtype: torch.dtype):
         self.task, self.dtype, self.wide = task, dtype, wide_dtype(task.x.device)
         self.constant: Tensor | float = 0.0
         self.classes: Classes | None = None
         if update:
-            self.classes = classes_of(task.y)
+            self.classes = classes_of(task.y, len(task.centers))
             size = len(self.classes.labels), task.x.shape[1]
             # Long sums are taken in float64; where classes have a row or two there is nothing to lose.
             long = 4 * len(self.classes.labels) <= len(task.x)
@@ -47,36 +49,38 @@ class Center:
     def configure(self, alpha: float) -> None:
         self.alpha = alpha
 
-    def scale(self, y: Tensor, own_centers: Tensor) -> Tensor | float:
-        """a of classes y (r,) whose centers (r, d) are given: (r,), or one number for all."""
-        return 0.5
-
     def visit(self, rows: Tensor, block: slice, factor: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The loss of the samples of a block, (), and factor · d loss / d rows, (r, d), in `out` where that is given.
 
         Takes the samples into the move.
         """
         y = self.task.y[block]
-        own_centers = self.task.centers.index_select(0, y).to(self.dtype)
-        offset = torch.sub(rows, own_centers, out=out)
-        scale = torch.as_tensor(self.scale(y, own_centers), dtype=self.wide, device=rows.device)
-        loss = (scale * offset.square().sum(1).to(self.wide)).sum()
+        offset = torch.sub(rows, self.task.centers.index_select(0, y).to(self.dtype), out=out)
+        squares = vector_norm(offset, dim=1).to(self.wide).square_()
         if self.classes is not None:
             add_rows(self.offsets, self.classes.index[block], offset)
-        return loss, offset.mul_((2 * factor * scale).to(self.dtype)[..., None])
+        if isinstance(self.scale, Tensor) and self.scale.ndim:
+            scale = self.scale.index_select(0, y)
+            return torch.dot(scale, squares), offset.mul_((2 * factor * scale).to(self.dtype)[:, None])
+        return self.scale * squares.sum(), offset.mul_(2 * factor * self.scale)
 
     def move(self) -> None:
-        """Move the centers in place. Those of the batch are computed from their old values before any other moves."""
+        """Move the centers in place, those of the batch computed from their old values before any other moves.
+
+        A center that would not be finite stays: a step that a gradient scaler skips is to spoil nothing.
+        """
         labels, _, counts = self.classes
         first = torch.searchsorted(labels, labels)  # places that stand for no class repeat the last one
-        old = self.task.centers.index_select(0, labels).to(self.wide)
-        moved = old + self.attraction(old, counts[first][:, None], self.offsets[first].to(self.wide), first)
+        centers = self.task.centers
+        old = centers.index_select(0, labels)
+        moved = self.attraction(old.to(self.wide), counts[first][:, None], self.offsets[first].to(self.wide), first)
+        moved += old
         if self.moves_every_center:
-            moved += self.step(old)
-            for block in spans(len(self.task.centers), rows_per_block(old.shape[1])):
-                rows = self.task.centers[block].to(self.wide)
-                self.task.centers[block] = rows + self.step(rows)
-        self.task.centers.index_copy_(0, labels, moved.to(self.task.centers.dtype))
+            moved += self.step(old.to(self.wide))
+            for block in spans(len(centers), rows_per_block(old.shape[1])):
+                rows = centers[block]
+                centers[block] = _where_finite(rows + self.step(rows.to(self.wide)), rows)
+        centers.index_copy_(0, labels, _where_finite(moved, old))
 
     def attraction(self, old: Tensor, counts: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
         """What moves the centers of the batch's classes besides :meth:`step`: (s, d)."""
@@ -164,14 +168,15 @@ class WeightedCluster(Center):
     """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_j ‖c_j - c_{y_i}‖² + α); c_k moves by γ W_k/(…) Σ_{y_i=k} (x_i - c_k)."""
 
     def configure(self, alpha: float, gamma: float) -> None:
-        self.alpha, self.gamma, self.spread = alpha, gamma, CenterSpread.of(self.task.centers)
-
-    def scale(self, y: Tensor, own_centers: Tensor) -> Tensor:
-        weights = self.task.center_weights
-        return (0.5 if weights is None else 0.5 * weights[y]) / (self.spread.to_others(own_centers) + self.alpha)
+        self.gamma, centers = gamma, self.task.centers
+        spread = CenterSpread.of(centers)
+        blocks = (centers[block] for block in spans(len(centers), rows_per_block(centers.shape[1])))
+        self.scale = 0.5 / (torch.cat([spread.to_others(block) for block in blocks]) + alpha)
+        if self.task.center_weights is not None:
+            self.scale *= self.task.center_weights
 
     def attraction(self, old: Tensor, counts: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
-        return self.gamma * 2 * self.scale(self.classes.labels, old)[:, None] * offsets
+        return self.gamma * 2 * self.scale.index_select(0, self.classes.labels)[:, None] * offsets
 
 
 class Affinity(Center):
@@ -180,10 +185,7 @@ class Affinity(Center):
     def configure(self, alpha: float) -> None:
         self.alpha = alpha
         spread = CenterSpread.of(self.task.centers)
-        self.own_scale = (spread.count - 1) / spread.spread if spread.count > 1 else spread.spread / 0
-
-    def scale(self, y: Tensor, own_centers: Tensor) -> Tensor:
-        return self.own_scale
+        self.scale = (spread.count - 1) / spread.spread if spread.count > 1 else spread.spread / 0
 
 
 class MVA(Affinity):
@@ -195,14 +197,21 @@ class MVA(Affinity):
     def configure(self, alpha: float) -> None:
         super().configure(alpha)
         values = torch.stack([self._affinity(x, y) for x, y in ((self.task.x, self.task.y), *self.task.groups)])
-        self.own_scale = self.own_scale * (1 + values.var(correction=0))
+        self.scale = self.scale * (1 + values.var(correction=0))
 
     def _affinity(self, x: Tensor, y: Tensor) -> Tensor:
-        total = torch.zeros_like(self.own_scale)
+        total = torch.zeros_like(self.scale)
         for block in spans(len(x), rows_per_block(x.shape[1])):
             own_centers = self.task.centers.index_select(0, y[block]).to(self.dtype)
-            total += (take(x, block, self.dtype) - own_centers).square_().sum(1).sum(dtype=self.wide)
-        return self.own_scale * total / (len(x) if self.task.mean else 1)
+            offset = own_centers.sub_(take(x, block, self.dtype))
+            total += vector_norm(offset, dim=1).to(self.wide).square_().sum()
+        return self.scale * total / (len(x) if self.task.mean else 1)
+
+
+def _where_finite(moved: Tensor, old: Tensor) -> Tensor:
+    """Rows of centers as they move, or as they were where a moved one would not be finite in their dtype."""
+    moved = moved.to(old.dtype)
+    return moved.where(moved.isfinite().all(1, keepdim=True), old)
 
 
 RULES: dict[str, type[Center]] = {

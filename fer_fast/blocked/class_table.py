@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .center_family import RULES, CenterTask
-from .classifiers import HEADS
+from .classifiers import HEADS, ROWS
 from .tiles import gradient_dtype, rows_per_block, spans, take, wide_dtype, work_dtype
 
 
@@ -44,7 +44,9 @@ def class_table(
     head = rule = None
     if classifier:
         head = HEADS[classifier](weight, bias, classifier_params, gradient, dtype)
-        rows_at_once = min(rows_at_once, head.rows_per_block)
+        # Rows that nothing copies may be many: a CPU has no use for their cache, but for fewer and longer products.
+        alone = not auxiliary and not head.copies_rows and x.dtype == dtype and x.is_contiguous()
+        rows_at_once = head.rows_per_block if alone else min(head.rows_per_block, max(rows_at_once, ROWS))
         weights = _sample_weights(y, class_weights, mean, dtype)
     if auxiliary:
         groups = list(zip(groups_x, groups_y, strict=True))
@@ -57,25 +59,30 @@ def class_table(
         rows, grad = take(x, block, dtype), None
         out = dx[block] if gradient and dx.dtype == dtype else None  # saves a copy where nothing is to be rounded
         if head is not None:
-            block_loss, grad = head.visit(rows, y[block], weights[block], out)
-            loss += block_loss
+            grad = head.visit(rows, y[block], weights[block], out)
         if rule is not None:
             block_loss, center_grad = rule.visit(rows, block, auxiliary_weight / count, out if head is None else None)
             loss += block_loss * (auxiliary_weight / count)
             grad = center_grad if grad is None else grad.add_(center_grad)
         if gradient and grad is not out:
             dx[block] = grad
+    dweight, dbias = _absent(x, weight), _absent(x, bias)
+    if head is not None:
+        loss += head.loss
+        if gradient:
+            dweight, dbias = head.gradients()
     if rule is not None:
         loss += auxiliary_weight * rule.constant
         if update:
             rule.move()
-    dweight, dbias = (_absent(x, weight), _absent(x, bias)) if head is None or not gradient else head.gradients()
     return loss.to(work_dtype(x)), dx, dweight, dbias
 
 
 def _sample_weights(y: Tensor, class_weights: Tensor | None, mean: bool, dtype: torch.dtype) -> Tensor:
     """d loss / d cross-entropy of each sample: (n,). A batch whose classes all weigh nothing loses nothing."""
-    weights = torch.ones_like(y, dtype=dtype) if class_weights is None else class_weights.to(dtype)[y]
+    if class_weights is None:
+        return torch.full(y.shape, 1 / len(y) if mean else 1, dtype=dtype, device=y.device)
+    weights = class_weights.to(dtype).index_select(0, y)
     total = weights.sum()
     return weights / total.where(total != 0, 1) if mean else weights
 

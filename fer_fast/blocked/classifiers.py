@@ -1,7 +1,9 @@
 """The classifier heads of the class-table engine: logits of a block of rows, their cross-entropy and its gradients.
 
-A head says what the rows and the class table become before their product, and what becomes of the target's logit;
-cross-entropy and its gradient products are the same for all. 6·n·C·d operations; 2·n·C·d without a gradient.
+A head says what the rows become before their product with the class table, whether the table's rows count as unit rows,
+and what becomes of the target's logit; cross-entropy and its gradient products are the same for all. 6·n·C·d
+operations; 2·n·C·d without a gradient. Where a block's logits are many they go by in tiles, once for the softmax's sum
+and once for the gradient: 8·n·C·d, and on a CPU less time than 6·n·C·d through a memory of all logits.
 """
 
 import math
@@ -11,132 +13,184 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import add_rows, directions, gradient_dtype, wide_dtype
+from .tiles import (
+    add_rows,
+    directions,
+    gradient_dtype,
+    inverse_lengths,
+    rows_per_block,
+    shaped,
+    spans,
+    turn_,
+    wide_dtype,
+)
 
-LOGITS = 2**20  # entries of a block of logits, however large C is: 4 MiB in float32
+LOGITS = 2**20  # entries of a tile of logits on a CPU, 4 MiB in float32
+ON_DEVICE = 2**6  # times as many where a launch costs more than a pass through memory
+ROWS = 128  # of a tile of all classes at least: with fewer the products are thin
 
 PullBack = Callable[[Tensor], Tensor]
 
 
 class Target(NamedTuple):
-    """The target's logit; where it is not a logit of the product shifted by a constant, its own derivatives."""
+    """The target's logit where it is not the product's less a constant, with derivatives of its own."""
 
-    logit: Tensor  # (r,)
-    by_rows: Tensor | None = None  # (r, d)
-    by_table: Tensor | None = None  # (r, d), by the target's row of the table
+    logit: Tensor  # (r, 1)
+    by_rows: Tensor  # (r, d)
+    by_table: Tensor  # (r, d), by the target's row of the table, of length one where `unit_table`
 
 
 class Softmax:
     """f_j = w_j·x + b_j.   weight (C, d), bias (C,)."""
 
+    unit_table = False  # whether the table's rows are scaled to length one
+    copies_rows = False  # whether it makes tensors as large as the rows
+    margin = 0.0  # taken off the target's logit
+
     def __init__(self, weight: Tensor, bias: Tensor | None, params: list[float], gradient: bool, dtype: torch.dtype):
         self.weight, self.bias, self.gradient = weight, bias, gradient
-        self.rows_per_block = max(LOGITS // len(weight), 1)
-        self.table, self.to_weight = self.prepare_table(weight.to(dtype).contiguous())
-        self.logits = torch.empty(self.rows_per_block, len(weight), dtype=dtype, device=weight.device)
+        entries = LOGITS if weight.is_cpu else LOGITS * ON_DEVICE
+        whole = entries // len(weight) >= ROWS
+        self.rows_per_block = entries // len(weight) if whole else math.isqrt(entries)
+        self.tiles = list(spans(len(weight), len(weight) if whole else math.isqrt(entries)))
+        self.table = weight.to(dtype).contiguous()
+        self.inverse = inverse_lengths(self.table) if self.unit_table else None
+        if self.inverse is not None and whole:  # else tile by tile, for a second table may be large
+            self.table = self.table * self.inverse[:, None]
+        self.buffer: Tensor | None = None
+        self.loss = torch.zeros((), dtype=wide_dtype(weight.device), device=weight.device)
         if gradient:
-            self.table_grad = torch.zeros_like(self.table, memory_format=torch.contiguous_format)
+            self.table_grad, self.visited = torch.empty_like(self.table), False
             self.bias_grad = torch.zeros(len(weight) if bias is not None else 0, dtype=dtype, device=weight.device)
         self.configure(*params)
 
     def configure(self) -> None:
         """Take the hyper-parameters."""
 
-    def prepare_table(self, weight: Tensor) -> tuple[Tensor, PullBack]:
-        """What rows are multiplied by, (C, d), and the map from its gradient to the weight's."""
-        return weight, _identity
-
     def prepare_rows(self, rows: Tensor) -> tuple[Tensor, PullBack]:
         """What is multiplied by the table, (r, d), and the map from its gradient to the rows'."""
         return rows, _identity
 
-    def target(self, rows: Tensor, y: Tensor, logit: Tensor) -> Target:
-        """The target's logit in force, from the one of the product (r,)."""
-        return Target(logit)
+    def target(self, rows: Tensor, y: Tensor) -> Target | None:
+        """The target's logit of rows (r, d) with labels y (r,), where it is none of the product."""
 
-    def visit(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Σ_i weight_i · cross-entropy_i of rows (r, d) with labels y (r,), and its gradient, in `out` where that is
-        given. Adds to the table's."""
+    def visit(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor | None:
+        """Add Σ_i weight_i · cross-entropy_i of rows (r, d) with labels y (r,) to the loss and its gradients to the
+        table's; give the rows', in `out` where that is given."""
         features, to_rows = self.prepare_rows(rows)
-        logits = torch.mm(features, self.table.T, out=self.logits[: len(rows)])
-        if self.bias is not None:
-            logits += self.bias
-        target = self.target(rows, y, logits.gather(1, y[:, None])[:, 0])
-        logits.scatter_(1, y[:, None], target.logit[:, None])
-        # The maximum goes out before anything is added: a confident sample's small loss keeps its digits.
-        highest = logits.amax(1, keepdim=True)
-        own = target.logit - highest[:, 0]
-        total = logits.sub_(highest).exp_().sum(1, keepdim=True)
-        loss = (weight * (total[:, 0].log() - own)).sum(dtype=wide_dtype(rows.device))
+        block = _Block(y, weight, self.target(rows, y))
+        for tile in self.tiles:
+            table = self.rows_of_table(tile)
+            logits = self._product(features, table)
+            block.place(tile)
+            self._exponentials_(logits, tile, block)
+        own = block.own - block.highest
+        self.loss += (block.weight * (block.total.log() - own)).sum(dtype=self.loss.dtype)
         if not self.gradient:
-            return loss, None
-        residual = logits.mul_(weight[:, None] / total)
-        return loss, self._backward(features, to_rows, y, target, weight, residual, out)
+            return None
+        grad, again = None, len(self.tiles) > 1
+        for tile in self.tiles:
+            if again:
+                table = self.rows_of_table(tile)
+                logits = self._product(features, table)
+                block.place(tile)
+            self._derivatives_(logits, tile, block, again)
+            self.table_grad[tile].addmm_(logits.T, features, beta=int(self.visited))
+            grad = torch.mm(logits, table, out=out) if grad is None else grad.addmm_(logits, table)
+        grad, self.visited = to_rows(grad), True
+        if block.target is None:
+            return grad
+        add_rows(self.table_grad, y, block.pull * block.target.by_table)
+        return grad.addcmul_(block.pull, block.target.by_rows)
 
-    def _backward(
-        self,
-        features: Tensor,
-        to_rows: PullBack,
-        y: Tensor,
-        target: Target,
-        weight: Tensor,
-        residual: Tensor,
-        out: Tensor | None,
-    ) -> Tensor:
-        """From the weighed probabilities (r, C), overwritten: the gradient of the rows; the table's is added up."""
-        own = residual.gather(1, y[:, None]) - weight[:, None]
-        residual.scatter_(1, y[:, None], own)
+    def rows_of_table(self, places: slice | Tensor) -> Tensor:
+        """Some rows of the table, as rows are multiplied by them."""
+        rows = self.table[places]
+        return rows * self.inverse[places, None] if self.inverse is not None and len(self.tiles) > 1 else rows
+
+    def _product(self, features: Tensor, table: Tensor) -> Tensor:
+        """Of rows with some of the table's: (r, c), in memory used again by the next."""
+        if self.buffer is None:  # the first tile is as large as any
+            self.buffer = features.new_empty(len(features) * len(table))
+        return torch.mm(features, table.T, out=shaped(self.buffer, len(features), len(table)))
+
+    def _logits_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
+        """Make logits of a tile's products (r, c)."""
         if self.bias is not None:
-            self.bias_grad += residual.sum(0)
-        if target.by_rows is not None:
-            residual.scatter_(1, y[:, None], 0)
-            add_rows(self.table_grad, y, own * target.by_table)
-        self.table_grad.addmm_(residual.T, features)
-        grad = to_rows(torch.mm(residual, self.table, out=out))
-        return grad if target.by_rows is None else grad.addcmul_(own, target.by_rows)
+            logits += self.bias[tile]
+        if self.margin:
+            logits.scatter_add_(1, block.column, block.inside * -self.margin)
+        if block.target is not None:
+            own = block.target.logit.where(block.inside != 0, logits.gather(1, block.column))
+            logits.scatter_(1, block.column, own)
+
+    def _exponentials_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
+        """Take a tile's products into the rows' softmax; exponentials of the logits take their place."""
+        self._logits_(logits, tile, block)
+        # The maximum goes out before anything is added: a confident sample's small loss keeps its digits.
+        highest, own = logits.amax(1, keepdim=True), logits.gather(1, block.column)
+        if tile.start:
+            highest, own = torch.maximum(highest, block.highest), own.where(block.inside != 0, block.own)
+        total = logits.sub_(highest).exp_().sum(1, keepdim=True)
+        if tile.start:
+            total += block.total * (block.highest - highest).exp_()
+        block.highest, block.own, block.total = highest, own, total
+
+    def _derivatives_(self, logits: Tensor, tile: slice, block: "_Block", again: bool) -> None:
+        """Put the loss's derivatives by a tile's products in the place of the exponentials, or of the products
+        themselves where these were computed again."""
+        if again:
+            self._logits_(logits, tile, block)
+            logits.sub_(block.highest + (block.total / block.weight).log_()).exp_()
+        else:
+            logits *= block.weight / block.total
+        logits.scatter_add_(1, block.column, block.inside * -block.weight)
+        if self.bias is not None:
+            self.bias_grad[tile] += logits.sum(0)
+        if block.target is not None:  # whose derivatives are its own: the products get none
+            pull = logits.gather(1, block.column)
+            block.pull = block.pull + pull * block.inside
+            logits.scatter_(1, block.column, pull * (1 - block.inside))
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Of weight (C, d) and bias (C,), in the dtypes they wait in."""
         bias_dtype = gradient_dtype(self.weight if self.bias is None else self.bias)
-        return self.to_weight(self.table_grad).to(gradient_dtype(self.weight)), self.bias_grad.to(bias_dtype)
+        if self.inverse is not None:
+            for block in spans(len(self.table), rows_per_block(self.table.shape[1])):
+                turn_(self.table_grad[block], self.rows_of_table(block)).mul_(self.inverse[block, None])
+        return self.table_grad.to(gradient_dtype(self.weight)), self.bias_grad.to(bias_dtype)
 
 
 class LMCL(Softmax):
     """f_j = s·(cos θ_j - m·[j = y]).   weight (C, d)."""
 
-    def configure(self, s: float, m: float) -> None:
-        self.s, self.m = s, m
+    unit_table = True
+    copies_rows = True
 
-    def prepare_table(self, weight: Tensor) -> tuple[Tensor, PullBack]:
-        rows = directions(weight)
-        return rows.unit, rows.backward_
+    def configure(self, s: float, m: float) -> None:
+        self.s, self.margin = s, s * m
 
     def prepare_rows(self, rows: Tensor) -> tuple[Tensor, PullBack]:
         unit = directions(rows)
         return unit.unit * self.s, lambda grad: unit.backward_(grad.mul_(self.s))
 
-    def target(self, rows: Tensor, y: Tensor, logit: Tensor) -> Target:
-        return Target(logit - self.s * self.m)
-
 
 class LSoftmax(Softmax):
     """f_j = ‖x‖ ‖w_j‖ cos θ_j, the target's cos θ_y replaced by (λ cos θ + ψ(θ)) / (1 + λ).   weight (C, d)."""
 
-    unit_table = False
+    copies_rows = True
 
     def configure(self, m: float, lambda_: float) -> None:
         self.m, self.lambda_ = int(m), lambda_
 
-    def target(self, rows: Tensor, y: Tensor, logit: Tensor) -> Target:
-        own = self.table[y]
+    def target(self, rows: Tensor, y: Tensor) -> Target:
+        own = self.rows_of_table(y)
         u, v = directions(rows).unit, directions(own).unit
         # x·x̂ is a length whose square never exists, so it does not overflow.
         x_length, w_length = (rows * u).sum(1, keepdim=True), (own * v).sum(1, keepdim=True)
         cosine = (u * v).sum(1, keepdim=True)
         value, slope = blended_cosine(cosine, self.m, self.lambda_)
-        logit = (x_length * w_length * value)[:, 0]
-        if not self.gradient:
-            return Target(logit)
+        logit = x_length * w_length * value
         by_rows = w_length * (value * u + slope * (v - cosine * u))
         by_table = x_length * slope * (u - cosine * v)
         if not self.unit_table:  # on a unit row its chain rule takes this off again, and with it the sum's last digits
@@ -149,10 +203,6 @@ class ASoftmax(LSoftmax):
     """As L-softmax, with class weights of length one.   weight (C, d)."""
 
     unit_table = True
-
-    def prepare_table(self, weight: Tensor) -> tuple[Tensor, PullBack]:
-        rows = directions(weight)
-        return rows.unit, rows.backward_
 
 
 def blended_cosine(cosine: Tensor, m: int, lambda_: float) -> tuple[Tensor, Tensor]:
@@ -168,6 +218,27 @@ def blended_cosine(cosine: Tensor, m: int, lambda_: float) -> tuple[Tensor, Tens
     k = sum(((cosine < math.cos(j * math.pi / m)).to(cosine.dtype) for j in range(1, m)), torch.zeros_like(cosine))
     sign = 1 - 2 * k.remainder(2)
     return (lambda_ * cosine + sign * multiple - 2 * k) / (1 + lambda_), (lambda_ + sign * slope) / (1 + lambda_)
+
+
+class _Block:
+    """Some rows on their way through the tiles of the class table: (r, 1) of each."""
+
+    highest: Tensor  # the largest logit so far
+    total: Tensor  # Σ exp(logit - highest)
+    own: Tensor  # the target's logit
+    pull: Tensor | float = 0.0  # the derivative by it, where it is none of the product
+    column: Tensor  # in the present tile, of the target
+    inside: Tensor  # 1, or 0 where the target lies in another tile
+
+    def __init__(self, y: Tensor, weight: Tensor, target: Target | None):
+        self.y, self.weight, self.target = y[:, None], weight[:, None], target
+
+    def place(self, tile: slice) -> None:
+        """Find the targets in a tile."""
+        width = tile.stop - tile.start
+        column = self.y - tile.start
+        self.inside = ((column >= 0) & (column < width)).to(self.weight.dtype)
+        self.column = column.clamp_(0, width - 1)
 
 
 def _identity(grad: Tensor) -> Tensor:

@@ -57,20 +57,16 @@ def add_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
     A row that is not finite spoils its own place only, which a one-hot product would not grant; it costs twice as much
     besides. Rows of a block are summed in their own precision, then taken to the table's.
     """
-    places, d = table.shape[-2:]
-    flat, rows = table.view(-1, d), rows.reshape(-1, d)
-    if len(flat) > places:
-        index = (torch.arange(0, len(flat), places, device=index.device)[:, None] + index).view(-1)
     # A table larger than the block would cost more to add than the block's rows in the table's precision.
-    apart = rows.dtype != table.dtype and len(flat) < len(rows)
-    sums = rows.new_zeros(flat.shape) if apart else flat
+    apart = rows.dtype != table.dtype and table.shape[-2] < rows.shape[-2]
+    sums = rows.new_zeros(table.shape) if apart else table
     rows = rows.to(sums.dtype)
     if table.is_cuda:  # where index_add_ uses float atomics
-        sums.index_put_((index,), rows, accumulate=True)
+        sums.transpose(0, -2).index_put_((index,), rows.transpose(0, -2), accumulate=True)
     else:
-        sums.index_add_(0, index, rows)
+        sums.index_add_(-2, index, rows)
     if apart:
-        flat += sums
+        table += sums
 
 
 class Directions(NamedTuple):
@@ -83,9 +79,22 @@ class Directions(NamedTuple):
 
     def backward_(self, grad: Tensor) -> Tensor:
         """d/dx = (g - u (u·g)) / ‖x‖, less its mean where the rows were centred. Overwrites and returns `grad`."""
-        grad.sub_((grad * self.unit).sum(-1, keepdim=True) * self.unit)
-        grad.mul_(self.inverse).div_(self.scale)
+        turn_(grad, self.unit).mul_(self.inverse).div_(self.scale)
         return grad.sub_(grad.mean(-1, keepdim=True)) if self.centred else grad
+
+
+def turn_(grad: Tensor, unit: Tensor) -> Tensor:
+    """g - u (u·g) for rows of both (..., d): what a gradient by a unit row can turn. Overwrites and returns `grad`."""
+    return grad.addcmul_(unit, (grad * unit).sum(-1, keepdim=True), value=-1)
+
+
+def inverse_lengths(x: Tensor) -> Tensor:
+    """1 / ‖x‖ for rows of `x` (r, d), 0 for a zero row: (r,)."""
+    result = x.new_empty(len(x))
+    for block in spans(len(x), rows_per_block(x.shape[1])):
+        rows = directions(x[block])
+        result[block] = (rows.inverse / rows.scale)[:, 0]
+    return result
 
 
 def directions(x: Tensor, centred: bool = False) -> Directions:
@@ -113,9 +122,16 @@ class Classes(NamedTuple):
     counts: Tensor  # (s,) int64, rows of each; 0 for places that stand for no class
 
 
-def classes_of(y: Tensor) -> Classes:
-    """The classes of labels y (n,), without waiting for a device."""
+def classes_of(y: Tensor, num_classes: int | None = None) -> Classes:
+    """The classes of labels y (n,), without waiting for a device.
+
+    Labels known to lie in [0, num_classes), where these are so few, number themselves: no label is sorted, and a class
+    absent from the batch has a place too.
+    """
     y = y.long()  # places are scattered by
+    if num_classes is not None and 4 * num_classes <= len(y):
+        labels = torch.arange(num_classes, device=y.device)
+        return Classes(labels, y, y.new_zeros(num_classes).scatter_add_(0, y, torch.ones_like(y)))
     ordered, order = y.sort(stable=True)
     starts = torch.ones_like(y)
     starts[1:] = ordered[1:] != ordered[:-1]

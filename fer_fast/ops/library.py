@@ -18,7 +18,9 @@ from .bad_labels import bad_label_flag, raise_for_bad_labels
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
 _HERE = nullcontext()
-_EAGER = (Tensor, torch.nn.Parameter, type(None), str, float, int, bool)
+_TENSORS = frozenset({Tensor, torch.nn.Parameter})
+_EAGER = _TENSORS | {type(None), str, float, int, bool}
+_NESTED = _EAGER | {list, tuple}
 MODULES = {"triton": "fer_fast.kernels.{}.launch", "blocked": "fer_fast.blocked.{}"}
 
 
@@ -54,8 +56,6 @@ def on_device(device: torch.device) -> AbstractContextManager:
 
 @cache
 def _engine(backend: str, module: str, function: str) -> Callable:
-    if (backend, module) == ("triton", "class_table"):
-        module = "old_class_table"  # until the engine that is being written takes its place
     return getattr(import_module(MODULES[backend].format(module)), function)
 
 
@@ -137,13 +137,12 @@ def _plain(args: Sequence) -> bool:
     """
     if _len_torch_dispatch_stack() or _len_torch_function_stack() or peek_interpreter_stack() is not None:
         return False
-    for a in args:
-        if isinstance(a, (list, tuple)):
-            if not _plain(a):
-                return False
-        elif type(a) not in _EAGER or (isinstance(a, Tensor) and a.is_neg()):
-            return False
-    return True
+    types = {*map(type, args)}
+    if not types <= _NESTED:
+        return False
+    if any(type(a) in _TENSORS and a.is_neg() for a in args):
+        return False
+    return types <= _EAGER or all(_plain(a) for a in args if type(a) in (list, tuple) and a)
 
 
 def _opaque(function: Callable) -> Callable:

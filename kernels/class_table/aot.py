@@ -1,4 +1,4 @@
-"""What the engine launches, to compile ahead of time: every loss at representative shapes, as the launcher itself says."""
+"""What the engine launches, to compile ahead of time: every loss at representative shapes, as the launcher says it."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -46,7 +46,7 @@ def _launches(family: str, classifier: str, auxiliary: str, n: int, num_classes:
     of_head = HEADS[classifier][1] if classifier else LMCLParams
     head_params = (4.0, 5.0) if classifier.endswith("-softmax") else tuple(of_head()) if classifier else ()
     center_params = tuple(CENTERS[auxiliary][1]()) if auxiliary else ()
-    center_params = tuple(1.0 if isinstance(value, str) else value for value in center_params)
+    center_params = tuple(0.0 if isinstance(value, str) else value for value in center_params)  # the first of the ways
     asked = Asked(
         family, dtype.itemsize, num_classes, d, classifier, auxiliary, bool(auxiliary), True, groups, softmax, True,
         ("ieee", family != "cdna"),

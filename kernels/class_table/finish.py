@@ -12,7 +12,7 @@ from .arguments import ALONG, INVERSE, LENGTH, SCALAR, SPREAD
 from .rows import block_head, known_sums
 from .table_stats import table_chunk
 
-FOLDED = tl.constexpr(8192)  # numbers of a tile of blocks
+FOLDED = tl.constexpr(4096)  # numbers of a tile of blocks
 
 
 @triton.jit

@@ -80,17 +80,20 @@ def plan(asked: Asked) -> Plan:
     of_head = bool(asked.classifier) and asked.gradient
     kinds = of_head + update + bool(update and rule.push)
     repels, unit = rule.anti.value, head.unit_w.value
-    shape = cut(asked.family, asked.element_size, num_classes, d, kinds, bool(asked.classifier), repels)
+    # One program alone takes no more warps than it would beside others: it would wait for them.
+    shape, of_one = (
+        cut(asked.family, asked.element_size, num_classes, d, kinds, wide)
+        for wide in (repels and not asked.classifier, False)
+    )
     found = head.lengths.value or rule.spread.value or rule.directions.value
     slots = triton.next_power_of_2(2 + asked.groups) if asked.groups else int(asked.weighted)
     sizes = {"d": d, "K": shape.k, "SLOTS": slots, "WEIGHTED": asked.weighted}
-    tile = {"R": shape.r, "P": shape.p, "W": shape.d // shape.p}
+    tile, small_tile = ({"R": of.r, "P": of.p, "W": of.d // of.p} for of in (shape, of_one))
     every = sizes | {"KINDS": kinds, "UPDATE": update, "MEAN": asked.mean, "FUSED": shape.fused}
     precision, tensor_cores = asked.precision
-    of_rows = every | tile | {"M": shape.m, "HELD": shape.held, "PRECISION": precision, "TENSOR_CORES": tensor_cores}
+    of_rows = every | {"M": shape.m, "HELD": shape.held, "PRECISION": precision, "TENSOR_CORES": tensor_cores}
     of_table = {"BLOCK_D": shape.block_d, "CHUNKS": cdiv(d, shape.block_d)}
     narrow, sums_narrow = min(shape.d, FINISH_COLUMNS), min(shape.d, SUMS_COLUMNS)
-    options = launch_options(shape.warps)
     of_sums = {"d": d, "K": shape.k, "KINDS": kinds, "HEAD": of_head, "UPDATE": update}
     of_sums |= {"R": SUMS_ROWS, "TENSOR_CORES": tensor_cores, **_chunks(d, sums_narrow)}
     return Plan(
@@ -100,9 +103,9 @@ def plan(asked: Asked) -> Plan:
         block=block_size(d, shape.k, kinds, shape.fused),
         slots=slots,
         alone=not (repels and num_classes > QUADRATIC_CLASSES),
-        small={**of_rows, **of_table, "STATS": found or slots > 0, **options},
+        small={**of_rows, **small_tile, **of_table, "STATS": found or slots > 0, **launch_options(of_one.warps)},
         table_stats={**sizes, **tile, **of_table, **TABLE_OPTIONS},
-        rows={**of_rows, **options},
+        rows={**of_rows, **tile, **launch_options(shape.warps)},
         sums={**of_sums, **SUMS_OPTIONS},
         finish={**every, **_chunks(d, narrow), **FINISH_OPTIONS},
     )

@@ -150,7 +150,7 @@ def row_weights(
         repeated = tl.broadcast_to(tl.trans(g)[None, :, :], (M // g.shape[1], g.shape[1], at.shape[0]))
         weights = tl.where(places < K, tl.reshape(repeated, (M, at.shape[0])), 0.0)
     if UPDATE:
-        y = tl.load(y_ptr + at[None, :] + places * 0, mask=in_batch[None, :], other=-1)
+        y = tl.load(y_ptr + at[None, :], mask=in_batch[None, :], other=-1)
         weight = weight[None, :]
         weights = tl.where(places == HEAD * K + y, 1.0 + 0.0 * weight, weights)
         if PUSH:
@@ -223,7 +223,7 @@ def rows(
             weights = row_weights(g, batch.y, at, in_batch, weight, HEAD, UPDATE, PUSH, K, M)
             weight_sums += weights
             if FUSED:
-                if UPDATE:  # again, from the L1: zeros in place of what is not finite
+                if UPDATE:  # again, from the L1, which costs less than a choice: zeros in place of what is not finite
                     x = load_tile(batch.x, first, in_batch & (weight == weight), x_stride, d, P, W)
                 # G rounded as autocast rounds it; not so what pushes, which may be as small as it likes.
                 COARSE: tl.constexpr = not PUSH and (not HEAD or x.dtype != tl.float32)

@@ -55,7 +55,7 @@ def launch_case(name: str, launch: Launch) -> tuple:
         varies = kernel.params[place].do_not_specialize
         types[argument] = _type_of_argument(value, (place,), constants, attrs, varies)
     types |= dict.fromkeys(of_launch, "constexpr")
-    constants |= {(kernel.arg_names.index(key),): value for key, value in of_launch.items()}
+    constants |= of_launch
     options = {key: value for key, value in launch.constants.items() if key not in of_launch}
     return name, kernel, {key: types[key] for key in kernel.arg_names}, constants, attrs, options
 

@@ -101,6 +101,7 @@ class Sweep:
     def _read_targets(
         self, y: Tensor, class_weights: Tensor | None, class_offset: int, all_classes: int, status: Tensor | None
     ) -> None:
+        class_weights = None if class_weights is None else class_weights.contiguous()
         target_rows[cdiv(self.n, self.blocks["BLOCK"]),](
             self.x, y, self.weight, class_weights, status, self.features, self.targets, self.facts,
             self.n, self.num_classes, class_offset, all_classes, self.d, self.x.stride(0),

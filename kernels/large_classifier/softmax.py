@@ -140,12 +140,12 @@ def softmax_rows(
         highest = tl.maximum(largest, own)
         # The target is added last, so that neither a small loss nor 1 - p of a confident row is a difference.
         rest = total * tl.exp(largest - highest)
-        whole = rest + tl.exp(own - highest)
-        loss = tl.where(own < largest, tl.log(whole) + (highest - own), _log1p(rest))
+        denominator = rest + tl.exp(own - highest)
+        loss = tl.where(own < largest, tl.log(denominator) + (highest - own), _log1p(rest))
         tl.store(losses + at, tl.where(target == ILLEGAL, float("nan"), loss))
         if GRADIENT:
             weight = tl.load(facts + WEIGHT * n + at)
-            own_p = tl.zeros((1, 1), tl.float32) - weight * (rest / whole)
+            own_p = tl.zeros((1, 1), tl.float32) - weight * (rest / denominator)
             own_g, r, q = CHAIN(own_p, own_dot, hot, x_length, w_length, head)
             own_g, r, q = tl.sum(tl.reshape(own_g, (1,)), 0), tl.sum(r, 0), tl.sum(tl.reshape(q, (1,)), 0)
             if APART:
@@ -154,7 +154,7 @@ def softmax_rows(
                 tl.store(coefficients + 2 * n + at, tl.where(here, q, 0.0))
                 own_g = 0.0
             _write_gradient(
-                row, bias, highest, weight / whole, x_length, num_classes, row_stride, head,
+                row, bias, highest, weight / denominator, x_length, num_classes, row_stride, head,
                 LOGITS, CHAIN, BLOCK, VECTOR,
             )  # fmt: skip
             tl.debug_barrier()  # another thread wrote there

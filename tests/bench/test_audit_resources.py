@@ -19,7 +19,7 @@ if not triton_runs_on("cpu"):
 from fer_fast.bench import audit, audit_limits
 from fer_fast.bench.audit_resources import CHECKED, CHIPS, ResourceRow, Selection
 
-CLASS_TABLE = {"old_class_table"}
+CLASS_TABLE = {"class_table"}
 ENGINES = CLASS_TABLE | {
     *("ad_corre", "bank", "contrastive", "directions", "pairwise", "primitives", "range_loss", "survey")
 }

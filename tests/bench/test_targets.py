@@ -14,6 +14,7 @@ from fer_fast.bench.problems import Problem, Shape
 from fer_fast.errors import InputError
 
 SMALL = Problem("ensc", Shape(n=8, d=4, bank=16))
+MANY = Problem("lmcl", Shape(n=8, d=4, classes=90))
 
 
 @pytest.fixture
@@ -49,18 +50,27 @@ def test_the_yardstick_is_both_products():
     torch.testing.assert_close(targets._products(SMALL, inputs)()["sums"], z @ keys.T @ keys)
 
 
+def test_the_yardstick_of_a_classifier_is_its_three_products():
+    inputs = targets._inputs(MANY)
+    x, weight = inputs.tensors["x"].detach(), inputs.tensors["weight"].detach()
+    products = targets._classifier_products(MANY, inputs)()
+    torch.testing.assert_close(products["dx"], x @ weight.T @ weight)
+    torch.testing.assert_close(products["dweight"], weight @ x.T @ x)
+
+
 def test_every_promise_is_measured(medians, monkeypatch):
     for name, problem in {
         "ENSC": SMALL,
+        "LMCL": MANY,
         "MARGINAL": Problem("marginal", Shape(n=8, d=4)),
         "AD_CORRE": Problem("ad-corre", Shape(n=8, d=4, k=2)),
     }.items():
         monkeypatch.setattr(targets, name, problem)
     monkeypatch.setattr(targets, "COMPILED", EAGER)  # nothing is compiled for a count
     found = list(targets.measure(longest=32))
-    assert len(found) == 7
+    assert len(found) == 8
     assert [row.ratio for row in found[-2:]] == [1.5, 1.5]
-    assert targets.table(found).row_count == 7
+    assert targets.table(found).row_count == 8
 
 
 @pytest.mark.parametrize(("table", "row"), [(table10, "StepRow"), (steps, "StepsRow"), (targets, "TargetRow")])

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from blocked_cases import (
+    AUXILIARIES,
     FLOATS,
     cast,
     draw,
@@ -98,10 +99,23 @@ def test_of_equal_distances_the_first_pair_counts():
     assert torch.equal(dx.abs().sum(1) > 0, torch.tensor([True, False, False, True, False, False]))
 
 
-@pytest.mark.parametrize("auxiliary", ["center", "weighted-cluster", "affinity"])
-def test_a_bad_row_spoils_the_center_of_its_own_class_only(auxiliary):
-    t = with_groups(draw("ragged", 0))
-    t["x"][4, 2] = torch.nan
-    after = run_class_table(t, "", auxiliary, True)["centers"]
-    spoilt = torch.arange(len(after)) == t["y"][4]
-    assert torch.equal(after.isnan().any(1), spoilt)
+@pytest.mark.parametrize("shape", ["ragged", "absent classes"])
+@pytest.mark.parametrize(
+    ("dtype", "factor"), [(torch.float32, torch.nan), (torch.float32, torch.inf), (torch.float16, 1e6)]
+)
+@pytest.mark.parametrize("auxiliary", [name for name in AUXILIARIES if name])
+def test_a_class_whose_sums_are_not_finite_keeps_its_center(auxiliary, dtype, factor, shape):
+    """NaN, inf, and what overflowed in float16, in a row: its class stays, to the bit, and others move as without it.
+
+    The variant loss pushes every center by every row: there all of them stay.
+    """
+    t = cast({k: v for k, v in with_groups(draw(shape, 0)).items() if isinstance(v, Tensor)}, dtype)
+    clean = run_class_table(t, "", auxiliary, True)["centers"]
+    spoilt = t | {"x": t["x"].clone()}
+    spoilt["x"][4] *= factor
+    assert not spoilt["x"][4].isfinite().all()
+    result = run_class_table(spoilt, "", auxiliary, True)
+    stays = (torch.arange(len(clean)) == t["y"][4]) | (auxiliary == "variant")
+    assert torch.equal(result["centers"], torch.where(stays[:, None], t["centers"], clean))
+    assert not torch.equal(clean[stays], t["centers"][stays])
+    assert not result["value"].isfinite()

@@ -9,7 +9,7 @@ counts to the byte, and a buffer of pairs would throw the line far off.
 import pytest
 import torch
 
-from fer_fast.blocked import contrastive, pairwise, range_loss, tiles
+from fer_fast.blocked import class_table, contrastive, pairwise, range_loss, tiles
 
 SIZES, ROWS, WIDTH = (3072, 6144), 65_536, 128
 ALLOWANCE = 64 * 2**20
@@ -67,3 +67,14 @@ def test_peak_at_many_rows(loss, dtype, monkeypatch):
 def test_peak_at_a_large_bank(dtype):
     """1024 anchors against 262 144 rows: a matrix of logits alone is 1 GiB. The bank is read where it lies."""
     assert peak(CALLS["ensc"], inputs(1024, 262_144, dtype)) < ALLOWANCE
+
+
+@pytest.mark.parametrize(("classifier", "params"), [("softmax", []), ("lmcl", [30.0, 0.35]), ("a-softmax", [4.0, 5.0])])
+def test_peak_at_many_classes(classifier, params):
+    """1024 rows against 100 000 classes, 390 MiB of logits: beyond the weight's gradient, a tile or two."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(rows, WIDTH, generator=generator) for rows in (1024, 100_000))
+    y = torch.randint(len(weight), (len(x),), generator=generator)
+    head = (x, y, weight, None, None, None, None, [], [], classifier, params)
+    beyond = peak(lambda: class_table.class_table(*head, "", [], 1.0, True, False, True), ()) - weight.nbytes
+    assert beyond < ALLOWANCE / 4

@@ -114,6 +114,8 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(pairwise, "TILE", 16)
     monkeypatch.setattr(range_loss, "TILE", 16)
     monkeypatch.setattr(classifiers, "LOGITS", 64)
+    for module in (classifiers, class_table):
+        monkeypatch.setattr(module, "ROWS", 5)
     monkeypatch.setattr(tiles.rows_per_block, "__defaults__", (256,))
 
 

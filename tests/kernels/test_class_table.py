@@ -1,18 +1,16 @@
 """The class-table engine's kernels: in the interpreter where there is no GPU, and compiled for the chips there are."""
 
 import itertools
-from collections import Counter
-from unittest.mock import MagicMock
 
 import pytest
 import torch
+from fer_fast.kernels.class_table import launch as engine
+from fer_fast.kernels.class_table import settings
 from fer_fast.kernels.host.launch import gradient_dtype
-from fer_fast.kernels.old_class_table import large
-from fer_fast.kernels.old_class_table import launch as engine
 
 from cases import assert_within_budget
 from fer_fast.dispatch import triton_runs_on
-from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, INTERPRETED, double, expected, inputs, poisoned
+from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, double, expected, inputs, poisoned
 
 SCALE = 0.3
 INT64_MIN = torch.iinfo(torch.int64).min
@@ -79,49 +77,83 @@ def test_every_pair(classifier, auxiliary):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("classifier", "auxiliary"), [("lmcl", "variant"), ("softmax", "island"), ("weighted", "mva")])
-def test_sums_in_a_second_launch(classifier, auxiliary, dtype, monkeypatch):
-    small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TILES.items()}
-    monkeypatch.setattr(engine, "CLASS_TILES", small)
-    monkeypatch.setattr(engine, "plan_of", engine.plan_of.__wrapped__)  # plans are remembered
-    check(classifier, auxiliary, inputs(70, 20, 35, dtype))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("classifier", "auxiliary"), [("lmcl", "island"), ("softmax", "affinity"), ("a-softmax", "center")]
+    ("classifier", "auxiliary"),
+    [("lmcl", "variant"), ("softmax", "island"), ("weighted", "mva"), ("a-softmax", "weighted-cluster")],
 )
-def test_sums_in_slabs(classifier, auxiliary, dtype, monkeypatch):
-    small = {size: config._replace(block_d=16, accumulators=0) for size, config in engine.CLASS_TILES.items()}
-    monkeypatch.setattr(engine, "CLASS_TILES", small)
-    monkeypatch.setattr(engine, "plan_of", engine.plan_of.__wrapped__)  # plans are remembered
-    monkeypatch.setattr(engine, "max_programs", lambda device: 3)
-    monkeypatch.setattr(engine, "_sum_rows", None)  # one launch
-    check(classifier, auxiliary, inputs(16 * 7 + 3, 5, 35, dtype))
+@pytest.mark.parametrize("shape", [(150, 5, 35), (150, 20, 35), (97, 40, 70), (200, 4, 300)])
+def test_more_rows_than_one_program_takes(classifier, auxiliary, shape, dtype):
+    first, *others = (inputs(*shape, dtype, seed) for seed in range(4))
+    check(classifier, auxiliary, first, others=others)
 
 
+@pytest.mark.parametrize("n", [20, 150])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_a_classifier_beside_a_loss_that_pushes_reads_wide_rows_once(classifier, dtype, monkeypatch):
+@pytest.mark.parametrize(("classifier", "auxiliary"), [("lmcl", "variant"), ("softmax", "center"), ("", "variant")])
+def test_sums_that_are_not_held(classifier, auxiliary, dtype, n, monkeypatch):
+    monkeypatch.setattr(settings, "HELD_SUMS", 0)
+    monkeypatch.setattr(engine, "cut", settings.cut.__wrapped__)  # what is found is remembered
+    monkeypatch.setattr(engine, "plan", engine.plan.__wrapped__)
+    first, *others = (inputs(n, 5, 35, dtype, seed) for seed in range(4))
+    check(classifier, auxiliary, first, others=others)
+
+
+@pytest.mark.parametrize(("classifier", "auxiliary"), [("softmax", "center"), ("", "variant")])
+def test_rows_of_the_greatest_width(classifier, auxiliary):
+    first, *others = (inputs(20, 3, 2048, seed=seed) for seed in range(2))
+    check(classifier, auxiliary, first, others=others)
+
+
+@pytest.mark.parametrize(("classifier", "auxiliary"), [*ALONE, ("lmcl", "variant"), ("weighted", "mva")])
+def test_a_small_batch_is_one_launch_and_a_large_one_at_most_four(classifier, auxiliary, monkeypatch):
+    started = []
+    monkeypatch.setattr(engine, "start", lambda launch: started.append(launch.kernel.__name__))
+    launch(classifier, auxiliary, inputs(128, 8, 16))
+    assert started == ["small"]
+    started.clear()
+    launch(classifier, auxiliary, inputs(129, 8, 16))
+    assert started[-2:] == ["rows", "finish"]
+    assert len(started) <= 3
+
+
+@pytest.mark.parametrize(("classifier", "auxiliary"), [*ALONE, ("lmcl", "variant")])
+def test_a_large_batch_reads_x_once_and_writes_its_gradient_once(classifier, auxiliary, monkeypatch):
     if not triton_runs_on("cpu"):
         pytest.skip("traffic is counted in Triton's interpreter")
     from fer_fast.bench.audit_traffic import count
 
-    monkeypatch.setattr(engine, "max_programs", lambda device: 1)  # what a program holds does not grow with the rows
-    small, more = (inputs(n, 8, 1024, dtype) for n in (16, 32))
-    check(classifier, "variant", more)
-    counts = [count(lambda t=t: launch(classifier, "variant", t)) for t in (small, more)]
-    assert counts[1].launches["class_table_rows"] == 1
-    assert counts[1].launches["class_table_sums"] == 0
-    a_row = more["x"][0].nbytes + 1024 * gradient_dtype(more["x"]).itemsize + more["y"][0].nbytes
-    assert sum(counts[0].streamed(counts[1], 16).values()) <= 1.05 * a_row
+    monkeypatch.setattr(engine, "processors", lambda device: 1)  # as many programs for both
+    d = 64
+    few, many = (inputs(n, 8, d) for n in (512, 1024))
+    counts = [count(lambda t=t: launch(classifier, auxiliary, t)) for t in (few, many)]
+    reads = 4 * d + few["y"][0].nbytes
+    more = 1 + (auxiliary == "mva")  # α_v takes a read before
+    assert sum(counts[0].streamed(counts[1], 512).values()) <= 1.05 * (more * reads + 4 * d)
 
 
-@pytest.mark.parametrize("programs", [2, 40])
-def test_two_levels_of_sums(programs, monkeypatch):
-    monkeypatch.setattr(engine, "max_programs", lambda device: programs)
-    first, *others = (inputs(16 * 36 + 3, 3, 16, seed=seed) for seed in range(8))
-    check("softmax", "variant", first, others=others)
+@pytest.mark.parametrize("size", [1e-12, 1e12])
+def test_lengths_at_the_ends_of_their_range(size):
+    t = inputs(9, 4, 20)
+    t["x"], t["weight"] = (size * torch.nn.functional.normalize(t[name], dim=1) for name in ("x", "weight"))
+    for classifier in ("lmcl", "a-softmax"):
+        check(classifier, "", t)
+
+
+@pytest.mark.parametrize("n", [12, 150])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("auxiliary", AUXILIARIES)
+def test_a_class_with_a_row_that_is_not_finite_keeps_its_center(auxiliary, value, n):
+    t = inputs(n, 4, 8)
+    t["y"][t["y"] == 3] = 2
+    clean = launch("", auxiliary, t)["centers"]
+    t["x"] = t["x"].clone()
+    t["x"][1, 2] = value
+    spoilt = launch("", auxiliary, t)["centers"]
+    own = torch.arange(4, device=spoilt.device) == t["y"][1]
+    kept = torch.ones_like(own) if auxiliary.startswith("variant") else own  # every row pushes the centers of others
+    assert torch.equal(spoilt[kept], t["centers"][kept])
+    if auxiliary not in ("mva", "variant", "variant-paper"):
+        torch.testing.assert_close(spoilt[~kept], clean[~kept])
 
 
 @pytest.mark.parametrize(("n", "num_classes"), [(1, 3), (6, 11), (4, 2), (1, 1), (35, 40)])
@@ -150,14 +182,6 @@ def test_one_center_far_from_all_others():
     check("", "variant", t)
 
 
-@pytest.mark.parametrize("magnitude", [1e-25, 1e18])
-def test_magnitudes_that_overflow_squares(magnitude):
-    t = inputs(9, 4, 20)
-    t["x"], t["weight"] = t["x"] * magnitude, t["weight"] / magnitude
-    for classifier in ("lmcl", "a-softmax"):
-        check(classifier, "", t)
-
-
 def test_zero_rows_and_zero_weights():
     t = inputs(9, 4, 20)
     t["x"][2] = 0
@@ -173,16 +197,6 @@ def test_a_bad_row_reaches_the_loss(classifier, auxiliary, value):
     t = inputs(6, 3, 8)
     t["x"][1, 2] = value
     assert not torch.isfinite(launch(classifier, auxiliary, t)["loss"])
-
-
-def test_a_bad_row_spoils_no_other_center():
-    t = inputs(12, 3, 8)
-    t["x"][1, 2] = float("nan")
-    truth = expected("", "center", t, SCALE, "mean")["centers"]
-    moved = launch("", "center", t)["centers"]
-    others = torch.arange(3, device=moved.device) != t["y"][1]
-    torch.testing.assert_close(moved[others], truth[others])
-    assert moved[~others].isnan().any()
 
 
 @pytest.mark.parametrize("label", [-1, 3, 2**40])
@@ -235,78 +249,6 @@ def test_centers_that_are_not_contiguous_move_in_place():
         t["x"], t["y"], *none, spread, None, [], [], "", [], "center", [0.5], SCALE, True, True, True
     )  # fmt: skip
     assert torch.equal(spread, moved)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("auxiliary", [name for name in AUXILIARIES if name != "mva"])
-def test_many_classes(auxiliary, dtype, reduction, monkeypatch):
-    monkeypatch.setattr(large, "_empty", poisoned)
-    check("", auxiliary, inputs(37, 70, 19, dtype), reduction)
-
-
-@pytest.mark.parametrize("auxiliary", ["center", "island", "variant", "weighted-cluster"])
-def test_many_classes_few_of_them_there(auxiliary, monkeypatch):
-    monkeypatch.setattr(large, "SUMMARY_BLOCK", 512)
-    t = inputs(40, 66, 18)
-    t["y"] = t["y"] % 2
-    t["centers"][5] += 300
-    check("", auxiliary, t)
-    t["y"][7] = 66
-    status = torch.full((1,), INT64_MIN)
-    assert launch("", auxiliary, t, status=status)["loss"].isnan()
-    assert status.item() == 66
-
-
-def skewed(n: int, num_classes: int, share: float) -> torch.Tensor:
-    """Labels of which a share are those of one class; the others, and no label of class 1, lie between them."""
-    y = torch.arange(n) * 7 % num_classes
-    y[torch.randperm(n, generator=torch.Generator().manual_seed(0))[: round(share * n)]] = 3
-    return torch.where(y == 1, 2, y)
-
-
-@pytest.mark.parametrize("share", [0.9, 1.0])
-@pytest.mark.parametrize("auxiliary", [name for name in AUXILIARIES if name != "mva"])
-def test_many_classes_of_which_one_has_most_rows(auxiliary, share, monkeypatch):
-    monkeypatch.setattr(large, "_empty", poisoned)
-    t = inputs(150, 65, 19)
-    t["y"] = skewed(150, 65, share).to(t["y"].device)
-    check("", auxiliary, t)
-    first, again = launch("", auxiliary, t), launch("", auxiliary, t)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-
-
-def longest_programs(y: torch.Tensor, num_classes: int) -> int:
-    """Tiles that one program loads after the other to move the centers, of the longest program of each launch."""
-    from triton.runtime.interpreter import InterpreterBuilder as Builder
-
-    loaded, load = Counter(), Builder.create_masked_load
-
-    def counting_load(self, ptrs, *rest):
-        loaded[self.grid_dim, self.grid_idx] += ptrs.data.ndim == 2
-        return load(self, ptrs, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Builder, "create_masked_load", counting_load)
-        patch.setattr(large, "row_kernel", MagicMock())
-        launch("", "center", inputs(len(y), num_classes, 16) | {"y": y})
-    launches = {grid for grid, _ in loaded}
-    return sum(max(tiles for (of, _), tiles in loaded.items() if of == grid) for grid in launches)
-
-
-def test_no_program_visits_all_rows_of_a_large_class():
-    if not INTERPRETED:
-        pytest.skip("tiles are counted in Triton's interpreter")
-    n, num_classes = 4096, 65
-    even = longest_programs(torch.arange(n) % num_classes, num_classes)
-    assert longest_programs(skewed(n, num_classes, 0.9), num_classes) <= 2 * even
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("num_classes", [20, 70])
-def test_rows_too_wide_to_hold(num_classes, dtype, monkeypatch):
-    monkeypatch.setattr(large, "_empty", poisoned)
-    check("", "variant", inputs(19, num_classes, 1030, dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

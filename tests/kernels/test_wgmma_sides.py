@@ -13,15 +13,15 @@ from fer_fast.dispatch import triton_runs_on
 def sides(losses: tuple[str, ...], widths: tuple[int, ...]) -> dict[str, list[int]]:
     """The smaller sides of every wgmma, by kernel, of the class table's losses with 33 to 64 classes."""
     import triton
-    from fer_fast.kernels.old_class_table import aot
+    from fer_fast.kernels.class_table import aot
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    aot._AOT_SHAPES = [(64, d) for d in widths]
+    aot._SHAPES = [(64, d) for d in widths]
     found = {}
     for name, kernel, signature, constexprs, attrs, options in aot.aot_cases("sm90"):
         kernel_name, loss, dtype, *_ = name.split("-")
-        if kernel_name in ("rows", "sums") and loss in losses and dtype in ("bf16", "fp32"):
+        if kernel_name in ("rows", "sums", "small") and loss in losses and dtype in ("bf16", "fp32"):
             source = ASTSource(kernel, signature, constexprs, attrs)
             ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
             products = re.findall(r"wgmma\.mma_async\S*\.m(\d+)n(\d+)k", ptx)
