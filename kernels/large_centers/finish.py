@@ -6,10 +6,10 @@ A class adds its slices to its rows beside them. Between `sums` and this kernel 
 import triton
 import triton.language as tl
 
-from ..common.tiles import load_chunk, load_row
+from ..common.tiles import load_chunk
 from .rows import class_scalar, spread_total
 from .sums import class_sums
-from .table_stats import load_mean
+from .table_stats import from_mean, load_row
 
 
 @triton.jit
@@ -53,7 +53,8 @@ def move(
     first_slice = tl.cdiv(first, sizes.slice_rows)
     count = tl.maximum(last // sizes.slice_rows - first_slice, 0)
     skipped = count * sizes.slice_rows
-    c = load_row(table.c, label, d, chunk, d, BLOCK_D)[None, :]
+    here = tl.full((1,), True, tl.int1)
+    c = load_chunk(table.c, label + tl.zeros((1,), tl.int64), here, d, chunk, d, BLOCK_D).to(tl.float32)
     pull, push = class_sums(
         batch, rows.order, out.weights, c, first, last - first - skipped, first_slice * sizes.slice_rows - first,
         skipped, x_stride, d, chunk, PUSH, R, BLOCK_D,
@@ -67,12 +68,11 @@ def move(
     total = 0.0
     others = (sizes.num_classes - 1).to(tl.float32)
     if rule.anti:
-        high, low = load_mean(table.mean, d, chunk, BLOCK_D)
-        from_mean = c - high - low
-        apart = others * from_mean + (c - load_row(table.farthest, 0, d, chunk, d, BLOCK_D)[None, :])
+        centered = from_mean(c, table.mean, here, d, chunk, BLOCK_D)
+        apart = others * centered + (c - load_row(table.farthest, 0, here, d, chunk, BLOCK_D))
         if PUSH:
             push += add_slices(rows.slices, first_slice, count, 1, d, chunk, PUSH, R, BLOCK_D)[None, :]
-            push += tl.load(rows.pushes) * from_mean - load_row(rows.pushed, 0, d, chunk, d, BLOCK_D)[None, :]
+            push += tl.load(rows.pushes) * centered - load_row(rows.pushed, 0, here, d, chunk, BLOCK_D)
     if rule.spread:
         total = spread_total(table, sizes.num_classes)
     if rule.scalar is not None:
@@ -81,7 +81,7 @@ def move(
     if rule.directions:
         inverse = one * tl.load(table.inverse + label)
         along = one * tl.load(table.along + label)
-        directions = load_row(table.directions, 0, d, chunk, d, BLOCK_D)[None, :] - c * inverse
+        directions = load_row(table.directions, 0, here, d, chunk, BLOCK_D) - c * inverse
         directions /= tl.maximum(others, 1.0)
     moved = rule.move(
         c, pull, push, apart, directions, one * (last - first).to(tl.float32), scalar, total, inverse, along, rule.a

@@ -7,8 +7,8 @@ twice in chunks, the second time in the L1.
 import triton
 import triton.language as tl
 
-from ..common.tiles import load_chunk, load_row, read_labels, store_chunk
-from .table_stats import load_mean
+from ..common.tiles import load_chunk, read_labels, store_chunk
+from .table_stats import from_mean, load_row
 
 
 @triton.jit
@@ -40,9 +40,8 @@ def offsets(batch, table, rule, at, y, valid, x_stride, d: tl.constexpr, chunk, 
     mid = own
     far = own
     if rule.anti:
-        high, low = load_mean(table.mean, d, chunk, BLOCK_D)
-        mid = x - high - low
-        far = x - load_row(table.farthest, 0, d, chunk, d, BLOCK_D)[None, :]
+        mid = from_mean(x, table.mean, valid, d, chunk, BLOCK_D)
+        far = x - load_row(table.farthest, 0, valid, d, chunk, BLOCK_D)
     return own, mid, far, c
 
 
@@ -61,25 +60,22 @@ def squares(found, rule):
 
 
 @triton.jit
-def of_others(own, mid, far, others, besides):
-    """Σ_{j≠y} of what is linear in the centers, from its values at c_y, at m₋o and at c_o; `besides` is 0 where y is o.
-
-    In this order it is exact for two classes, where what stands at m₋o is that of y."""
-    return besides * far + (others * mid - besides * own)
+def shares(table, y, num_classes):
+    """What c_y, m₋o and c_o count for in a sum over the other centers: (R,) each. Of two, the other is c_o or m₋o."""
+    others = (num_classes - 1).to(tl.float32)
+    outlier = y == tl.load(table.outlier)
+    two = num_classes == 2
+    own = tl.where(outlier | two, 0.0, -1.0)
+    mid = tl.where(outlier | ~two, others, 0.0)
+    return own, mid, tl.where(outlier, 0.0, 1.0)
 
 
 @triton.jit
-def gradient(found, table, rule, besides, own_slope, anti_slope, paper_slope, others, d, chunk, BLOCK_D: tl.constexpr):
-    """dx of a chunk."""
-    own, mid, far, c = found
-    dx = own_slope[:, None] * own
-    if rule.anti:
-        dx += anti_slope[:, None] * of_others(own, mid, far, others, besides[:, None])
-    if rule.paper_slope is not None:
-        high, low = load_mean(table.mean, d, chunk, BLOCK_D)
-        farthest = load_row(table.farthest, 0, d, chunk, d, BLOCK_D)[None, :]
-        dx += paper_slope[:, None] * (others * (c - high - low) + (c - farthest))
-    return dx
+def add_apart(dx, c, slope, table, valid, others, d: tl.constexpr, chunk, BLOCK_D: tl.constexpr):
+    """dx and a multiple (R,) of Σ_j (c_y - c_j) of a chunk."""
+    apart = c - load_row(table.farthest, 0, valid, d, chunk, BLOCK_D)
+    apart += others * from_mean(c, table.mean, valid, d, chunk, BLOCK_D)
+    return dx + slope[:, None] * apart
 
 
 @triton.jit(do_not_specialize=["sizes"])
@@ -104,10 +100,10 @@ def rows(
             mid += more[1]
             far += more[2]
         anti = tl.zeros_like(own)
-        besides = anti
+        share = (anti, anti, anti)
         if rule.anti:
-            besides = tl.where(y == tl.load(table.outlier), 0.0, 1.0)
-            anti = of_others(own, mid, far, others, besides) + tl.load(table.rest)
+            share = shares(table, y, sizes.num_classes)
+            anti = share[2] * far + (share[1] * mid + tl.load(table.rest) + share[0] * own)
         scalar = 1.0
         if rule.scalar is not None:
             scalar = class_scalar(table, rule, y, valid, sizes.num_classes)
@@ -120,17 +116,18 @@ def rows(
                 weight = rule.push(anti, rule.a)
             weight = tl.where(valid, tl.where(own - own == 0, weight, float("nan")), 0.0)
             tl.store(out.weights + at, weight, mask=in_batch)
-        row_scale = tl.where(valid, scale, 0.0)
-        paper = 0.0
-        if rule.paper_slope is not None:
-            paper = 0.5 * rule.paper_slope(spread_total(table, sizes.num_classes), rule.a)
+        d_own = tl.where(valid, scale * d_own, 0.0)
+        d_anti = tl.where(valid, scale * d_anti, 0.0)
         for chunk in range(CHUNKS):
             found = first if CHUNKS == 1 else offsets(batch, table, rule, at, y, valid, x_stride, d, chunk, BLOCK_D)
             if out.dx is not None:
-                dx = gradient(
-                    found, table, rule, besides, row_scale * d_own, row_scale * d_anti, row_scale * paper, others, d,
-                    chunk, BLOCK_D,
-                )  # fmt: skip
+                dx = (d_own + d_anti * share[0])[:, None] * found[0]
+                if rule.anti:
+                    dx += (d_anti * share[1])[:, None] * found[1] + (d_anti * share[2])[:, None] * found[2]
+                if rule.paper_slope is not None:
+                    slope = 0.5 * scale * rule.paper_slope(spread_total(table, sizes.num_classes), rule.a)
+                    slope = tl.where(valid, slope, 0.0)
+                    dx = add_apart(dx, found[3], slope, table, valid, others, d, chunk, BLOCK_D)
                 store_chunk(out.dx, dx, at, in_batch, d, chunk, d, BLOCK_D)
             if out.pushed is not None:
                 columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)

@@ -3,15 +3,24 @@
 import triton
 import triton.language as tl
 
-from ..common.tiles import load_chunk, load_row
+from ..common.tiles import load_chunk
 
 
 @triton.jit
-def load_mean(mean_ptr, d, chunk, BLOCK_D: tl.constexpr):
-    """A chunk of a mean in two parts: (1, BLOCK_D) both."""
-    high = load_row(mean_ptr, 0, d, chunk, d, BLOCK_D)
-    low = load_row(mean_ptr, 1, d, chunk, d, BLOCK_D)
-    return high[None, :], low[None, :]
+def load_row(ptr, row: tl.constexpr, valid, d: tl.constexpr, chunk, BLOCK_D: tl.constexpr):
+    """A row's chunk once for every `valid` row of a tile: loaded again, it costs less than what moves it to the threads."""
+    columns = chunk * BLOCK_D + tl.zeros(valid.shape, tl.int32)[:, None] + tl.arange(0, BLOCK_D)[None, :]
+    if d % BLOCK_D == 0:
+        values = tl.load(ptr + row * d + columns)
+    else:
+        values = tl.load(ptr + row * d + columns, mask=columns < d, other=0.0)
+    return values
+
+
+@triton.jit
+def from_mean(tile, mean_ptr, valid, d: tl.constexpr, chunk, BLOCK_D: tl.constexpr):
+    """What lies between a chunk of rows and a mean in two parts."""
+    return tile - load_row(mean_ptr, 0, valid, d, chunk, BLOCK_D) - load_row(mean_ptr, 1, valid, d, chunk, BLOCK_D)
 
 
 @triton.jit(do_not_specialize=["num_classes"])
@@ -23,7 +32,7 @@ def table_stats(
     real = classes < num_classes
     squared = tl.zeros((R,), tl.float32)
     for chunk in range(tl.cdiv(d, BLOCK_D)):
-        high, low = load_mean(mean_ptr, d, chunk, BLOCK_D)
-        offset = load_chunk(c_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32) - high - low
+        c = load_chunk(c_ptr, classes, real, d, chunk, d, BLOCK_D).to(tl.float32)
+        offset = from_mean(c, mean_ptr, real, d, chunk, BLOCK_D)
         squared += tl.sum(offset * offset, 1)
     tl.store(squared_ptr + classes, squared, mask=real)
