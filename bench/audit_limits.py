@@ -26,7 +26,7 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     ("ad_corre", "tables-bf16-7-256"): Limit("row", 131, 132),
     ("ad_corre", "rows-bf16-7-256"): Limit("row", 117, 114),
     ("class_table", "rows-center-bf16-8-512"): Limit("row", 175, 185),
-    ("class_table", "rows-variant-bf16-8-512"): Limit("row", 400, 330),
+    ("class_table", "rows-variant-bf16-8-512"): Limit("row", 405, 330),
     ("class_table", "rows-softmax+center-bf16-8-512"): Limit("row", 415, 435),
     ("class_table", "rows-lmcl+variant-bf16-8-512"): Limit("row", 765, 785),
     ("contrastive", "sweep-ensc-bf16-half-256"): Limit("tile", 360, 370),

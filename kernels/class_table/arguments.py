@@ -9,7 +9,7 @@ from torch import Tensor
 # weights where a head wants them, then for a loss that repels the means of the other centers, in two parts.
 LENGTH, SCALAR, SPREAD, REST, INVERSE, ALONG, STATISTICS = (tl.constexpr(i) for i in range(7))
 # Sums in float64 that are known before the first row, one slot each: Σ W_y, then of each group of MVA Σ ‖x - c_y‖².
-SUMMED_PROGRAMS = tl.constexpr(64)
+SUMMED_PROGRAMS = tl.constexpr(256)
 YES, NO = tl.constexpr(True), tl.constexpr(False)
 
 

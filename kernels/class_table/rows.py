@@ -136,8 +136,8 @@ def attract(
 
 @triton.jit
 def row_weights(
-    g, y_ptr, at, in_batch, weight, HEAD: tl.constexpr, UPDATE: tl.constexpr, PUSH: tl.constexpr, K: tl.constexpr,
-    M: tl.constexpr,
+    g, y_ptr, at, in_batch, weight, num_classes, HEAD: tl.constexpr, UPDATE: tl.constexpr, PUSH: tl.constexpr,
+    K: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """The weights of a tile's rows in every sum: (M, R), kind by kind K rows each.
 
@@ -150,7 +150,8 @@ def row_weights(
         repeated = tl.broadcast_to(tl.trans(g)[None, :, :], (M // g.shape[1], g.shape[1], at.shape[0]))
         weights = tl.where(places < K, tl.reshape(repeated, (M, at.shape[0])), 0.0)
     if UPDATE:
-        y = tl.load(y_ptr + at[None, :], mask=in_batch[None, :], other=-1)
+        y, valid = read_labels(y_ptr, at[None, :], in_batch[None, :], num_classes, None)
+        y = tl.where(valid, y, -M)  # a row without a class is in no sum
         weight = weight[None, :]
         weights = tl.where(places == HEAD * K + y, 1.0 + 0.0 * weight, weights)
         if PUSH:
@@ -224,7 +225,7 @@ def rows(
             store_tile(out.dx, dx, first, in_batch, d, P, W)
         if KINDS > 0:
             PUSH: tl.constexpr = KINDS > HEAD + UPDATE
-            weights = row_weights(g, batch.y, at, in_batch, weight, HEAD, UPDATE, PUSH, K, M)
+            weights = row_weights(g, batch.y, at, in_batch, weight, num_classes, HEAD, UPDATE, PUSH, K, M)
             weight_sums += weights
             if FUSED:
                 if UPDATE:  # again, from the L1, which costs less than a choice: zeros in place of what is not finite

@@ -289,3 +289,22 @@ def test_what_no_kernel_takes_is_refused():
     ):
         with pytest.raises(NotImplementedError):
             launch(classifier, auxiliary, t)
+
+
+@pytest.mark.parametrize("n", [3, 131])
+@pytest.mark.parametrize(("classifier", "auxiliary"), [("softmax", "center"), ("", "variant"), ("lmcl", "variant")])
+def test_as_many_classes_as_a_tile_has(classifier, auxiliary, n):
+    for num_classes in (8, 16, 64):  # a row past the last of the batch is in no class, nor in the last
+        first, *others = (inputs(n, num_classes, 10, seed=seed) for seed in range(4))
+        check(classifier, auxiliary, first, others=others)
+
+
+@pytest.mark.parametrize("label", [-1, 8, 9, 16, 2**40])
+@pytest.mark.parametrize("n", [20, 150])
+def test_a_label_out_of_range_moves_no_center(n, label):
+    t = inputs(n, 8, 10)
+    keep = torch.arange(n) != 3
+    clean = t | {"x": t["x"][keep], "y": t["y"][keep]}
+    t["y"][3] = label
+    moved = launch("", "center", t, status=torch.zeros(1, dtype=torch.int64))["centers"]
+    torch.testing.assert_close(moved, launch("", "center", clean)["centers"])

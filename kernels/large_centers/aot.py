@@ -1,0 +1,34 @@
+"""What the engine launches, to compile ahead of time: every loss at representative widths, as the launcher says."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+
+from ..class_table.centers import CENTERS, center_rule
+from ..host.aot import TYPES, launch_case
+from ..host.launch import Launch
+from .launch import large_centers
+
+_WIDTHS = (512, 2048, 4096)
+
+
+def aot_cases(family: str) -> Iterator[tuple]:
+    """Every kernel of a training step of every loss."""
+    for name, d, (dtype, of) in product(CENTERS, _WIDTHS, TYPES.items()):
+        usual = name in ("center", "variant") and of == "bf16" and d != 2048
+        for launch in _launches(name, d, dtype):
+            case = f"{launch.kernel.__name__}-{name}-{of}-{d}{'*' if usual else ''}"
+            yield launch_case(case, launch)
+
+
+def _launches(name: str, d: int, dtype: torch.dtype) -> list[Launch]:
+    """The launches of a call, by kernel, whose tensors hold nothing of use."""
+    params = (1.0 if isinstance(value, str) else value for value in CENTERS[name][1]())
+    x, y, launches = torch.empty((64, d), dtype=dtype, device="meta"), torch.empty(64, dtype=torch.int64, device="meta"), {}
+    large_centers(
+        x, y, torch.zeros((100, d)), torch.zeros(100) if name == "weighted-cluster" else None,
+        [x] * (name == "mva"), [y] * (name == "mva"), center_rule(name, tuple(params)), 1.0, True, True, True, y,
+        lambda launch: launches.update({launch.kernel: launch}),
+    )  # fmt: skip
+    return list(launches.values())

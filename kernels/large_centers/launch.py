@@ -1,0 +1,139 @@
+"""Centers of many classes on the host: tensors in, loss, gradient and moved centers out."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..class_table.arguments import Center
+from ..host.launch import Launch, cdiv, gradient_dtype, processors, rows_of, start
+from .arguments import Batch, ByClass, Outputs, Sizes, Table
+from .finish import finish
+from .rows import rows
+from .settings import WARPS, class_cut, row_cut, slice_rows
+from .sums import sums
+from .table_stats import table_stats
+
+_empty = torch.empty
+Run = Callable[[Launch], None]
+
+
+def large_centers(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    center_weights: Tensor | None,
+    groups_x: list[Tensor],
+    groups_y: list[Tensor],
+    rule: Center,
+    auxiliary_weight: float,
+    mean: bool,
+    update: bool,
+    gradient: bool,
+    status: Tensor | None,
+    run: Run = start,
+) -> tuple[Tensor, Tensor]:
+    """auxiliary_weight · the loss of `rule`: loss () and dx (n, d), or (0,) without; contiguous centers move in place.
+
+    x (n, d), y (n,), centers (C, d), their weights (C,), MVA's groups_x of (n_v, d) and groups_y of (n_v,). A label
+    outside [0, C) makes the loss NaN and goes to `status` (1,).
+    """
+    (n, d), num_classes, device = x.shape, len(centers), x.device
+    batch, push = Batch(rows_of(x), y.contiguous(), status), update and rule.push is not None
+    table = _table(centers, center_weights, rule, run)
+    sizes = Sizes(n, num_classes, n if mean else 1, auxiliary_weight, _programs(n, d, device), slice_rows(n))
+    if groups_x:
+        groups = [batch, *(Batch(rows_of(g), of.contiguous(), status) for g, of in zip(groups_x, groups_y, strict=True))]
+        table = table._replace(factor=_group_weight(groups, table, rule, mean, run))
+    wide = {"dtype": torch.float32, "device": device}
+    out = Outputs(
+        _empty((), **wide),
+        _empty((sizes.programs,), dtype=torch.float64, device=device),
+        _empty((n, d), dtype=gradient_dtype(x), device=device) if gradient else None,
+        _empty((n,), **wide) if update else None,
+        torch.zeros((sizes.programs, d), **wide) if push else None,
+    )
+    run(_rows(batch, table, out, rule, sizes))
+    by_class, cut = None, class_cut(d)
+    constants, chunks = cut.constants(d), cdiv(d, cut.block_d)
+    if update:
+        by_class = _by_class(batch.y, num_classes, out, sizes.slice_rows, d)
+        if len(by_class.slices):
+            arguments = batch, table, out.weights, by_class, sizes, batch.x.stride(0)
+            run(Launch(sums, (len(by_class.slices), chunks), arguments, {"PUSH": push, **constants}))
+    grid = (num_classes, chunks) if update else (1, 1)
+    arguments = batch, table, out, by_class, rule, sizes, batch.x.stride(0)
+    run(Launch(finish, grid, arguments, {"UPDATE": update, **constants}))
+    return out.loss, _empty((0,), dtype=gradient_dtype(x), device=device) if out.dx is None else out.dx
+
+
+def _programs(n: int, d: int, device: torch.device) -> int:
+    cut = row_cut(d)
+    return min(cdiv(n, cut.r), processors(device) * WARPS // cut.warps)
+
+
+def _rows(batch: Batch, table: Table, out: Outputs, rule: Center, sizes: Sizes) -> Launch:
+    cut = row_cut(batch.x.shape[1])
+    arguments = batch, table, out, rule, sizes, batch.x.stride(0)
+    return Launch(rows, (sizes.programs,), arguments, cut.constants(batch.x.shape[1]))
+
+
+def _group_weight(groups: list[Batch], table: Table, rule: Center, mean: bool, run: Run) -> Tensor:
+    """α_v = 1 + (1/V) Σ_v (A_v - Ā)² of MVA, A_v the affinity loss of a group: ()."""
+    losses, (num_classes, d) = [], table.c.shape
+    for group in groups:
+        n, device = len(group.x), group.x.device
+        sizes = Sizes(n, num_classes, 1, 1.0, _programs(n, d, device), 1)
+        parts = _empty((sizes.programs,), dtype=torch.float64, device=device)
+        run(_rows(group, table, Outputs(parts, parts), rule, sizes))
+        losses.append(parts.sum() / (n if mean else 1))
+    return (1 + torch.stack(losses).var(correction=0)).float()
+
+
+def _by_class(y: Tensor, num_classes: int, out: Outputs, slice_rows: int, d: int) -> ByClass:
+    labels, order = y.sort(stable=True)
+    starts = torch.searchsorted(labels, torch.arange(num_classes + 1, dtype=y.dtype, device=y.device))
+    kinds = 1 if out.pushed is None else 2
+    slices = _empty((len(y) // slice_rows, kinds, d), dtype=torch.float32, device=y.device)
+    if out.pushed is None:
+        return ByClass(labels, order, starts, slices)
+    return ByClass(labels, order, starts, slices, out.weights.sum(), out.pushed.sum(0))
+
+
+def _table(centers: Tensor, class_weights: Tensor | None, rule: Center, run: Run) -> Table:
+    """What the loss asks of the table, on its device. Means are taken in float64: an offset common to all centers costs
+    no digits. Nor does one center far from all others, the outlier, which is kept apart where a loss repels rows."""
+    table, others = Table(centers, class_weights), max(len(centers) - 1, 1)
+    if rule.directions:
+        wide, new = centers.float(), {"dtype": torch.float32, "device": centers.device}
+        lengths = torch.linalg.vector_norm(wide, dim=1)
+        inverse = torch.where(lengths == 0, 0, 1 / lengths)
+        # Into tensors of their own: autocast would else round the products.
+        directions = torch.mv(wide.T, inverse, out=_empty(wide.shape[1:], **new))
+        along = inverse * torch.mv(wide, directions, out=_empty(lengths.shape, **new)) - (lengths != 0).float()
+        table = table._replace(inverse=inverse, along=along / others, directions=directions, cosines=along.sum())
+    if rule.spread:
+        total = centers.sum(0, dtype=torch.float64)
+        squared = _squared(centers, _in_two(total / len(centers)), run)
+        table = table._replace(squared=squared, spread=squared.sum())
+        if rule.anti:
+            outlier = squared.argmax()
+            farthest = centers.index_select(0, outlier[None])[0].float()
+            mean = _in_two((total - farthest) / others if len(centers) > 1 else total)  # or it would be nowhere near
+            rest = _squared(centers, mean, run).index_fill_(0, outlier[None], 0).sum()
+            table = table._replace(outlier=outlier, farthest=farthest, mean=mean, rest=rest)
+    return table
+
+
+def _in_two(row: Tensor) -> Tensor:
+    """A row (d,) in float64 as the sum of two in float32: (2, d)."""
+    high = row.float()
+    return torch.stack((high, (row - high).float()))
+
+
+def _squared(centers: Tensor, mean: Tensor, run: Run) -> Tensor:
+    (num_classes, d), cut = centers.shape, row_cut(centers.shape[1])
+    squared = _empty((num_classes,), dtype=torch.float32, device=centers.device)
+    arguments = centers, mean, squared, num_classes
+    run(Launch(table_stats, (cdiv(num_classes, cut.r),), arguments, cut.constants(d)))
+    return squared
