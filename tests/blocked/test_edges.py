@@ -119,3 +119,16 @@ def test_a_class_whose_sums_are_not_finite_keeps_its_center(auxiliary, dtype, fa
     assert torch.equal(result["centers"], torch.where(stays[:, None], t["centers"], clean))
     assert not torch.equal(clean[stays], t["centers"][stays])
     assert not result["value"].isfinite()
+
+
+@pytest.mark.parametrize("length", [1.0, -1.0])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rows_along_their_class_weight_pass_a_finite_gradient(dtype, length):
+    t = with_groups(cast({k: v for k, v in draw("ragged", 0).items() if isinstance(v, Tensor)}, dtype))
+    steps = length * torch.arange(1, len(t["y"]) + 1).to(t["weight"])[:, None]  # each length is rounded in its own way
+    weight = t["weight"][:1].expand_as(t["weight"])  # other classes are as near
+    t |= {"weight": weight, "x": (steps * weight[t["y"]]).to(dtype)}
+    got = run_class_table(t, "arcface", "", mean=False)
+    turning = (got["dx"].double() * t["x"].double().norm(dim=1, keepdim=True)).norm(dim=1)
+    assert turning.max() < 128  # 2s
+    assert got["dweight"].isfinite().all()

@@ -69,7 +69,10 @@ def test_peak_at_a_large_bank(dtype):
     assert peak(CALLS["ensc"], inputs(1024, 262_144, dtype)) < ALLOWANCE
 
 
-@pytest.mark.parametrize(("classifier", "params"), [("softmax", []), ("lmcl", [30.0, 0.35]), ("a-softmax", [4.0, 5.0])])
+@pytest.mark.parametrize(
+    ("classifier", "params"),
+    [("softmax", []), ("lmcl", [30.0, 0.35]), ("arcface", [64.0, 0.5]), ("a-softmax", [4.0, 5.0])],
+)
 def test_peak_at_many_classes(classifier, params):
     """1024 rows against 100 000 classes, 390 MiB of logits: beyond the weight's gradient, a tile or two."""
     generator = torch.Generator().manual_seed(0)

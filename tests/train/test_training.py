@@ -203,6 +203,7 @@ def test_plans_follow_the_papers():
         (["--loss", "ad-corre", "--objective.extra", "{ad-corre: {ensc: 1}}"], "different model shapes"),
         (["--loss", "lmcl", "--objective.options", "{lmcl: {margin: 1}}"], "objective.options.lmcl"),
         (["--loss", "lmcl", "--objective.options", "{lmcl: {s: -1}}"], "objective.options.lmcl"),
+        (["--loss", "arcface", "--objective.options", "{arcface: {m: 28.6}}"], "m: 28.6 given; allowed are radians"),
         (["--hardware.device", "abacus"], "abacus"),
         (["--hardware.precision", "float16", "--hardware.device", "cpu"], "float16"),
     ],
