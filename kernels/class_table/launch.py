@@ -101,7 +101,8 @@ def plan(asked: Asked) -> Plan:
         statistics=(STATISTICS.value * shape.k + num_classes * d * (unit + 2 * repels)) * found,
         block=block_size(d, shape.k, kinds, shape.fused),
         slots=slots,
-        alone=not (repels and num_classes > QUADRATIC_CLASSES),
+        # On sm_90 a product of 64 classes by 8 warps would have a side of 32, which was reported to corrupt silently.
+        alone=(shape.fused or shape.k < 64) and not (repels and num_classes > QUADRATIC_CLASSES),
         small={
             **of_rows,
             **small_tile,
