@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..host.chips import chip, launch_options
 from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, processors, product_precision, start
+from ..large_centers.launch import large_centers
 from ..large_classifier.launch import large_classifier
 from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Sizes, Tables
 from .centers import CENTERS, center_rule
@@ -158,8 +159,6 @@ def class_table(
             loss, dx = loss + more, dx.add_(pull)
         results = loss, dx, dweight, dbias
     elif auxiliary and (num_classes > MOST_CLASSES or d > MOST_COLUMNS):
-        from ..large_centers.launch import large_centers
-
         rule = center_rule(auxiliary, tuple(auxiliary_params))
         loss, dx = large_centers(
             x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient, status
