@@ -23,12 +23,14 @@ def aot_cases(family: str) -> Iterator[tuple]:
 
 
 def _launches(name: str, d: int, dtype: torch.dtype) -> list[Launch]:
-    """The launches of a call, by kernel, whose tensors hold nothing of use."""
+    """The launches of a training step on tensors without memory: threads of a computation would hang a fork."""
     params = (1.0 if isinstance(value, str) else value for value in CENTERS[name][1]())
-    x, y, launches = torch.empty((64, d), dtype=dtype, device="meta"), torch.empty(64, dtype=torch.int64, device="meta"), {}
+    x, y = torch.empty((64, d), dtype=dtype, device="meta"), torch.empty(64, dtype=torch.int64, device="meta")
+    centers, launches = torch.empty((100, d), device="meta"), {}
+    weights = centers[:, 0].contiguous() if name == "weighted-cluster" else None
+    groups = int(name == "mva")
     large_centers(
-        x, y, torch.zeros((100, d)), torch.zeros(100) if name == "weighted-cluster" else None,
-        [x] * (name == "mva"), [y] * (name == "mva"), center_rule(name, tuple(params)), 1.0, True, True, True, y,
+        x, y, centers, weights, [x] * groups, [y] * groups, center_rule(name, tuple(params)), 1.0, True, True, True, y,
         lambda launch: launches.update({launch.kernel: launch}),
     )  # fmt: skip
     return list(launches.values())

@@ -14,7 +14,7 @@ class Batch(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Centers c (C, d), their weights W (C,), and what a loss asks of them; V₋o and m₋o are of all but the outlier o."""
+    """Centers c (C, d), their weights W (C,), and what a loss asks of them; V₋o and m₋o leave out the outlier o."""
 
     c: Tensor
     class_weights: Tensor | None = None

@@ -1,6 +1,6 @@
 """What becomes of the sums over rows: the loss, and the moved centers, a class a program.
 
-A class adds its slices to its rows beside them. Between `sums` and this kernel other processes may add theirs.
+A class adds its slices to its rows beside them. Between `slices` and this kernel other processes may add theirs.
 """
 
 import triton
@@ -8,7 +8,7 @@ import triton.language as tl
 
 from ..common.tiles import load_chunk
 from .rows import class_scalar, spread_total
-from .sums import class_sums
+from .slices import class_sums
 from .table_stats import from_mean, load_row
 
 
@@ -33,7 +33,17 @@ def finish_loss(table, out, rule, sizes):
 
 
 @triton.jit
-def add_slices(slices, first, count, kind: tl.constexpr, d: tl.constexpr, chunk, PUSH: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr):
+def add_slices(
+    slices,
+    first,
+    count,
+    kind: tl.constexpr,
+    d: tl.constexpr,
+    chunk,
+    PUSH: tl.constexpr,
+    R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """Σ of one kind over `count` slices from `first` on: (BLOCK_D,)."""
     total = tl.zeros((R, BLOCK_D), tl.float32)
     for start in range(0, count, R):
@@ -47,8 +57,8 @@ def move(
     batch, table, out, rows, rule, sizes, x_stride, d: tl.constexpr, label, first, last, chunk, R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The moved center of a class whose sorted rows are those from `first` to `last`, a chunk of columns. It stays where
-    it is if that is not finite."""
+    """A chunk of a class's moved center; its sorted rows are those from `first` to `last`. It stays where that is not
+    finite."""
     PUSH: tl.constexpr = out.pushed is not None
     first_slice = tl.cdiv(first, sizes.slice_rows)
     count = tl.maximum(last // sizes.slice_rows - first_slice, 0)

@@ -11,7 +11,7 @@ from .arguments import Batch, ByClass, Outputs, Sizes, Table
 from .finish import finish
 from .rows import rows
 from .settings import WARPS, class_cut, row_cut, slice_rows
-from .sums import sums
+from .slices import slices
 from .table_stats import table_stats
 
 _empty = torch.empty
@@ -43,7 +43,10 @@ def large_centers(
     table = _table(centers, center_weights, rule, run)
     sizes = Sizes(n, num_classes, n if mean else 1, auxiliary_weight, _programs(n, d, device), slice_rows(n))
     if groups_x:
-        groups = [batch, *(Batch(rows_of(g), of.contiguous(), status) for g, of in zip(groups_x, groups_y, strict=True))]
+        groups = [
+            batch,
+            *(Batch(rows_of(g), of.contiguous(), status) for g, of in zip(groups_x, groups_y, strict=True)),
+        ]
         table = table._replace(factor=_group_weight(groups, table, rule, mean, run))
     wide = {"dtype": torch.float32, "device": device}
     out = Outputs(
@@ -60,7 +63,7 @@ def large_centers(
         by_class = _by_class(batch.y, num_classes, out, sizes.slice_rows, d)
         if len(by_class.slices):
             arguments = batch, table, out.weights, by_class, sizes, batch.x.stride(0)
-            run(Launch(sums, (len(by_class.slices), chunks), arguments, {"PUSH": push, **constants}))
+            run(Launch(slices, (len(by_class.slices), chunks), arguments, {"PUSH": push, **constants}))
     grid = (num_classes, chunks) if update else (1, 1)
     arguments = batch, table, out, by_class, rule, sizes, batch.x.stride(0)
     run(Launch(finish, grid, arguments, {"UPDATE": update, **constants}))
@@ -94,10 +97,10 @@ def _by_class(y: Tensor, num_classes: int, out: Outputs, slice_rows: int, d: int
     labels, order = y.sort(stable=True)
     starts = torch.searchsorted(labels, torch.arange(num_classes + 1, dtype=y.dtype, device=y.device))
     kinds = 1 if out.pushed is None else 2
-    slices = _empty((len(y) // slice_rows, kinds, d), dtype=torch.float32, device=y.device)
+    parts = _empty((len(y) // slice_rows, kinds, d), dtype=torch.float32, device=y.device)
     if out.pushed is None:
-        return ByClass(labels, order, starts, slices)
-    return ByClass(labels, order, starts, slices, out.weights.sum(), out.pushed.sum(0))
+        return ByClass(labels, order, starts, parts)
+    return ByClass(labels, order, starts, parts, out.weights.sum(), out.pushed.sum(0))
 
 
 def _table(centers: Tensor, class_weights: Tensor | None, rule: Center, run: Run) -> Table:

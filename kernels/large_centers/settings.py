@@ -30,7 +30,8 @@ def row_cut(d: int) -> Cut:
     """Whole rows up to 2048 columns: a warp takes 512 of them, so that few add up a row."""
     block_d = min(2048, max(16, triton.next_power_of_2(d)))
     warps = max(1, block_d // 512)
-    return Cut(min(16, max(2, 1024 * warps // block_d)), block_d, warps)
+    r = 1 if d > block_d else min(16, max(2, 1024 * warps // block_d))
+    return Cut(r, block_d, warps)
 
 
 @cache

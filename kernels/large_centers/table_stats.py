@@ -8,7 +8,7 @@ from ..common.tiles import load_chunk
 
 @triton.jit
 def load_row(ptr, row: tl.constexpr, valid, d: tl.constexpr, chunk, BLOCK_D: tl.constexpr):
-    """A row's chunk once for every `valid` row of a tile: loaded again, it costs less than what moves it to the threads."""
+    """A row's chunk once for every `valid` row of a tile: to load it again costs less than to move it."""
     columns = chunk * BLOCK_D + tl.zeros(valid.shape, tl.int32)[:, None] + tl.arange(0, BLOCK_D)[None, :]
     if d % BLOCK_D == 0:
         values = tl.load(ptr + row * d + columns)

@@ -33,13 +33,13 @@ def class_sums(
 
 
 @triton.jit
-def put_slice(slices, part, kind: tl.constexpr, values, d: tl.constexpr, chunk, PUSH: tl.constexpr, BLOCK_D: tl.constexpr):
+def put_slice(to, part, kind: tl.constexpr, values, d: tl.constexpr, chunk, PUSH: tl.constexpr, BLOCK_D: tl.constexpr):
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
-    tl.store(slices + (part * (1 + PUSH) + kind) * d + columns, values, mask=columns < d)
+    tl.store(to + (part * (1 + PUSH) + kind) * d + columns, values, mask=columns < d)
 
 
 @triton.jit(do_not_specialize=["sizes"])
-def sums(
+def slices(
     batch, table, weights, rows, sizes, x_stride, d: tl.constexpr, PUSH: tl.constexpr, R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
