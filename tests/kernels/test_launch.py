@@ -14,7 +14,7 @@ from fer_fast.registry import LOSSES
 if not triton_runs_on("cpu"):
     pytest.skip("launches need Triton", allow_module_level=True)
 
-from fer_fast.kernels.host.launch import cdiv, pick_splits, product_kind, product_precision
+from fer_fast.kernels.host.launch import Launch, cdiv, kind_of, pick_splits, product_kind, product_precision, start
 
 SWITCHES = {
     "old": lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
@@ -121,3 +121,37 @@ def test_every_launch_says_whether_products_and_sums_are_fused(monkeypatch, name
     evaluate(LOSSES[name], tensors, options, backend="triton")
     assert launched
     assert [kernel for kernel, given in launched if not given.get("enable_fp_fusion")] == []
+
+
+class Kernel:
+    """A kernel that notes how it is started: by Triton, or as what Triton compiled."""
+
+    arg_names = ("x", "BLOCK")
+
+    def __init__(self):
+        self.started = []
+
+    def __getitem__(self, grid):
+        def by_triton(*arguments, **constants):
+            self.started.append(("triton", grid, arguments, constants))
+            return {grid: lambda *given: self.started.append(("compiled", grid, given))}
+
+        return by_triton
+
+
+def test_a_launch_of_a_kind_seen_before_goes_past_triton():
+    kernel, constants = Kernel(), {"BLOCK": 16}
+    for kind in (("a",), ("a",), ("b",), None, None):
+        start(Launch(kernel, (1, 1, 1), (7,), constants, kind))
+    assert [how for how, *_ in kernel.started] == ["triton", "compiled", "triton", "triton", "triton"]
+    assert kernel.started[1][2] == (7, 16)
+    start(Launch(kernel, (1, 1, 1), (7,), dict(constants), ("a",)))  # a plan made anew may hold other constants
+    assert kernel.started[-1][0] == "triton"
+
+
+def test_a_kind_is_of_dtypes_and_of_what_is_left_out_and_of_aligned_tensors_alone():
+    x = torch.zeros(64)
+    kinds = [kind_of(x), kind_of(x, x), kind_of(x, None), kind_of(x.half()), kind_of(x, x.long())]
+    assert len(set(kinds)) == len(kinds)
+    assert kind_of(x, x[4:]) == kind_of(x, x)
+    assert kind_of(x, x[1:]) is None
