@@ -81,7 +81,7 @@ def plan(asked: Asked) -> Plan:
     of_head = bool(asked.classifier) and asked.gradient
     kinds = of_head + update + bool(update and rule.push)
     repels, unit = rule.anti.value, head.unit_w.value
-    shape = cut(asked.family, asked.element_size, num_classes, d, kinds, repels and not asked.classifier)
+    shape = cut(asked.family, asked.element_size, num_classes, d, kinds, bool(asked.classifier), repels)
     found = head.lengths.value or rule.spread.value or rule.directions.value
     slots = triton.next_power_of_2(2 + asked.groups) if asked.groups else int(asked.weighted)
     sizes = {"d": d, "K": shape.k, "SLOTS": slots, "WEIGHTED": asked.weighted}

@@ -13,7 +13,7 @@ from ..host.chips import FAMILIES, TRITON, launch_options
 MOST_CLASSES, MOST_COLUMNS = 64, 2048
 SMALL_BATCH = 128  # rows that one program does as fast as more, with their launches, would
 QUADRATIC_CLASSES = 16  # the means of the others are C² d numbers of work: more classes are given more programs
-HELD_SUMS = 2**14  # numbers of (M, D) that a program keeps beside its rows
+HELD_SUMS = 2**11  # numbers of (M, D) that a warp keeps beside its rows
 TABLE_TILE = 2**12  # numbers of a tile of a table
 # Numbers of the class weights, (classes, D), that products find in shared memory, by bytes of an element; more of them
 # make a large classifier. Those of float32 are split in pieces, and put there again for every tile of rows.
@@ -38,16 +38,21 @@ class RowTile(NamedTuple):
     num_warps: int
 
 
-def _row_tile(width: int, numbers: int, per_warp: int, most_parts: int) -> RowTile:
-    rows = max(8 if width == MOST_COLUMNS else 16, min(64, numbers // width))
+def _row_tile(width: int, numbers: int, per_warp: int, most_parts: int, classes: int = 16) -> RowTile:
+    rows = max(8 if width == MOST_COLUMNS else 16, min(2**10 // classes, numbers // width))
     warps = max(1, min(16, rows * width // per_warp))
     return RowTile(rows, max(1, min(warps, most_parts, width // 16)), warps)
 
 
 WIDTHS = [2**k for k in range(4, 12)]  # of rows, by the next power of two
-# By chip family and width. Centers alone that repel hold two offsets of a row beside it, and take twice the warps;
-# where that spills nothing, twice the rows too.
-ROW_TILES = {(family, width): _row_tile(width, 2**13, 1024, 16) for family in ("cpu", *FAMILIES) for width in WIDTHS}
+# By chip family, width, and classes of a product, whose logits every warp holds. Centers alone that repel hold two
+# offsets of a row beside it, and take twice the warps; where that spills nothing, twice the rows too.
+ROW_TILES = {
+    (family, width, classes): _row_tile(width, 2**13, 1024, 16, classes)
+    for family in ("cpu", *FAMILIES)
+    for width in WIDTHS
+    for classes in (16, 32, 64)
+}
 REPEL_TILES = {(family, width): _row_tile(width, 2**13, 512, 8) for family in ("cpu", *FAMILIES) for width in WIDTHS}
 if TRITON < (3, 8):
     REPEL_TILES |= {("sm90", width): _row_tile(width, 2**14, 1024, 8) for width in WIDTHS}
@@ -66,22 +71,23 @@ class Cut(NamedTuple):
     block_d: int  # columns of a chunk of a table
 
 
-def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, repels: bool) -> Cut:
-    """How a call is cut whose programs take `kinds` sums, and whose only loss `repels`, or not."""
+def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, head: bool, repels: bool) -> Cut:
+    """How a call is cut whose programs take `kinds` sums, which has a `head`, or else may have centers that repel."""
     width = max(16, triton.next_power_of_2(d))
     k = max(8, triton.next_power_of_2(num_classes))
     m = max(16, triton.next_power_of_2(max(1, kinds) * k))
-    fused = m * width <= HELD_SUMS
+    small_tile = ROW_TILES[family, width, max(16, k) if head else 16]
+    tile = REPEL_TILES[family, width] if repels and not head else small_tile
+    fused = m * width <= HELD_SUMS * small_tile.num_warps and width < MOST_COLUMNS
     if not fused:
         k = max(16, k)
         m = triton.next_power_of_2(max(1, kinds) * k)
     held = element_size < 4 or max(16, k) * width <= HELD_PIECES.get(family, 0)
-    small_tile = ROW_TILES[family, width]
-    tile = REPEL_TILES[family, width] if repels else small_tile
     return Cut(k, m, width, tile, small_tile, fused, held, min(width, TABLE_TILE // k))
 
 
 def fits(family: str, element_size: int, num_classes: int, d: int) -> bool:
-    """Whether the class weights are a small table."""
-    numbers = max(16, triton.next_power_of_2(num_classes)) * max(16, triton.next_power_of_2(d))
-    return num_classes <= MOST_CLASSES and d <= MOST_COLUMNS and numbers <= HEAD_NUMBERS[family, element_size]
+    """Whether the class weights are a small table. In float32, whose products take pieces of both, 16 classes at most."""
+    classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
+    most = MOST_CLASSES if element_size < 4 else 16
+    return classes <= most and width <= MOST_COLUMNS and classes * width <= HEAD_NUMBERS[family, element_size]

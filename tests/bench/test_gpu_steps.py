@@ -157,7 +157,7 @@ def test_settings_that_launches_take_are_found():
     found = {(setting.table, setting.key) for setting in tiles.settings(MARGINAL, torch.device("cpu"))}
     assert found == {("PAIR_TILES", ("cpu", "float32", 32))}
     center = Problem("center", Shape(n=9, d=100, classes=5))
-    assert ("ROW_TILES", ("cpu", 128)) in {
+    assert ("ROW_TILES", ("cpu", 128, 16)) in {
         (each.table, each.key) for each in tiles.settings(center, torch.device("cpu"))
     }
 
