@@ -87,7 +87,7 @@ def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, he
 
 
 def fits(family: str, element_size: int, num_classes: int, d: int) -> bool:
-    """Whether the class weights are a small table. In float32, whose products take pieces of both, 16 classes at most."""
+    """Whether the class weights are a small table: of 16 classes at most in float32, whose products take pieces."""
     classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
     most = MOST_CLASSES if element_size < 4 else 16
     return classes <= most and width <= MOST_COLUMNS and classes * width <= HEAD_NUMBERS[family, element_size]
