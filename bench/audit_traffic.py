@@ -78,10 +78,12 @@ def counted() -> Iterator[Traffic]:
             recent.clear()
             program = self.grid_idx
         addresses, wanted = ptrs.data, mask.data
-        for before in recent:
-            if before.size == addresses.size:
+        given = addresses[wanted]
+        span = (given.min(), given.max()) if given.size else (0, 0)
+        for before, (low, high) in recent:
+            if given.size and before.size and span[0] <= high and low <= span[1]:
                 wanted = wanted & ~np.isin(addresses, before)
-        recent.append(np.where(mask.data, addresses, 0))
+        recent.append((given, span))
         ranges.count(addresses, wanted, ptrs.get_element_ty().primitive_bitwidth // 8, traffic.loaded)
         return load(self, ptrs, mask, *rest)
 
