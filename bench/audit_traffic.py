@@ -58,6 +58,15 @@ class _Ranges:
             into[self.names[place]] += int(times) * width
 
 
+def _leaves(given: dict) -> Iterator[tuple[str, object]]:
+    """Arguments by name, those in groups by their place in them."""
+    for name, value in given.items():
+        if isinstance(value, tuple):
+            yield from _leaves({f"{name}[{place}]": each for place, each in enumerate(value)})
+        else:
+            yield name, value
+
+
 @contextmanager
 def counted() -> Iterator[Traffic]:
     """Count what kernels do inside. Triton must interpret: TRITON_INTERPRET=1 before kernels are imported."""
@@ -99,9 +108,7 @@ def counted() -> Iterator[Traffic]:
         nonlocal ranges, program
         program = None
         given = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
-        for name in [name for name, value in given.items() if isinstance(value, tuple)]:
-            given |= {f"{name}[{place}]": value for place, value in enumerate(given[name])}
-        tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor) and value.numel()}
+        tensors = {name: value for name, value in _leaves(given) if isinstance(value, torch.Tensor) and value.numel()}
         ranges = _Ranges(tensors)
         traffic.launches[self.fn.__name__] += 1
         for name, t in tensors.items():

@@ -58,7 +58,7 @@ class Sizes(NamedTuple):
     programs: int  # that wrote partial sums
     splits: int  # of `sums`
     summed: int  # programs that wrote sums known before the first row
-    group_sizes: tuple[int, ...] = ()
+    group_sizes: tuple[float, ...] = ()  # which no kernel is compiled for
 
 
 class Head(NamedTuple):
@@ -88,3 +88,8 @@ class Center(NamedTuple):
     anti: tl.constexpr = NO  # S_i
     directions: tl.constexpr = NO  # ĉ_k and their cosines
     a: Any = None
+
+
+# Triton would compile a kernel anew for such a number that is 1 or divisible by 16: it does so for all within a group,
+# so kernels take these one by one.
+VARYING = ["n", "num_classes", "head_divisor", "divisor", "programs", "splits", "summed"]

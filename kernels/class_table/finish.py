@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import inverse_or_zero, store_chunk
-from .arguments import ALONG, INVERSE, LENGTH, SCALAR, SPREAD
+from .arguments import ALONG, INVERSE, LENGTH, SCALAR, SPREAD, VARYING, Sizes
 from .rows import block_head, known_sums
 from .table_stats import table_chunk
 
@@ -135,13 +135,14 @@ def finish_loss(blocks, stride, head_scale, tables, out, rule, sizes, K: tl.cons
     tl.store(out.loss, loss.to(tl.float32))
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit(do_not_specialize=VARYING)
 def finish(
-    batch, tables, out, head, rule, sizes, d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
-    CHUNKS: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr, UPDATE: tl.constexpr, WEIGHTED: tl.constexpr,
-    MEAN: tl.constexpr, FUSED: tl.constexpr,
+    batch, tables, out, head, rule, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed,
+    group_sizes, d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, KINDS: tl.constexpr,
+    SLOTS: tl.constexpr, UPDATE: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, FUSED: tl.constexpr,
 ):  # fmt: skip
     """A program finishes chunks of columns; the first also the loss and the bias gradient."""
+    sizes = Sizes(n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes)
     num_classes = sizes.num_classes
     HEAD: tl.constexpr = out.dw is not None
     PUSH: tl.constexpr = KINDS > HEAD + UPDATE

@@ -245,10 +245,10 @@ def launches_of(
     divisor = n if mean else 1
     sizes = Sizes(
         n, asked.num_classes, 1 if asked.weighted else divisor, divisor, auxiliary_weight, programs, splits, summed,
-        group_sizes,
+        tuple(map(float, group_sizes)),
     )  # fmt: skip
     head, rule = head_rule(asked.classifier, classifier_params), center_rule(asked.auxiliary, auxiliary_params)
-    given, rules = (batch, tables, out), (head, rule, sizes)
+    given, rules = (batch, tables, out), (head, rule, *sizes)
     strides = x.stride(0), tuple(group.stride(0) for group in groups_x)
     kind = None
     if x.stride(0) % 16 == 0 and not groups_x:
@@ -264,7 +264,7 @@ def launches_of(
             launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, kind))
         if split:
             grid = (splits, plan.sums["CHUNKS"], 1)
-            launches.append(Launch(sums, grid, (batch, out, sizes, x.stride(0)), plan.sums, kind))
+            launches.append(Launch(sums, grid, (batch, out, *sizes, x.stride(0)), plan.sums, kind))
         launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), (*given, *rules), plan.finish, kind))
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
     missing = ((dx, x), (dweight, x if weight is None else weight), (dbias, x if bias is None else bias))

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from ..common.products import class_product, float32_product
 from ..common.tiles import inverse_or_zero, load_per_class, read_labels, scales_of
-from .arguments import LENGTH, REST, SCALAR, SPREAD, SUMMED_PROGRAMS
+from .arguments import LENGTH, REST, SCALAR, SPREAD, SUMMED_PROGRAMS, VARYING, Sizes
 from .centers.mva import group_weight
 from .table_stats import others_table, unit_weights
 from .tiles import along_rows, by_parts, folded, load_tile, row_sums, store_tile, table_rows, two_row_sums, unfolded
@@ -37,13 +37,15 @@ def known_sums(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, WEIGH
             weight = tl.sum(tl.where(slots == 0, totals, 0.0), 0).to(tl.float32)
             head_scale = 1.0 / tl.where(weight == 0, 1.0, weight)
         if len(batch.groups_x) > 0:
-            counts = tl.where(slots == 1, sizes.divisor, 1)
+            counts = tl.where(slots == 1, sizes.divisor, 1).to(tl.float64)
             for v in tl.static_range(len(batch.groups_x)):
                 if MEAN:
                     counts = tl.where(slots == v + 2, sizes.group_sizes[v], counts)
-            variance = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)), 0) / (sizes.num_classes - 1)
+            spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)).to(tl.float64), 0)
             is_group = (slots > 0) & (slots < 2 + len(batch.groups_x))
-            factor = group_weight(totals.to(tl.float32) / (variance * counts), is_group)
+            # In float64: α_v squares differences of these.
+            losses = totals * (sizes.num_classes - 1) / (spread * counts)
+            factor = group_weight(losses, is_group).to(tl.float32)
     return head_scale, factor
 
 
@@ -159,14 +161,15 @@ def row_weights(
     return weights
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit(do_not_specialize=VARYING)
 def rows(
-    batch, tables, out, head, rule, sizes, x_stride, d: tl.constexpr, K: tl.constexpr, M: tl.constexpr,
-    R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr,
-    UPDATE: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, FUSED: tl.constexpr,
-    HELD: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    batch, tables, out, head, rule, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed,
+    group_sizes, x_stride, d: tl.constexpr, K: tl.constexpr, M: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
+    W: tl.constexpr, KINDS: tl.constexpr, SLOTS: tl.constexpr, UPDATE: tl.constexpr, WEIGHTED: tl.constexpr,
+    MEAN: tl.constexpr, FUSED: tl.constexpr, HELD: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """Every program takes a strided set of tiles and writes one block of partial sums, :func:`write_partials`'s."""
+    sizes = Sizes(n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes)
     program = tl.program_id(0)
     num_classes = sizes.num_classes
     HEAD: tl.constexpr = out.dw is not None

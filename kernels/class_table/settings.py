@@ -26,7 +26,7 @@ HEAD_NUMBERS = {
 HELD_PIECES = {"cpu": 2**12, "sm90": 2**12, "sm100": 2**12}  # numbers in float32 that are split once for all tiles
 TABLE_OPTIONS = launch_options(8)
 SUMS_ROWS, SUMS_COLUMNS, SUMS_OPTIONS = 32, 64, launch_options(4)
-FINISH_COLUMNS, FINISH_OPTIONS = 32, launch_options(4)
+FINISH_COLUMNS, FINISH_OPTIONS = 32, launch_options(8)
 PROGRAM_WARPS = 16  # of a multiprocessor
 
 

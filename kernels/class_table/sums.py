@@ -8,14 +8,17 @@ import triton.language as tl
 
 from ..common.products import class_product
 from ..common.tiles import load_chunk, store_chunk
+from .arguments import VARYING, Sizes
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit(do_not_specialize=VARYING)
 def sums(
-    batch, out, sizes, x_stride, d: tl.constexpr, K: tl.constexpr, KINDS: tl.constexpr, HEAD: tl.constexpr,
-    UPDATE: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    batch, out, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes,
+    x_stride, d: tl.constexpr, K: tl.constexpr, KINDS: tl.constexpr, HEAD: tl.constexpr, UPDATE: tl.constexpr,
+    R: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """A grid of (splits, chunks): each split of the rows has a block (KINDS K, d) of its own."""
+    sizes = Sizes(n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes)
     split = tl.program_id(0)
     classes = tl.arange(0, K)
     block = out.sums + split.to(tl.int64) * (KINDS * K * d)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import inverse_or_zero, load_chunk, load_per_class, load_row, read_labels, store_chunk
-from .arguments import ALONG, INVERSE, LENGTH, REST, SCALAR, SPREAD, STATISTICS
+from .arguments import ALONG, INVERSE, LENGTH, REST, SCALAR, SPREAD, STATISTICS, VARYING, Sizes
 from .tiles import load_tile, row_sums, table_rows
 
 LABELS = tl.constexpr(1024)  # of a tile of labels alone
@@ -137,13 +137,15 @@ def sum_of_distances(
     return tl.sum(total, 0)
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit(do_not_specialize=VARYING)
 def table_stats(
-    batch, tables, head, rule, sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
+    batch, tables, head, rule, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed,
+    group_sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
     CHUNKS: tl.constexpr, R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, SLOTS: tl.constexpr,
     WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """The statistics of the tables by the first program, the means of the others and the sums over rows by all."""
+    sizes = Sizes(n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes)
     program = tl.program_id(0)
     num_classes = sizes.num_classes
     if program == 0:
@@ -171,9 +173,10 @@ def table_stats(
         )  # fmt: skip
         tl.store(tables.sums + program * SLOTS + 1, own)
     for v in tl.static_range(len(batch.groups_x)):
+        size = (tl.zeros((), tl.float32) + sizes.group_sizes[v]).to(tl.int32)
         own = sum_of_distances(
-            batch.groups_x[v], batch.groups_y[v], sizes.group_sizes[v], group_strides[v], tables.c, num_classes,
-            batch.status, d, R, P, W,
+            batch.groups_x[v], batch.groups_y[v], size, group_strides[v], tables.c, num_classes, batch.status, d, R, P,
+            W,
         )  # fmt: skip
         tl.store(tables.sums + program * SLOTS + 2 + v, own)
 

@@ -62,3 +62,8 @@ class Sizes(NamedTuple):
     auxiliary_weight: float
     programs: int  # of `rows`
     slice_rows: int
+
+
+# Triton would compile a kernel anew for such a number that is 1 or divisible by 16: it does so for all within a group,
+# so kernels take these one by one.
+VARYING = ["n", "num_classes", "divisor", "programs", "slice_rows"]

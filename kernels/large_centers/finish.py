@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import load_chunk
+from .arguments import VARYING, Sizes
 from .rows import class_scalar, spread_total
 from .slices import class_sums
 from .table_stats import from_mean, load_row
@@ -101,12 +102,13 @@ def move(
     tl.store(table.c + label * d + columns, moved, mask=columns < d)
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit(do_not_specialize=VARYING)
 def finish(
-    batch, table, out, rows, rule, sizes, x_stride, d: tl.constexpr, UPDATE: tl.constexpr, R: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    batch, table, out, rows, rule, n, num_classes, divisor, auxiliary_weight, programs, slice_rows, x_stride,
+    d: tl.constexpr, UPDATE: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """A grid of (classes, chunks), or of one program that writes the loss alone."""
+    sizes = Sizes(n, num_classes, divisor, auxiliary_weight, programs, slice_rows)
     label = tl.program_id(0).to(tl.int64)
     chunk = tl.program_id(1)
     if (label == 0) & (chunk == 0):

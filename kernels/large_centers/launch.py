@@ -62,10 +62,10 @@ def large_centers(
     if update:
         by_class = _by_class(batch.y, num_classes, out, sizes.slice_rows, d)
         if len(by_class.slices):
-            arguments = batch, table, out.weights, by_class, sizes, batch.x.stride(0)
+            arguments = batch, table, out.weights, by_class, *sizes, batch.x.stride(0)
             run(Launch(slices, (len(by_class.slices), chunks), arguments, {"PUSH": push, **constants}))
     grid = (num_classes, chunks) if update else (1, 1)
-    arguments = batch, table, out, by_class, rule, sizes, batch.x.stride(0)
+    arguments = batch, table, out, by_class, rule, *sizes, batch.x.stride(0)
     run(Launch(finish, grid, arguments, {"UPDATE": update, **constants}))
     return out.loss, _empty((0,), dtype=gradient_dtype(x), device=device) if out.dx is None else out.dx
 
@@ -77,7 +77,7 @@ def _programs(n: int, d: int, device: torch.device) -> int:
 
 def _rows(batch: Batch, table: Table, out: Outputs, rule: Center, sizes: Sizes) -> Launch:
     cut = row_cut(batch.x.shape[1])
-    arguments = batch, table, out, rule, sizes, batch.x.stride(0)
+    arguments = batch, table, out, rule, *sizes, batch.x.stride(0)
     return Launch(rows, (sizes.programs,), arguments, cut.constants(batch.x.shape[1]))
 
 

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import load_chunk, read_labels, store_chunk
+from .arguments import VARYING, Sizes
 from .table_stats import from_mean, load_row
 
 
@@ -78,11 +79,13 @@ def add_apart(dx, c, slope, table, valid, others, d: tl.constexpr, chunk, BLOCK_
     return dx + slope[:, None] * apart
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit(do_not_specialize=VARYING)
 def rows(
-    batch, table, out, rule, sizes, x_stride, d: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr
+    batch, table, out, rule, n, num_classes, divisor, auxiliary_weight, programs, slice_rows, x_stride,
+    d: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr
 ):  # fmt: skip
     """Every program takes a strided set of tiles, and leaves its part of the loss and of Σ p (x - m₋o)."""
+    sizes = Sizes(n, num_classes, divisor, auxiliary_weight, programs, slice_rows)
     CHUNKS: tl.constexpr = (d + BLOCK_D - 1) // BLOCK_D
     program = tl.program_id(0)
     others = (sizes.num_classes - 1).to(tl.float32)

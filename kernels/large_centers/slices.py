@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import load_chunk, load_row
+from .arguments import VARYING, Sizes
 
 
 @triton.jit
@@ -38,12 +39,13 @@ def put_slice(to, part, kind: tl.constexpr, values, d: tl.constexpr, chunk, PUSH
     tl.store(to + (part * (1 + PUSH) + kind) * d + columns, values, mask=columns < d)
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit(do_not_specialize=VARYING)
 def slices(
-    batch, table, weights, rows, sizes, x_stride, d: tl.constexpr, PUSH: tl.constexpr, R: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    batch, table, weights, rows, n, num_classes, divisor, auxiliary_weight, programs, slice_rows, x_stride,
+    d: tl.constexpr, PUSH: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """A grid of (slices, chunks); slices of more than one class are left to :mod:`.finish`."""
+    sizes = Sizes(n, num_classes, divisor, auxiliary_weight, programs, slice_rows)
     part = tl.program_id(0).to(tl.int64)
     chunk = tl.program_id(1)
     first = part * sizes.slice_rows
