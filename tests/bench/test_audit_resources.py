@@ -21,7 +21,8 @@ from fer_fast.bench.audit_resources import CHECKED, CHIPS, ResourceRow, Selectio
 
 CLASS_TABLE = {"class_table"}
 ENGINES = CLASS_TABLE | {
-    *("ad_corre", "bank", "contrastive", "directions", "pairwise", "primitives", "range_loss", "survey")
+    *("ad_corre", "bank", "contrastive", "directions", "large_centers", "large_classifier", "pairwise", "primitives"),
+    *("range_loss", "survey"),
 }
 # Half of all the time is the class table's; sm_120 runs sm_80's instructions, and may spill.
 ON_SM120 = sorted(ENGINES - CLASS_TABLE)
