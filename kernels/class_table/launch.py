@@ -264,7 +264,7 @@ def launches_of(
             launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, kind))
         if split:
             grid = (splits, plan.sums["CHUNKS"], 1)
-            launches.append(Launch(sums, grid, (batch, out, *sizes, x.stride(0)), plan.sums, kind))
+            launches.append(Launch(sums, grid, (batch, out, n, x.stride(0)), plan.sums, kind))
         launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), (*given, *rules), plan.finish, kind))
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
     missing = ((dx, x), (dweight, x if weight is None else weight), (dbias, x if bias is None else bias))

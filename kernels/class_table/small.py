@@ -34,8 +34,7 @@ def small(
     if KINDS > 0 and not FUSED:
         HEAD: tl.constexpr = out.dw is not None
         sums(
-            batch, out, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes,
-            x_stride, d, K, KINDS, HEAD, UPDATE, max(16, R), BLOCK_D, CHUNKS, TENSOR_CORES,
+            batch, out, n, x_stride, d, K, KINDS, HEAD, UPDATE, max(16, R), BLOCK_D, CHUNKS, TENSOR_CORES
         )  # fmt: skip
         tl.debug_barrier()
     finish(

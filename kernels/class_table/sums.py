@@ -8,26 +8,23 @@ import triton.language as tl
 
 from ..common.products import class_product
 from ..common.tiles import load_chunk, store_chunk
-from .arguments import VARYING, Sizes
 
 
-@triton.jit(do_not_specialize=VARYING)
+@triton.jit(do_not_specialize=["n"])
 def sums(
-    batch, out, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes,
-    x_stride, d: tl.constexpr, K: tl.constexpr, KINDS: tl.constexpr, HEAD: tl.constexpr, UPDATE: tl.constexpr,
-    R: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    batch, out, n, x_stride, d: tl.constexpr, K: tl.constexpr, KINDS: tl.constexpr, HEAD: tl.constexpr,
+    UPDATE: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """A grid of (splits, chunks): each split of the rows has a block (KINDS K, d) of its own."""
-    sizes = Sizes(n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes)
     split = tl.program_id(0)
     classes = tl.arange(0, K)
     block = out.sums + split.to(tl.int64) * (KINDS * K * d)
     for chunk in range(tl.program_id(1), CHUNKS, tl.num_programs(1)):
         for kind in tl.static_range(KINDS):
             total = tl.zeros((K, BLOCK_D), tl.float32)
-            for tile in range(split, tl.cdiv(sizes.n, R), tl.num_programs(0)):
+            for tile in range(split, tl.cdiv(n, R), tl.num_programs(0)):
                 at = tile * R + tl.arange(0, R).to(tl.int64)
-                there = at < sizes.n
+                there = at < n
                 x = load_chunk(batch.x, at, there, x_stride, chunk, d, BLOCK_D)
                 of = out.row_weights + at[None, :] * (KINDS * K) + kind * K + classes[:, None]
                 weights = tl.load(of, mask=there[None, :], other=0.0)
