@@ -1,8 +1,7 @@
 """Classifier losses and the center family: rows against a small per-class table, one or both in one pass."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,22 +15,21 @@ from ..registry import call, find
 SWITCHES = {name: place for place, name in enumerate(get_args(FeatureGradient))}  # as the engine takes them
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """One loss of the class-table engine: its row in the registry and what it needs besides features and labels."""
 
     name: str
-    tensors: dict[str, Tensor | None]
+    tensors: dict[str, Tensor | None]  # its table, "weight" or "centers", first
     params: tuple[float | int | str, ...] = ()  # the row's NamedTuple
     groups: Sequence[tuple[Tensor, Tensor]] = ()
     update: bool = False
 
     @property
     def num_classes(self) -> int:
-        return len(self.tensors["weight"] if "weight" in self.tensors else self.tensors["centers"])
+        return (self.tensors["weight"] if "weight" in self.tensors else self.tensors["centers"]).shape[0]
 
-    def engine_params(self) -> list[float]:
-        return [float(SWITCHES.get(value, value)) for value in self.params]
+    def engine_params(self) -> tuple[float, ...]:
+        return tuple([float(SWITCHES.get(value, value)) for value in self.params])
 
     def reference(self, x: Tensor, y: Tensor, reduction: str) -> Tensor:
         """The loss in plain PyTorch, its centers moved afterwards."""
@@ -67,10 +65,12 @@ def joint_loss(
     One read of the features gives the loss, all gradients and the moved centers. Each term is averaged (or summed)
     as it is alone.
     """
-    checks.features(x, "features")
-    y = checks.labels(y, len(x), x.device)
-    checks.reduction(reduction)
-    classifier, auxiliary = (None if term is None else _checked(term, x) for term in (classifier, auxiliary))
+    head = {} if classifier is None else classifier.tensors
+    table = {} if auxiliary is None else auxiliary.tensors
+    _check(x, y, reduction, (*head, *table), *head.values(), *table.values())
+    y = checks.wide_labels(y)
+    if auxiliary is not None and auxiliary.groups:
+        auxiliary = auxiliary._replace(groups=_checked(auxiliary.groups, x))
     backend = resolve(backend, x.device)
     if backend != "reference":
         return ops.class_table(x, y, classifier, auxiliary, float(weight), reduction == "mean", backend)
@@ -78,19 +78,28 @@ def joint_loss(
     return loss if auxiliary is None else loss + weight * auxiliary.reference(x, y, reduction)
 
 
-def _checked(term: Term, x: Tensor) -> Term:
-    """The term, its tensors fit for the features, the labels of its groups as engines take them."""
-    device, d = x.device, x.shape[1]
-    for name, tensor in term.tensors.items():
+@checks.of_kind
+def _check(x: Tensor, y: Tensor, reduction: str, names: tuple[str, ...], *tensors: Tensor | None) -> None:
+    """That features, labels and the named tensors of the terms, each behind its table, fit each other."""
+    checks.features(x, "features")
+    checks.labels(y, len(x), x.device)
+    checks.reduction(reduction)
+    for name, tensor in zip(names, tensors, strict=True):
         if name in ("weight", "centers"):
-            checks.table(tensor, name, d, device)
+            num_classes = len(checks.table(tensor, name, x.shape[1], x.device))
         elif tensor is not None:
-            checks.per_class(tensor, name, term.num_classes, device)
-    groups = [
-        (checks.table(rows, "bank features", d, device), checks.labels(y, len(rows), device, "bank labels"))
-        for rows, y in term.groups
+            checks.per_class(tensor, name, num_classes, x.device)
+
+
+def _checked(groups: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The groups, fit for the features, with labels as engines take them."""
+    return [
+        (
+            checks.table(rows, "bank features", x.shape[1], x.device),
+            checks.labels(y, len(rows), x.device, "bank labels"),
+        )
+        for rows, y in groups
     ]
-    return Term(term.name, term.tensors, term.params, groups, term.update) if groups else term
 
 
 def loss_function(name: str) -> Callable[..., Tensor]:

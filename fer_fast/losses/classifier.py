@@ -63,8 +63,9 @@ class SoftmaxLoss(ClassifierLoss):
         self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
 
     def term(self) -> Term:
-        tensors = {"weight": self.weight, "bias": self.bias, "class_weights": self.class_weights}
-        return Term(self.name, tensors, self.params)
+        return Term(
+            self.name, {"weight": self.weight, "bias": self.bias, "class_weights": self.class_weights}
+        )
 
     def logits(self, x: Tensor) -> Tensor:
         return reference.softmax_logits(x, self.weight, self.bias)
