@@ -101,13 +101,18 @@ def wide_labels(y: Tensor) -> Tensor:
     return y if y.dtype in INTEGERS[:2] else y.to(torch.int32 if y.dtype.itemsize < 4 else torch.int64)
 
 
+def readable(y: Tensor) -> bool:
+    """Whether looking at labels waits for no device."""
+    return y.is_cpu
+
+
 def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
     """Refuse a label outside [0, C) where that costs nothing: on the CPU, outside of a compiled graph.
 
     On a GPU the check would wait for the device. There the Triton kernels see a bad label, make the loss NaN, and the
     next call raises; plain PyTorch indexing stops with a device-side assertion.
     """
-    if y.device.type == "cpu" and not torch.compiler.is_compiling():
+    if readable(y) and not torch.compiler.is_compiling():
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= num_classes:
             raise ValueError(f"{name}: class {low if low < 0 else high} is outside [0, {num_classes})")

@@ -32,7 +32,8 @@ class JointLoss(nn.Module):
     def forward(self, x: Tensor, y: Tensor, **kwargs) -> Tensor:
         classifier, auxiliary = self.classifier, self.auxiliary
         reduction, backend = classifier.reduction, classifier.backend
-        if not isinstance(auxiliary, CenterFamilyLoss) or (auxiliary.reduction, auxiliary.backend) != (reduction, backend):
+        alike = isinstance(auxiliary, CenterFamilyLoss) and auxiliary.reduction == reduction
+        if not alike or auxiliary.backend != backend:
             return classifier(x, y) + self.weight * auxiliary(x, y, **kwargs)
         terms = classifier.term(), auxiliary.term(**kwargs)
         loss = joint_loss(x, y, *terms, self.weight, reduction=reduction, backend=backend)

@@ -13,6 +13,7 @@ from torch._C._autograd import _get_current_graph_task_keep_graph
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import increment_version
 
+from .. import checks
 from ..blocked.tiles import gradient_dtype
 from .bad_labels import bad_label_flag
 
@@ -41,7 +42,7 @@ def run_engine(backend: str, module: str, function: str, *args, flag_labels: boo
             result = engine(*flagged)
     except NotImplementedError:
         return run_engine("blocked", module, function, *args)
-    if flag_labels and device.type == "cpu":
+    if flag_labels and checks.readable(args[1]):
         bad_label_flag(device)
     return result
 
@@ -68,8 +69,9 @@ def loss_operator(
     """Register an operator `(..., gradient: bool, backend: str) -> (loss, *gradients)`, which an engine's function of
     its name computes, as `fer_fast::<the function's name>`; calling the result gives the loss.
 
-    The function is the operator's signature, and called with labels on the CPU, whose range it may check. The gradients of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is
-    set; the backward multiplies them by the incoming scalar on the device and never waits for the host. The last
+    The function is the operator's signature, and called with labels on the CPU, whose range it may check. The gradients
+    of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is set; the backward
+    multiplies them by the incoming scalar on the device and never waits for the host. The last
     backward of a graph does so in place and hands them out: autograd then holds nothing else. The operator is put
     together by hand because `custom_op` allows no autograd for operators that move a buffer (the centers).
     """
@@ -84,7 +86,7 @@ def loss_operator(
         overload = getattr(torch.ops.fer_fast, name).default
 
         def run(*args) -> tuple[Tensor, ...]:
-            if args[1].is_cpu:
+            if checks.readable(args[1]):
                 function(*args)
             return run_engine(args[-1], engine, engine, *args[:-1], flag_labels=flags_labels)
 

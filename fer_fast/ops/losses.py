@@ -42,28 +42,25 @@ def class_table_(
 def class_table(
     x: Tensor, y: Tensor, classifier, auxiliary, auxiliary_weight: float, mean: bool, backend: str
 ) -> Tensor:
-    """Loss of a classifier term, an auxiliary term (:class:`fer_fast.functional.Term`), or both."""
-    head = classifier.tensors if classifier else {}
-    table = auxiliary.tensors if auxiliary else {}
-    groups = auxiliary.groups if auxiliary else ()
+    """Loss of two terms (:class:`fer_fast.functional.Term`), either without a name where there is none."""
     return class_table_(
         x,
         y,
-        head.get("weight"),
-        head.get("bias"),
-        head.get("class_weights"),
-        table.get("centers"),
-        table.get("class_weights"),
-        [group_x.detach() for group_x, _ in groups],
-        [group_y for _, group_y in groups],
-        classifier.name if classifier else "",
-        classifier.engine_params() if classifier else (),
-        auxiliary.name if auxiliary else "",
-        auxiliary.engine_params() if auxiliary else (),
+        classifier.table,
+        classifier.bias,
+        classifier.class_weights,
+        auxiliary.table,
+        auxiliary.class_weights,
+        [group_x.detach() for group_x, _ in auxiliary.groups],
+        [group_y for _, group_y in auxiliary.groups],
+        classifier.name,
+        classifier.engine_params(),
+        auxiliary.name,
+        auxiliary.engine_params(),
         auxiliary_weight,
         mean,
-        bool(auxiliary and auxiliary.update),
-        wants_gradient(x, head.get("weight"), head.get("bias")),
+        auxiliary.update,
+        wants_gradient(x, classifier.table, classifier.bias),
         backend,
     )
 

@@ -20,7 +20,7 @@ _empty = torch.empty  # which a test may replace
 
 def engine_params(loss: str, **given) -> tuple[float, ...]:
     """The row's hyper-parameters as the engine takes them, defaults but for those given."""
-    return Term(loss, {}, LOSSES[loss].params(**given)).engine_params()
+    return Term(loss, params=LOSSES[loss].params(**given)).engine_params()
 
 
 CLASSIFIERS = {name: engine_params(name) for name, spec in LOSSES.items() if spec.family == "classifier"}
