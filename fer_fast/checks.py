@@ -113,7 +113,7 @@ def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
     next call raises; plain PyTorch indexing stops with a device-side assertion.
     """
     if readable(y) and not torch.compiler.is_compiling():
-        low, high = int(y.min()), int(y.max())
+        low, high = map(int, torch.aminmax(y))
         if low < 0 or high >= num_classes:
             raise ValueError(f"{name}: class {low if low < 0 else high} is outside [0, {num_classes})")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .center_family import RULES, CenterTask
 from .classifiers import HEADS, ROWS
-from .tiles import gradient_dtype, rows_per_sweep, spans, take, wide_dtype, work_dtype
+from .tiles import gradient_dtype, part, rows_per_sweep, spans, take, work_dtype
 
 
 def class_table(
@@ -55,13 +55,13 @@ def class_table(
         task = CenterTask(x, y, centers, center_weights, groups, mean)
         rule = RULES[auxiliary](task, auxiliary_params, update, dtype)
 
-    loss = torch.zeros((), dtype=wide_dtype(x.device), device=x.device)
+    loss = 0.0
     dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
     for block in spans(len(x), rows_at_once):
         rows, grad = take(x, block, dtype), None
-        out = dx[block] if gradient and dx.dtype == dtype else None  # saves a copy where nothing is to be rounded
+        out = part(dx, block) if gradient and dx.dtype == dtype else None  # saves a copy where nothing is to be rounded
         if head is not None:
-            grad = head.visit(rows, y[block], weights[block], out)
+            grad = head.visit(rows, part(y, block), part(weights, block), out)
         if rule is not None:
             block_loss, center_grad = rule.visit(rows, block, auxiliary_weight / count, out if head is None else None)
             loss += block_loss * (auxiliary_weight / count)
@@ -70,7 +70,7 @@ def class_table(
             dx[block] = grad
     dweight, dbias = _absent(x, weight), _absent(x, bias)
     if head is not None:
-        loss += head.loss
+        loss = head.loss + loss
         if gradient:
             dweight, dbias = head.gradients()
     if rule is not None:

@@ -45,6 +45,7 @@ class Softmax:
 
     unit_table = False  # whether the table's rows are scaled to length one
     copies_rows = False  # whether it makes tensors as large as the rows
+    bare = True  # whether products, with the bias, are the logits
     margin = 0.0  # taken off the target's logit
 
     def __init__(self, weight: Tensor, bias: Tensor | None, params: list[float], gradient: bool, dtype: torch.dtype):
@@ -58,10 +59,10 @@ class Softmax:
         if self.inverse is not None and whole:  # else tile by tile, for a second table may be large
             self.table = self.table * self.inverse[:, None]
         self.buffer: Tensor | None = None
-        self.loss = torch.zeros((), dtype=wide_dtype(weight.device), device=weight.device)
+        self.loss: Tensor | float = 0.0
         if gradient:
             self.table_grad, self.visited = torch.empty_like(self.table), False
-            self.bias_grad = torch.zeros(len(weight) if bias is not None else 0, dtype=dtype, device=weight.device)
+            self.bias_grad = self.table.new_empty(0 if bias is None else len(weight))
         self.configure(*params)
 
     def configure(self) -> None:
@@ -77,15 +78,17 @@ class Softmax:
     def visit(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor | None:
         """Add Σ_i weight_i · cross-entropy_i of rows (r, d) with labels y (r,) to the loss and its gradients to the
         table's; give the rows', in `out` where that is given."""
+        if self.bare and len(self.tiles) == 1:
+            return self._visit_bare(rows, y[None], weight, out)
         features, to_rows = self.prepare_rows(rows)
         block = _Block(y, weight, self.target(rows, y))
         for tile in self.tiles:
             table = self.rows_of_table(tile)
             logits = self._product(features, table)
-            block.place(tile)
+            block.place(tile, len(self.table))
             self._exponentials_(logits, tile, block)
         own = block.own - block.highest
-        self.loss += (block.weight * (block.total.log() - own)).sum(dtype=self.loss.dtype)
+        self._add_loss(block.weight * (block.total.log() - own))
         if not self.gradient:
             return None
         grad, again = None, len(self.tiles) > 1
@@ -93,7 +96,7 @@ class Softmax:
             if again:
                 table = self.rows_of_table(tile)
                 logits = self._product(features, table)
-                block.place(tile)
+                block.place(tile, len(self.table))
             self._derivatives_(logits, tile, block, again)
             self.table_grad[tile].addmm_(logits.T, features, beta=int(self.visited))
             grad = torch.mm(logits, table, out=out) if grad is None else grad.addmm_(logits, table)
@@ -102,6 +105,36 @@ class Softmax:
             return grad
         add_rows(self.table_grad, y, block.pull * block.target.by_table)
         return grad.addcmul_(block.pull, block.target.by_rows)
+
+    def _visit_bare(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None) -> Tensor | None:
+        """:meth:`visit` in few calls, with labels (1, r): beside products with few classes they are what takes time.
+
+        Classes come first, (C, r), for a sum over a handful of neighbours takes five times as long as one over rows.
+        """
+        logits = self._product(rows, self.table).T.contiguous()
+        if self.bias is not None:
+            logits += self.bias[:, None]
+        own = logits.sub_(logits.amax(0)).gather(0, y)
+        total = logits.exp_().sum(0)
+        self._add_loss(weight * (total.log() - own))
+        if not self.gradient:
+            return None
+        logits.mul_(weight / total).scatter_add_(0, y, -weight[None])
+        self.table_grad.addmm_(logits, rows, beta=int(self.visited))
+        self._add_bias_grad(logits.T, self.tiles[0])
+        self.visited = True
+        return torch.mm(logits.T, self.table, out=out)
+
+    def _add_loss(self, losses: Tensor) -> None:
+        self.loss = losses.sum(dtype=wide_dtype(losses.device)) + self.loss
+
+    def _add_bias_grad(self, p: Tensor, tile: slice) -> None:
+        """Take in the derivatives by a tile's logits (r, c)."""
+        if self.bias is not None:
+            if self.visited:
+                self.bias_grad[tile] += p.sum(0)
+            else:
+                torch.sum(p, 0, out=self.bias_grad[tile])
 
     def rows_of_table(self, places: slice | Tensor) -> Tensor:
         """Some rows of the table, as rows are multiplied by them."""
@@ -145,8 +178,7 @@ class Softmax:
         else:
             logits *= block.weight / block.total
         logits.scatter_add_(1, block.column, block.inside * -block.weight)
-        if self.bias is not None:
-            self.bias_grad[tile] += logits.sum(0)
+        self._add_bias_grad(logits, tile)
         if block.target is not None:  # whose derivatives are its own: the products get none
             pull = logits.gather(1, block.column)
             block.pull = block.pull + pull * block.inside
@@ -166,6 +198,7 @@ class LMCL(Softmax):
 
     unit_table = True
     copies_rows = True
+    bare = False
 
     def configure(self, s: float, m: float) -> None:
         self.s, self.margin = s, s * m
@@ -205,6 +238,7 @@ class LSoftmax(Softmax):
     """f_j = ‖x‖ ‖w_j‖ cos θ_j, the target's cos θ_y replaced by (λ cos θ + ψ(θ)) / (1 + λ).   weight (C, d)."""
 
     copies_rows = True
+    bare = False
 
     def configure(self, m: float, lambda_: float) -> None:
         self.m, self.lambda_ = int(m), lambda_
@@ -260,9 +294,12 @@ class _Block:
     def __init__(self, y: Tensor, weight: Tensor, target: Target | None):
         self.y, self.weight, self.target = y[:, None], weight[:, None], target
 
-    def place(self, tile: slice) -> None:
-        """Find the targets in a tile."""
+    def place(self, tile: slice, num_classes: int) -> None:
+        """Find the targets in a tile of the table."""
         width = tile.stop - tile.start
+        if width == num_classes:
+            self.column, self.inside = self.y, torch.ones_like(self.weight)
+            return
         column = self.y - tile.start
         self.inside = ((column >= 0) & (column < width)).to(self.weight.dtype)
         self.column = column.clamp_(0, width - 1)

@@ -34,7 +34,12 @@ def shaped(buffer: Tensor, rows: int, columns: int) -> Tensor:
 
 def take(x: Tensor, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
     """Some rows of `x` in `dtype`, side by side in memory: the same bits come out whatever the strides of `x` are."""
-    return x[rows].to(dtype).contiguous()
+    return part(x, rows).to(dtype).contiguous()
+
+
+def part(x: Tensor, rows: slice | Tensor) -> Tensor:
+    """Some rows of `x`; all of them are `x` itself, for a view takes as long as an operation on few numbers."""
+    return x if rows == slice(0, x.shape[0]) else x[rows]
 
 
 def rows_per_block(width: int, elements: int = 2**18) -> int:

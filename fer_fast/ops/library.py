@@ -226,7 +226,7 @@ def scale(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None], factor: 
     if eager and backend == "triton" and factor.dtype != torch.float64:
         with on_device(factor.device):
             return _engine("triton", "scale", "scale")(gradients, dtypes, factor, in_place)
-    if in_place and factor.is_cpu and factor == 1:
+    if in_place and factor.is_cpu and factor.item() == 1:
         return [gradient.to(dtype) for gradient, dtype in zip(gradients, dtypes, strict=True)]
     wide = torch.promote_types(factor.dtype, torch.float32)
     return [
