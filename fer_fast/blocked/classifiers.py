@@ -25,8 +25,8 @@ from .tiles import (
     wide_dtype,
 )
 
-LOGITS = 2**20  # entries of a tile of logits on a CPU, 4 MiB in float32
-ON_DEVICE = 2**6  # times as many where a launch costs more than a pass through memory
+LOGITS = 2**21  # entries of a tile of logits on a CPU, 8 MiB in float32: fewer cost more in calls
+ON_DEVICE = 2**5  # times as many where a launch costs more than a pass through memory
 ROWS = 128  # of a tile of all classes at least: with fewer the products are thin
 
 PullBack = Callable[[Tensor], Tensor]
@@ -92,6 +92,8 @@ class Softmax:
         if not self.gradient:
             return None
         grad, again = None, len(self.tiles) > 1
+        if again:
+            block.shift = block.highest + (block.total / block.weight).log_()
         for tile in self.tiles:
             if again:
                 table = self.rows_of_table(tile)
@@ -174,7 +176,7 @@ class Softmax:
         themselves where these were computed again."""
         if again:
             self._logits_(logits, tile, block)
-            logits.sub_(block.highest + (block.total / block.weight).log_()).exp_()
+            logits.sub_(block.shift).exp_()
         else:
             logits *= block.weight / block.total
         logits.scatter_add_(1, block.column, block.inside * -block.weight)
@@ -286,6 +288,7 @@ class _Block:
     highest: Tensor  # the largest logit so far
     total: Tensor  # Σ exp(logit - highest)
     own: Tensor  # the target's logit
+    shift: Tensor  # what, taken off a logit, leaves the logarithm of its softmax times the row's weight
     pull: Tensor | float = 0.0  # the derivative by it, where it is none of the product
     slope: Tensor  # of its logit by the product
     column: Tensor  # in the present tile, of the target
