@@ -70,6 +70,20 @@ def test_one_row_and_few_classes(auxiliary, n, num_classes):
     check(auxiliary, lambda seed: inputs(n, num_classes, 8, seed=seed))
 
 
+# The interpreter takes half a millisecond a class that may move.
+@pytest.mark.parametrize(("num_classes", "update"), [(10_000, True), (1_000_000, False)])
+def test_very_many_classes(num_classes, update):
+    draws = [inputs(16, num_classes, 8, seed=seed) for seed in range(PLAIN_DRAWS)]
+    names = ["loss", "dx", "centers"] if update else ["loss", "dx"]
+    plain, truth = (
+        [{name: expected("", "center", of(t), SCALE, "mean")[name] for name in names} for t in draws]
+        for of in (dict, double)
+    )
+    got = launch("center", draws[0], update=update)
+    assert_within_budget([{name: got[name] for name in names}], plain, truth)
+    assert update or torch.equal(got["centers"], draws[0]["centers"])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_classes", [3, 70])
 @pytest.mark.parametrize("auxiliary", ["variant-paper", "island"])

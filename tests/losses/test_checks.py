@@ -165,3 +165,16 @@ def test_fake_tensors_pass():
         x, y = torch.randn(N, D), torch.zeros(N, dtype=torch.int32)
         module = losses.JointLoss(losses.SoftmaxLoss(C, D), losses.CenterLoss(C, D), 0.1)
         assert module(x, y).shape == ()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_was_allowed_once_is_looked_at_again_when_it_changed(backend):
+    x, y, centers = torch.randn(6, 4), torch.arange(6) % 3, torch.randn(3, 4)
+    for good in (x, x.clone(), x.double()):
+        functional.center_loss(good, y, centers.to(good.dtype), backend=backend)
+    for bad, named in ((x[:, :3], "centers"), (x.int(), "features"), (x[:5], "labels"), (x.to_sparse(), "features")):
+        for _ in range(2):
+            with pytest.raises(ValueError, match=named):
+                functional.center_loss(bad, y, centers, backend=backend)
+    with pytest.raises(ValueError, match="class 3"):  # a value, which nothing remembers
+        functional.center_loss(x, y + 1, centers, backend=backend)
