@@ -1,6 +1,9 @@
 """What every public loss asks of its arguments. A `ValueError` names the argument, what was given, what is allowed."""
 
 import math
+from collections.abc import Callable
+from functools import wraps
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -8,6 +11,43 @@ from torch import Tensor
 REDUCTIONS = ("mean", "sum")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
+_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+_NAMES = frozenset({str, tuple, type(None)})
+_facts = attrgetter("dtype", "shape", "device", "layout")
+_MOST_KINDS = 4096  # of calls of one function, which ragged batches make
+
+
+def of_kind(check: Callable[..., None]) -> Callable[..., None]:
+    """Decorator of a check that looks at all of its tensors but their values: what it has let pass, it lets pass again
+    without a look, for at small batches a step costs what its host does."""
+    passed = set()
+
+    @wraps(check)
+    def remembering(*args):
+        kind = None if torch.compiler.is_compiling() else _kind(args)
+        if kind is None or kind not in passed:
+            check(*args)
+            if kind is not None:
+                if len(passed) >= _MOST_KINDS:
+                    passed.clear()
+                passed.add(kind)
+
+    return remembering
+
+
+def _kind(args: tuple) -> tuple | None:
+    """Of arguments all that a check may look at; nothing where one is neither a plain tensor nor a name."""
+    kind = []
+    for value in args:
+        if type(value) in _PLAIN and not value.is_nested:  # which has no shape
+            kind.append(_facts(value))
+        elif type(value) in _NAMES:
+            kind.append(value)
+        else:
+            return None
+    return tuple(kind)
 
 
 def features(x: Tensor, name: str, shape: str = "(n, d)") -> Tensor:
@@ -46,17 +86,24 @@ def beside(t: Tensor, name: str, device: torch.device | None) -> None:
 
 
 def labels(y: Tensor, count: int, device: torch.device | None, name: str = "labels") -> Tensor:
-    """Integer labels (n,), as int64 or int32 as they come, widened where they are narrower.
-
-    Their range is checked by :func:`label_range`.
-    """
+    """Integer labels (n,), widened by :func:`wide_labels`. Their range is checked by :func:`label_range`."""
     dense(y, name, "(n,)")
     if y.dtype not in INTEGERS:
         raise ValueError(f"{name}: expected an integer dtype, got {y.dtype}")
     if y.shape != (count,):
         raise ValueError(f"{name}: expected shape ({count},) to match the features, got {tuple(y.shape)}")
     beside(y, name, device)
+    return wide_labels(y)
+
+
+def wide_labels(y: Tensor) -> Tensor:
+    """Labels as int64 or int32 as they come, widened where they are narrower."""
     return y if y.dtype in INTEGERS[:2] else y.to(torch.int32 if y.dtype.itemsize < 4 else torch.int64)
+
+
+def readable(y: Tensor) -> bool:
+    """Whether looking at labels waits for no device."""
+    return y.is_cpu
 
 
 def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
@@ -65,7 +112,7 @@ def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
     On a GPU the check would wait for the device. There the Triton kernels see a bad label, make the loss NaN, and the
     next call raises; plain PyTorch indexing stops with a device-side assertion.
     """
-    if y.device.type == "cpu" and not torch.compiler.is_compiling():
+    if readable(y) and not torch.compiler.is_compiling():
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= num_classes:
             raise ValueError(f"{name}: class {low if low < 0 else high} is outside [0, {num_classes})")
@@ -85,7 +132,7 @@ def per_class(t: Tensor, name: str, num_classes: int | None, device: torch.devic
     shape = f"({'C' if num_classes is None else num_classes},)"
     dense(t, name, shape)
     floating(t.dtype, name)
-    if t.ndim != 1 or len(t) != (num_classes or len(t)):
+    if t.ndim != 1 or t.shape[0] != (num_classes or t.shape[0]):
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(t.shape)}")
     beside(t, name, device)
     return t

@@ -36,14 +36,12 @@ def resolve(name: str, device: torch.device) -> str:
 
     Raises `ValueError` for an unknown name, and for "triton" where it cannot run.
     """
-    name = one_of(name, BACKENDS, "backend")
+    name, kind = one_of(_preferred if name == "auto" else name, BACKENDS, "backend"), device.type
     if name == "auto":
-        name = _preferred
-    if name == "auto":
-        return "triton" if device.type == "cuda" and triton_runs_on("cuda") else "blocked"
-    if name == "triton" and not triton_runs_on(device.type):
-        raise ValueError(f'backend: "triton" does not run on {device.type} here; "blocked" and "reference" do')
-    if name == "triton" and device.type == "cpu" and (fault := interpreter_fault()):
+        return "triton" if kind == "cuda" and triton_runs_on("cuda") else "blocked"
+    if name == "triton" and not triton_runs_on(kind):
+        raise ValueError(f'backend: "triton" does not run on {kind} here; "blocked" and "reference" do')
+    if name == "triton" and kind == "cpu" and (fault := interpreter_fault()):
         raise ValueError(f'backend: "triton" does not run on cpu here: {fault}')
     return name
 

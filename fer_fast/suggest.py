@@ -1,14 +1,13 @@
 """One-line errors for names that are not on a list."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from difflib import get_close_matches
 
 from .errors import InputError
 
 
-def one_of(value: str, allowed: Iterable[str], argument: str) -> str:
+def one_of(value: str, allowed: Collection[str], argument: str) -> str:
     """`value`, if it is one of `allowed`; else an `InputError` that names the nearest and all of them."""
-    allowed = list(allowed)
     if value in allowed:
         return value
     near = get_close_matches(str(value), allowed, 1)

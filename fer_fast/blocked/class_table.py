@@ -5,6 +5,8 @@ head's products. Memory beyond the gradients: a block of logits of fixed size, a
 move a table of the batch's classes.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,9 +26,9 @@ def class_table(
     groups_x: list[Tensor],
     groups_y: list[Tensor],
     classifier: str,
-    classifier_params: list[float],
+    classifier_params: Sequence[float],
     auxiliary: str,
-    auxiliary_params: list[float],
+    auxiliary_params: Sequence[float],
     auxiliary_weight: float,
     mean: bool,
     update: bool,

@@ -34,7 +34,7 @@ def weighted_cluster_loss(
 
     See :func:`fer_fast.reference.weighted_cluster`.
     """
-    term = Term("weighted-cluster", {"centers": centers, "class_weights": class_weights}, params, update=update)
+    term = Term("weighted-cluster", centers, None, class_weights, params, update=update)
     return joint_loss(x, y, auxiliary=term, reduction=reduction, backend=backend)
 
 
@@ -54,5 +54,5 @@ def mva_loss(
 
     `groups`: pairs of features (n_v, d) and labels (n_v,) from the memory bank, newest first.
     """
-    term = Term("mva", {"centers": centers}, params, tuple(groups), update)
+    term = Term("mva", centers, params=params, groups=tuple(groups), update=update)
     return joint_loss(x, y, auxiliary=term, reduction=reduction, backend=backend)

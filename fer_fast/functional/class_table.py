@@ -1,8 +1,7 @@
 """Classifier losses and the center family: rows against a small per-class table, one or both in one pass."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,40 +15,41 @@ from ..registry import call, find
 SWITCHES = {name: place for place, name in enumerate(get_args(FeatureGradient))}  # as the engine takes them
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """One loss of the class-table engine: its row in the registry and what it needs besides features and labels."""
 
     name: str
-    tensors: dict[str, Tensor | None]
+    table: Tensor | None = None  # class weights or centers (C, d)
+    bias: Tensor | None = None
+    class_weights: Tensor | None = None
     params: tuple[float | int | str, ...] = ()  # the row's NamedTuple
     groups: Sequence[tuple[Tensor, Tensor]] = ()
     update: bool = False
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.tensors["weight"] if "weight" in self.tensors else self.tensors["centers"])
-
-    def engine_params(self) -> list[float]:
-        return [float(SWITCHES.get(value, value)) for value in self.params]
+    def engine_params(self) -> tuple[float, ...]:
+        return tuple([float(SWITCHES.get(value, value)) for value in self.params])
 
     def reference(self, x: Tensor, y: Tensor, reduction: str) -> Tensor:
         """The loss in plain PyTorch, its centers moved afterwards."""
         if self.update and torch.compiler.is_compiling():
             # The compiled backward would recompute from the centers as they are after the move.
             raise ValueError('update: backend="reference" cannot move centers inside torch.compile; the others can')
-        checks.label_range(y, self.num_classes)
+        checks.label_range(y, len(self.table))
         for _, group_y in self.groups:
-            checks.label_range(group_y, self.num_classes, "bank labels")
+            checks.label_range(group_y, len(self.table), "bank labels")
         spec = find(self.name)
-        extra = {"groups": self.groups} if self.groups else {}
-        given = {**self.tensors, **dict(zip(spec.params._fields, self.params, strict=True)), **extra}
+        given = {"weight": self.table, "centers": self.table, "bias": self.bias, "class_weights": self.class_weights}
+        given |= dict(zip(spec.params._fields, self.params, strict=True))
+        if self.groups:
+            given["groups"] = self.groups
         loss = call(spec.reference, x=x, y=y, reduction=reduction, **given)
         if self.update:
             with torch.no_grad():
-                centers = self.tensors["centers"]
-                centers.copy_(call(spec.update, x=x, y=y, **given))
+                self.table.copy_(call(spec.update, x=x, y=y, **given))
         return loss
+
+
+_ABSENT = Term("")
 
 
 def joint_loss(
@@ -67,30 +67,41 @@ def joint_loss(
     One read of the features gives the loss, all gradients and the moved centers. Each term is averaged (or summed)
     as it is alone.
     """
-    checks.features(x, "features")
-    y = checks.labels(y, len(x), x.device)
-    checks.reduction(reduction)
-    classifier, auxiliary = (None if term is None else _checked(term, x) for term in (classifier, auxiliary))
+    classifier, auxiliary = classifier or _ABSENT, auxiliary or _ABSENT
+    _check(x, y, reduction, *classifier[:4], *auxiliary[:4])
+    y = checks.wide_labels(y)
+    if auxiliary.groups:
+        auxiliary = auxiliary._replace(groups=_checked(auxiliary.groups, x))
     backend = resolve(backend, x.device)
     if backend != "reference":
         return ops.class_table(x, y, classifier, auxiliary, float(weight), reduction == "mean", backend)
-    loss = 0 if classifier is None else classifier.reference(x, y, reduction)
-    return loss if auxiliary is None else loss + weight * auxiliary.reference(x, y, reduction)
+    loss = classifier.reference(x, y, reduction) if classifier.name else 0
+    return loss + weight * auxiliary.reference(x, y, reduction) if auxiliary.name else loss
 
 
-def _checked(term: Term, x: Tensor) -> Term:
-    """The term, its tensors fit for the features, the labels of its groups as engines take them."""
-    device, d = x.device, x.shape[1]
-    for name, tensor in term.tensors.items():
-        if name in ("weight", "centers"):
-            checks.table(tensor, name, d, device)
-        elif tensor is not None:
-            checks.per_class(tensor, name, term.num_classes, device)
-    groups = [
-        (checks.table(rows, "bank features", d, device), checks.labels(y, len(rows), device, "bank labels"))
-        for rows, y in term.groups
+@checks.of_kind
+def _check(x: Tensor, y: Tensor, reduction: str, *terms: str | Tensor | None) -> None:
+    """That features, labels and two terms fit each other, of each its name, table, bias and class weights."""
+    checks.features(x, "features")
+    checks.labels(y, len(x), x.device)
+    checks.reduction(reduction)
+    for place, (name, table, bias, class_weights) in zip(("weight", "centers"), (terms[:4], terms[4:]), strict=True):
+        if name:
+            checks.table(table, place, x.shape[1], x.device)
+            for of, tensor in (("bias", bias), ("class_weights", class_weights)):
+                if tensor is not None:
+                    checks.per_class(tensor, of, len(table), x.device)
+
+
+def _checked(groups: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The groups, fit for the features, with labels as engines take them."""
+    return [
+        (
+            checks.table(rows, "bank features", x.shape[1], x.device),
+            checks.labels(y, len(rows), x.device, "bank labels"),
+        )
+        for rows, y in groups
     ]
-    return Term(term.name, term.tensors, term.params, groups, term.update) if groups else term
 
 
 def loss_function(name: str) -> Callable[..., Tensor]:
@@ -100,7 +111,7 @@ def loss_function(name: str) -> Callable[..., Tensor]:
     def classifier(
         x: Tensor, y: Tensor, weight: Tensor, *, params, reduction: str = "mean", backend: str = "auto"
     ) -> Tensor:
-        return joint_loss(x, y, Term(name, {"weight": weight}, params), reduction=reduction, backend=backend)
+        return joint_loss(x, y, Term(name, weight, params=params), reduction=reduction, backend=backend)
 
     def center(
         x: Tensor,
@@ -112,7 +123,7 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         reduction: str = "mean",
         backend: str = "auto",
     ) -> Tensor:
-        term = Term(name, {"centers": centers}, params, update=update)
+        term = Term(name, centers, params=params, update=update)
         return joint_loss(x, y, auxiliary=term, reduction=reduction, backend=backend)
 
     function = {"classifier": classifier, "center": center}[row.family]

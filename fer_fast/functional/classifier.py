@@ -24,5 +24,5 @@ def softmax_loss(
 
     x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,). The mean divides by Σ_i W_{y_i}.
     """
-    term = Term("softmax", {"weight": weight, "bias": bias, "class_weights": class_weights})
+    term = Term("softmax", weight, bias, class_weights)
     return joint_loss(x, y, term, reduction=reduction, backend=backend)

@@ -29,7 +29,7 @@ class CenterFamilyLoss(Loss):
 
     def term(self) -> Term:
         """This loss and its tensors, for a pass it may share with a classifier."""
-        return Term(self.name, {"centers": self.centers}, self.params, update=self.training)
+        return Term(self.name, self.centers, params=self.params, update=self.training)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return joint_loss(x, y, auxiliary=self.term(), **self.common)
@@ -83,8 +83,7 @@ class WeightedClusterLoss(CenterFamilyLoss):
         self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
 
     def term(self) -> Term:
-        tensors = {"centers": self.centers, "class_weights": self.class_weights}
-        return Term(self.name, tensors, self.params, update=self.training)
+        return Term(self.name, self.centers, None, self.class_weights, self.params, update=self.training)
 
 
 class AffinityLoss(CenterFamilyLoss):
@@ -110,7 +109,7 @@ class MVALoss(CenterFamilyLoss):
 
     def term(self, bank: MemoryBank | None = None) -> Term:
         groups = () if bank is None else bank.groups(self.groups - 1)
-        return Term(self.name, {"centers": self.centers}, self.params, tuple(groups), self.training)
+        return Term(self.name, self.centers, params=self.params, groups=tuple(groups), update=self.training)
 
     def forward(self, x: Tensor, y: Tensor, bank: MemoryBank | None = None) -> Tensor:
         return joint_loss(x, y, auxiliary=self.term(bank), **self.common)

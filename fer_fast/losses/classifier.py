@@ -26,7 +26,7 @@ class ClassifierLoss(Loss):
 
     def term(self) -> Term:
         """This loss and its tensors, for a pass it may share with an auxiliary loss."""
-        return Term(self.name, {"weight": self.weight}, self.params)
+        return Term(self.name, self.weight, params=self.params)
 
     def logits(self, x: Tensor) -> Tensor:
         """The scores (n, C) for inference, without a margin."""
@@ -63,8 +63,7 @@ class SoftmaxLoss(ClassifierLoss):
         self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
 
     def term(self) -> Term:
-        tensors = {"weight": self.weight, "bias": self.bias, "class_weights": self.class_weights}
-        return Term(self.name, tensors, self.params)
+        return Term(self.name, self.weight, self.bias, self.class_weights)
 
     def logits(self, x: Tensor) -> Tensor:
         return reference.softmax_logits(x, self.weight, self.bias)

@@ -31,9 +31,12 @@ class JointLoss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, **kwargs) -> Tensor:
         classifier, auxiliary = self.classifier, self.auxiliary
-        if not isinstance(auxiliary, CenterFamilyLoss) or classifier.common != auxiliary.common:
+        reduction, backend = classifier.reduction, classifier.backend
+        alike = isinstance(auxiliary, CenterFamilyLoss) and auxiliary.reduction == reduction
+        if not alike or auxiliary.backend != backend:
             return classifier(x, y) + self.weight * auxiliary(x, y, **kwargs)
-        loss = joint_loss(x, y, classifier.term(), auxiliary.term(**kwargs), self.weight, **classifier.common)
+        terms = classifier.term(), auxiliary.term(**kwargs)
+        loss = joint_loss(x, y, *terms, self.weight, reduction=reduction, backend=backend)
         classifier.step()
         return loss
 

@@ -15,22 +15,20 @@ NONE = torch.iinfo(torch.int64).min
 
 
 @cache
+def _flag(device: torch.device) -> tuple[Tensor, np.ndarray]:
+    """One int64 on the host that a device's kernels can write, and its memory, which is read in a tenth of the time
+    that indexing a tensor takes: every call of a loss asks."""
+    flag = torch.full((1,), NONE, dtype=torch.int64, pin_memory=device.type == "cuda")
+    return flag, flag.numpy()
+
+
 def bad_label_flag(device: torch.device) -> Tensor:
-    """The flag of a device: one int64 on the host that its kernels can write."""
-    return torch.full((1,), NONE, dtype=torch.int64, pin_memory=device.type == "cuda")
-
-
-@cache
-def _as_array(device: torch.device) -> np.ndarray:
-    """The flag's memory, read in a tenth of the time that indexing a tensor takes: every call of a loss asks."""
-    return bad_label_flag(device).numpy()
-
-
-def raise_for_bad_labels(device: torch.device) -> None:
-    """Raise `ValueError` if a kernel that has run on `device` met a label outside [0, C), and clear the flag."""
-    flag, seen = bad_label_flag(device), _as_array(device)
-    label = int(seen[0])
+    """The flag of a device. Raises `ValueError` if a kernel that has run there met a label outside [0, C), and clears
+    it."""
+    flag, seen = _flag(device)
+    label = seen.item()
     if label != NONE:
         flag.fill_(NONE)
         when = "" if device.type == "cpu" else " (met by an earlier call on this device, whose loss is NaN)"
         raise ValueError(f"labels: class {label} is outside [0, C){when}")
+    return flag

@@ -13,14 +13,13 @@ from torch._C._autograd import _get_current_graph_task_keep_graph
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import increment_version
 
+from .. import checks
 from ..blocked.tiles import gradient_dtype
-from .bad_labels import bad_label_flag, raise_for_bad_labels
+from .bad_labels import bad_label_flag
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
 _HERE = nullcontext()
 _TENSORS = frozenset({Tensor, torch.nn.Parameter})
-_EAGER = _TENSORS | {type(None), str, float, int, bool}
-_NESTED = _EAGER | {list, tuple}
 MODULES = {"triton": "fer_fast.kernels.{}.launch", "blocked": "fer_fast.blocked.{}"}
 
 
@@ -35,16 +34,16 @@ def run_engine(backend: str, module: str, function: str, *args, flag_labels: boo
     engine = _engine(backend, module, function)
     if backend == "blocked":
         return engine(*args)
-    device = args[0].device
+    device, flagged = args[0].device, args
     if flag_labels:
-        raise_for_bad_labels(device)  # of an earlier call: this one's are known when the device has run it
+        flagged = *args, bad_label_flag(device)  # raises for an earlier call: this one's are known when it has run
     try:
         with on_device(device):
-            result = engine(*args, *((bad_label_flag(device),) if flag_labels else ()))
+            result = engine(*flagged)
     except NotImplementedError:
         return run_engine("blocked", module, function, *args)
-    if flag_labels and device.type == "cpu":
-        raise_for_bad_labels(device)
+    if flag_labels and checks.readable(args[1]):
+        bad_label_flag(device)
     return result
 
 
@@ -64,11 +63,15 @@ def loss_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()) -> Callable:
-    """Register `function(..., gradient: bool, backend: str) -> (loss, *gradients)` as `fer_fast::<its name>`.
+def loss_operator(
+    engine: str, differentiable: tuple[str, ...], mutates: tuple[str, ...] = (), flags_labels: bool = False
+) -> Callable:
+    """Register an operator `(..., gradient: bool, backend: str) -> (loss, *gradients)`, which an engine's function of
+    its name computes, as `fer_fast::<the function's name>`; calling the result gives the loss.
 
-    The gradients of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is
-    set; the backward multiplies them by the incoming scalar on the device and never waits for the host. The last
+    The function is the operator's signature, and called with labels on the CPU, whose range it may check. The gradients
+    of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is set; the backward
+    multiplies them by the incoming scalar on the device and never waits for the host. The last
     backward of a graph does so in place and hands them out: autograd then holds nothing else. The operator is put
     together by hand because `custom_op` allows no autograd for operators that move a buffer (the centers).
     """
@@ -81,7 +84,13 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
         schema = torch.library.infer_schema(function, mutates_args=mutates)
         _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
         overload = getattr(torch.ops.fer_fast, name).default
-        _LIBRARY.impl(name, _opaque(function), "CompositeExplicitAutograd")
+
+        def run(*args) -> tuple[Tensor, ...]:
+            if checks.readable(args[1]):
+                function(*args)
+            return run_engine(args[-1], engine, engine, *args[:-1], flag_labels=flags_labels)
+
+        _LIBRARY.impl(name, _opaque(run), "CompositeExplicitAutograd")
 
         @torch.library.register_fake(f"fer_fast::{name}", lib=_LIBRARY)
         def _(*args):
@@ -93,62 +102,92 @@ def loss_operator(differentiable: tuple[str, ...], mutates: tuple[str, ...] = ()
             ]
             return args[0].new_empty((), dtype=loss_dtype(args[0])), *gradients
 
-        def forward_by(run: Callable) -> Callable:
-            def forward(ctx, *args):
-                with _AutoDispatchBelowAutograd():
-                    loss, *gradients = run(*args)
-                for position in moved:
-                    if args[position] is not None:
-                        increment_version(args[position])  # whoever saved the old values for a backward is told
-                ctx.save_for_backward(*gradients, *(args[position] for position in positions))
-                ctx.mark_non_differentiable(*gradients)
-                ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
-                ctx.arguments, ctx.backend = len(args), args[-1]
-                return loss, *gradients
+        def keep(ctx, args: tuple, gradients: Sequence[Tensor]) -> None:
+            for position in moved:
+                if args[position] is not None:
+                    increment_version(args[position])  # whoever saved the old values for a backward is told
+            ctx.save_for_backward(*gradients, *[args[position] for position in positions])
+            ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
+            ctx.backend = args[-1]
 
-            return forward
+        def scaled(ctx, grad_loss: Tensor | None) -> Sequence[Tensor | None]:
+            if grad_loss is None:  # what the loss went into has no gradient
+                return (None,) * len(positions)
+            saved = ctx.saved_tensors  # once: activation checkpointing recomputes the forward to answer
+            gradients, inputs = saved[: len(positions)], saved[len(positions) :]
+            gradients = scale(gradients, inputs, grad_loss, ctx.backend)
+            if torch.is_grad_enabled():  # create_graph=True: a constant gradient would be silently wrong
+                gradients = RefuseSecondDerivative.apply(name, len(gradients), *gradients, *inputs)
+            return gradients
 
         class Loss(torch.autograd.Function):
-            forward = staticmethod(forward_by(overload))
+            @staticmethod
+            def forward(ctx, *args):
+                with _AutoDispatchBelowAutograd():
+                    loss, *gradients = overload(*args)
+                keep(ctx, args, gradients)
+                ctx.mark_non_differentiable(*gradients)
+                return loss, *gradients
 
             @staticmethod
             def backward(ctx, grad_loss, *_):
-                if grad_loss is None:  # what the loss went into has no gradient
-                    return (None,) * ctx.arguments
-                saved = ctx.saved_tensors  # once: activation checkpointing recomputes the forward to answer
-                gradients, inputs = saved[: len(positions)], saved[len(positions) :]
-                gradients = scale(gradients, inputs, grad_loss, ctx.backend)
-                if torch.is_grad_enabled():  # create_graph=True: a constant gradient would be silently wrong
-                    gradients = RefuseSecondDerivative.apply(name, len(gradients), *gradients, *inputs)
-                result = [None] * ctx.arguments
-                for position, gradient in zip(positions, gradients, strict=True):
+                result = [None] * len(names)
+                for position, gradient in zip(positions, scaled(ctx, grad_loss), strict=True):
                     if ctx.needs_input_grad[position]:
                         result[position] = gradient
                 return tuple(result)
 
-        class Direct(Loss):
-            forward = staticmethod(forward_by(function))
+        class Direct(torch.autograd.Function):
+            """Shows autograd no more than it needs: each argument and result costs as long as an operation on it."""
+
+            @staticmethod
+            def forward(ctx, args, *_):
+                loss, *gradients = run(*args)
+                keep(ctx, args, gradients)
+                return loss
+
+            @staticmethod
+            def backward(ctx, grad_loss):
+                wanted = zip(ctx.needs_input_grad[1:], scaled(ctx, grad_loss), strict=True)
+                return None, *[gradient if needed else None for needed, gradient in wanted]
 
         _LIBRARY.impl(name, Loss.apply, "Autograd")
-        return lambda *args: (overload if torch.compiler.is_compiling() or not _plain(args) else Direct.apply)(*args)
+        plain = _plainness(function)
+
+        def loss(*args) -> Tensor:
+            if torch.compiler.is_compiling() or not plain(args):
+                return overload(*args)[0]
+            return Direct.apply(args, *[args[position] for position in positions])
+
+        return loss
 
     return register
 
 
-def _plain(args: Sequence) -> bool:
-    """Whether a call may go past the dispatcher, whose part of it is as long as a launch.
+def _plainness(function: Callable) -> Callable[[tuple], bool]:
+    """Whether a call of `function` may go past the dispatcher, whose part of it is as long as a launch.
 
     Not where a mode, a transform or a subclass of a tensor has to see the operator, nor where the dispatcher would
     negate a tensor that is only marked so.
     """
-    if _len_torch_dispatch_stack() or _len_torch_function_stack() or peek_interpreter_stack() is not None:
-        return False
-    types = {*map(type, args)}
-    if not types <= _NESTED:
-        return False
-    if any(type(a) in _TENSORS and a.is_neg() for a in args):
-        return False
-    return types <= _EAGER or all(_plain(a) for a in args if type(a) in (list, tuple) and a)
+    types = [parameter.annotation for parameter in inspect.signature(function).parameters.values()]
+    tensors = [place for place, kind in enumerate(types) if kind in (Tensor, Tensor | None)]
+    lists = [place for place, kind in enumerate(types) if kind == Sequence[Tensor]]
+
+    def plain(args: tuple) -> bool:
+        if _len_torch_dispatch_stack() or _len_torch_function_stack() or peek_interpreter_stack() is not None:
+            return False
+        for place in tensors:
+            t = args[place]
+            if t is not None and (type(t) not in _TENSORS or t.is_neg()):
+                return False
+        for place in lists:
+            for t in args[place]:
+                if type(t) not in _TENSORS or t.is_neg():
+                    return False
+        return True
+
+    return plain
 
 
 def _opaque(function: Callable) -> Callable:
@@ -204,4 +243,8 @@ def _may_run_again(factor: Tensor) -> bool:
 
 def wants_gradient(*inputs: Tensor | None) -> bool:
     """Whether a backward can come: gradients are computed in the forward only then."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    if torch.is_grad_enabled():
+        for t in inputs:
+            if t is not None and t.requires_grad:
+                return True
+    return False

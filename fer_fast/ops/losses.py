@@ -1,14 +1,17 @@
-"""The operators of the losses: loss and gradients in one forward. What each computes stands with its engine."""
+"""The operators of the losses: loss and gradients in one forward. What each computes stands with its engine.
+
+A function with `_` behind its name is an operator's signature, and checks labels where that waits for nothing.
+"""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from .. import checks
-from .library import loss_operator, run_engine, wants_gradient
+from .library import loss_operator, wants_gradient
 
 
-@loss_operator(differentiable=("x", "weight", "bias"), mutates=("centers",))
+@loss_operator("class_table", differentiable=("x", "weight", "bias"), mutates=("centers",), flags_labels=True)
 def class_table_(
     x: Tensor,
     y: Tensor,
@@ -34,61 +37,35 @@ def class_table_(
             checks.label_range(y, len(table))
     for group_y in groups_y:
         checks.label_range(group_y, len(centers), "bank labels")
-    return run_engine(
-        backend,
-        "class_table",
-        "class_table",
-        x,
-        y,
-        weight,
-        bias,
-        class_weights,
-        centers,
-        center_weights,
-        groups_x,
-        groups_y,
-        classifier,
-        list(classifier_params),
-        auxiliary,
-        list(auxiliary_params),
-        auxiliary_weight,
-        mean,
-        update,
-        gradient,
-        flag_labels=True,
-    )
 
 
 def class_table(
     x: Tensor, y: Tensor, classifier, auxiliary, auxiliary_weight: float, mean: bool, backend: str
 ) -> Tensor:
-    """Loss of a classifier term, an auxiliary term (:class:`fer_fast.functional.Term`), or both."""
-    head = classifier.tensors if classifier else {}
-    table = auxiliary.tensors if auxiliary else {}
-    groups = auxiliary.groups if auxiliary else ()
+    """Loss of two terms (:class:`fer_fast.functional.Term`), either without a name where there is none."""
     return class_table_(
         x,
         y,
-        head.get("weight"),
-        head.get("bias"),
-        head.get("class_weights"),
-        table.get("centers"),
-        table.get("class_weights"),
-        [group_x.detach() for group_x, _ in groups],
-        [group_y for _, group_y in groups],
-        classifier.name if classifier else "",
-        classifier.engine_params() if classifier else [],
-        auxiliary.name if auxiliary else "",
-        auxiliary.engine_params() if auxiliary else [],
+        classifier.table,
+        classifier.bias,
+        classifier.class_weights,
+        auxiliary.table,
+        auxiliary.class_weights,
+        [group_x.detach() for group_x, _ in auxiliary.groups],
+        [group_y for _, group_y in auxiliary.groups],
+        classifier.name,
+        classifier.engine_params(),
+        auxiliary.name,
+        auxiliary.engine_params(),
         auxiliary_weight,
         mean,
-        bool(auxiliary and auxiliary.update),
-        wants_gradient(x, head.get("weight"), head.get("bias")),
+        auxiliary.update,
+        wants_gradient(x, classifier.table, classifier.bias),
         backend,
-    )[0]
+    )
 
 
-@loss_operator(differentiable=("e",))
+@loss_operator("ad_corre", differentiable=("e",), flags_labels=True)
 def ad_corre_(
     e: Tensor,
     y: Tensor,
@@ -102,8 +79,6 @@ def ad_corre_(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     checks.label_range(y, num_classes)
-    args = (e, y, class_difficulty, num_classes, fd, md, ed, mean, gradient)
-    return run_engine(backend, "ad_corre", "ad_corre", *args, flag_labels=True)
 
 
 def ad_corre(
@@ -118,10 +93,10 @@ def ad_corre(
     backend: str,
 ) -> Tensor:
     """fd · FD + md · MD + ed · ED."""
-    return ad_corre_(e, y, class_difficulty, num_classes, fd, md, ed, mean, wants_gradient(e), backend)[0]
+    return ad_corre_(e, y, class_difficulty, num_classes, fd, md, ed, mean, wants_gradient(e), backend)
 
 
-@loss_operator(differentiable=("x",))
+@loss_operator("pairwise", differentiable=("x",))
 def pairwise_(
     x: Tensor,
     y: Tensor,
@@ -132,7 +107,7 @@ def pairwise_(
     gradient: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    return run_engine(backend, "pairwise", "pairwise", x, y, class_difficulty, epilogue, list(params), mean, gradient)
+    """Any label is a class of its own."""
 
 
 def pairwise(
@@ -145,22 +120,22 @@ def pairwise(
     backend: str,
 ) -> Tensor:
     """A loss over all pairs of rows, named by its epilogue."""
-    return pairwise_(x, y, class_difficulty, epilogue, params, mean, wants_gradient(x), backend)[0]
+    return pairwise_(x, y, class_difficulty, epilogue, params, mean, wants_gradient(x), backend)
 
 
-@loss_operator(differentiable=("x",))
+@loss_operator("range_loss", differentiable=("x",))
 def range_loss_(
     x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    return run_engine(backend, "range_loss", "range_loss", x, y, k, alpha, beta, margin, gradient)
+    """Any label is a class of its own."""
 
 
 def range_loss(x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, backend: str) -> Tensor:
     """Range loss."""
-    return range_loss_(x, y, k, alpha, beta, margin, wants_gradient(x), backend)[0]
+    return range_loss_(x, y, k, alpha, beta, margin, wants_gradient(x), backend)
 
 
-@loss_operator(differentiable=("z",))
+@loss_operator("contrastive", differentiable=("z",))
 def contrastive_(
     z: Tensor,
     y: Tensor,
@@ -172,7 +147,7 @@ def contrastive_(
     gradient: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    return run_engine(backend, "contrastive", "contrastive", z, y, bank_z, bank_y, temperature, mode, mean, gradient)
+    """Any label is a class of its own."""
 
 
 def contrastive(
@@ -186,4 +161,4 @@ def contrastive(
     backend: str,
 ) -> Tensor:
     """SelfCon, SupCon, ESC or ENSC, by `mode`."""
-    return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, wants_gradient(z), backend)[0]
+    return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, wants_gradient(z), backend)

@@ -23,6 +23,7 @@ Run = Callable[[Launch], None]
 class Asked(NamedTuple):
     """What a kind of call is."""
 
+    kind: tuple | None  # dtypes and device of the tensors; none where Triton has to look at every call's own
     element_size: int
     k: int
     num_classes: int
@@ -30,6 +31,7 @@ class Asked(NamedTuple):
     fd: bool
     md: bool
     ed: bool
+    gradient: bool
 
 
 class Plan(NamedTuple):
@@ -42,6 +44,7 @@ class Plan(NamedTuple):
     sums: dict[str, Any]
     tables: dict[str, Any]
     rows: dict[str, Any]
+    compiled: dict | None  # of :class:`Launch`
 
 
 @cache
@@ -70,6 +73,7 @@ def plan(asked: Asked) -> Plan:
         sums={**shared, "SIZE": size, **of_sums, **launch_options(config.num_warps, config.num_stages)},
         tables={**shared, "SIZE": size, "BLOCK_D": width, **TABLE_OPTIONS},
         rows={**shared, **of_rows, **launch_options(config.row_warps)},
+        compiled={} if asked.kind else None,
     )
 
 
@@ -93,30 +97,25 @@ def ad_corre(
     """
     (k, n, d), device, by_class = e.shape, e.device, bool(fd or md)
     ed = 0.0 if k == 1 else ed  # a single embedding has no pair
-    asked = Asked(e.element_size(), k, num_classes, d, fd != 0, md != 0, ed != 0)
-    cut = plan(asked)
     batch = Batch(rows_of(e), y.contiguous(), class_difficulty if fd else None, status if by_class else None)
+    sizes = (n, num_classes, batch.e.stride(0), batch.e.stride(1))
+    kind = None if any(stride % 16 or stride >= 2**31 for stride in sizes[2:]) else kind_of(*batch)
+    cut = plan(Asked(kind, e.element_size(), k, num_classes, d, fd != 0, md != 0, ed != 0, gradient))
     de = _empty((k, n, d), dtype=gradient_dtype(e), device=device) if gradient else None
     programs = min(cdiv(n, cut.row_rows), max_programs(device))
-    kept = Kept(_empty((by_class * k + asked.ed * programs,), dtype=torch.float32, device=device))
-    sizes, strides = (n, num_classes), (batch.e.stride(0), batch.e.stride(1))
-    kind = None
-    if not any(stride % 16 or stride >= 2**31 for stride in strides):
-        kind = kind_of(*batch, de)
-        kind = kind and (asked, kind)
+    kept = Kept(_empty((by_class * k + (ed != 0) * programs,), dtype=torch.float32, device=device))
     if by_class:
-        kept = _class_sums(cut, batch, kept, (*sizes, *strides), kind, run)
+        kept = _class_sums(cut, batch, kept, sizes, run)
         fd_scale = 0.0 if n == 1 else fd / (k * n**2) if mean else fd  # a single row has no pair
         scales = fd_scale, md / (k * num_classes**2) if mean else md
-        run(Launch(tables, (k, 1, 1), (batch, kept, *sizes, *scales), cut.tables, kind))
-    if gradient or asked.ed:
-        ed_scale = ed / (n * k**2) if mean else ed
-        arguments = (batch, kept, de, *sizes, *strides, ed_scale)
-        run(Launch(rows, (programs, 1, 1), arguments, cut.rows, kind))
+        run(Launch(tables, (k, 1, 1), (batch, kept, n, num_classes, *scales), cut.tables, cut.compiled))
+    if gradient or ed:
+        arguments = (batch, kept, de, *sizes, ed / (n * k**2) if mean else ed)
+        run(Launch(rows, (programs, 1, 1), arguments, cut.rows, cut.compiled))
     return kept.losses.sum(), _empty((0,), dtype=gradient_dtype(e), device=device) if de is None else de
 
 
-def _class_sums(cut: Plan, batch: Batch, kept: Kept, sizes: tuple[int, ...], kind: tuple | None, run: Run) -> Kept:
+def _class_sums(cut: Plan, batch: Batch, kept: Kept, sizes: tuple[int, ...], run: Run) -> Kept:
     """Moments of rows and sums of classes; what `tables` fills is still empty."""
     (k, n, d), wide = batch.e.shape, {"dtype": torch.float32, "device": batch.e.device}
     # Four tiles each at least: a block of sums is as long as two.
@@ -128,7 +127,7 @@ def _class_sums(cut: Plan, batch: Batch, kept: Kept, sizes: tuple[int, ...], kin
         sums=partials[0] if programs == 1 else _empty((k, cut.size), **wide),
         tables=_empty((k, 2, cut.classes, d), **wide),
     )
-    run(Launch(sums, (programs, k, 1), (batch, kept, *sizes), cut.sums, kind))
+    run(Launch(sums, (programs, k, 1), (batch, kept, *sizes), cut.sums, cut.compiled))
     if programs > 1:
         torch.sum(partials, 0, out=kept.sums)
     return kept

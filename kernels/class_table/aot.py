@@ -6,9 +6,10 @@ from itertools import product
 import torch
 
 from ..host.aot import TYPES, launch_case
+from .arguments import Batch
 from .centers import CENTERS
 from .heads import HEADS, usual_params
-from .launch import Asked, launches_of, plan
+from .launch import Asked, launches_of, plan, rules_of
 from .settings import SMALL_BATCH, fits
 
 _LOSSES = [*((name, "") for name in HEADS), *(("", name) for name in CENTERS)]
@@ -45,14 +46,16 @@ def _launches(family: str, classifier: str, auxiliary: str, n: int, num_classes:
     head_params = tuple(usual_params(classifier)) if classifier else ()
     center_params = tuple(CENTERS[auxiliary][1]()) if auxiliary else ()
     center_params = tuple(0.0 if isinstance(value, str) else value for value in center_params)  # the first of the ways
+    rules = rules_of(classifier, head_params, auxiliary, center_params)
     asked = Asked(
-        family, dtype.itemsize, num_classes, d, classifier, auxiliary, bool(auxiliary), True, groups, softmax, True,
-        ("ieee", family != "cdna"),
+        None, family, dtype.itemsize, num_classes, d, classifier, auxiliary, rules.variant, bool(auxiliary), True,
+        groups, softmax, True, ("ieee", family != "cdna"),
     )  # fmt: skip
     x = torch.empty((n, d), dtype=dtype)
-    return launches_of(
-        plan(asked), asked, x, labels(n), table(num_classes, d) if classifier else None,
-        table(num_classes) if softmax else None, table(num_classes) if softmax else None,
-        table(num_classes, d) if auxiliary else None, table(num_classes) if weighs else None,
-        [x] * groups, [labels(n)] * groups, head_params, center_params, 1.0, labels(1),
-    )[1]  # fmt: skip
+    batch = Batch(x, labels(n), labels(1), (x,) * groups, (labels(n),) * groups)
+    given = (
+        table(num_classes, d) if classifier else None, table(num_classes) if softmax else None,
+        table(num_classes) if softmax else None, table(num_classes, d) if auxiliary else None,
+        table(num_classes) if weighs else None,
+    )  # fmt: skip
+    return launches_of(plan(asked), asked, batch, given, rules, 1.0)[1]

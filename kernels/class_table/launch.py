@@ -1,6 +1,7 @@
 """Class-table engine on the host: tensors in, loss, gradients and moved centers out."""
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -40,14 +41,16 @@ _empty = torch.empty
 
 
 class Asked(NamedTuple):
-    """What a kind of call is: everything that a kernel is compiled for, but for the types of tensors."""
+    """What a kind of call is: everything that a kernel is compiled for."""
 
+    kind: tuple | None  # dtypes and device of the tensors; none where Triton has to look at every call's own
     family: str  # of the chip
     element_size: int
     num_classes: int
     d: int
     classifier: str
     auxiliary: str
+    variant: tuple  # of :class:`Rules`
     update: bool
     gradient: bool
     groups: int  # of MVA
@@ -60,7 +63,8 @@ class Plan(NamedTuple):
     """How a kind of call is launched: its cut, what is kept between its kernels, and their constants and options."""
 
     cut: Cut
-    kinds: int
+    held: int  # rows of sums, kinds K
+    split: bool  # sums are left to `sums`
     statistics: int  # numbers that `table_stats` leaves for rows
     block: int  # numbers of a program's partial sums
     slots: int  # of sums known before the first row
@@ -70,6 +74,7 @@ class Plan(NamedTuple):
     rows: dict[str, Any]
     sums: dict[str, Any]
     finish: dict[str, Any]
+    compiled: dict | None  # of :class:`Launch`
 
 
 @cache
@@ -97,7 +102,8 @@ def plan(asked: Asked) -> Plan:
     of_sums |= {"R": SUMS_ROWS, "TENSOR_CORES": tensor_cores, **_chunks(d, sums_narrow)}
     return Plan(
         cut=shape,
-        kinds=kinds,
+        held=kinds * shape.k,
+        split=kinds > 0 and not shape.fused,
         statistics=(STATISTICS.value * shape.k + num_classes * d * (unit + 2 * repels)) * found,
         block=block_size(d, shape.k, kinds, shape.fused),
         slots=slots,
@@ -114,6 +120,7 @@ def plan(asked: Asked) -> Plan:
         rows={**of_rows, **tile, **launch_options(shape.tile.num_warps)},
         sums={**of_sums, **SUMS_OPTIONS},
         finish={**every, **_chunks(d, narrow), **FINISH_OPTIONS},
+        compiled={} if asked.kind else None,
     )
 
 
@@ -129,12 +136,12 @@ def class_table(
     class_weights: Tensor | None,
     centers: Tensor | None,
     center_weights: Tensor | None,
-    groups_x: list[Tensor],
-    groups_y: list[Tensor],
+    groups_x: Sequence[Tensor],
+    groups_y: Sequence[Tensor],
     classifier: str,
-    classifier_params: list[float],
+    classifier_params: Sequence[float],
     auxiliary: str,
-    auxiliary_params: list[float],
+    auxiliary_params: Sequence[float],
     auxiliary_weight: float,
     mean: bool,
     update: bool,
@@ -158,7 +165,7 @@ def class_table(
         )
         if auxiliary:
             more, pull, *_ = class_table(
-                x, y, None, None, None, table, center_weights, groups_x, groups_y, "", [], auxiliary, auxiliary_params,
+                x, y, None, None, None, table, center_weights, groups_x, groups_y, "", (), auxiliary, auxiliary_params,
                 auxiliary_weight, mean, update, gradient, status,
             )  # fmt: skip
             loss, dx = loss + more, dx.add_(pull)
@@ -168,16 +175,18 @@ def class_table(
         loss, dx = large_centers(
             x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient, status
         )
-        results = loss, dx, *(_empty((0,), dtype=gradient_dtype(x), device=x.device) for _ in range(2))
+        results = loss, dx, *(_empty(0, dtype=gradient_dtype(x), device=x.device) for _ in range(2))
     else:
+        groups = tuple(map(dense_rows, groups_x)), tuple([of.contiguous() for of in groups_y])
+        batch = Batch(dense_rows(x), y.contiguous(), status, *groups)
+        given = weight.contiguous() if classifier else None, bias, class_weights, table, center_weights
+        rules = rules_of(classifier, tuple(classifier_params), auxiliary, tuple(auxiliary_params))
         asked = Asked(
-            family, x.element_size(), num_classes, d, classifier, auxiliary, update, gradient, len(groups_x),
-            mean and class_weights is not None, mean, product_precision(),
+            None if groups_x or batch.x.stride(0) % 16 else kind_of(batch.x, batch.y, status, *given),
+            family, x.element_size(), num_classes, d, classifier, auxiliary, rules.variant, update, gradient,
+            len(groups_x), mean and class_weights is not None, mean, product_precision(),
         )  # fmt: skip
-        results, launches = launches_of(
-            plan(asked), asked, x, y, weight, bias, class_weights, table, center_weights, groups_x, groups_y,
-            tuple(classifier_params), tuple(auxiliary_params), auxiliary_weight, status,
-        )  # fmt: skip
+        results, launches = launches_of(plan(asked), asked, batch, given, rules, auxiliary_weight)
         for launch in launches:
             start(launch)
     if update and table is not centers:
@@ -185,90 +194,93 @@ def class_table(
     return results
 
 
+class Rules(NamedTuple):
+    """A head, a center loss, and what of their settings other kernels are compiled for."""
+
+    head: Head
+    center: Center
+    variant: tuple
+
+
+@lru_cache(64)
+def rules_of(
+    classifier: str, classifier_params: tuple[float, ...], auxiliary: str, auxiliary_params: tuple[float, ...]
+) -> Rules:
+    """What kernels take of two losses, their settings filled in."""
+    head, rule = head_rule(classifier, classifier_params), center_rule(auxiliary, auxiliary_params)
+    tables = [len(value) for value in head.a or () if isinstance(value, tuple)]
+    return Rules(head, rule, (rule.paper_slope is None, *tables))
+
+
 def launches_of(
     plan: Plan,
     asked: Asked,
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    class_weights: Tensor | None,
-    centers: Tensor | None,
-    center_weights: Tensor | None,
-    groups_x: list[Tensor],
-    groups_y: list[Tensor],
-    classifier_params: tuple[float, ...],
-    auxiliary_params: tuple[float, ...],
+    batch: Batch,
+    given: tuple[Tensor | None, ...],
+    rules: Rules,
     auxiliary_weight: float,
-    status: Tensor | None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:
-    """Loss, dx, dweight and dbias, still empty, and the launches that fill them."""
-    (n, d), device, shape, mean = x.shape, x.device, plan.cut, asked.mean
-    x, wide = dense_rows(x), {"dtype": torch.float32, "device": device}
-    groups_x = tuple(dense_rows(group) for group in groups_x)
-    group_sizes = tuple(len(group) for group in groups_x)
-    wanted, held, split = asked.gradient and weight is not None, plan.kinds * shape.k, plan.kinds and not shape.fused
-    alone, tiles = plan.alone and n <= SMALL_BATCH, cdiv(n, shape.tile.block_n)
-    programs, splits, summed = 1, 1, 1
-    if not alone:
-        # Two tiles each at least: a block of sums is as long as a tile.
-        programs = max(1, min(tiles // 2, processors(device) * PROGRAM_WARPS // shape.tile.num_warps))
-        splits = max(1, min(n // (4 * SUMS_ROWS), 2 * processors(device)))
-        summed = max(asked.num_classes, min(SUMMED_PROGRAMS.value, cdiv(max(n, *group_sizes, 1), LABELS.value)))
-        if groups_x:
-            summed = max(
-                asked.num_classes, min(SUMMED_PROGRAMS.value, cdiv(max(n, *group_sizes), 4 * shape.tile.block_n))
-            )
+    """Loss, dx, dweight and dbias, still empty, and the launches that fill them; `given` are the first of `Tables`."""
+    (n, d), device, (head, rule, _) = batch.x.shape, batch.x.device, rules
+    weight, bias = given[:2]
+    group_sizes = tuple([float(len(group)) for group in batch.groups_x])
+    alone = plan.alone and n <= SMALL_BATCH
+    programs, splits, summed = (1, 1, 1) if alone else _parts(plan.cut, asked.num_classes, n, group_sizes, device)
+    wide = {"dtype": torch.float32, "device": device}
     loss = _empty((), **wide)
-    dx = _empty((n, d), dtype=gradient_dtype(x), device=device) if asked.gradient else None
-    dweight = _empty(weight.shape, dtype=gradient_dtype(weight), device=device) if wanted else None
-    dbias = _empty(bias.shape, dtype=gradient_dtype(bias), device=device) if wanted and bias is not None else None
-    batch = Batch(x, y.contiguous(), status, groups_x, tuple(group_y.contiguous() for group_y in groups_y))
+    dx = dweight = dbias = None
+    if asked.gradient:
+        dx = _empty(n, d, dtype=gradient_dtype(batch.x), device=device)
+        if weight is not None:
+            dweight = _empty(asked.num_classes, d, dtype=gradient_dtype(weight), device=device)
+        if bias is not None:
+            dbias = _empty(asked.num_classes, dtype=gradient_dtype(bias), device=device)
     tables = Tables(
-        None if weight is None else weight.contiguous(),
-        bias,
-        class_weights,
-        centers,
-        center_weights,
-        _empty((plan.statistics,), **wide) if plan.statistics else None,
-        _empty((summed, plan.slots), dtype=torch.float64, device=device) if plan.slots else None,
+        *given,
+        _empty(plan.statistics, **wide) if plan.statistics else None,
+        _empty(summed, plan.slots, dtype=torch.float64, device=device) if plan.slots else None,
     )
     out = Outputs(
         loss,
         dx,
         dweight,
         dbias,
-        _empty((programs, plan.block), **wide),
-        _empty((n, held), **wide) if split else None,
-        _empty((splits, held, d), **wide) if split else None,
+        _empty(programs, plan.block, **wide),
+        _empty(n, plan.held, **wide) if plan.split else None,
+        _empty(splits, plan.held, d, **wide) if plan.split else None,
     )
-    divisor = n if mean else 1
+    divisor = n if asked.mean else 1
     sizes = Sizes(
         n, asked.num_classes, 1 if asked.weighted else divisor, divisor, auxiliary_weight, programs, splits, summed,
-        tuple(map(float, group_sizes)),
+        group_sizes,
     )  # fmt: skip
-    head, rule = head_rule(asked.classifier, classifier_params), center_rule(asked.auxiliary, auxiliary_params)
-    given, rules = (batch, tables, out), (head, rule, *sizes)
-    strides = x.stride(0), tuple(group.stride(0) for group in groups_x)
-    kind = None
-    if x.stride(0) % 16 == 0 and not groups_x:
-        kind = kind_of(batch.x, batch.y, status, *tables[:5], dx, dweight, dbias)
-        thresholds = [len(value) for value in head.a or () if isinstance(value, tuple)]
-        kind = kind and (asked, rule.paper_slope is None, *thresholds, kind)
+    x_stride, group_strides = batch.x.stride(0), tuple([group.stride(0) for group in batch.groups_x])
     if alone:
-        launches = [Launch(small, (1, 1, 1), (*given, *rules, *strides), plan.small, kind)]
+        arguments = (batch, tables, out, head, rule, *sizes, x_stride, group_strides)
+        launches = [Launch(small, (1, 1, 1), arguments, plan.small, plan.compiled)]
     else:
-        launches = [Launch(rows, (programs, 1, 1), (*given, *rules, x.stride(0)), plan.rows, kind)]
+        arguments = (batch, tables, out, head, rule, *sizes, x_stride)
+        launches = [Launch(rows, (programs, 1, 1), arguments, plan.rows, plan.compiled)]
         if plan.statistics or plan.slots:
-            arguments = (batch, tables, *rules, *strides)
-            launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, kind))
-        if split:
+            arguments = (batch, tables, head, rule, *sizes, x_stride, group_strides)
+            launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, plan.compiled))
+        if plan.split:
             grid = (splits, plan.sums["CHUNKS"], 1)
-            launches.append(Launch(sums, grid, (batch, out, n, x.stride(0)), plan.sums, kind))
-        launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), (*given, *rules), plan.finish, kind))
+            launches.append(Launch(sums, grid, (batch, out, n, x_stride), plan.sums, plan.compiled))
+        arguments = (batch, tables, out, head, rule, *sizes)
+        launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), arguments, plan.finish, plan.compiled))
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
-    missing = ((dx, x), (dweight, x if weight is None else weight), (dbias, x if bias is None else bias))
-    return (
-        loss,
-        *(_empty((0,), dtype=gradient_dtype(like), device=device) if t is None else t for t, like in missing),
-    ), launches
+    missing = {"dtype": gradient_dtype(batch.x), "device": device}
+    return (loss, *[_empty(0, **missing) if t is None else t for t in (dx, dweight, dbias)]), launches
+
+
+def _parts(
+    cut: Cut, num_classes: int, n: int, group_sizes: tuple[float, ...], device: torch.device
+) -> tuple[int, int, int]:
+    """Programs of `rows`, splits of `sums` and programs of `table_stats`."""
+    # Two tiles each at least: a block of sums is as long as a tile.
+    programs = min(cdiv(n, cut.tile.block_n) // 2, processors(device) * PROGRAM_WARPS // cut.tile.num_warps)
+    splits = min(n // (4 * SUMS_ROWS), 2 * processors(device))
+    share = 4 * cut.tile.block_n if group_sizes else LABELS.value
+    summed = min(SUMMED_PROGRAMS.value, cdiv(max(n, *map(int, group_sizes), 1), share))
+    return max(1, programs), max(1, splits), max(num_classes, summed)

@@ -4,6 +4,7 @@ Found by compiling ahead of time (`python -m bench audit`): as many rows as leav
 multiprocessor where the loss is a center's alone. None has been timed on a chip.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import triton
@@ -86,6 +87,7 @@ def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, he
     return Cut(k, m, width, tile, small_tile, fused, held, min(width, TABLE_TILE // k))
 
 
+@cache
 def fits(family: str, element_size: int, num_classes: int, d: int) -> bool:
     """Whether the class weights are a small table: of 16 classes at most in float32, whose products take pieces."""
     classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))

@@ -9,48 +9,47 @@ from torch import Tensor
 
 from ..common.pair_tiles import TABLE_ROWS
 
+_TENSOR_CORES = torch.version.hip is None  # of TF32
+_matmul = torch.backends.cuda.matmul
+
 
 class Launch(NamedTuple):
     """A kernel, its grid and arguments, and its constants and options by name: as the launcher starts it, and as it is
     compiled ahead of time.
 
-    `kind` says all that Triton would compile another kernel for, or nothing: calls of one kind are started without
-    looking at their arguments again, which takes longer than the rest of a launch.
+    `compiled` is where a plan keeps what Triton made of launches of one :func:`kind_of` arguments, which are started
+    without looking at these again: that takes longer than the rest of a launch.
     """
 
     kernel: Any
     grid: tuple[int, int, int]
     arguments: tuple[Any, ...]
     constants: Mapping[str, Any]
-    kind: tuple | None = None
-
-
-_compiled: dict[tuple, tuple[Any, tuple, Mapping]] = {}
+    compiled: dict[str, tuple[Any, tuple]] | None = None
 
 
 def start(launch: Launch) -> None:
     """Runs a kernel on the current stream."""
-    kernel, grid, arguments, constants, kind = launch
-    found = _compiled.get((id(kernel), kind)) if kind else None
-    if found and found[2] is constants:  # which a plan keeps, and a plan made anew does not
-        found[0][grid](*arguments, *found[1])
+    kernel, grid, arguments, constants, compiled = launch
+    name = kernel.__name__
+    if compiled and name in compiled:
+        made, behind = compiled[name]
+        made[grid](*arguments, *behind)
         return
-    compiled = kernel[grid](*arguments, **constants)
-    if kind and compiled is not None:  # which it is in the interpreter
-        behind = tuple(constants[name] for name in kernel.arg_names[len(arguments) :])
-        _compiled[id(kernel), kind] = compiled, behind, constants
+    made = kernel[grid](*arguments, **constants)
+    if compiled is not None and made is not None:  # which it is in the interpreter
+        compiled[name] = made, tuple(constants[name] for name in kernel.arg_names[len(arguments) :])
 
 
 def kind_of(*tensors: Tensor | None) -> tuple | None:
     """What a launch is of, by its tensors: dtypes and device; nothing where one is not aligned as allocations are."""
-    kinds, places = [], 0
+    places = 0
     for tensor in tensors:
-        if tensor is None:
-            kinds.append(None)
-        else:
-            kinds.append(tensor.dtype)
+        if tensor is not None:
             places |= tensor.data_ptr()
-    return None if places % 16 else (*kinds, tensors[0].device)
+    if places % 16:
+        return None
+    return tensors[0].device, *[None if tensor is None else tensor.dtype for tensor in tensors]
 
 
 def cdiv(a: int, b: int) -> int:
@@ -75,9 +74,8 @@ def product_precision() -> tuple[str, bool]:
     Of its two switches the new one is read, which shows what the old one was set to. Once the new one was set, reading
     the old one raises.
     """
-    tensor_cores = torch.version.hip is None
-    tf32 = tensor_cores and torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tf32" if tf32 else "ieee", tensor_cores
+    tf32 = _TENSOR_CORES and _matmul.fp32_precision == "tf32"
+    return "tf32" if tf32 else "ieee", _TENSOR_CORES
 
 
 def product_kind(dtype: torch.dtype) -> str:

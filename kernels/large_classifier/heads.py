@@ -4,7 +4,7 @@ Their contract holds, and two things more. A class that is not the target has th
 whatever the lengths. R (unless x is scaled to length one) and Q (unless w is) are those of the target alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..class_table.heads import HEADS, head_rule, usual_params
@@ -30,7 +30,7 @@ class Head(NamedTuple):
         return self.lengths and not self.unit_x
 
 
-def head_of(classifier: str, params: list[float]) -> Head:
+def head_of(classifier: str, params: Sequence[float]) -> Head:
     """The head of this name with these hyper-parameters."""
     of = head_rule(classifier, tuple(params))
     steepest = max([1.0, *params]) * of.steepest.value

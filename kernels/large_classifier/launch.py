@@ -1,6 +1,7 @@
 """Classifiers of any number of classes, launched."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def large_classifier(
     bias: Tensor | None,
     class_weights: Tensor | None,
     classifier: str,
-    params: list[float],
+    params: Sequence[float],
     mean: bool,
     gradient: bool,
     status: Tensor | None = None,
@@ -58,7 +59,7 @@ class Sweep:
         bias: Tensor | None,
         class_weights: Tensor | None,
         classifier: str,
-        params: list[float],
+        params: Sequence[float],
         mean: bool,
         gradient: bool,
         status: Tensor | None = None,

@@ -1,5 +1,7 @@
 """Gradients times a device scalar, launched."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,13 @@ def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor, in
     if blocks:
         flat = [value for pair in pairs for value in pair]
         programs = min(blocks, SCALE_PROGRAMS * processors(factor.device))  # few, for most may find nothing to do
-        kind = kind_of(*(tensor for pair in pairs for tensor in pair[:2]), factor)
-        kind = kind and (max(size for *_, size in pairs) < 2**31, kind)
-        start(Launch(scale_gradients, (programs, 1, 1), (*flat, factor), CONSTANTS, kind))
+        kind = kind_of(*[tensor for pair in pairs for tensor in pair[:2]], factor)
+        compiled = _compiled(kind, max(size for *_, size in pairs) < 2**31) if kind else None
+        start(Launch(scale_gradients, (programs, 1, 1), (*flat, factor), CONSTANTS, compiled))
     return targets
+
+
+@cache
+def _compiled(kind: tuple, near: bool) -> dict:
+    """Of launches of tensors of a kind, whose sizes are of 32 bits where `near`."""
+    return {}

@@ -15,9 +15,12 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.float16] + ([] if INTERPRETED else [torch.bfloat16])
 
 
-def engine_params(loss: str, **given) -> list[float]:
+_empty = torch.empty  # which a test may replace
+
+
+def engine_params(loss: str, **given) -> tuple[float, ...]:
     """The row's hyper-parameters as the engine takes them, defaults but for those given."""
-    return Term(loss, {}, LOSSES[loss].params(**given)).engine_params()
+    return Term(loss, params=LOSSES[loss].params(**given)).engine_params()
 
 
 CLASSIFIERS = {name: engine_params(name) for name, spec in LOSSES.items() if spec.family == "classifier"}
@@ -31,7 +34,7 @@ AUXILIARIES = {
 def poisoned(*shape, **kwargs) -> Tensor:
     """In place of torch.empty: what a kernel leaves unwritten is seen."""
     dtype = kwargs["dtype"]
-    return torch.full(*shape, float("nan") if dtype.is_floating_point else torch.iinfo(dtype).min, **kwargs)
+    return _empty(*shape, **kwargs).fill_(float("nan") if dtype.is_floating_point else torch.iinfo(dtype).min)
 
 
 def errors(got: dict[str, Tensor], plain: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, tuple]:
