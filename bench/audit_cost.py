@@ -38,8 +38,8 @@ UNITS = {  # by lanes
     32: ("SHFL", "LDS", "STS", "LDSM", "STSM"),
     16: ("MUFU", "F2F", "F2I", "I2F"),
 }  # fmt: skip
-LINEAR = ("rows-", "row_kernel-", "tables-", "sums-")  # kernels whose cost is the bytes of their rows
-STREAMED = ("x_ptr", "dx_ptr", "e_ptr", "de_ptr", "x", "dx")
+LINEAR = ("rows-", "row_kernel-", "sums-")  # kernels whose cost is the bytes of their rows
+STREAMED = ("x_ptr", "dx_ptr", "e", "de", "x", "dx")
 SIZES = {"*fp32": 4, "*fp16": 2, "*bf16": 2}
 
 

@@ -50,7 +50,7 @@ CHIPS = {
 }
 CHECKED = ("sm80", "sm90", "sm100", "sm120", "cdna")  # one chip of each kind
 LARGE_PRODUCTS = ("sweep-", "batch-", "similarity-")  # kernels whose products have to fill the chip's own matrix unit
-SMALL_PRODUCTS = ("tables-", "sums-")  # 16 classes are fewer than wgmma's and tcgen05's 64 rows: any unit will do
+SMALL_PRODUCTS = ("sums-",)  # 16 classes are fewer than wgmma's and tcgen05's 64 rows: any unit will do
 EMPTY_REGISTERS = 4  # what Triton 3.6 left of some kernels for sm_100, without a word
 HALF = ("fp16", "bf16")  # float32 is multiplied in full precision, which only AMD has matrix units for
 

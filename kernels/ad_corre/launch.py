@@ -1,17 +1,80 @@
-"""Ad-Corre's two sweeps, launched."""
+"""Ad-Corre on the host: tensors in, loss and gradient out."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
 from ..host.chips import launch_options
-from ..host.launch import MOST_PROGRAMS, arrival_counters, cdiv, gradient_dtype, max_programs, rows_of
-from .rows import ad_corre_rows
-from .settings import EMBEDDING_TILES, MOST_CLASS_ELEMENTS, MOST_CLASSES, MOST_EMBEDDINGS
-from .slabs import BLOCK_ROWS, FAN_IN
-from .tables import ad_corre_tables
+from ..host.launch import Launch, cdiv, gradient_dtype, kind_of, max_programs, rows_of, start
+from .arguments import Batch, Kept
+from .rows import rows
+from .settings import EMBEDDING_TILES, MOST_CLASS_ELEMENTS, MOST_CLASSES, MOST_EMBEDDINGS, TABLE_OPTIONS
+from .sums import sums
+from .tables import tables
 
 _empty = torch.empty
+Run = Callable[[Launch], None]
+
+
+class Asked(NamedTuple):
+    """What a kind of call is."""
+
+    kind: tuple | None  # dtypes and device of the tensors; none where Triton has to look at every call's own
+    element_size: int
+    k: int
+    num_classes: int
+    d: int
+    fd: bool
+    md: bool
+    ed: bool
+    gradient: bool
+
+
+class Plan(NamedTuple):
+    """How a kind of call is launched: classes, numbers of a block of sums, rows of a tile, constants and options."""
+
+    classes: int
+    size: int
+    sum_rows: int
+    row_rows: int
+    sums: dict[str, Any]
+    tables: dict[str, Any]
+    rows: dict[str, Any]
+    compiled: dict | None  # of :class:`Launch`
+
+
+@cache
+def plan(asked: Asked) -> Plan:
+    """Remembered: at batch 64 a call costs what its host does."""
+    k, d = asked.k, asked.d
+    classes, width = max(16, triton.next_power_of_2(asked.num_classes)), max(16, triton.next_power_of_2(d))
+    if (
+        (asked.element_size, width) not in EMBEDDING_TILES
+        or classes > MOST_CLASSES
+        or classes * width > MOST_CLASS_ELEMENTS
+        or k > MOST_EMBEDDINGS
+    ):
+        raise NotImplementedError("too many classes or embeddings for one program, rows too wide for it, or float64")
+    config = EMBEDDING_TILES[asked.element_size, width]
+    size = 2 * classes + (asked.fd + asked.md) * classes * d
+    of_sums = {"BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "CHUNKS": width // config.block_d}
+    of_sums["TENSOR_CORES"] = torch.version.hip is None
+    of_rows = {"EMBEDDINGS": k, "BLOCK_N": config.row_block_n, "BLOCK_D": width, "ED": asked.ed}
+    shared = {"D": d, "K": classes, "FD": asked.fd, "MD": asked.md}
+    return Plan(
+        classes=classes,
+        size=size,
+        sum_rows=config.block_n,
+        row_rows=config.row_block_n,
+        sums={**shared, "SIZE": size, **of_sums, **launch_options(config.num_warps, config.num_stages)},
+        tables={**shared, "SIZE": size, "BLOCK_D": width, **TABLE_OPTIONS},
+        rows={**shared, **of_rows, **launch_options(config.row_warps)},
+        compiled={} if asked.kind else None,
+    )
 
 
 def ad_corre(
@@ -25,49 +88,46 @@ def ad_corre(
     mean: bool,
     gradient: bool,
     status: Tensor | None = None,
+    run: Run = start,
 ) -> tuple[Tensor, Tensor]:
     """fd·FD + md·MD + ed·ED of e (k, n, d), y (n,), class_difficulty w (C,): the loss and de. A weight 0 is a term off.
 
-    Two launches (one for ED alone). `class_difficulty` None is NFD's 0.5 everywhere. A label outside [0, C) makes the
-    loss NaN and goes to `status` (1,); ED alone reads no label.
+    `class_difficulty` None is NFD's 0.5 everywhere. A label outside [0, C) makes the loss NaN and goes to `status`
+    (1,); ED alone reads no label.
     """
-    k, n, d = e.shape
-    classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
-    if (
-        (e.element_size(), width) not in EMBEDDING_TILES
-        or classes > MOST_CLASSES
-        or classes * width > MOST_CLASS_ELEMENTS
-        or k > MOST_EMBEDDINGS
-    ):
-        raise NotImplementedError("too many classes or embeddings for one program, rows too wide for it, or float64")
-    config = EMBEDDING_TILES[e.element_size(), width]
-    e, y = rows_of(e), y.contiguous()
+    (k, n, d), device, by_class = e.shape, e.device, bool(fd or md)
     ed = 0.0 if k == 1 else ed  # a single embedding has no pair
-    new = {"dtype": torch.float32, "device": e.device}
-    terms = {"FD": fd != 0, "MD": md != 0}
-    shape = {"D": d, "K": classes}
-    losses, tables, loss = _empty((k,), **new), _empty((k, 2, classes, d), **new), _empty((), **new)
-    moments = _empty((n, k, 2), **new)
-    de = _empty((k, n, d), dtype=gradient_dtype(e), device=e.device) if gradient else None
-    if fd or md:
-        programs = min(cdiv(n, config.block_n), cdiv(max_programs(e.device), k))
-        blocks = programs + cdiv(programs, FAN_IN.value)
+    batch = Batch(rows_of(e), y.contiguous(), class_difficulty if fd else None, status if by_class else None)
+    sizes = (n, num_classes, batch.e.stride(0), batch.e.stride(1))
+    kind = None if any(stride % 16 or stride >= 2**31 for stride in sizes[2:]) else kind_of(*batch)
+    cut = plan(Asked(kind, e.element_size(), k, num_classes, d, fd != 0, md != 0, ed != 0, gradient))
+    de = _empty((k, n, d), dtype=gradient_dtype(e), device=device) if gradient else None
+    programs = min(cdiv(n, cut.row_rows), max_programs(device))
+    kept = Kept(_empty((by_class * k + (ed != 0) * programs,), dtype=torch.float32, device=device))
+    if by_class:
+        kept = _class_sums(cut, batch, kept, sizes, run)
         fd_scale = 0.0 if n == 1 else fd / (k * n**2) if mean else fd  # a single row has no pair
-        ad_corre_tables[(programs, k)](
-            e, y, class_difficulty if fd else None, status, losses, tables, moments,
-            _empty((k, 2, blocks, classes, d), **new), _empty((k, blocks, BLOCK_ROWS.value, classes), **new),
-            arrival_counters(e.device), n, num_classes, e.stride(0), e.stride(1),
-            fd_scale, md / (k * num_classes**2) if mean else md,
-            BLOCK_N=config.block_n, BLOCK_D=config.block_d, CHUNKS=width // config.block_d, **shape, **terms,
-            TENSOR_CORES=torch.version.hip is None, **launch_options(config.num_warps, config.num_stages),
-        )  # fmt: skip
-    # Without a gradient and without ED no row is left to visit: the second launch only adds the losses up.
-    rows = n if gradient or ed else 0
-    programs = max(1, min(cdiv(rows, config.row_block_n), max_programs(e.device), MOST_PROGRAMS))
-    ad_corre_rows[(programs,)](
-        e, y, losses, tables, moments, de, _empty((programs,), **new), arrival_counters(e.device), loss,
-        rows, num_classes, e.stride(0), e.stride(1), ed / (n * k**2) if mean else ed,
-        EMBEDDINGS=k, BLOCK_N=config.row_block_n, BLOCK_D=width, PROGRAMS=MOST_PROGRAMS, **shape, **terms, ED=ed != 0,
-        **launch_options(config.row_warps),
-    )  # fmt: skip
-    return loss, de if gradient else _empty((0,), dtype=gradient_dtype(e), device=e.device)
+        scales = fd_scale, md / (k * num_classes**2) if mean else md
+        run(Launch(tables, (k, 1, 1), (batch, kept, n, num_classes, *scales), cut.tables, cut.compiled))
+    if gradient or ed:
+        arguments = (batch, kept, de, *sizes, ed / (n * k**2) if mean else ed)
+        run(Launch(rows, (programs, 1, 1), arguments, cut.rows, cut.compiled))
+    return kept.losses.sum(), _empty((0,), dtype=gradient_dtype(e), device=device) if de is None else de
+
+
+def _class_sums(cut: Plan, batch: Batch, kept: Kept, sizes: tuple[int, ...], run: Run) -> Kept:
+    """Moments of rows and sums of classes; what `tables` fills is still empty."""
+    (k, n, d), wide = batch.e.shape, {"dtype": torch.float32, "device": batch.e.device}
+    # Four tiles each at least: a block of sums is as long as two.
+    programs = max(1, min(cdiv(n, cut.sum_rows) // 4, cdiv(max_programs(batch.e.device), k)))
+    partials = _empty((programs, k, cut.size), **wide)
+    kept = kept._replace(
+        moments=_empty((n, k, 2), **wide),
+        partials=partials,
+        sums=partials[0] if programs == 1 else _empty((k, cut.size), **wide),
+        tables=_empty((k, 2, cut.classes, d), **wide),
+    )
+    run(Launch(sums, (programs, k, 1), (batch, kept, *sizes), cut.sums, cut.compiled))
+    if programs > 1:
+        torch.sum(partials, 0, out=kept.sums)
+    return kept

@@ -2,9 +2,12 @@
 
 from typing import NamedTuple
 
+from ..host.chips import launch_options
+
 MOST_CLASS_ELEMENTS = 16384  # K·D of one table of class sums
 MOST_CLASSES = 32  # more go to the wgmma of sm_90, see issue 1905 of pytorch/helion on sides below 64, as rows are
 MOST_EMBEDDINGS = 16  # rows of a sample, which the second sweep holds at once
+TABLE_OPTIONS = launch_options(16)
 
 
 class EmbeddingTile(NamedTuple):
@@ -26,12 +29,12 @@ EMBEDDING_TILES = {  # by bytes of an element and columns rounded up to a power 
     (2, 128): EmbeddingTile(64, 128, 8, 2, 16, 8),
     (2, 256): EmbeddingTile(32, 256, 8, 2, 8, 8),
     (2, 512): EmbeddingTile(32, 256, 16, 2, 4, 8),
-    (2, 1024): EmbeddingTile(16, 256, 16, 2, 2, 8),
+    (2, 1024): EmbeddingTile(16, 128, 8, 2, 2, 8),
     (4, 16): EmbeddingTile(64, 16, 4, 2, 64, 8),
     (4, 32): EmbeddingTile(64, 32, 4, 2, 32, 8),
     (4, 64): EmbeddingTile(32, 64, 4, 2, 16, 8),
     (4, 128): EmbeddingTile(32, 128, 8, 2, 8, 8),
     (4, 256): EmbeddingTile(16, 128, 8, 2, 4, 8),
     (4, 512): EmbeddingTile(16, 128, 16, 2, 2, 8),
-    (4, 1024): EmbeddingTile(16, 128, 8, 2, 1, 8),
+    (4, 1024): EmbeddingTile(16, 64, 8, 2, 1, 8),  # spills up to 80 bytes where FD and MD are both asked for
 }

@@ -7,16 +7,6 @@ from ..common.products import class_product
 
 
 @triton.jit
-def in_turn(chunk, num_classes, CHUNKS: tl.constexpr):
-    """True, which the compiler cannot know: what stands under it is a block of its own, finished before the next chunk
-    of held rows begins. In one block, operands and results of many chunks would wait in registers, and spill.
-
-    Each chunk has a comparison of its own, that none before it decides; else their blocks would become one.
-    """
-    return True if CHUNKS <= 2 else chunk - CHUNKS < num_classes
-
-
-@triton.jit
 def centred(x, first, mean, cols, D: tl.constexpr):
     """Rows less their means, which are relative to their first entries; 0 past the width. A large offset costs no
     digits so, and a constant row is exactly zero."""
@@ -45,27 +35,30 @@ def moments(x, first, cols, D: tl.constexpr):
 
 @triton.jit
 def add_class_sums(
-    sums, weights, x, first, mean, cols, num_classes, D: tl.constexpr, EXACT: tl.constexpr, TENSOR_CORES: tl.constexpr
-):
-    """Sums of classes (K, columns), a chunk each, with weights x of a tile added.
+    units, of_e, hot, inverse, x, first, mean, cols, D: tl.constexpr, FD: tl.constexpr, MD: tl.constexpr,
+    TENSOR_CORES: tl.constexpr,
+):  # fmt: skip
+    """Sums of classes (K, columns), a chunk each, with the rows of a tile added: of unit rows for FD, of rows for MD.
 
     Sixteen-bit rows are multiplied as they are, float32 ones centred: what is made of the sums asks for no mean.
     """
-    added = ()
+    weights = tl.where(hot, inverse[None, :], 0.0)
+    new_units = ()
+    new_of_e = ()
     for chunk in tl.static_range(len(x)):
         rows = x[chunk]
-        total = sums[chunk]
-        if in_turn(chunk, num_classes, len(x)):
-            if rows.dtype == tl.float32:
-                rows = centred(rows, first, mean, cols + chunk * cols.shape[1], D)
-            total += class_product(weights, rows, EXACT, TENSOR_CORES)
-        added += (total,)
-    return added
+        if rows.dtype == tl.float32:
+            rows = centred(rows, first, mean, cols + chunk * cols.shape[1], D)
+        if MD:
+            new_of_e += (of_e[chunk] + class_product(hot.to(tl.float32), rows, True, TENSOR_CORES),)
+        if FD:
+            new_units += (units[chunk] + class_product(weights, rows, False, TENSOR_CORES),)
+    return new_units, new_of_e
 
 
 @triton.jit
 def feature_table(s, w, scale):
-    """What a chunk of the sums s (K, columns) of unit rows takes off FD of one embedding, in float64, and the gradient
+    """What the sums s (K, columns) of unit rows take off FD of one embedding, in float64, and the gradient
     of FD in û for each class (K, columns)."""
     weighted = tl.sum(w[:, None] * s, 0)
     whole = tl.sum(s, 0)

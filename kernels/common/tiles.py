@@ -1,4 +1,4 @@
-"""Tiles of rows in chunks of columns: loads and stores, labels, numbers that stay finite, and who comes last."""
+"""Tiles of rows in chunks of columns: loads and stores, labels, and numbers that stay finite."""
 
 import triton
 import triton.language as tl
@@ -63,18 +63,3 @@ def read_labels(y_ptr, rows, in_batch, num_classes, status_ptr):
     if status_ptr is not None:
         tl.store(status_ptr + tl.zeros_like(rows), y, mask=in_batch & ~legal)
     return tl.where(legal, y, 0).to(tl.int32), in_batch & legal
-
-
-@triton.jit
-def arrive_last(counter_ptr, expected):
-    """Whether this program is the last of `expected` to come here; the counter is then zero again for the next launch.
-
-    The barrier puts every thread's stores before the release; the acquire puts the loads of the last program after
-    every other program's release. Which program is last varies between runs; what it adds up, and in which order, not.
-    """
-    tl.debug_barrier()
-    ticket = tl.atomic_add(counter_ptr, 1, sem="acq_rel")
-    last = ticket == expected - 1
-    if last:
-        tl.store(counter_ptr, 0)
-    return last

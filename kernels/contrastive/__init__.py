@@ -1,4 +1,4 @@
-"""Contrastive engine: SelfCon, SupCon, ESC and ENSC, loss and gradient, in four launches (Zhu et al. 2022, eq. 3-6).
+"""Contrastive engine: SelfCon, SupCon, ESC and ENSC, loss and gradient, in five kernels (Zhu et al. 2022, eq. 3-6).
 
     L = Σ_i log D_i - 1/|P_i| Σ_{p∈P_i} s_ip,   s_ij = z_i·z_j/τ,   D_i = Σ_{a≠i} e^{s_ia} + Σ_m e^{s_im},
 
@@ -7,12 +7,13 @@ w_i = 1 where there is a positive, else 0, and p_ij = [j ∈ P_i]/|P_i|:
 
     τ dL/dz_i = w_i Σ_m P_im z_m + Σ_{j≠i} (w_i P_ij + w_j P_ji - p_ij - p_ji) z_j.
 
-1. `survey` bounds all logits by b = max ‖z‖ · max ‖k‖ / τ. Where b is small enough, as for unit rows and τ above 0.025
+1. `survey` bounds all logits by b = max ‖row‖² / τ. Where b is small enough, as for unit rows and τ above 0.025
    (0.1 in float16), no exponential can leave its range with one peak in place of each row's maximum.
 2. `sweep` is flash attention with V = K: a tile of anchors passes over its share of batch and bank with a log-sum-exp
    in base 2, and O += P K over the bank. Few anchors: the keys are split over programs. Tiles off the diagonal and
    before the last need neither masks nor, with such a b, a running maximum; all others take both.
-3. `combine` joins the shares in fixed order: log D, the loss, the number of anchors that count, O.
+3. `combine` joins the shares in fixed order: log D, O, and of each tile of rows the losses and the anchors that count,
+   which `finish` adds up.
 4. `batch_gradient` visits the pairs of the batch once, as anchors and as keys: S is symmetric, so both gradients are
    one product, and with b one exponential. It starts from the bank's O and writes dz; few anchors: dz in parts, which
    `add_parts` joins.

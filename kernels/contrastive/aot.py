@@ -10,6 +10,7 @@ from ..host.sweep_tiles import SWEEP_TILES
 from .add_parts import add_parts
 from .batch_gradient import batch_gradient
 from .combine import combine
+from .finish import finish
 from .launch import MODES
 from .settings import (
     ADD_BLOCK,
@@ -18,6 +19,8 @@ from .settings import (
     COMBINE_COLUMNS,
     COMBINE_ROWS,
     COMBINE_WARPS,
+    FINISH_BLOCK,
+    FINISH_WARPS,
     largest_bound,
     product_raise,
     weight_shift,
@@ -27,13 +30,14 @@ from .sweep import sweep
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel at every setting of a chip family, for the audit."""
-    shared = dict.fromkeys(("scale", "inverse_temperature"), "fp32")
-    shared |= dict.fromkeys(("n", "m", "splits", "parts", "size"), "i32")
-    shared |= dict.fromkeys(("y", "bank_y"), "*i64") | dict.fromkeys(("labels", "bank_labels", "counter"), "*i32")
+    shared = dict.fromkeys(("n", "m", "splits", "parts", "size", "tiles"), "i32") | {"scale": "fp32"}
+    shared |= dict.fromkeys(("y", "bank_y"), "*i64") | dict.fromkeys(("labels", "bank_labels"), "*i32")
     buffers = ("bound", "statistics", "values", "log_denominator", "row_peak", "row_share", "row_pull", "weight")
     shared |= dict.fromkeys((*buffers, "partial", "loss", "factor"), "*fp32")
     parts = {"gradients": "*fp32", "dz": "*bf16"}
     yield aot_case("add-parts*", add_parts, shared | parts, {"BLOCK": ADD_BLOCK}, launch_options(ADD_WARPS))
+    sums = {"MEAN": True, "BLOCK": FINISH_BLOCK}
+    yield aot_case("finish*", finish, shared, sums, launch_options(FINISH_WARPS))
     for name, tile, dtype, d in products_to_compile(SWEEP_TILES, family):
         types = shared | dict.fromkeys(("z", "bank_z", "gradients"), f"*{TYPES[dtype]}")
         flags = dict.fromkeys(("d", "z_stride", "bank_stride"), d) | {"GRADIENT": True}
@@ -42,7 +46,6 @@ def aot_cases(family: str) -> Iterator[tuple]:
             "PAIRED": False,
             "JOIN": True,
             "WEIGHTED": True,
-            "MEAN": True,
             "RAISE": product_raise(dtype),
             "BLOCK": COMBINE_ROWS,
             "BLOCK_D": COMBINE_COLUMNS,

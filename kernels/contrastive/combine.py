@@ -1,10 +1,9 @@
-"""The shares of all keys joined: log D, the loss, the anchors that count, and the bank's sums."""
+"""The shares of all keys joined: log D, losses, the anchors that count, and the bank's sums."""
 
 import triton
 import triton.language as tl
 
 from ..common.pair_tiles import LN2, load_rows, store_rows
-from ..common.tiles import arrive_last
 from .tiles import load_partners
 
 
@@ -43,33 +42,14 @@ def _row_sums(z, statistics, peak, rows, n, d, z_stride, splits, scale, PAIRED: 
     return mass, similar, positives
 
 
-@triton.jit
-def _loss_and_factor(partial, counter, loss, factor, scale, MEAN: tl.constexpr, BLOCK: tl.constexpr):
-    """The last program adds up the losses and the anchors that count, (2, tiles), in fixed order."""
-    tiles = tl.num_programs(0)
-    if arrive_last(counter, tiles):
-        total = tl.zeros((BLOCK,), tl.float32)
-        count = tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, tiles, BLOCK):
-            parts = start + tl.arange(0, BLOCK)
-            total += tl.load(partial + parts, mask=parts < tiles, other=0.0, cache_modifier=".cg")
-            count += tl.load(partial + tiles + parts, mask=parts < tiles, other=0.0, cache_modifier=".cg")
-        divisor = 1.0
-        if MEAN:
-            divisor = tl.maximum(tl.sum(count), 1.0)
-        tl.store(loss, tl.sum(total) / divisor)
-        tl.store(factor, scale / divisor)
-
-
 @triton.jit(do_not_specialize=["n", "splits"])
 def combine(
-    z, bound, statistics, values, weight, log_denominator, row_peak, row_share, row_pull, partial, counter,
-    loss, factor, n, d, z_stride, splits, scale, inverse_temperature,
-    PAIRED: tl.constexpr, JOIN: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, RAISE: tl.constexpr,
-    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    z, bound, statistics, values, weight, log_denominator, row_peak, row_share, row_pull, partial,
+    n, d, z_stride, splits, scale, PAIRED: tl.constexpr, JOIN: tl.constexpr, WEIGHTED: tl.constexpr,
+    RAISE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Per row log D_i, w_i/D_i as 2^-peak · share, and pull 2/|P_i|; the loss; dz's factor 1/τ (over |anchors| for a
-    mean). For `batch_gradient` share and pull are raised by 2^RAISE, and the factor lowered.
+    """Per row log D_i, w_i/D_i as 2^-peak · share, and pull 2/|P_i|; per tile its losses and anchors, (2, tiles). For
+    `batch_gradient` share and pull are raised by 2^RAISE, and its factor lowered.
 
     D stays in two parts: rounded into one logarithm, large logits would lose the digits that P is made of. w_i is 1
     where there is a positive, else 0, or WEIGHTED the given one (n,). A grid of (tiles of rows, chunks of columns): to
@@ -107,4 +87,3 @@ def combine(
         tl.store(row_pull + rows, pull, mask=valid)
         tl.store(partial + tile, tl.sum(tl.where(valid, losses, 0.0)))
         tl.store(partial + tiles + tile, tl.sum(anchor.to(tl.float32)))
-        _loss_and_factor(partial, counter, loss, factor, inverse_temperature * 2.0**-RAISE, MEAN, BLOCK)

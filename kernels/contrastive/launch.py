@@ -7,12 +7,13 @@ from torch import Tensor
 
 from ..common.pair_tiles import LOG2E
 from ..host.chips import Tile, chip, launch_options, pick_tile
-from ..host.launch import arrival_counters, cdiv, dense_rows, gradient_dtype, pick_splits, processors, product_kind
+from ..host.launch import cdiv, dense_rows, gradient_dtype, pick_splits, processors, product_kind
 from ..host.sweep_tiles import SWEEP_TILES
 from ..survey.launch import survey
 from .add_parts import add_parts
 from .batch_gradient import batch_gradient
 from .combine import combine
+from .finish import finish
 from .settings import (
     ADD_BLOCK,
     ADD_WARPS,
@@ -20,6 +21,8 @@ from .settings import (
     COMBINE_COLUMNS,
     COMBINE_ROWS,
     COMBINE_WARPS,
+    FINISH_BLOCK,
+    FINISH_WARPS,
     largest_bound,
     product_raise,
     weight_shift,
@@ -119,21 +122,30 @@ class _Rows(NamedTuple):
 
 
 def _combine_shares(
-    call: _Launch, statistics: Tensor, values: Tensor, mean: bool, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor, _Rows]:
+    call: _Launch, statistics: Tensor, values: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, _Rows]:
+    """Each tile's losses and anchors that count, (2, tiles), and what rows need to know."""
     z = call.z
     rows = _Rows(*_empty((4, len(z)), dtype=torch.float32, device=z.device))
     tiles = cdiv(len(z), COMBINE_ROWS)
     partial = _empty((2, tiles), dtype=torch.float32, device=z.device)
-    loss, factor = (_empty((), dtype=torch.float32, device=z.device) for _ in range(2))
     join = call.splits > 1 and values.numel() > 0
     combine[tiles, cdiv(z.shape[1], COMBINE_COLUMNS) if join else 1](
         z, call.bound, statistics, values, statistics if weight is None else weight, *rows, partial,
-        arrival_counters(z.device), loss, factor, *z.shape, z.stride(0), call.splits, call.scale, 1 / call.temperature,
-        PAIRED=call.mode.paired, JOIN=join, WEIGHTED=weight is not None, MEAN=mean, RAISE=product_raise(z.dtype),
+        *z.shape, z.stride(0), call.splits, call.scale,
+        PAIRED=call.mode.paired, JOIN=join, WEIGHTED=weight is not None, RAISE=product_raise(z.dtype),
         BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS, **launch_options(COMBINE_WARPS),
     )  # fmt: skip
-    return loss, factor, rows
+    return partial, rows
+
+
+def _finish(call: _Launch, partial: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
+    """The loss () and dz's factor ()."""
+    loss, factor = (_empty((), dtype=torch.float32, device=partial.device) for _ in range(2))
+    scale = 2.0 ** -product_raise(call.z.dtype) / call.temperature
+    options = launch_options(FINISH_WARPS)
+    finish[1,](partial, loss, factor, partial.shape[1], scale, MEAN=mean, BLOCK=FINISH_BLOCK, **options)
+    return loss, factor
 
 
 def _gradient(
@@ -172,7 +184,8 @@ def contrastive(
     """
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
     statistics, values = _sweep_keys(call, gradient)
-    loss, factor, rows = _combine_shares(call, statistics, values, mean)
+    partial, rows = _combine_shares(call, statistics, values)
+    loss, factor = _finish(call, partial, mean)
     if not gradient:
         return loss, _empty((0,), dtype=gradient_dtype(z), device=z.device)
     return loss, _gradient(call, values, rows, factor, True, gradient_dtype(z))
@@ -184,7 +197,7 @@ def contrastive_log_denominator(
     """log D_i (n,) in float32; -inf for a single row without a bank."""
     call = _prepare(z, y, bank_z, bank_y, temperature, mode)
     statistics, values = _sweep_keys(call, gradient=False)
-    return _combine_shares(call, statistics, values, mean=False)[2].log_denominator
+    return _combine_shares(call, statistics, values)[1].log_denominator
 
 
 def contrastive_log_denominator_backward(
@@ -206,5 +219,5 @@ def contrastive_log_denominator_backward(
     # Weights of at most 1, whatever the scale of the incoming gradient: float16 products could overflow.
     largest = grad.abs().amax().float()
     weight = grad.float() / largest.where(largest != 0, 1)
-    rows = _combine_shares(call, statistics, values, mean=False, weight=weight)[2]
+    rows = _combine_shares(call, statistics, values, weight)[1]
     return _gradient(call, values, rows, largest / temperature * 2.0 ** -product_raise(z.dtype), False, z.dtype)

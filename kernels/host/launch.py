@@ -1,4 +1,4 @@
-"""What the launchers share on the host: counters, dtypes, precision, layout, and how a launch fills a chip."""
+"""What the launchers share on the host: dtypes, precision, layout, and how a launch fills a chip."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -9,22 +9,8 @@ from torch import Tensor
 
 from ..common.pair_tiles import TABLE_ROWS
 
-MOST_PROGRAMS = 512  # whose partial sums a kernel adds up at once
-_MOST_COUNTERS = 4096
 _TENSOR_CORES = torch.version.hip is None  # of TF32
 _matmul = torch.backends.cuda.matmul
-_counters: dict[tuple[torch.device, int], Tensor] = {}
-
-
-def arrival_counters(device: torch.device) -> Tensor:
-    """Zeros that every launch leaves as zeros: one set for each stream, since launches on one stream never overlap."""
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        # Memory of a captured allocation belongs to the graph, which zeroes it at every replay: not to be kept.
-        return torch.zeros(_MOST_COUNTERS, dtype=torch.int32, device=device)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    if (device, stream) not in _counters:
-        _counters[device, stream] = torch.zeros(_MOST_COUNTERS, dtype=torch.int32, device=device)
-    return _counters[device, stream]
 
 
 class Launch(NamedTuple):

@@ -1,7 +1,6 @@
 """The survey's cases for ahead-of-time compilation."""
 
 from ..host.aot import TYPES, aot_case, mark
-from ..host.launch import MOST_PROGRAMS
 from .settings import SURVEY_ROWS
 from .survey import survey_rows
 
@@ -11,10 +10,10 @@ def aot_cases(family: str) -> list[tuple]:
     types = dict.fromkeys(("n", "m", "d", "z_stride", "bank_stride"), "i32") | {
         "scale": "fp32",
         **dict.fromkeys(("y", "bank_y"), "*i64"),
-        **dict.fromkeys(("labels", "bank_labels", "counter"), "*i32"),
-        **dict.fromkeys(("partial", "bound"), "*fp32"),
+        **dict.fromkeys(("labels", "bank_labels"), "*i32"),
+        "bounds": "*fp32",
     }
-    flags = {"BLOCK": SURVEY_ROWS.block_m, "BLOCK_D": SURVEY_ROWS.block_d, "PROGRAMS": MOST_PROGRAMS}
+    flags = {"BLOCK": SURVEY_ROWS.block_m, "BLOCK_D": SURVEY_ROWS.block_d}
     return [
         aot_case(
             mark(f"survey-{of}", of == "bf16"),

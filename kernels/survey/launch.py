@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..host.launch import MOST_PROGRAMS, arrival_counters, cdiv, max_programs
+from ..host.launch import cdiv, max_programs
 from .settings import SURVEY_ROWS
 from .survey import survey_rows
 
@@ -19,17 +19,16 @@ def survey(
     """
     given = z if y is None else y
     labels, bank_labels = (t if t is None or t.dtype == torch.int32 else _like(t) for t in (y, bank_y))
-    bound = _empty((), dtype=torch.float32, device=given.device)
     d = 1 if z is None else z.shape[1]
     n, m = len(given), 0 if bank_y is None else len(bank_y)
-    programs = min(cdiv(max(n, m), SURVEY_ROWS.block_m), max_programs(given.device), MOST_PROGRAMS)
+    programs = min(cdiv(max(n, m), SURVEY_ROWS.block_m), max_programs(given.device))
+    bounds = _empty((programs,), dtype=torch.float32, device=given.device)
     survey_rows[programs,](
-        z, y, None if labels is y else labels, bank_z, bank_y, None if bank_labels is bank_y else bank_labels,
-        _empty((2, programs), dtype=torch.float32, device=given.device), arrival_counters(given.device), bound,
+        z, y, None if labels is y else labels, bank_z, bank_y, None if bank_labels is bank_y else bank_labels, bounds,
         n, m, scale, d, 1 if z is None else z.stride(0), 1 if bank_z is None else bank_z.stride(0),
-        BLOCK=SURVEY_ROWS.block_m, BLOCK_D=SURVEY_ROWS.block_d, PROGRAMS=MOST_PROGRAMS, **SURVEY_ROWS.options,
+        BLOCK=SURVEY_ROWS.block_m, BLOCK_D=SURVEY_ROWS.block_d, **SURVEY_ROWS.options,
     )  # fmt: skip
-    return labels, bank_labels, bound
+    return labels, bank_labels, bounds.amax()
 
 
 def _like(y: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
-"""One visit of rows and labels; the last program joins the maxima."""
+"""One visit of rows and labels."""
 
 import triton
 import triton.language as tl
 
 from ..common.pair_tiles import load_rows
-from ..common.tiles import arrive_last
 
 LONGEST = tl.constexpr(2.0**80)  # squared: weights of up to 2^60 times the rows of a large bank stay finite
 MARGIN = tl.constexpr(1.002)  # TF32 rounds the factors of a product by up to 2⁻¹¹ each
@@ -38,22 +37,12 @@ def _largest(
 
 @triton.jit(do_not_specialize=["n", "m"])
 def survey_rows(
-    z, y, labels, bank_z, bank_y, bank_labels, partial, counter, bound, n, m, scale, d, z_stride, bank_stride,
-    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, PROGRAMS: tl.constexpr,
+    z, y, labels, bank_z, bank_y, bank_labels, bounds, n, m, scale, d, z_stride, bank_stride,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The bound (1,) from partial maxima (2, programs), and labels (n,), bank_labels (m,) in int32."""
-    program, programs = tl.program_id(0), tl.num_programs(0)
-    tl.store(partial + program, _largest(z, y, labels, n, d, z_stride, False, BLOCK, BLOCK_D))
+    """The bound of each program's share (programs,), and labels (n,), bank_labels (m,) in int32."""
+    largest = _largest(z, y, labels, n, d, z_stride, False, BLOCK, BLOCK_D)
     if bank_y is not None:
-        largest = _largest(bank_z, bank_y, bank_labels, m, d, bank_stride, True, BLOCK, BLOCK_D)
-        tl.store(partial + programs + program, largest)
-    if arrive_last(counter, programs):
-        slots = tl.arange(0, PROGRAMS)
-        anchor = tl.max(tl.load(partial + slots, mask=slots < programs, other=0.0, cache_modifier=".cg"))
-        key = anchor
-        if bank_y is not None:
-            bank = tl.load(partial + programs + slots, mask=slots < programs, other=0.0, cache_modifier=".cg")
-            key = tl.maximum(key, tl.max(bank))
-        if z is not None:
-            anchor = scale * MARGIN * tl.sqrt(anchor) * tl.sqrt(key)
-        tl.store(bound, anchor)
+        of_bank = _largest(bank_z, bank_y, bank_labels, m, d, bank_stride, True, BLOCK, BLOCK_D)
+        largest = tl.maximum(largest, of_bank)
+    tl.store(bounds + tl.program_id(0), largest * (scale * MARGIN))

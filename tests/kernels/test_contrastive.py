@@ -119,6 +119,15 @@ def test_one_unusual_row_takes_the_bound_away(spoil):
     assert survey.survey(z, y, bank_z, bank_y, 14.4)[2].item() == torch.inf
 
 
+@pytest.mark.parametrize("programs", [1, 3, 300])
+def test_any_number_of_programs_gives_the_bound(programs, monkeypatch):
+    z, y, bank_z, bank_y = make_plain(300, 5, 83, 3, 0)
+    bank_z[80] *= 7
+    monkeypatch.setattr(survey, "SURVEY_ROWS", survey.SURVEY_ROWS._replace(block_m=1))
+    monkeypatch.setattr(survey, "max_programs", lambda _: programs)
+    assert survey.survey(z, y, bank_z, bank_y, 14.4)[2].item() == pytest.approx(49 * 14.4 * MARGIN.value)
+
+
 @pytest.mark.parametrize("mean", [True, False], ids=["mean", "sum"])
 @pytest.mark.parametrize("temperature", [0.005, 0.1, 1.0])
 @pytest.mark.parametrize("mode", engine.MODES)
@@ -197,6 +206,17 @@ def test_without_a_gradient_the_loss_has_the_same_bits():
     loss, dz = engine.contrastive(*inputs, 0.1, "ensc", True, False)
     assert torch.equal(loss, with_gradient)
     assert dz.shape == (0,)
+
+
+@pytest.mark.parametrize("mean", [True, False], ids=["mean", "sum"])
+def test_losses_of_more_tiles_than_are_added_up_at_once(mean, monkeypatch):
+    inputs = make(37, 16, 20, 3, 0)
+    few = engine.contrastive(*inputs, 0.1, "ensc", mean, True)
+    monkeypatch.setattr(engine, "COMBINE_ROWS", 2)
+    monkeypatch.setattr(engine, "FINISH_BLOCK", 16)
+    many, again = (engine.contrastive(*inputs, 0.1, "ensc", mean, True) for _ in range(2))
+    torch.testing.assert_close(many, few)
+    assert all(map(torch.equal, many, again))
 
 
 def log_denominator_of_reference(z, y, bank_z, bank_y, mode, grad, autocast=None) -> dict[str, Tensor]:
