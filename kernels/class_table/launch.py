@@ -10,7 +10,7 @@ from torch import Tensor
 from ..host.chips import chip, launch_options
 from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, kind_of, processors, product_precision, start
 from ..large_centers.launch import large_centers
-from ..large_classifier.launch import large_classifier
+from ..large_classifier.launch import Sweep
 from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Sizes, Tables
 from .centers import CENTERS, center_rule
 from .finish import finish
@@ -88,9 +88,10 @@ def plan(asked: Asked) -> Plan:
     tile, small_tile = (
         {"R": of.block_n, "P": of.parts, "W": shape.d // of.parts} for of in (shape.tile, shape.small_tile)
     )
-    every = sizes | {"KINDS": kinds, "UPDATE": update, "MEAN": asked.mean, "FUSED": shape.fused}
+    every = sizes | {"KINDS": kinds, "UPDATE": update, "FUSED": shape.fused}
     precision, tensor_cores = asked.precision
-    of_rows = every | {"M": shape.m, "HELD": shape.held, "PRECISION": precision, "TENSOR_CORES": tensor_cores}
+    of_rows = every | {"M": shape.m, "MEAN": asked.mean, "HELD": shape.held}
+    of_rows |= {"PRECISION": precision, "TENSOR_CORES": tensor_cores}
     of_table = {"BLOCK_D": shape.block_d, "CHUNKS": cdiv(d, shape.block_d)}
     narrow, sums_narrow = min(shape.d, FINISH_COLUMNS), min(shape.d, SUMS_COLUMNS)
     of_sums = {"d": d, "K": shape.k, "KINDS": kinds, "HEAD": of_head, "UPDATE": update}
@@ -153,9 +154,9 @@ def class_table(
     family, update = chip(x.device), update and bool(auxiliary)
     table = centers.contiguous() if auxiliary else None
     if classifier and not fits(family, x.element_size(), num_classes, d):
-        loss, dx, dweight, dbias = large_classifier(
+        loss, dx, dweight, dbias = Sweep(
             x, y, weight, bias, class_weights, classifier, classifier_params, mean, gradient, status
-        )
+        ).whole()
         if auxiliary:
             more, pull, *_ = class_table(
                 x, y, None, None, None, table, center_weights, groups_x, groups_y, "", [], auxiliary, auxiliary_params,
@@ -260,12 +261,13 @@ def launches_of(
     else:
         launches = [Launch(rows, (programs, 1, 1), (*given, *rules, x.stride(0)), plan.rows, kind)]
         if plan.statistics or plan.slots:
-            arguments = (batch, tables, *rules, *strides)
+            arguments = (batch, tables, head, rule, n, asked.num_classes, sizes.group_sizes, *strides)
             launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, kind))
         if split:
             grid = (splits, plan.sums["CHUNKS"], 1)
             launches.append(Launch(sums, grid, (batch, out, n, x.stride(0)), plan.sums, kind))
-        launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), (*given, *rules), plan.finish, kind))
+        arguments = (tables, out, head, rule, *sizes[1:-1])  # all but n and MVA's
+        launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), arguments, plan.finish, kind))
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
     missing = ((dx, x), (dweight, x if weight is None else weight), (dbias, x if bias is None else bias))
     return (

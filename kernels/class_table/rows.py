@@ -24,29 +24,37 @@ from .tiles import along_rows, by_parts, folded, load_tile, row_sums, store_tile
 
 
 @triton.jit
-def known_sums(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr):
-    """The scale of the classifier's rows, 1/n or 1/Σ W_y, and the factor α_v of MVA."""
-    head_scale = 1.0 / sizes.head_divisor
-    factor = 1.0
-    if SLOTS > 0:
-        slots = tl.arange(0, SLOTS)
-        programs = tl.arange(0, SUMMED_PROGRAMS)[:, None]
-        at = tables.sums + programs * SLOTS + slots[None, :]
-        totals = tl.sum(tl.load(at, mask=programs < sizes.summed, other=0.0), 0)
-        if WEIGHTED:
-            weight = tl.sum(tl.where(slots == 0, totals, 0.0), 0).to(tl.float32)
-            head_scale = 1.0 / tl.where(weight == 0, 1.0, weight)
-        if len(batch.groups_x) > 0:
-            counts = tl.where(slots == 1, sizes.divisor, 1).to(tl.float64)
-            for v in tl.static_range(len(batch.groups_x)):
-                if MEAN:
-                    counts = tl.where(slots == v + 2, sizes.group_sizes[v], counts)
-            spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)).to(tl.float64), 0)
-            is_group = (slots > 0) & (slots < 2 + len(batch.groups_x))
-            # In float64: α_v squares differences of these.
-            losses = totals * (sizes.num_classes - 1) / (spread * counts)
-            factor = group_weight(losses, is_group).to(tl.float32)
-    return head_scale, factor
+def known_sums(tables, summed, SLOTS: tl.constexpr):
+    """The sums known before the first row: (SLOTS,) in float64."""
+    programs = tl.arange(0, SUMMED_PROGRAMS)[:, None]
+    at = tables.sums + programs * SLOTS + tl.arange(0, SLOTS)[None, :]
+    return tl.sum(tl.load(at, mask=programs < summed, other=0.0), 0)
+
+
+@triton.jit
+def scale_of_head(tables, head_divisor, summed, SLOTS: tl.constexpr, WEIGHTED: tl.constexpr):
+    """The scale of the classifier's rows: 1/n, or 1/Σ W_y."""
+    scale = 1.0 / head_divisor
+    if WEIGHTED:
+        totals = known_sums(tables, summed, SLOTS)
+        weight = tl.sum(tl.where(tl.arange(0, SLOTS) == 0, totals, 0.0), 0).to(tl.float32)
+        scale = 1.0 / tl.where(weight == 0, 1.0, weight)
+    return scale
+
+
+@triton.jit
+def weight_of_batch(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, MEAN: tl.constexpr):
+    """The factor α_v of MVA."""
+    slots = tl.arange(0, SLOTS)
+    counts = tl.where(slots == 1, sizes.divisor, 1).to(tl.float64)
+    for v in tl.static_range(len(batch.groups_x)):
+        if MEAN:
+            counts = tl.where(slots == v + 2, sizes.group_sizes[v], counts)
+    spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)).to(tl.float64), 0)
+    is_group = (slots > 0) & (slots < 2 + len(batch.groups_x))
+    # In float64: α_v squares differences of these.
+    losses = known_sums(tables, sizes.summed, SLOTS) * (sizes.num_classes - 1) / (spread * counts)
+    return group_weight(losses, is_group).to(tl.float32)
 
 
 @triton.jit
@@ -179,7 +187,10 @@ def rows(
     program = tl.program_id(0)
     num_classes = sizes.num_classes
     HEAD: tl.constexpr = out.dw is not None
-    head_scale, factor = known_sums(batch, tables, sizes, K, SLOTS, WEIGHTED, MEAN)
+    head_scale = scale_of_head(tables, sizes.head_divisor, sizes.summed, SLOTS, WEIGHTED)
+    factor = 1.0
+    if len(batch.groups_x) > 0:
+        factor = weight_of_batch(batch, tables, sizes, K, SLOTS, MEAN)
     center_scale = sizes.auxiliary_weight / sizes.divisor
     spread_total = 0.0
     if rule.paper_slope is not None:
