@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import inverse_or_zero, store_chunk
-from .arguments import ALONG, INVERSE, LENGTH, SCALAR, SPREAD, VARYING, Sizes
-from .rows import block_head, known_sums
+from .arguments import ALONG, INVERSE, LENGTH, SCALAR, SPREAD, VARYING
+from .rows import block_head, scale_of_head
 from .table_stats import table_chunk
 
 FOLDED = tl.constexpr(4096)  # numbers of a tile of blocks
@@ -117,13 +117,15 @@ def finish_centers(
 
 
 @triton.jit
-def finish_loss(blocks, stride, head_scale, tables, out, rule, sizes, K: tl.constexpr):
+def finish_loss(
+    blocks, programs, stride, head_scale, tables, out, rule, num_classes, divisor, auxiliary_weight, K: tl.constexpr
+):  # fmt: skip
     """head_scale Σ classifier + weight (Σ center loss / divisor + the term over centers alone)."""
-    loss = fold_loss(blocks, sizes.programs, stride) * head_scale
+    loss = fold_loss(blocks, programs, stride) * head_scale
     if tables.c is not None:
-        center = fold_loss(blocks + 1, sizes.programs, stride) * (1.0 / sizes.divisor)
+        center = fold_loss(blocks + 1, programs, stride) * (1.0 / divisor)
         if rule.constant is not None:
-            classes = sizes.num_classes.to(tl.float32)
+            classes = num_classes.to(tl.float32)
             spread = 0.0
             cosines = 0.0
             if rule.spread:
@@ -131,44 +133,44 @@ def finish_loss(blocks, stride, head_scale, tables, out, rule, sizes, K: tl.cons
             if rule.directions:
                 cosines = tl.sum(statistic(tables, ALONG, K)) + classes * (classes - 1)
             center += rule.constant(spread, cosines, rule.a)
-        loss += center * sizes.auxiliary_weight
+        loss += center * auxiliary_weight
     tl.store(out.loss, loss.to(tl.float32))
 
 
 @triton.jit(do_not_specialize=VARYING)
 def finish(
-    batch, tables, out, head, rule, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed,
-    group_sizes, d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, KINDS: tl.constexpr,
-    SLOTS: tl.constexpr, UPDATE: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr, FUSED: tl.constexpr,
+    tables, out, head, rule, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed,
+    d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, KINDS: tl.constexpr,
+    SLOTS: tl.constexpr, UPDATE: tl.constexpr, WEIGHTED: tl.constexpr, FUSED: tl.constexpr,
 ):  # fmt: skip
     """A program finishes chunks of columns; the first also the loss and the bias gradient."""
-    sizes = Sizes(n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes)
-    num_classes = sizes.num_classes
     HEAD: tl.constexpr = out.dw is not None
     PUSH: tl.constexpr = KINDS > HEAD + UPDATE
-    head_scale, _ = known_sums(batch, tables, sizes, K, SLOTS, WEIGHTED, MEAN)
+    head_scale = scale_of_head(tables, head_divisor, summed, SLOTS, WEIGHTED)
     blocks = out.partials
     stride = block_head(K, KINDS) + FUSED * KINDS * K * d
     held = blocks + block_head(K, KINDS)
     if not FUSED:
         held = out.sums
     held_stride = stride if FUSED else KINDS * K * d
-    held_count = sizes.programs if FUSED else sizes.splits
+    held_count = programs if FUSED else splits
     if tl.program_id(0) == 0:
-        finish_loss(blocks, stride, head_scale, tables, out, rule, sizes, K)
+        finish_loss(
+            blocks, programs, stride, head_scale, tables, out, rule, num_classes, divisor, auxiliary_weight, K
+        )  # fmt: skip
         if out.dbias is not None:
-            p_sum = fold(blocks + 2, sizes.programs, stride, K) * head_scale
+            p_sum = fold(blocks + 2, programs, stride, K) * head_scale
             classes = tl.arange(0, K)
             tl.store(out.dbias + classes, p_sum.to(out.dbias.dtype.element_ty), mask=classes < num_classes)
     along = tl.zeros((K,), tl.float32)
     count = along
     pushes = along
     if HEAD and head.lengths:
-        along = fold(blocks + 2 + KINDS * K, sizes.programs, stride, K)
+        along = fold(blocks + 2 + KINDS * K, programs, stride, K)
     if UPDATE:
-        count = fold(blocks + 2 + HEAD * K, sizes.programs, stride, K)
+        count = fold(blocks + 2 + HEAD * K, programs, stride, K)
         if PUSH:
-            pushes = fold(blocks + 2 + (HEAD + 1) * K, sizes.programs, stride, K)
+            pushes = fold(blocks + 2 + (HEAD + 1) * K, programs, stride, K)
     for chunk in range(tl.program_id(0), CHUNKS, tl.num_programs(0)):
         if HEAD:
             total = fold_chunk(held, held_count, held_stride, d, chunk, K, BLOCK_D)

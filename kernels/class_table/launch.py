@@ -11,7 +11,7 @@ from torch import Tensor
 from ..host.chips import chip, launch_options
 from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, kind_of, processors, product_precision, start
 from ..large_centers.launch import large_centers
-from ..large_classifier.launch import large_classifier
+from ..large_classifier.launch import Sweep
 from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Sizes, Tables
 from .centers import CENTERS, center_rule
 from .finish import finish
@@ -93,9 +93,10 @@ def plan(asked: Asked) -> Plan:
     tile, small_tile = (
         {"R": of.block_n, "P": of.parts, "W": shape.d // of.parts} for of in (shape.tile, shape.small_tile)
     )
-    every = sizes | {"KINDS": kinds, "UPDATE": update, "MEAN": asked.mean, "FUSED": shape.fused}
+    every = sizes | {"KINDS": kinds, "UPDATE": update, "FUSED": shape.fused}
     precision, tensor_cores = asked.precision
-    of_rows = every | {"M": shape.m, "HELD": shape.held, "PRECISION": precision, "TENSOR_CORES": tensor_cores}
+    of_rows = every | {"M": shape.m, "MEAN": asked.mean, "HELD": shape.held}
+    of_rows |= {"PRECISION": precision, "TENSOR_CORES": tensor_cores}
     of_table = {"BLOCK_D": shape.block_d, "CHUNKS": cdiv(d, shape.block_d)}
     narrow, sums_narrow = min(shape.d, FINISH_COLUMNS), min(shape.d, SUMS_COLUMNS)
     of_sums = {"d": d, "K": shape.k, "KINDS": kinds, "HEAD": of_head, "UPDATE": update}
@@ -160,9 +161,9 @@ def class_table(
     family, update = chip(x.device), update and bool(auxiliary)
     table = centers.contiguous() if auxiliary else None
     if classifier and not fits(family, x.element_size(), num_classes, d):
-        loss, dx, dweight, dbias = large_classifier(
+        loss, dx, dweight, dbias = Sweep(
             x, y, weight, bias, class_weights, classifier, classifier_params, mean, gradient, status
-        )
+        ).whole()
         if auxiliary:
             more, pull, *_ = class_table(
                 x, y, None, None, None, table, center_weights, groups_x, groups_y, "", (), auxiliary, auxiliary_params,
@@ -175,7 +176,7 @@ def class_table(
         loss, dx = large_centers(
             x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient, status
         )
-        results = loss, dx, *(_empty(0, dtype=gradient_dtype(x), device=x.device) for _ in range(2))
+        results = loss, dx, _none(x), _none(x)
     else:
         groups = tuple(map(dense_rows, groups_x)), tuple([of.contiguous() for of in groups_y])
         batch = Batch(dense_rows(x), y.contiguous(), status, *groups)
@@ -262,16 +263,20 @@ def launches_of(
         arguments = (batch, tables, out, head, rule, *sizes, x_stride)
         launches = [Launch(rows, (programs, 1, 1), arguments, plan.rows, plan.compiled)]
         if plan.statistics or plan.slots:
-            arguments = (batch, tables, head, rule, *sizes, x_stride, group_strides)
+            arguments = (batch, tables, head, rule, n, asked.num_classes, group_sizes, x_stride, group_strides)
             launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, plan.compiled))
         if plan.split:
             grid = (splits, plan.sums["CHUNKS"], 1)
             launches.append(Launch(sums, grid, (batch, out, n, x_stride), plan.sums, plan.compiled))
-        arguments = (batch, tables, out, head, rule, *sizes)
+        arguments = (tables, out, head, rule, *sizes[1:-1])  # all but n and MVA's
         launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), arguments, plan.finish, plan.compiled))
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
-    missing = {"dtype": gradient_dtype(batch.x), "device": device}
-    return (loss, *[_empty(0, **missing) if t is None else t for t in (dx, dweight, dbias)]), launches
+    missing = (dx, batch.x), (dweight, weight), (dbias, bias)
+    return (loss, *[_none(batch.x if like is None else like) if t is None else t for t, like in missing]), launches
+
+
+def _none(like: Tensor) -> Tensor:
+    return _empty(0, dtype=gradient_dtype(like), device=like.device)
 
 
 def _parts(

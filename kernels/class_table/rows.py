@@ -24,29 +24,37 @@ from .tiles import along_rows, by_parts, folded, load_tile, row_sums, store_tile
 
 
 @triton.jit
-def known_sums(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, WEIGHTED: tl.constexpr, MEAN: tl.constexpr):
-    """The scale of the classifier's rows, 1/n or 1/Σ W_y, and the factor α_v of MVA."""
-    head_scale = 1.0 / sizes.head_divisor
-    factor = 1.0
-    if SLOTS > 0:
-        slots = tl.arange(0, SLOTS)
-        programs = tl.arange(0, SUMMED_PROGRAMS)[:, None]
-        at = tables.sums + programs * SLOTS + slots[None, :]
-        totals = tl.sum(tl.load(at, mask=programs < sizes.summed, other=0.0), 0)
-        if WEIGHTED:
-            weight = tl.sum(tl.where(slots == 0, totals, 0.0), 0).to(tl.float32)
-            head_scale = 1.0 / tl.where(weight == 0, 1.0, weight)
-        if len(batch.groups_x) > 0:
-            counts = tl.where(slots == 1, sizes.divisor, 1).to(tl.float64)
-            for v in tl.static_range(len(batch.groups_x)):
-                if MEAN:
-                    counts = tl.where(slots == v + 2, sizes.group_sizes[v], counts)
-            spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)).to(tl.float64), 0)
-            is_group = (slots > 0) & (slots < 2 + len(batch.groups_x))
-            # In float64: α_v squares differences of these.
-            losses = totals * (sizes.num_classes - 1) / (spread * counts)
-            factor = group_weight(losses, is_group).to(tl.float32)
-    return head_scale, factor
+def known_sums(tables, summed, SLOTS: tl.constexpr):
+    """The sums known before the first row: (SLOTS,) in float64."""
+    programs = tl.arange(0, SUMMED_PROGRAMS)[:, None]
+    at = tables.sums + programs * SLOTS + tl.arange(0, SLOTS)[None, :]
+    return tl.sum(tl.load(at, mask=programs < summed, other=0.0), 0)
+
+
+@triton.jit
+def scale_of_head(tables, head_divisor, summed, SLOTS: tl.constexpr, WEIGHTED: tl.constexpr):
+    """The scale of the classifier's rows: 1/n, or 1/Σ W_y."""
+    scale = 1.0 / head_divisor
+    if WEIGHTED:
+        totals = known_sums(tables, summed, SLOTS)
+        weight = tl.sum(tl.where(tl.arange(0, SLOTS) == 0, totals, 0.0), 0).to(tl.float32)
+        scale = 1.0 / tl.where(weight == 0, 1.0, weight)
+    return scale
+
+
+@triton.jit
+def weight_of_batch(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, MEAN: tl.constexpr):
+    """The factor α_v of MVA."""
+    slots = tl.arange(0, SLOTS)
+    counts = tl.where(slots == 1, sizes.divisor, 1).to(tl.float64)
+    for v in tl.static_range(len(batch.groups_x)):
+        if MEAN:
+            counts = tl.where(slots == v + 2, sizes.group_sizes[v], counts)
+    spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)).to(tl.float64), 0)
+    is_group = (slots > 0) & (slots < 2 + len(batch.groups_x))
+    # In float64: α_v squares differences of these.
+    losses = known_sums(tables, sizes.summed, SLOTS) * (sizes.num_classes - 1) / (spread * counts)
+    return group_weight(losses, is_group).to(tl.float32)
 
 
 @triton.jit
@@ -68,23 +76,29 @@ def cross_entropy(logits, hot, valid, weight):
 
 
 @triton.jit
+def own_class(x, y, tables, head, d, K: tl.constexpr, P: tl.constexpr, W: tl.constexpr):
+    """‖x‖ and x·w_y, (R,) both, in float32: the margin stands on the angle to the own class, which half-precision
+    weights would tilt."""
+    wide = x.to(tl.float32)
+    own_w = table_rows(unit_weights(tables, head, K), y, d, P, W)
+    squared, own = two_row_sums(wide * wide, wide * own_w)
+    return tl.sqrt(squared), own
+
+
+@triton.jit
 def classify(
-    x, y, valid, w, bias, tables, head, num_classes, d, H: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
-    W: tl.constexpr, PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
+    x, y, valid, x_length, own, w, bias, tables, head, num_classes, K: tl.constexpr, PRECISION: tl.constexpr,
+    TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
-    """Loss (R,), and for the chain rule G (R, H), R (R,), Q (R, H), ‖x‖ (R,) and ρ (R,); w are H >= C rows."""
+    """Loss (R,), and for the chain rule G (R, H), R (R,), Q (R, H) and ρ (R,); w are H >= C rows, `own` products x·w_y
+    of a head of lengths."""
+    H: tl.constexpr = bias.shape[0]
     classes = tl.arange(0, H)
     hot = (classes[None, :] == y[:, None]) & valid[:, None]
-    x_length = tl.zeros(y.shape, tl.float32)
     w_length = tl.zeros((H,), tl.float32)
     rho = tl.full(y.shape, 1.0, tl.float32)
     dot = logits_product(x, w, PRECISION, TENSOR_CORES)
     if head.lengths:
-        # The margin stands on the angle to the own class, which half-precision weights would tilt.
-        wide = x.to(tl.float32)
-        own_w = table_rows(unit_weights(tables, head, K), y, d, P, W)
-        squared, own = two_row_sums(wide * wide, wide * own_w)
-        x_length = tl.sqrt(squared)
         dot = tl.where(hot, own[:, None], dot)
         w_length = tl.load(tables.statistics + LENGTH * K + classes, mask=classes < num_classes, other=0.0)
     if head.unit_x:
@@ -96,7 +110,7 @@ def classify(
     logits = head.logits(dot, hot, x_length, w_length, bias, head.a)
     losses, p = cross_entropy(tl.where((classes < num_classes)[None, :], logits, -float("inf")), hot, valid, weight)
     g, r, q = head.chain(p, dot, hot, x_length, w_length, head.a)
-    return losses, g, r, q, x_length, rho
+    return losses, g, r, q, rho
 
 
 @triton.jit
@@ -173,7 +187,10 @@ def rows(
     program = tl.program_id(0)
     num_classes = sizes.num_classes
     HEAD: tl.constexpr = out.dw is not None
-    head_scale, factor = known_sums(batch, tables, sizes, K, SLOTS, WEIGHTED, MEAN)
+    head_scale = scale_of_head(tables, sizes.head_divisor, sizes.summed, SLOTS, WEIGHTED)
+    factor = 1.0
+    if len(batch.groups_x) > 0:
+        factor = weight_of_batch(batch, tables, sizes, K, SLOTS, MEAN)
     center_scale = sizes.auxiliary_weight / sizes.divisor
     spread_total = 0.0
     if rule.paper_slope is not None:
@@ -199,12 +216,22 @@ def rows(
         x = load_tile(batch.x, first, in_batch, x_stride, d, P, W)
         g = along_sums
         weight = unlabelled
+        # What takes a tile beside x comes first, one after the other, and the products last: none waits in registers.
+        x_length = tl.zeros((R,), tl.float32)
+        own = x_length
+        if head.lengths:
+            x_length, own = own_class(x, y, tables, head, d, K, P, W)
+        if tables.c is not None:
+            losses, dx, weight = attract(
+                x, y, valid, tables, head, rule, center_scale, factor, spread_total, num_classes, d, K, P, W
+            )  # fmt: skip
+            center_loss += tl.where(valid, losses, unlabelled)
         if tables.w is not None:
             w = held
             if not HELD:
                 w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W).to(x.dtype)
-            losses, g, r, q, x_length, rho = classify(
-                x, y, valid, w, bias, tables, head, num_classes, d, H, K, P, W, PRECISION, TENSOR_CORES
+            losses, g, r, q, rho = classify(
+                x, y, valid, x_length, own, w, bias, tables, head, num_classes, K, PRECISION, TENSOR_CORES
             )  # fmt: skip
             head_loss += tl.where(valid, losses, unlabelled)
             if HEAD:
@@ -213,17 +240,12 @@ def rows(
                 if w.dtype == tl.float16:  # which holds neither a large G nor a small one
                     scale, unscale = scales_of(tl.max(tl.abs(g), 1))
                     narrow, r, back = g * scale[:, None], r * scale, back * unscale
-                dx = folded(float32_product(narrow.to(w.dtype), unfolded(w), PRECISION, TENSOR_CORES), P)
+                of_head = folded(float32_product(narrow.to(w.dtype), unfolded(w), PRECISION, TENSOR_CORES), P)
                 if head.lengths:
-                    dx += along_rows(r * inverse_or_zero(x_length)) * x.to(tl.float32)
-                dx *= along_rows(back)
+                    of_head += along_rows(r * inverse_or_zero(x_length)) * x.to(tl.float32)
+                of_head *= along_rows(back)
+                dx = of_head if tables.c is None else dx + of_head
                 g *= rho[:, None]
-        if tables.c is not None:
-            losses, pull, weight = attract(
-                x, y, valid, tables, head, rule, center_scale, factor, spread_total, num_classes, d, K, P, W
-            )  # fmt: skip
-            center_loss += tl.where(valid, losses, unlabelled)
-            dx = dx + pull if HEAD else pull
         if out.dx is not None:
             store_tile(out.dx, dx, first, in_batch, d, P, W)
         if KINDS > 0:

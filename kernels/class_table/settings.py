@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import triton
 
-from ..host.chips import FAMILIES, TRITON, launch_options
+from ..host.chips import FAMILIES, launch_options
 
 MOST_CLASSES, MOST_COLUMNS = 64, 2048
 SMALL_BATCH = 128  # rows that one program does as fast as more, with their launches, would
@@ -46,17 +46,21 @@ def _row_tile(width: int, numbers: int, per_warp: int, most_parts: int, classes:
 
 
 WIDTHS = [2**k for k in range(4, 12)]  # of rows, by the next power of two
-# By chip family, width, and classes of a product, whose logits every warp holds. Centers alone that repel hold two
-# offsets of a row beside it, and take twice the warps; where that spills nothing, twice the rows too.
+# By chip family, width, and classes of a product, whose logits every warp holds.
 ROW_TILES = {
     (family, width, classes): _row_tile(width, 2**13, 1024, 16, classes)
     for family in ("cpu", *FAMILIES)
     for width in WIDTHS
     for classes in (16, 32, 64)
 }
-REPEL_TILES = {(family, width): _row_tile(width, 2**13, 512, 8) for family in ("cpu", *FAMILIES) for width in WIDTHS}
-if TRITON < (3, 8):
-    REPEL_TILES |= {("sm90", width): _row_tile(width, 2**14, 1024, 8) for width in WIDTHS}
+# Of centers alone that repel, by bytes of an element too: they hold two offsets of a row beside it, and take twice the
+# warps; where that spills nothing, twice the rows too.
+REPEL_TILES = {
+    (family, width, size): _row_tile(width, 2**13, 512, 8)
+    for family in ("cpu", *FAMILIES)
+    for width in WIDTHS
+    for size in (2, 4)
+} | {(family, width, 2): _row_tile(width, 2**14, 1024, 4) for family in ("cpu", *FAMILIES) for width in WIDTHS[:6]}
 
 
 class Cut(NamedTuple):
@@ -78,8 +82,9 @@ def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, he
     k = max(8, triton.next_power_of_2(num_classes))
     m = max(16, triton.next_power_of_2(max(1, kinds) * k))
     small_tile = ROW_TILES[family, width, max(16, k) if head else 16]
-    tile = REPEL_TILES[family, width] if repels and not head else small_tile
-    fused = m * width <= HELD_SUMS * small_tile.num_warps and width < MOST_COLUMNS
+    tile = REPEL_TILES[family, width, element_size] if repels and not head else small_tile
+    lean = element_size < 4 and not (head or repels)  # leaves registers to the sums of rows of 1024 columns
+    fused = m * width <= HELD_SUMS * small_tile.num_warps and width <= (1024 if lean else 512)
     if not fused:
         k = max(16, k)
         m = triton.next_power_of_2(max(1, kinds) * k)
@@ -89,7 +94,11 @@ def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, he
 
 @cache
 def fits(family: str, element_size: int, num_classes: int, d: int) -> bool:
-    """Whether the class weights are a small table: of 16 classes at most in float32, whose products take pieces."""
+    """Whether the class weights are a small table: of 16 classes at most in float32, whose products take pieces.
+
+    Softmax of 32 (64) classes and 512 float32 columns compiles to 1864 (8048) warp instructions a row that spill 1264
+    (13976) bytes a thread (sm_90, Triton 3.8).
+    """
     classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
     most = MOST_CLASSES if element_size < 4 else 16
     return classes <= most and width <= MOST_COLUMNS and classes * width <= HEAD_NUMBERS[family, element_size]

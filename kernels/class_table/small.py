@@ -21,8 +21,8 @@ def small(
     """The four kernels one behind the other; a barrier lets each read what the one before wrote."""
     if STATS:
         table_stats(
-            batch, tables, head, rule, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits,
-            summed, group_sizes, x_stride, group_strides, d, K, BLOCK_D, CHUNKS, R, P, W, SLOTS, WEIGHTED,
+            batch, tables, head, rule, n, num_classes, group_sizes, x_stride, group_strides, d, K, BLOCK_D, CHUNKS, R,
+            P, W, SLOTS, WEIGHTED,
         )  # fmt: skip
         tl.debug_barrier()
     rows(
@@ -38,6 +38,6 @@ def small(
         )  # fmt: skip
         tl.debug_barrier()
     finish(
-        batch, tables, out, head, rule, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits,
-        summed, group_sizes, d, K, BLOCK_D, CHUNKS, KINDS, SLOTS, UPDATE, WEIGHTED, MEAN, FUSED,
+        tables, out, head, rule, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, d, K,
+        BLOCK_D, CHUNKS, KINDS, SLOTS, UPDATE, WEIGHTED, FUSED,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import inverse_or_zero, load_chunk, load_per_class, load_row, read_labels, store_chunk
-from .arguments import ALONG, INVERSE, LENGTH, REST, SCALAR, SPREAD, STATISTICS, VARYING, Sizes
+from .arguments import ALONG, INVERSE, LENGTH, REST, SCALAR, SPREAD, STATISTICS, VARYING
 from .tiles import load_tile, row_sums, table_rows
 
 LABELS = tl.constexpr(1024)  # of a tile of labels alone
@@ -111,12 +111,12 @@ def others_mean(tables, means_ptr, k, num_classes, d, K: tl.constexpr, BLOCK_D: 
 
 
 @triton.jit
-def sum_of_weights(batch, tables, sizes):
+def sum_of_weights(batch, tables, n, num_classes):
     """Σ W_y over the program's share of the labels."""
     total = tl.zeros((LABELS,), tl.float64)
-    for tile in range(tl.program_id(0), tl.cdiv(sizes.n, LABELS), tl.num_programs(0)):
+    for tile in range(tl.program_id(0), tl.cdiv(n, LABELS), tl.num_programs(0)):
         rows = tile * LABELS + tl.arange(0, LABELS)
-        y, valid = read_labels(batch.y, rows, rows < sizes.n, sizes.num_classes, None)
+        y, valid = read_labels(batch.y, rows, rows < n, num_classes, None)
         total += tl.load(tables.class_weights + y, mask=valid, other=0.0).to(tl.float64)
     return tl.sum(total, 0)
 
@@ -139,15 +139,12 @@ def sum_of_distances(
 
 @triton.jit(do_not_specialize=VARYING)
 def table_stats(
-    batch, tables, head, rule, n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed,
-    group_sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
-    CHUNKS: tl.constexpr, R: tl.constexpr, P: tl.constexpr, W: tl.constexpr, SLOTS: tl.constexpr,
-    WEIGHTED: tl.constexpr,
+    batch, tables, head, rule, n, num_classes, group_sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr,
+    BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, R: tl.constexpr, P: tl.constexpr, W: tl.constexpr,
+    SLOTS: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """The statistics of the tables by the first program, the means of the others and the sums over rows by all."""
-    sizes = Sizes(n, num_classes, head_divisor, divisor, auxiliary_weight, programs, splits, summed, group_sizes)
     program = tl.program_id(0)
-    num_classes = sizes.num_classes
     if program == 0:
         if head.lengths:
             class_weights(tables, num_classes, d, head.unit_w, K, BLOCK_D, CHUNKS)
@@ -166,14 +163,14 @@ def table_stats(
         for k in range(program, num_classes, tl.num_programs(0)):
             others_mean(tables, means_ptr, k, num_classes, d, K, BLOCK_D, CHUNKS)
     if WEIGHTED:
-        tl.store(tables.sums + program * SLOTS, sum_of_weights(batch, tables, sizes))
+        tl.store(tables.sums + program * SLOTS, sum_of_weights(batch, tables, n, num_classes))
     if len(batch.groups_x) > 0:
         own = sum_of_distances(
-            batch.x, batch.y, sizes.n, x_stride, tables.c, num_classes, batch.status, d, R, P, W
+            batch.x, batch.y, n, x_stride, tables.c, num_classes, batch.status, d, R, P, W
         )  # fmt: skip
         tl.store(tables.sums + program * SLOTS + 1, own)
     for v in tl.static_range(len(batch.groups_x)):
-        size = (tl.zeros((), tl.float32) + sizes.group_sizes[v]).to(tl.int32)
+        size = (tl.zeros((), tl.float32) + group_sizes[v]).to(tl.int32)
         own = sum_of_distances(
             batch.groups_x[v], batch.groups_y[v], size, group_strides[v], tables.c, num_classes, batch.status, d, R, P,
             W,

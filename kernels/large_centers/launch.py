@@ -62,7 +62,7 @@ def large_centers(
     if update:
         by_class = _by_class(batch.y, num_classes, out, sizes.slice_rows, d)
         if len(by_class.slices):
-            arguments = batch, table, out.weights, by_class, *sizes, batch.x.stride(0)
+            arguments = batch, table, out.weights, by_class, num_classes, sizes.slice_rows, batch.x.stride(0)
             run(Launch(slices, (len(by_class.slices), chunks), arguments, {"PUSH": push, **constants}))
     grid = (num_classes, chunks) if update else (1, 1)
     arguments = batch, table, out, by_class, rule, *sizes, batch.x.stride(0)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ..common.tiles import load_chunk, load_row
-from .arguments import VARYING, Sizes
+from .arguments import VARYING
 
 
 @triton.jit
@@ -41,20 +41,19 @@ def put_slice(to, part, kind: tl.constexpr, values, d: tl.constexpr, chunk, PUSH
 
 @triton.jit(do_not_specialize=VARYING)
 def slices(
-    batch, table, weights, rows, n, num_classes, divisor, auxiliary_weight, programs, slice_rows, x_stride,
-    d: tl.constexpr, PUSH: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr,
+    batch, table, weights, rows, num_classes, slice_rows, x_stride, d: tl.constexpr, PUSH: tl.constexpr,
+    R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """A grid of (slices, chunks); slices of more than one class are left to :mod:`.finish`."""
-    sizes = Sizes(n, num_classes, divisor, auxiliary_weight, programs, slice_rows)
     part = tl.program_id(0).to(tl.int64)
     chunk = tl.program_id(1)
-    first = part * sizes.slice_rows
+    first = part * slice_rows
     label = tl.load(rows.labels + first)
-    last = tl.load(rows.labels + first + sizes.slice_rows - 1)
-    if (label == last) & (label >= 0) & (label < sizes.num_classes):
+    last = tl.load(rows.labels + first + slice_rows - 1)
+    if (label == last) & (label >= 0) & (label < num_classes):
         c = load_row(table.c, label.to(tl.int64), d, chunk, d, BLOCK_D)[None, :]
         pulled, pushed = class_sums(
-            batch, rows.order, weights, c, first, sizes.slice_rows, 0, 0, x_stride, d, chunk, PUSH, R, BLOCK_D
+            batch, rows.order, weights, c, first, slice_rows, 0, 0, x_stride, d, chunk, PUSH, R, BLOCK_D
         )  # fmt: skip
         put_slice(rows.slices, part, 0, pulled, d, chunk, PUSH, BLOCK_D)
         if PUSH:

@@ -19,31 +19,12 @@ from .targets import WEIGHT, target_rows
 _empty = torch.empty
 
 
-def large_classifier(
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    class_weights: Tensor | None,
-    classifier: str,
-    params: Sequence[float],
-    mean: bool,
-    gradient: bool,
-    status: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss () in float32, dx (n, d), dweight (C, d) and dbias (C,) of x (n, d), y (n,), weight (C, d), bias (C,).
+class Sweep:
+    """One call over chunks of rows, of x (n, d), y (n,), weight (C, d), bias (C,): `visit` each of `chunks`, then ask
+    for the `result`, as `whole` does.
 
     The mean divides by n, with class_weights (C,) by Σ W_y. A label outside [0, C) makes the loss NaN and goes to
-    `status` (1,). Without `gradient`, and without a bias, gradients are (0,).
-    """
-    sweep = Sweep(x, y, weight, bias, class_weights, classifier, params, mean, gradient, status)
-    for rows in sweep.chunks:
-        sweep.visit(rows)
-    return sweep.result()
-
-
-class Sweep:
-    """One call over chunks of rows: `visit` each of `chunks`, then ask for the `result`.
+    `status` (1,).
 
     Of a shard, weight and bias are of the classes from `class_offset` on, labels and class_weights of all
     `num_classes`, and chunks of at most `chunk_rows`, the same on every shard. Then, instead of a visit, `survey` a
@@ -127,6 +108,12 @@ class Sweep:
         weights /= factor
         return factor
 
+    def whole(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The result of all rows, whose classes are all here."""
+        for rows in self.chunks:
+            self.visit(rows)
+        return self.result()
+
     def visit(self, rows: slice) -> None:
         """Loss and gradients of a chunk of rows, all of whose classes are here."""
         self._multiply(rows)
@@ -148,7 +135,7 @@ class Sweep:
         self._backward(rows)
 
     def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss, dx, dweight and dbias."""
+        """Loss () in float32, dx (n, d), dweight (C, d) and dbias (C,); gradients are (0,) where there are none."""
         loss = (self.losses.double() * self.facts[WEIGHT.value]).sum()
         if self.factor is not None:
             loss *= self.factor

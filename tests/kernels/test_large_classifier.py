@@ -37,7 +37,7 @@ def arguments(classifier: str, t: dict, reduction: str = "mean") -> tuple:
 
 
 def launch(classifier, t, reduction="mean", gradient=True, status=None) -> dict[str, torch.Tensor]:
-    out = engine.large_classifier(*arguments(classifier, t, reduction), gradient, status)
+    out = engine.Sweep(*arguments(classifier, t, reduction), gradient, status).whole()
     return dict(zip(("loss", "dx", "dweight", "dbias"), out, strict=True))
 
 
