@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SUMMED_ROWS = 256  # one after another before their sum is taken to more digits, where places are few
+
 
 def work_dtype(*tensors: Tensor | None) -> torch.dtype:
     """The dtype of products and tiles: float32, or float64 when an input is."""
@@ -70,18 +72,24 @@ def add_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
     """`table[..., index, :] += rows`, (..., s, d) and (..., r, d), the same bits on every run.
 
     A row that is not finite spoils its own place only, which a one-hot product would not grant; it costs twice as much
-    besides. Rows of a block are summed in their own precision, then taken to the table's.
+    besides. Rows are summed in their own precision, few of them one after another, then taken to the table's.
     """
     # A table larger than the block would cost more to add than the block's rows in the table's precision.
-    apart = rows.dtype != table.dtype and table.shape[-2] < rows.shape[-2]
-    sums = rows.new_zeros(table.shape) if apart else table
+    size, count, sums = table.shape[-2], rows.shape[-2], table
+    apart = rows.dtype != table.dtype and size < count
+    if apart:
+        pieces = min(-(-count // SUMMED_ROWS), count // size)
+        sums = rows.new_zeros((*table.shape[:-2], pieces * size, table.shape[-1]))
+        if pieces > 1:
+            place = torch.arange(count, device=index.device).mul_(pieces).div_(count, rounding_mode="floor")
+            index = index + place.mul_(size)
     rows = rows.to(sums.dtype)
     if table.is_cuda:  # where index_add_ uses float atomics
         sums.transpose(0, -2).index_put_((index,), rows.transpose(0, -2), accumulate=True)
     else:
         sums.index_add_(-2, index, rows)
     if apart:
-        table += sums
+        table += sums.unflatten(-2, (pieces, size)).sum(-3, dtype=table.dtype)
 
 
 class Directions(NamedTuple):

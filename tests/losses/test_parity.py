@@ -52,6 +52,15 @@ def in_double(options: dict) -> dict:
     return options | ({"groups": groups} if groups else {})
 
 
+@pytest.mark.parametrize("num_classes", [1, 7, 60])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.values[0].family == "center" or spec.id == "md"])
+def test_sums_over_many_rows_of_a_class_lose_no_digits(spec, num_classes):
+    if num_classes < 2 and spec.family == "center" and spec.name not in ("center", "variant"):
+        pytest.skip("one center has no others")
+    draws = [make_inputs(spec, 4096, num_classes, 16, torch.float32, seed=seed) for seed in range(PLAIN_DRAWS)]
+    assert_parity(spec, draws, "blocked")
+
+
 @pytest.mark.parametrize("backend", ["blocked", "triton"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("spec", SPECS)
