@@ -57,10 +57,11 @@ def rows_per_sweep(x: Tensor, width: int, elements: int = 2**18) -> int:
     """How many rows of `width` a sweep over x takes at a time: more where every operation waits for other threads.
 
     Where another program keeps one of two cores busy, each such wait was as long as its turn, some 12 ms: center loss
-    took five times eager's time in blocks of 2¹⁸. Alone, 2²¹ costs LMCL and variant loss some of their lead only.
+    took five times eager's time in blocks of 2¹⁸, A-softmax twice in those of 2¹⁹. Alone, 2²¹ takes variant loss and
+    A-softmax 1.6 times as long as 2²⁰.
     """
     alone = x.is_cpu and torch.get_num_threads() == 1
-    return rows_per_block(width, elements) * (1 if alone else 8)
+    return rows_per_block(width, elements) * (1 if alone else 4)
 
 
 def may_hold(condition: Tensor) -> bool:
