@@ -14,9 +14,9 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torc
 
 
 _PLAIN = frozenset({Tensor, torch.nn.Parameter})
-_NAMES = frozenset({str, tuple, type(None)})
+_NAMES = frozenset({str, type(None)})
 _facts = attrgetter("dtype", "shape", "device", "layout")
-_MOST_KINDS = 4096  # of calls of one function, which ragged batches make
+_MOST_KINDS = 4096  # remembered of one check: ragged batches make many
 
 
 def of_kind(check: Callable[..., None]) -> Callable[..., None]:

@@ -71,9 +71,9 @@ def loss_operator(
 
     The function is the operator's signature, and called with labels on the CPU, whose range it may check. The gradients
     of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is set; the backward
-    multiplies them by the incoming scalar on the device and never waits for the host. The last
-    backward of a graph does so in place and hands them out: autograd then holds nothing else. The operator is put
-    together by hand because `custom_op` allows no autograd for operators that move a buffer (the centers).
+    multiplies them by the incoming scalar on the device and never waits for the host. The last backward of a graph does
+    so in place and hands them out: autograd then holds nothing else. The operator is put together by hand because
+    `custom_op` allows no autograd for operators that move a buffer (the centers).
     """
 
     def register(function: Callable):
