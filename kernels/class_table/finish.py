@@ -40,7 +40,7 @@ def fold_loss(ptr, count, stride):
 @triton.jit
 def fold_chunk(ptr, count, stride, d, chunk, K: tl.constexpr, BLOCK_D: tl.constexpr):
     """Σ over `count` blocks of one chunk of columns of their rows (K, d): (K, BLOCK_D)."""
-    AT_ONCE: tl.constexpr = max(1, FOLDED // (K * BLOCK_D))
+    AT_ONCE: tl.constexpr = FOLDED // (K * BLOCK_D) if FOLDED > K * BLOCK_D else 1
     columns = (chunk * BLOCK_D + tl.arange(0, BLOCK_D))[None, None, :]
     at = ptr + tl.arange(0, K)[None, :, None] * d + columns
     total = tl.zeros((K, BLOCK_D), tl.float32)

@@ -198,7 +198,7 @@ def rows(
         spread_total = 2 * num_classes.to(tl.float32) * spread
     sums = tl.zeros((M, P * W), tl.float32)
     weight_sums = tl.zeros((M, R), tl.float32)
-    H: tl.constexpr = max(16, K)  # classes of a product
+    H: tl.constexpr = K if K > 16 else 16  # classes of a product; `max` is no constant within `small` in Triton 3.5
     along_sums = tl.zeros((R, H), tl.float32)
     head_loss = tl.zeros((R,), tl.float32)
     center_loss = head_loss

@@ -34,7 +34,7 @@ def small(
     if KINDS > 0 and not FUSED:
         HEAD: tl.constexpr = out.dw is not None
         sums(
-            batch, out, n, x_stride, d, K, KINDS, HEAD, UPDATE, max(16, R), BLOCK_D, CHUNKS, TENSOR_CORES
+            batch, out, n, x_stride, d, K, KINDS, HEAD, UPDATE, R if R > 16 else 16, BLOCK_D, CHUNKS, TENSOR_CORES
         )  # fmt: skip
         tl.debug_barrier()
     finish(

@@ -1,5 +1,6 @@
-"""What depends on the versions installed: the fewest rows of a tile, and an interpreter that numpy broke."""
+"""What depends on the versions installed: rows of a tile, an interpreter that numpy broke, what Triton 3.5 takes."""
 
+import ast
 from pathlib import Path
 
 import numpy
@@ -16,6 +17,7 @@ from fer_fast.bench.child import lines
 from fer_fast.kernels.host.chips import LEAST_ROWS
 
 from dot_rows import PRECISIONS, dot_over_rows
+from fer_fast import kernels
 
 
 def test_the_rule_is_what_the_compiler_says():
@@ -45,3 +47,20 @@ def test_an_interpreter_that_numpy_broke_is_named(monkeypatch, of_triton, of_num
         return
     with pytest.raises(ValueError, match=r"here: the interpreter of Triton 3.6.0 needs numpy below 2.4, not 2.4.1$"):
         resolve("triton", torch.device("cpu"))
+
+
+def test_no_kernel_takes_the_largest_of_constants():
+    # Within a kernel that another calls Triton 3.5 makes a tensor of `max(16, K)`, which no shape may hold.
+    found = []
+    for file in Path(kernels.__path__[0]).rglob("*.py"):
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.FunctionDef) and any("jit" in ast.unparse(d) for d in function.decorator_list):
+                names = [
+                    node.func.id for node in ast.walk(function) if isinstance(node, ast.Call) and _is_name(node.func)
+                ]
+                found += [(file.name, function.name, name) for name in names if name in ("max", "min")]
+    assert found == []
+
+
+def _is_name(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name)
