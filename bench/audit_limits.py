@@ -67,7 +67,6 @@ KNOWN: Mapping[tuple[int, ...], Mapping[tuple[str, str, str], tuple[str, ...]]] 
     },
     (3, 8): {
         ("class_table", "rows-lmcl+variant-bf16-8-512", "sm100"): ("64 bytes spilled, in a loop too",),
-        ("class_table", "rows-lmcl-bf16-8-1024", "sm100"): ("64 bytes spilled, in a loop too",),
         ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("64 bytes spilled, in a loop too",),
         ("class_table", "small-lmcl+variant-bf16-8-512", "sm100"): ("32 bytes spilled, in a loop too",),
     },
@@ -80,9 +79,6 @@ KNOWN: Mapping[tuple[int, ...], Mapping[tuple[str, str, str], tuple[str, ...]]] 
             "776 instructions a row, 772 allowed",
         ),
         ("class_table", "rows-lmcl+variant-bf16-8-512", "sm100"): ("64 bytes spilled, in a loop too",),
-        ("class_table", "rows-lmcl-bf16-8-1024", "sm80"): ("24 bytes spilled, in a loop too",),
-        ("class_table", "rows-lmcl-bf16-8-1024", "sm90"): ("56 bytes spilled, in a loop too",),
-        ("class_table", "rows-lmcl-bf16-8-1024", "sm100"): ("56 bytes spilled, in a loop too",),
         ("class_table", "rows-softmax+center-bf16-8-512", "sm90"): ("428 instructions a row, 412 allowed",),
         ("class_table", "rows-variant-bf16-8-512", "sm90"): (
             "40 bytes spilled, in a loop too",

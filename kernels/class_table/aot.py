@@ -10,7 +10,6 @@ from .arguments import Batch
 from .centers import CENTERS
 from .heads import HEADS, usual_params
 from .launch import Asked, launches_of, plan, rules_of
-from .rows import rows
 from .settings import SMALL_BATCH, fits
 
 _LOSSES = [*((name, "") for name in HEADS), *(("", name) for name in CENTERS)]
@@ -18,7 +17,6 @@ _JOINT = [("softmax", "center"), ("lmcl", "variant")]
 _SHAPES = [(8, 512), (8, 1024), (8, 2048), (64, 256), (64, 512)]
 _GROUPS = 4  # of MVA, beside the batch
 _USUAL = {("", "center", 512), ("", "variant", 512), *((*joint, 512) for joint in _JOINT)}
-_USUAL_ROWS = {("", "variant", 1024), ("softmax", "", 1024), ("lmcl", "", 1024), ("", "center", 2048)}
 
 
 def aot_cases(family: str) -> Iterator[tuple]:
@@ -28,9 +26,8 @@ def aot_cases(family: str) -> Iterator[tuple]:
             continue
         for n in (SMALL_BATCH, 2**16):
             loss = "+".join(filter(None, (classifier, auxiliary)))
+            usual = num_classes == 8 and dtype == torch.bfloat16 and (classifier, auxiliary, d) in _USUAL
             for launch in _launches(family, classifier, auxiliary, n, num_classes, d, dtype):
-                audited = _USUAL | (_USUAL_ROWS if launch.kernel is rows else set())
-                usual = num_classes == 8 and dtype == torch.bfloat16 and (classifier, auxiliary, d) in audited
                 name = f"{launch.kernel.__name__}-{loss}-{TYPES[dtype]}-{num_classes}-{d}{'*' if usual else ''}"
                 yield launch_case(name, launch)
 

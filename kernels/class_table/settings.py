@@ -83,8 +83,8 @@ def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, he
     m = max(16, triton.next_power_of_2(max(1, kinds) * k))
     small_tile = ROW_TILES[family, width, max(16, k) if head else 16]
     tile = REPEL_TILES[family, width, element_size] if repels and not head else small_tile
-    lean = element_size < 4 and not (head or repels)  # leaves registers to the sums of rows of 1024 columns
-    fused = m * width <= HELD_SUMS * small_tile.num_warps and width <= (1024 if lean else 512)
+    # At 1024 columns most losses spill some bytes beside the sums, by count: less than a second read of x would cost.
+    fused = m * width <= HELD_SUMS * small_tile.num_warps and width < MOST_COLUMNS
     if not fused:
         k = max(16, k)
         m = triton.next_power_of_2(max(1, kinds) * k)
