@@ -13,7 +13,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
-_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+PLAIN = frozenset({Tensor, torch.nn.Parameter})  # not subclasses, which may see operators themselves
 _NAMES = frozenset({str, type(None)})
 _facts = attrgetter("dtype", "shape", "device", "layout")
 _MOST_KINDS = 4096  # remembered of one check: ragged batches make many
@@ -41,7 +41,7 @@ def _kind(args: tuple) -> tuple | None:
     """Of arguments all that a check may look at; nothing where one is neither a plain tensor nor a name."""
     kind = []
     for value in args:
-        if type(value) in _PLAIN and not value.is_nested:  # which has no shape
+        if type(value) in PLAIN and not value.is_nested:  # which has no shape
             kind.append(_facts(value))
         elif type(value) in _NAMES:
             kind.append(value)

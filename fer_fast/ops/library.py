@@ -19,7 +19,6 @@ from .bad_labels import bad_label_flag
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
 _HERE = nullcontext()
-_TENSORS = frozenset({Tensor, torch.nn.Parameter})
 MODULES = {"triton": "fer_fast.kernels.{}.launch", "blocked": "fer_fast.blocked.{}"}
 
 
@@ -64,7 +63,7 @@ def loss_dtype(x: Tensor) -> torch.dtype:
 
 
 def loss_operator(
-    engine: str, differentiable: tuple[str, ...], mutates: tuple[str, ...] = (), flags_labels: bool = False
+    engine: str, differentiable: tuple[str, ...], mutates: tuple[str, ...] = (), flag_labels: bool = False
 ) -> Callable:
     """Register an operator `(..., gradient: bool, backend: str) -> (loss, *gradients)`, which an engine's function of
     its name computes, as `fer_fast::<the function's name>`; calling the result gives the loss.
@@ -88,7 +87,7 @@ def loss_operator(
         def run(*args) -> tuple[Tensor, ...]:
             if checks.readable(args[1]):
                 function(*args)
-            return run_engine(args[-1], engine, engine, *args[:-1], flag_labels=flags_labels)
+            return run_engine(args[-1], engine, engine, *args[:-1], flag_labels=flag_labels)
 
         _LIBRARY.impl(name, _opaque(run), "CompositeExplicitAutograd")
 
@@ -179,11 +178,11 @@ def _plainness(function: Callable) -> Callable[[tuple], bool]:
             return False
         for place in tensors:
             t = args[place]
-            if t is not None and (type(t) not in _TENSORS or t.is_neg()):
+            if t is not None and (type(t) not in checks.PLAIN or t.is_neg()):
                 return False
         for place in lists:
             for t in args[place]:
-                if type(t) not in _TENSORS or t.is_neg():
+                if type(t) not in checks.PLAIN or t.is_neg():
                     return False
         return True
 

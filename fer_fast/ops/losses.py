@@ -11,7 +11,7 @@ from .. import checks
 from .library import loss_operator, wants_gradient
 
 
-@loss_operator("class_table", differentiable=("x", "weight", "bias"), mutates=("centers",), flags_labels=True)
+@loss_operator("class_table", differentiable=("x", "weight", "bias"), mutates=("centers",), flag_labels=True)
 def class_table_(
     x: Tensor,
     y: Tensor,
@@ -65,7 +65,7 @@ def class_table(
     )
 
 
-@loss_operator("ad_corre", differentiable=("e",), flags_labels=True)
+@loss_operator("ad_corre", differentiable=("e",), flag_labels=True)
 def ad_corre_(
     e: Tensor,
     y: Tensor,
