@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fer_fast import checks, dispatch, functional
+from fer_fast import checks, dispatch, functional, kinds
 from fer_fast.cli.parser import Parser
 from fer_fast.registry import LOSSES, find
 
@@ -88,8 +88,12 @@ class AbsentChip:
 
     def launcher_cls(self, source, metadata) -> Callable:
         self.compiled += 1
-        name = source.fn.__name__
-        return lambda *_: self.launches.update([name])
+        name, launches = source.fn.__name__, self.launches
+
+        def launch(*_) -> None:
+            launches[name] += 1
+
+        return launch
 
     def load_binary(self, *_) -> tuple[int, int, int, int, int]:
         return 0, 0, 0, 0, 1024  # module, function, registers, spills, most threads
@@ -120,6 +124,8 @@ def launching_on(chip: AbsentChip, processors: int = 132):
 
     driver.set_active(chip)
     with ExitStack() as patched:
+        kinds.forget()
+        patched.callback(kinds.forget)
         patched.enter_context(patch.object(dispatch, "triton_runs_on", lambda _: True))
         patched.enter_context(patch.object(checks, "readable", lambda _: False))
         for launcher in (engine_module(engine, "launch") for engine in engines()):

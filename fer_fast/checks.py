@@ -1,9 +1,6 @@
 """What every public loss asks of its arguments. A `ValueError` names the argument, what was given, what is allowed."""
 
 import math
-from collections.abc import Callable
-from functools import wraps
-from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -11,43 +8,6 @@ from torch import Tensor
 REDUCTIONS = ("mean", "sum")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-
-
-PLAIN = frozenset({Tensor, torch.nn.Parameter})  # not subclasses, which may see operators themselves
-_NAMES = frozenset({str, type(None)})
-_facts = attrgetter("dtype", "shape", "device", "layout")
-_MOST_KINDS = 4096  # remembered of one check: ragged batches make many
-
-
-def of_kind(check: Callable[..., None]) -> Callable[..., None]:
-    """Decorator of a check that looks at all of its tensors but their values: what it has let pass, it lets pass again
-    without a look, for at small batches a step costs what its host does."""
-    passed = set()
-
-    @wraps(check)
-    def remembering(*args):
-        kind = None if torch.compiler.is_compiling() else _kind(args)
-        if kind is None or kind not in passed:
-            check(*args)
-            if kind is not None:
-                if len(passed) >= _MOST_KINDS:
-                    passed.clear()
-                passed.add(kind)
-
-    return remembering
-
-
-def _kind(args: tuple) -> tuple | None:
-    """Of arguments all that a check may look at; nothing where one is neither a plain tensor nor a name."""
-    kind = []
-    for value in args:
-        if type(value) in PLAIN and not value.is_nested:  # which has no shape
-            kind.append(_facts(value))
-        elif type(value) in _NAMES:
-            kind.append(value)
-        else:
-            return None
-    return tuple(kind)
 
 
 def features(x: Tensor, name: str, shape: str = "(n, d)") -> Tensor:

@@ -56,6 +56,7 @@ def triton_runs_on(device_type: str) -> bool:
     return device_type == "cuda"
 
 
+@cache
 def interpreter_fault() -> str:
     """Why Triton's interpreter, which must be installed, cannot run kernels here, or nothing."""
     import numpy

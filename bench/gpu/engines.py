@@ -12,6 +12,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from fer_fast import kinds
 from fer_fast.ops import library
 
 from ..contenders import FER_FAST, of_backend
@@ -86,6 +87,7 @@ def in_place_of(table: Mapping, other: Mapping) -> Iterator[None]:
 
 
 def _forget() -> None:
+    kinds.forget()
     for module in modules():
         for value in list(vars(module).values()):
             if hasattr(value, "cache_clear"):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import checks, ops
 from ..dispatch import resolve
+from ..kinds import once_a_kind
 from ..params import by_field
 from ..reference.variant import FeatureGradient
 from ..registry import call, find
@@ -27,6 +28,7 @@ class Term(NamedTuple):
     update: bool = False
 
     def engine_params(self) -> tuple[float, ...]:
+        """The hyper-parameters as engines take them."""
         return tuple([float(SWITCHES.get(value, value)) for value in self.params])
 
     def reference(self, x: Tensor, y: Tensor, reduction: str) -> Tensor:
@@ -68,40 +70,34 @@ def joint_loss(
     as it is alone.
     """
     classifier, auxiliary = classifier or _ABSENT, auxiliary or _ABSENT
-    _check(x, y, reduction, *classifier[:4], *auxiliary[:4])
+    kind = _check(x, y, reduction, auxiliary.groups or None, *classifier[:4], *auxiliary[:4])
     y = checks.wide_labels(y)
     if auxiliary.groups:
-        auxiliary = auxiliary._replace(groups=_checked(auxiliary.groups, x))
+        groups = [(rows, checks.wide_labels(group_y)) for rows, group_y in auxiliary.groups]
+        auxiliary = auxiliary._replace(groups=groups)
     backend = resolve(backend, x.device)
     if backend != "reference":
-        return ops.class_table(x, y, classifier, auxiliary, float(weight), reduction == "mean", backend)
+        return ops.class_table(x, y, classifier, auxiliary, float(weight), reduction == "mean", backend, kind)
     loss = classifier.reference(x, y, reduction) if classifier.name else 0
     return loss + weight * auxiliary.reference(x, y, reduction) if auxiliary.name else loss
 
 
-@checks.of_kind
-def _check(x: Tensor, y: Tensor, reduction: str, *terms: str | Tensor | None) -> None:
-    """That features, labels and two terms fit each other, of each its name, table, bias and class weights."""
+@once_a_kind
+def _check(x: Tensor, y: Tensor, reduction: str, groups: Sequence | None, *terms: str | Tensor | None) -> None:
+    """That features, labels, MVA's groups and two terms fit each other, of each its name, table, bias and class
+    weights."""
     checks.features(x, "features")
     checks.labels(y, len(x), x.device)
     checks.reduction(reduction)
+    for rows, group_y in groups or ():
+        checks.table(rows, "bank features", x.shape[1], x.device)
+        checks.labels(group_y, len(rows), x.device, "bank labels")
     for place, (name, table, bias, class_weights) in zip(("weight", "centers"), (terms[:4], terms[4:]), strict=True):
         if name:
             checks.table(table, place, x.shape[1], x.device)
             for of, tensor in (("bias", bias), ("class_weights", class_weights)):
                 if tensor is not None:
                     checks.per_class(tensor, of, len(table), x.device)
-
-
-def _checked(groups: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The groups, fit for the features, with labels as engines take them."""
-    return [
-        (
-            checks.table(rows, "bank features", x.shape[1], x.device),
-            checks.labels(y, len(rows), x.device, "bank labels"),
-        )
-        for rows, y in groups
-    ]
 
 
 def loss_function(name: str) -> Callable[..., Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import checks, ops
 from ..dispatch import resolve
+from ..kinds import once_a_kind
 from ..registry import call, find
 
 
@@ -59,15 +60,22 @@ def _correlation_loss(
     reduction: str,
     backend: str,
 ) -> Tensor:
-    checks.features(e, "embeddings", "(k, n, d)")
-    y = checks.labels(y, e.shape[1], e.device)
-    checks.reduction(reduction)
-    if terms[0]:
-        num_classes = len(checks.per_class(class_difficulty, "class_difficulty", num_classes, e.device))
-    checks.at_least(num_classes, 1, "num_classes")
+    kind = _check(e, y, reduction, class_difficulty, num_classes)
+    y = checks.wide_labels(y)
+    num_classes = checks.at_least(len(class_difficulty) if num_classes is None else num_classes, 1, "num_classes")
     backend = resolve(backend, e.device)
     if backend != "reference":
-        return ops.ad_corre(e, y, class_difficulty, num_classes, *terms, reduction == "mean", backend)
+        return ops.ad_corre(e, y, class_difficulty, num_classes, *terms, reduction == "mean", backend, kind)
     checks.label_range(y, num_classes)
     tables = {"class_difficulty": class_difficulty, "num_classes": num_classes}
     return call(find(name).reference, e=e, y=y, reduction=reduction, **tables)
+
+
+@once_a_kind
+def _check(e: Tensor, y: Tensor, reduction: str, class_difficulty: Tensor | None, num_classes: int | None) -> None:
+    """That embeddings, labels, and the difficulty of classes, where pairs are weighed by it, fit each other."""
+    checks.features(e, "embeddings", "(k, n, d)")
+    checks.labels(y, e.shape[1], e.device)
+    checks.reduction(reduction)
+    if class_difficulty is not None or num_classes is None:
+        checks.per_class(class_difficulty, "class_difficulty", num_classes, e.device)

@@ -2,54 +2,57 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 
 import torch
 from torch import Tensor
-from torch._C import _AutoDispatchBelowAutograd, _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C import _AutoDispatchBelowAutograd
 from torch._C._autograd import _get_current_graph_task_keep_graph
-from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import increment_version
 
 from .. import checks
 from ..blocked.tiles import gradient_dtype
+from ..kinds import Kind, Kinds
 from .bad_labels import bad_label_flag
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
-_HERE = nullcontext()
 MODULES = {"triton": "fer_fast.kernels.{}.launch", "blocked": "fer_fast.blocked.{}"}
 
 
-def run_engine(backend: str, module: str, function: str, *args, flag_labels: bool = False):
+def run_engine(
+    backend: str, module: str, function: str, *args, labelled: bool = False, kind: Kind | None = None
+) -> Tensor | tuple[Tensor, ...]:
     """Call a function of an engine: `fer_fast.kernels.<module>.launch` or `fer_fast.blocked.<module>`.
 
     What the kernels do not take (float64, centers too wide for a tile, MVA of many classes) they refuse before
-    touching anything, and the blocked engine computes on the same device.
+    touching anything, and the blocked engine computes on the same device. Where labels are classes (`labelled`), the
+    kernels' launcher is also told where to report a wrong one, and the kind of the call.
     """
     if args[0].dtype == torch.float64:
         backend = "blocked"
     engine = _engine(backend, module, function)
     if backend == "blocked":
         return engine(*args)
-    device, flagged = args[0].device, args
-    if flag_labels:
-        flagged = *args, bad_label_flag(device)  # raises for an earlier call: this one's are known when it has run
+    device, told = args[0].device, args
+    if labelled:
+        told = *args, bad_label_flag(device), kind  # raises for an earlier call: this one's are known when it has run
     try:
-        with on_device(device):
-            result = engine(*flagged)
+        result = on_device(device, engine, *told)
     except NotImplementedError:
         return run_engine("blocked", module, function, *args)
-    if flag_labels and checks.readable(args[1]):
+    if labelled and checks.readable(args[1]):
         bad_label_flag(device)
     return result
 
 
-def on_device(device: torch.device) -> AbstractContextManager:
-    """Triton launches on the current device, which is made the tensors' own where it is another."""
-    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
-    return torch.cuda.device(device) if elsewhere else _HERE
+def on_device(device: torch.device, function: Callable, *args):
+    """Call a function that launches. Triton launches on the current device: it is made the tensors' own where it is
+    another."""
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            return function(*args)
+    return function(*args)
 
 
 @cache
@@ -63,10 +66,11 @@ def loss_dtype(x: Tensor) -> torch.dtype:
 
 
 def loss_operator(
-    engine: str, differentiable: tuple[str, ...], mutates: tuple[str, ...] = (), flag_labels: bool = False
+    engine: str, differentiable: tuple[str, ...], mutates: tuple[str, ...] = (), labelled: bool = False
 ) -> Callable:
     """Register an operator `(..., gradient: bool, backend: str) -> (loss, *gradients)`, which an engine's function of
-    its name computes, as `fer_fast::<the function's name>`; calling the result gives the loss.
+    its name computes, as `fer_fast::<the function's name>`; calling the result gives the loss, sooner where the kind of
+    the call is already known.
 
     The function is the operator's signature, and called with labels on the CPU, whose range it may check. The gradients
     of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is set; the backward
@@ -82,14 +86,14 @@ def loss_operator(
         moved = [names.index(argument) for argument in mutates]
         schema = torch.library.infer_schema(function, mutates_args=mutates)
         _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-        overload = getattr(torch.ops.fer_fast, name).default
+        overload, kinds = getattr(torch.ops.fer_fast, name).default, Kinds()
 
-        def run(*args) -> tuple[Tensor, ...]:
+        def run(args: tuple, kind: Kind | None) -> tuple[Tensor, ...]:
             if checks.readable(args[1]):
                 function(*args)
-            return run_engine(args[-1], engine, engine, *args[:-1], flag_labels=flag_labels)
+            return run_engine(args[-1], engine, engine, *args[:-1], labelled=labelled, kind=kind)
 
-        _LIBRARY.impl(name, _opaque(run), "CompositeExplicitAutograd")
+        _LIBRARY.impl(name, _opaque(lambda *args: run(args, kinds.of(args))), "CompositeExplicitAutograd")
 
         @torch.library.register_fake(f"fer_fast::{name}", lib=_LIBRARY)
         def _(*args):
@@ -137,56 +141,31 @@ def loss_operator(
                 return tuple(result)
 
         class Direct(torch.autograd.Function):
-            """Shows autograd no more than it needs: each argument and result costs as long as an operation on it."""
+            """Goes past the dispatcher, whose part of a call is as long as a launch, and shows autograd no more than it
+            needs: each argument and result costs as long as an operation on it."""
 
             @staticmethod
-            def forward(ctx, args, *_):
-                loss, *gradients = run(*args)
+            def forward(ctx, args, kind, *_):
+                loss, *gradients = run(args, kind)
                 keep(ctx, args, gradients)
                 return loss
 
             @staticmethod
             def backward(ctx, grad_loss):
-                wanted = zip(ctx.needs_input_grad[1:], scaled(ctx, grad_loss), strict=True)
-                return None, *[gradient if needed else None for needed, gradient in wanted]
+                wanted = zip(ctx.needs_input_grad[2:], scaled(ctx, grad_loss), strict=True)
+                return None, None, *[gradient if needed else None for needed, gradient in wanted]
 
         _LIBRARY.impl(name, Loss.apply, "Autograd")
-        plain = _plainness(function)
 
-        def loss(*args) -> Tensor:
-            if torch.compiler.is_compiling() or not plain(args):
+        def loss(*args, kind: Kind | None = None) -> Tensor:
+            kind = kinds.of(args) if kind is None else kind
+            if kind is None:  # a mode, a transform or a subclass may have to see the operator
                 return overload(*args)[0]
-            return Direct.apply(args, *[args[position] for position in positions])
+            return Direct.apply(args, kind, *[args[position] for position in positions])
 
         return loss
 
     return register
-
-
-def _plainness(function: Callable) -> Callable[[tuple], bool]:
-    """Whether a call of `function` may go past the dispatcher, whose part of it is as long as a launch.
-
-    Not where a mode, a transform or a subclass of a tensor has to see the operator, nor where the dispatcher would
-    negate a tensor that is only marked so.
-    """
-    types = [parameter.annotation for parameter in inspect.signature(function).parameters.values()]
-    tensors = [place for place, kind in enumerate(types) if kind in (Tensor, Tensor | None)]
-    lists = [place for place, kind in enumerate(types) if kind == Sequence[Tensor]]
-
-    def plain(args: tuple) -> bool:
-        if _len_torch_dispatch_stack() or _len_torch_function_stack() or peek_interpreter_stack() is not None:
-            return False
-        for place in tensors:
-            t = args[place]
-            if t is not None and (type(t) not in checks.PLAIN or t.is_neg()):
-                return False
-        for place in lists:
-            for t in args[place]:
-                if type(t) not in checks.PLAIN or t.is_neg():
-                    return False
-        return True
-
-    return plain
 
 
 def _opaque(function: Callable) -> Callable:
@@ -223,8 +202,7 @@ def scale(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None], factor: 
     eager = type(factor) is Tensor
     in_place = eager and not _may_run_again(factor)
     if eager and backend == "triton" and factor.dtype != torch.float64:
-        with on_device(factor.device):
-            return _engine("triton", "scale", "scale")(gradients, dtypes, factor, in_place)
+        return on_device(factor.device, _engine("triton", "scale", "scale"), gradients, dtypes, factor, in_place)
     if in_place and factor.is_cpu and factor.item() == 1:
         return [gradient.to(dtype) for gradient, dtype in zip(gradients, dtypes, strict=True)]
     wide = torch.promote_types(factor.dtype, torch.float32)

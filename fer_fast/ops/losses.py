@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .. import checks
+from ..kinds import Kind
 from .library import loss_operator, wants_gradient
 
 
-@loss_operator("class_table", differentiable=("x", "weight", "bias"), mutates=("centers",), flag_labels=True)
+@loss_operator("class_table", differentiable=("x", "weight", "bias"), mutates=("centers",), labelled=True)
 def class_table_(
     x: Tensor,
     y: Tensor,
@@ -40,9 +41,10 @@ def class_table_(
 
 
 def class_table(
-    x: Tensor, y: Tensor, classifier, auxiliary, auxiliary_weight: float, mean: bool, backend: str
+    x: Tensor, y: Tensor, classifier, auxiliary, auxiliary_weight: float, mean: bool, backend: str, kind: Kind | None
 ) -> Tensor:
-    """Loss of two terms (:class:`fer_fast.functional.Term`), either without a name where there is none."""
+    """Loss of two terms (:class:`fer_fast.functional.Term`), either without a name where there is none; of a `kind` of
+    call that says all but weight, backend, whether centers move, and what has a gradient."""
     return class_table_(
         x,
         y,
@@ -62,10 +64,11 @@ def class_table(
         auxiliary.update,
         wants_gradient(x, classifier.table, classifier.bias),
         backend,
+        kind=kind,
     )
 
 
-@loss_operator("ad_corre", differentiable=("e",), flag_labels=True)
+@loss_operator("ad_corre", differentiable=("e",), labelled=True)
 def ad_corre_(
     e: Tensor,
     y: Tensor,
@@ -91,9 +94,10 @@ def ad_corre(
     ed: float,
     mean: bool,
     backend: str,
+    kind: Kind | None,
 ) -> Tensor:
-    """fd · FD + md · MD + ed · ED."""
-    return ad_corre_(e, y, class_difficulty, num_classes, fd, md, ed, mean, wants_gradient(e), backend)
+    """fd · FD + md · MD + ed · ED, of a `kind` of call that says all but terms, backend and what has a gradient."""
+    return ad_corre_(e, y, class_difficulty, num_classes, fd, md, ed, mean, wants_gradient(e), backend, kind=kind)
 
 
 @loss_operator("pairwise", differentiable=("x",))

@@ -1,7 +1,6 @@
 """Ad-Corre on the host: tensors in, loss and gradient out."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +8,7 @@ import triton
 from torch import Tensor
 
 from ..host.chips import launch_options
-from ..host.launch import Launch, cdiv, gradient_dtype, kind_of, max_programs, rows_of, start
+from ..host.launch import Launch, cdiv, gradient_dtype, max_programs, recall, rows_of, start
 from .arguments import Batch, Kept
 from .rows import rows
 from .settings import EMBEDDING_TILES, MOST_CLASS_ELEMENTS, MOST_CLASSES, MOST_EMBEDDINGS, TABLE_OPTIONS
@@ -18,20 +17,6 @@ from .tables import tables
 
 _empty = torch.empty
 Run = Callable[[Launch], None]
-
-
-class Asked(NamedTuple):
-    """What a kind of call is."""
-
-    kind: tuple | None  # dtypes and device of the tensors; none where Triton has to look at every call's own
-    element_size: int
-    k: int
-    num_classes: int
-    d: int
-    fd: bool
-    md: bool
-    ed: bool
-    gradient: bool
 
 
 class Plan(NamedTuple):
@@ -44,27 +29,26 @@ class Plan(NamedTuple):
     sums: dict[str, Any]
     tables: dict[str, Any]
     rows: dict[str, Any]
-    compiled: dict | None  # of :class:`Launch`
+    compiled: dict  # of :class:`Launch`
 
 
-@cache
-def plan(asked: Asked) -> Plan:
-    """Remembered: at batch 64 a call costs what its host does."""
-    k, d = asked.k, asked.d
-    classes, width = max(16, triton.next_power_of_2(asked.num_classes)), max(16, triton.next_power_of_2(d))
+def plan(e: Tensor, num_classes: int, fd: bool, md: bool, ed: bool) -> Plan:
+    """Of embeddings e (k, n, d) and the terms that are not off."""
+    k, _, d = e.shape
+    classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
     if (
-        (asked.element_size, width) not in EMBEDDING_TILES
+        (e.element_size(), width) not in EMBEDDING_TILES
         or classes > MOST_CLASSES
         or classes * width > MOST_CLASS_ELEMENTS
         or k > MOST_EMBEDDINGS
     ):
         raise NotImplementedError("too many classes or embeddings for one program, rows too wide for it, or float64")
-    config = EMBEDDING_TILES[asked.element_size, width]
-    size = 2 * classes + (asked.fd + asked.md) * classes * d
+    config = EMBEDDING_TILES[e.element_size(), width]
+    size = 2 * classes + (fd + md) * classes * d
     of_sums = {"BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "CHUNKS": width // config.block_d}
     of_sums["TENSOR_CORES"] = torch.version.hip is None
-    of_rows = {"EMBEDDINGS": k, "BLOCK_N": config.row_block_n, "BLOCK_D": width, "ED": asked.ed}
-    shared = {"D": d, "K": classes, "FD": asked.fd, "MD": asked.md}
+    of_rows = {"EMBEDDINGS": k, "BLOCK_N": config.row_block_n, "BLOCK_D": width, "ED": ed}
+    shared = {"D": d, "K": classes, "FD": fd, "MD": md}
     return Plan(
         classes=classes,
         size=size,
@@ -73,7 +57,7 @@ def plan(asked: Asked) -> Plan:
         sums={**shared, "SIZE": size, **of_sums, **launch_options(config.num_warps, config.num_stages)},
         tables={**shared, "SIZE": size, "BLOCK_D": width, **TABLE_OPTIONS},
         rows={**shared, **of_rows, **launch_options(config.row_warps)},
-        compiled={} if asked.kind else None,
+        compiled={},
     )
 
 
@@ -88,19 +72,21 @@ def ad_corre(
     mean: bool,
     gradient: bool,
     status: Tensor | None = None,
+    kind: dict | None = None,
     run: Run = start,
 ) -> tuple[Tensor, Tensor]:
     """fd·FD + md·MD + ed·ED of e (k, n, d), y (n,), class_difficulty w (C,): the loss and de. A weight 0 is a term off.
 
     `class_difficulty` None is NFD's 0.5 everywhere. A label outside [0, C) makes the loss NaN and goes to `status`
-    (1,); ED alone reads no label.
+    (1,); ED alone reads no label. `kind` remembers the plans of calls alike in all but the values of tensors, all of
+    them aligned.
     """
     (k, n, d), device, by_class = e.shape, e.device, bool(fd or md)
     ed = 0.0 if k == 1 else ed  # a single embedding has no pair
     batch = Batch(rows_of(e), y.contiguous(), class_difficulty if fd else None, status if by_class else None)
     sizes = (n, num_classes, batch.e.stride(0), batch.e.stride(1))
-    kind = None if any(stride % 16 or stride >= 2**31 for stride in sizes[2:]) else kind_of(*batch)
-    cut = plan(Asked(kind, e.element_size(), k, num_classes, d, fd != 0, md != 0, ed != 0, gradient))
+    asked = fd != 0, md != 0, ed != 0, gradient
+    cut = recall(kind, asked, lambda: plan(e, num_classes, *asked[:3]))
     de = _empty((k, n, d), dtype=gradient_dtype(e), device=device) if gradient else None
     programs = min(cdiv(n, cut.row_rows), max_programs(device))
     kept = Kept(_empty((by_class * k + (ed != 0) * programs,), dtype=torch.float32, device=device))

@@ -47,10 +47,7 @@ def _launches(family: str, classifier: str, auxiliary: str, n: int, num_classes:
     center_params = tuple(CENTERS[auxiliary][1]()) if auxiliary else ()
     center_params = tuple(0.0 if isinstance(value, str) else value for value in center_params)  # the first of the ways
     rules = rules_of(classifier, head_params, auxiliary, center_params)
-    asked = Asked(
-        None, family, dtype.itemsize, num_classes, d, classifier, auxiliary, rules.variant, bool(auxiliary), True,
-        groups, softmax, True, ("ieee", family != "cdna"),
-    )  # fmt: skip
+    asked = Asked(family, rules.variant, True, bool(auxiliary), True, ("ieee", family != "cdna"))
     x = torch.empty((n, d), dtype=dtype)
     batch = Batch(x, labels(n), labels(1), (x,) * groups, (labels(n),) * groups)
     given = (
@@ -58,4 +55,4 @@ def _launches(family: str, classifier: str, auxiliary: str, n: int, num_classes:
         table(num_classes) if softmax else None, table(num_classes, d) if auxiliary else None,
         table(num_classes) if weighs else None,
     )  # fmt: skip
-    return launches_of(plan(asked), asked, batch, given, rules, 1.0)[1]
+    return launches_of(plan(asked, batch, given, *rules[:2]), batch, given, *rules[:2], 1.0)[1]

@@ -1,7 +1,7 @@
 """Class-table engine on the host: tensors in, loss, gradients and moved centers out."""
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -9,13 +9,13 @@ import triton
 from torch import Tensor
 
 from ..host.chips import chip, launch_options
-from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, kind_of, processors, product_precision, start
+from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, processors, product_precision, recall, start
 from ..large_centers.launch import large_centers
 from ..large_classifier.launch import Sweep
 from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Sizes, Tables
-from .centers import CENTERS, center_rule
+from .centers import center_rule
 from .finish import finish
-from .heads import HEADS, head_rule
+from .heads import head_rule
 from .rows import block_size, rows
 from .settings import (
     FINISH_COLUMNS,
@@ -40,56 +40,72 @@ from .table_stats import LABELS, table_stats
 _empty = torch.empty
 
 
-class Asked(NamedTuple):
-    """What a kind of call is: everything that a kernel is compiled for."""
+class Rules(NamedTuple):
+    """A head, a center loss, and what of their settings other kernels are compiled for."""
 
-    kind: tuple | None  # dtypes and device of the tensors; none where Triton has to look at every call's own
+    head: Head
+    center: Center
+    variant: tuple
+
+
+@lru_cache(64)
+def rules_of(
+    classifier: str, classifier_params: tuple[float, ...], auxiliary: str, auxiliary_params: tuple[float, ...]
+) -> Rules:
+    """What kernels take of two losses, their settings filled in."""
+    head, rule = head_rule(classifier, classifier_params), center_rule(auxiliary, auxiliary_params)
+    tables = [len(value) for value in head.a or () if isinstance(value, tuple)]
+    return Rules(head, rule, (rule.paper_slope is None, *tables))
+
+
+class Asked(NamedTuple):
+    """What is asked of a call beside its tensors; other kernels are compiled for each."""
+
     family: str  # of the chip
-    element_size: int
-    num_classes: int
-    d: int
-    classifier: str
-    auxiliary: str
     variant: tuple  # of :class:`Rules`
+    mean: bool
     update: bool
     gradient: bool
-    groups: int  # of MVA
-    weighted: bool  # a mean that divides by Σ W_y
-    mean: bool
     precision: tuple[str, bool]
 
 
 class Plan(NamedTuple):
-    """How a kind of call is launched: its cut, what is kept between its kernels, and their constants and options."""
+    """How calls of a kind are launched: sizes, what is kept between kernels, and their constants and options."""
 
-    cut: Cut
+    d: int
+    sizes: Sizes  # but for the weight of the auxiliary loss
+    gradients: tuple[tuple[tuple[int, ...], torch.dtype], ...]  # of dx, dweight and dbias, (0,) where not wanted
     held: int  # rows of sums, kinds K
     split: bool  # sums are left to `sums`
     statistics: int  # numbers that `table_stats` leaves for rows
     block: int  # numbers of a program's partial sums
     slots: int  # of sums known before the first row
-    alone: bool  # small batches in one launch
+    alone: bool  # all in one launch
     small: dict[str, Any]
     table_stats: dict[str, Any]
     rows: dict[str, Any]
     sums: dict[str, Any]
     finish: dict[str, Any]
-    compiled: dict | None  # of :class:`Launch`
+    compiled: dict  # of :class:`Launch`
 
 
-@cache
-def plan(asked: Asked) -> Plan:
-    """Remembered: at batch 64 a call costs what its host does."""
-    d, num_classes, update = asked.d, asked.num_classes, asked.update
-    head = HEADS[asked.classifier][0] if asked.classifier else Head()
-    rule = CENTERS[asked.auxiliary][0] if asked.auxiliary else Center()
-    of_head = bool(asked.classifier) and asked.gradient
+def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Head, rule: Center) -> Plan:
+    """`given` are the first of `Tables`."""
+    weight, bias, class_weights, centers, _ = given
+    (n, d), num_classes = batch.x.shape, len(centers if weight is None else weight)
+    update, group_sizes = asked.update, tuple([float(len(group)) for group in batch.groups_x])
+    weighted, element_size = asked.mean and class_weights is not None, batch.x.element_size()
+    of_head = weight is not None and asked.gradient
     kinds = of_head + update + bool(update and rule.push)
     repels, unit = rule.anti.value, head.unit_w.value
-    shape = cut(asked.family, asked.element_size, num_classes, d, kinds, bool(asked.classifier), repels)
+    shape = cut(asked.family, element_size, num_classes, d, kinds, weight is not None, repels)
     found = head.lengths.value or rule.spread.value or rule.directions.value
-    slots = triton.next_power_of_2(2 + asked.groups) if asked.groups else int(asked.weighted)
-    sizes = {"d": d, "K": shape.k, "SLOTS": slots, "WEIGHTED": asked.weighted}
+    slots = triton.next_power_of_2(2 + len(group_sizes)) if group_sizes else int(weighted)
+    # On sm_90 a product of 64 classes by 8 warps would have a side of 32, which was reported to corrupt silently.
+    alone = n <= SMALL_BATCH and (shape.fused or shape.k < 64) and not (repels and num_classes > QUADRATIC_CLASSES)
+    programs, splits, summed = (1, 1, 1) if alone else _parts(shape, num_classes, n, group_sizes, batch.x.device)
+
+    sizes = {"d": d, "K": shape.k, "SLOTS": slots, "WEIGHTED": weighted}
     tile, small_tile = (
         {"R": of.block_n, "P": of.parts, "W": shape.d // of.parts} for of in (shape.tile, shape.small_tile)
     )
@@ -97,31 +113,27 @@ def plan(asked: Asked) -> Plan:
     precision, tensor_cores = asked.precision
     of_rows = every | {"M": shape.m, "MEAN": asked.mean, "HELD": shape.held}
     of_rows |= {"PRECISION": precision, "TENSOR_CORES": tensor_cores}
-    of_table = {"BLOCK_D": shape.block_d, "CHUNKS": cdiv(d, shape.block_d)}
-    narrow, sums_narrow = min(shape.d, FINISH_COLUMNS), min(shape.d, SUMS_COLUMNS)
+    of_table = _chunks(d, shape.block_d)
+    of_small = {**of_rows, **small_tile, **of_table, "STATS": found or slots > 0}
     of_sums = {"d": d, "K": shape.k, "KINDS": kinds, "HEAD": of_head, "UPDATE": update}
-    of_sums |= {"R": SUMS_ROWS, "TENSOR_CORES": tensor_cores, **_chunks(d, sums_narrow)}
+    of_sums |= {"R": SUMS_ROWS, "TENSOR_CORES": tensor_cores, **_chunks(d, min(shape.d, SUMS_COLUMNS))}
+    divisor = n if asked.mean else 1
     return Plan(
-        cut=shape,
+        d,
+        sizes=((n, num_classes, 1 if weighted else divisor, divisor), (programs, splits, summed, group_sizes)),
+        gradients=tuple([_gradient_of(t, batch.x, asked.gradient) for t in (batch.x, weight, bias)]),
         held=kinds * shape.k,
         split=kinds > 0 and not shape.fused,
         statistics=(STATISTICS.value * shape.k + num_classes * d * (unit + 2 * repels)) * found,
         block=block_size(d, shape.k, kinds, shape.fused),
         slots=slots,
-        # On sm_90 a product of 64 classes by 8 warps would have a side of 32, which was reported to corrupt silently.
-        alone=(shape.fused or shape.k < 64) and not (repels and num_classes > QUADRATIC_CLASSES),
-        small={
-            **of_rows,
-            **small_tile,
-            **of_table,
-            "STATS": found or slots > 0,
-            **launch_options(shape.small_tile.num_warps),
-        },
+        alone=alone,
+        small={**of_small, **launch_options(shape.small_tile.num_warps)},
         table_stats={**sizes, **tile, **of_table, **TABLE_OPTIONS},
         rows={**of_rows, **tile, **launch_options(shape.tile.num_warps)},
         sums={**of_sums, **SUMS_OPTIONS},
-        finish={**every, **_chunks(d, narrow), **FINISH_OPTIONS},
-        compiled={} if asked.kind else None,
+        finish={**every, **_chunks(d, min(shape.d, FINISH_COLUMNS)), **FINISH_OPTIONS},
+        compiled={},
     )
 
 
@@ -148,12 +160,13 @@ def class_table(
     update: bool,
     gradient: bool,
     status: Tensor | None = None,
+    kind: dict | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place.
 
     x (n, d), y (n,), weight and centers (C, d), MVA's groups_x of (n_v, d) and groups_y of (n_v,). Large tables are
     :mod:`..large_classifier`'s and :mod:`..large_centers`'. A label outside [0, C) makes the loss NaN and goes to
-    `status` (1,).
+    `status` (1,). `kind` remembers the plans of calls alike in all but the values of tensors, all of them aligned.
     """
     if x.dtype == torch.float64:
         raise NotImplementedError("features in float64")
@@ -182,12 +195,9 @@ def class_table(
         batch = Batch(dense_rows(x), y.contiguous(), status, *groups)
         given = weight.contiguous() if classifier else None, bias, class_weights, table, center_weights
         rules = rules_of(classifier, tuple(classifier_params), auxiliary, tuple(auxiliary_params))
-        asked = Asked(
-            None if groups_x or batch.x.stride(0) % 16 else kind_of(batch.x, batch.y, status, *given),
-            family, x.element_size(), num_classes, d, classifier, auxiliary, rules.variant, update, gradient,
-            len(groups_x), mean and class_weights is not None, mean, product_precision(),
-        )  # fmt: skip
-        results, launches = launches_of(plan(asked), asked, batch, given, rules, auxiliary_weight)
+        asked = family, rules.variant, mean, update, gradient, product_precision()
+        found = recall(kind, asked, lambda: plan(Asked(*asked), batch, given, *rules[:2]))
+        results, launches = launches_of(found, batch, given, *rules[:2], auxiliary_weight)
         for launch in launches:
             start(launch)
     if update and table is not centers:
@@ -195,47 +205,15 @@ def class_table(
     return results
 
 
-class Rules(NamedTuple):
-    """A head, a center loss, and what of their settings other kernels are compiled for."""
-
-    head: Head
-    center: Center
-    variant: tuple
-
-
-@lru_cache(64)
-def rules_of(
-    classifier: str, classifier_params: tuple[float, ...], auxiliary: str, auxiliary_params: tuple[float, ...]
-) -> Rules:
-    """What kernels take of two losses, their settings filled in."""
-    head, rule = head_rule(classifier, classifier_params), center_rule(auxiliary, auxiliary_params)
-    tables = [len(value) for value in head.a or () if isinstance(value, tuple)]
-    return Rules(head, rule, (rule.paper_slope is None, *tables))
-
-
 def launches_of(
-    plan: Plan,
-    asked: Asked,
-    batch: Batch,
-    given: tuple[Tensor | None, ...],
-    rules: Rules,
-    auxiliary_weight: float,
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:
+    plan: Plan, batch: Batch, given: tuple[Tensor | None, ...], head: Head, rule: Center, auxiliary_weight: float
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:  # fmt: skip
     """Loss, dx, dweight and dbias, still empty, and the launches that fill them; `given` are the first of `Tables`."""
-    (n, d), device, (head, rule, _) = batch.x.shape, batch.x.device, rules
-    weight, bias = given[:2]
-    group_sizes = tuple([float(len(group)) for group in batch.groups_x])
-    alone = plan.alone and n <= SMALL_BATCH
-    programs, splits, summed = (1, 1, 1) if alone else _parts(plan.cut, asked.num_classes, n, group_sizes, device)
+    (before, (programs, splits, summed, group_sizes)), d, device = plan.sizes, plan.d, batch.x.device
+    (n, num_classes, *_), sizes = before, (*before, auxiliary_weight, programs, splits, summed, group_sizes)
     wide = {"dtype": torch.float32, "device": device}
     loss = _empty((), **wide)
-    dx = dweight = dbias = None
-    if asked.gradient:
-        dx = _empty(n, d, dtype=gradient_dtype(batch.x), device=device)
-        if weight is not None:
-            dweight = _empty(asked.num_classes, d, dtype=gradient_dtype(weight), device=device)
-        if bias is not None:
-            dbias = _empty(asked.num_classes, dtype=gradient_dtype(bias), device=device)
+    gradients = [_empty(*shape, dtype=dtype, device=device) for shape, dtype in plan.gradients]
     tables = Tables(
         *given,
         _empty(plan.statistics, **wide) if plan.statistics else None,
@@ -243,36 +221,32 @@ def launches_of(
     )
     out = Outputs(
         loss,
-        dx,
-        dweight,
-        dbias,
+        *[t if shape[0] else None for t, (shape, _) in zip(gradients, plan.gradients, strict=True)],
         _empty(programs, plan.block, **wide),
         _empty(n, plan.held, **wide) if plan.split else None,
         _empty(splits, plan.held, d, **wide) if plan.split else None,
     )
-    divisor = n if asked.mean else 1
-    sizes = Sizes(
-        n, asked.num_classes, 1 if asked.weighted else divisor, divisor, auxiliary_weight, programs, splits, summed,
-        group_sizes,
-    )  # fmt: skip
     x_stride, group_strides = batch.x.stride(0), tuple([group.stride(0) for group in batch.groups_x])
-    if alone:
+    if plan.alone:
         arguments = (batch, tables, out, head, rule, *sizes, x_stride, group_strides)
         launches = [Launch(small, (1, 1, 1), arguments, plan.small, plan.compiled)]
     else:
         arguments = (batch, tables, out, head, rule, *sizes, x_stride)
         launches = [Launch(rows, (programs, 1, 1), arguments, plan.rows, plan.compiled)]
         if plan.statistics or plan.slots:
-            arguments = (batch, tables, head, rule, n, asked.num_classes, group_sizes, x_stride, group_strides)
+            arguments = (batch, tables, head, rule, n, num_classes, group_sizes, x_stride, group_strides)
             launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, plan.compiled))
         if plan.split:
             grid = (splits, plan.sums["CHUNKS"], 1)
             launches.append(Launch(sums, grid, (batch, out, n, x_stride), plan.sums, plan.compiled))
         arguments = (tables, out, head, rule, *sizes[1:-1])  # all but n and MVA's
         launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), arguments, plan.finish, plan.compiled))
-    # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
-    missing = (dx, batch.x), (dweight, weight), (dbias, bias)
-    return (loss, *[_none(batch.x if like is None else like) if t is None else t for t, like in missing]), launches
+    return (loss, *gradients), launches
+
+
+def _gradient_of(t: Tensor | None, x: Tensor, wanted: bool) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype of a gradient."""
+    return tuple(t.shape) if wanted and t is not None else (0,), gradient_dtype(x if t is None else t)
 
 
 def _none(like: Tensor) -> Tensor:
@@ -280,12 +254,12 @@ def _none(like: Tensor) -> Tensor:
 
 
 def _parts(
-    cut: Cut, num_classes: int, n: int, group_sizes: tuple[float, ...], device: torch.device
+    shape: Cut, num_classes: int, n: int, group_sizes: tuple[float, ...], device: torch.device
 ) -> tuple[int, int, int]:
-    """Programs of `rows`, splits of `sums` and programs of `table_stats`."""
+    """Programs of `rows`, splits of `sums` and programs of `table_stats` of a large batch."""
     # Two tiles each at least: a block of sums is as long as a tile.
-    programs = min(cdiv(n, cut.tile.block_n) // 2, processors(device) * PROGRAM_WARPS // cut.tile.num_warps)
+    programs = min(cdiv(n, shape.tile.block_n) // 2, processors(device) * PROGRAM_WARPS // shape.tile.num_warps)
     splits = min(n // (4 * SUMS_ROWS), 2 * processors(device))
-    share = 4 * cut.tile.block_n if group_sizes else LABELS.value
+    share = 4 * shape.tile.block_n if group_sizes else LABELS.value
     summed = min(SUMMED_PROGRAMS.value, cdiv(max(n, *map(int, group_sizes), 1), share))
     return max(1, programs), max(1, splits), max(num_classes, summed)

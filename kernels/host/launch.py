@@ -1,6 +1,6 @@
 """What the launchers share on the host: dtypes, precision, layout, and how a launch fills a chip."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ class Launch(NamedTuple):
     """A kernel, its grid and arguments, and its constants and options by name: as the launcher starts it, and as it is
     compiled ahead of time.
 
-    `compiled` is where a plan keeps what Triton made of launches of one :func:`kind_of` arguments, which are started
-    without looking at these again: that takes longer than the rest of a launch.
+    `compiled` is where a plan keeps what Triton made of launches alike in all that it looks at, which are then started
+    without looking again: that takes longer than the rest of a launch.
     """
 
     kernel: Any
@@ -41,15 +41,14 @@ def start(launch: Launch) -> None:
         compiled[name] = made, tuple(constants[name] for name in kernel.arg_names[len(arguments) :])
 
 
-def kind_of(*tensors: Tensor | None) -> tuple | None:
-    """What a launch is of, by its tensors: dtypes and device; nothing where one is not aligned as allocations are."""
-    places = 0
-    for tensor in tensors:
-        if tensor is not None:
-            places |= tensor.data_ptr()
-    if places % 16:
-        return None
-    return tensors[0].device, *[None if tensor is None else tensor.dtype for tensor in tensors]
+def recall(kind: dict | None, asked: tuple, make: Callable[[], Any]) -> Any:
+    """What a kind of call remembers by `asked`, made where it does not; always made where no kind is known."""
+    if kind is None:
+        return make()
+    found = kind.get(asked)
+    if found is None:
+        found = kind[asked] = make()
+    return found
 
 
 def cdiv(a: int, b: int) -> int:

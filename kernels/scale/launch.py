@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..host.chips import launch_options
-from ..host.launch import Launch, cdiv, kind_of, processors, start
+from ..host.launch import Launch, cdiv, processors, start
 from .scale_gradients import scale_gradients
 from .settings import SCALE_BLOCK, SCALE_PROGRAMS, SCALE_WARPS
 
@@ -33,6 +33,17 @@ def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor, in
         compiled = _compiled(kind, max(size for *_, size in pairs) < 2**31) if kind else None
         start(Launch(scale_gradients, (programs, 1, 1), (*flat, factor), CONSTANTS, compiled))
     return targets
+
+
+def kind_of(*tensors: Tensor | None) -> tuple | None:
+    """What a launch is of, by its tensors: dtypes and device; nothing where one is not aligned as allocations are."""
+    places = 0
+    for tensor in tensors:
+        if tensor is not None:
+            places |= tensor.data_ptr()
+    if places % 16:
+        return None
+    return tensors[0].device, *[None if tensor is None else tensor.dtype for tensor in tensors]
 
 
 @cache

@@ -1,0 +1,95 @@
+"""Kinds of calls, alike in all but the values of their tensors. What was found out about one call of a kind, a check
+passed or a plan made, is not asked again of the next: at small batches a step costs what its host does."""
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch._C import _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C._functorch import peek_interpreter_stack
+
+Kind = dict  # what is remembered of one
+_PLAIN = frozenset({Tensor, torch.nn.Parameter})  # not subclasses, which may see operators themselves
+_NAMES = frozenset({str, int, bool, type(None)})
+_MOST_KINDS = 1024  # remembered at once: ragged batches make many
+
+
+class Kinds(dict):
+    """The kinds met so far, by all that their calls have in common."""
+
+    everywhere: ClassVar[list["Kinds"]] = []
+
+    def __init__(self):
+        self.everywhere.append(self)
+
+    def of(self, args: Iterable) -> Kind | None:
+        """The kind of a call; None where one call does not speak for the next."""
+        if watched() or (key := _key(args)) is None:
+            return None
+        kind = self.get(key)
+        if kind is None:
+            if len(self) >= _MOST_KINDS:
+                self.clear()
+            kind = self[key] = {}
+        return kind
+
+
+def forget() -> None:
+    """As if no call had been: for who changes what plans are made of."""
+    for kinds in Kinds.everywhere:
+        kinds.clear()
+
+
+def watched() -> bool:
+    """Whether a compiler, a mode or a transform has to see each operator."""
+    return (
+        torch.compiler.is_compiling()
+        or _len_torch_dispatch_stack() > 0
+        or _len_torch_function_stack() > 0
+        or peek_interpreter_stack() is not None
+    )
+
+
+def _key(args: Iterable) -> tuple | None:
+    """Of arguments all but their values; None where one is neither a name, a number nor a plain tensor that lies in
+    memory as allocations do: aligned for the widest loads, and not marked to be negated by who reads it."""
+    key, places = [], 0
+    for value in args:
+        of = type(value)
+        if of in _PLAIN:
+            try:
+                places |= value.data_ptr()
+                strides = None if value.is_contiguous() else value.stride()
+                key.append((value.dtype, value.shape, value.device, strides))
+            except RuntimeError:  # sparse or nested
+                return None
+            if value.is_neg():
+                return None
+        elif of in _NAMES:
+            key.append(value)
+        elif of is list or of is tuple:
+            key.append(_key(value))
+            if key[-1] is None:
+                return None
+        elif of is not float:
+            return None
+    return None if places % 16 else tuple(key)
+
+
+def once_a_kind(check: Callable[..., None]) -> Callable[..., Kind | None]:
+    """Decorator of a check that looks at all of its arguments but the tensors' values: asked once for each kind of
+    call, which it then returns."""
+    kinds = Kinds()
+
+    @wraps(check)
+    def remembering(*args) -> Kind | None:
+        kind = kinds.of(args)
+        if not kind:
+            check(*args)
+            if kind is not None:
+                kind["passed"] = True
+        return kind
+
+    return remembering
