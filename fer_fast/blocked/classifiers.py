@@ -2,8 +2,8 @@
 
 A head says what the rows become before their product with the class table, whether the table's rows count as unit rows,
 and what becomes of the target's logit; cross-entropy and its gradient products are the same for all. 6·n·C·d
-operations; 2·n·C·d without a gradient. Where a block's logits are many they go by in tiles, once for the softmax's sum
-and once for the gradient: 8·n·C·d, and on a CPU less time than 6·n·C·d through a memory of all logits.
+operations; 2·n·C·d without a gradient. Where even the logits of few rows are too many they go by in tiles, once for
+the softmax's sum and once for the gradient: 8·n·C·d.
 """
 
 import math
@@ -26,6 +26,7 @@ from .tiles import (
 )
 
 LOGITS = 2**21  # entries of a tile of logits on a CPU, 8 MiB in float32: fewer cost more in calls
+KEPT = 13 * 2**20  # of the fewest rows of all classes there, 52 MiB: LMCL of 100 000 takes 0.7 of its time in tiles
 ON_DEVICE = 2**5  # times as many where a launch costs more than a pass through memory
 ROWS = 128  # of a tile of all classes at least: with fewer the products are thin
 
@@ -50,14 +51,20 @@ class Softmax:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, params: list[float], gradient: bool, dtype: torch.dtype):
         self.weight, self.bias, self.gradient = weight, bias, gradient
-        entries = LOGITS if weight.is_cpu else LOGITS * ON_DEVICE
-        whole = entries // len(weight) >= ROWS
-        self.rows_per_block = entries // len(weight) if whole else math.isqrt(entries)
-        self.tiles = list(spans(len(weight), len(weight) if whole else math.isqrt(entries)))
         self.table = weight.to(dtype).contiguous()
         self.inverse = inverse_lengths(self.table) if self.unit_table else None
-        if self.inverse is not None and whole:  # else tile by tile, for a second table may be large
+        entries, width = LOGITS if weight.is_cpu else LOGITS * ON_DEVICE, len(weight)
+        self.rows_per_block = entries // width
+        self.few = self.rows_per_block >= ROWS
+        # A second table may be large: its rows count as unit rows by the columns of the product, or tile by tile.
+        self.by_columns = False
+        if not self.few and weight.is_cpu and ROWS * width <= KEPT and _moderate(self.inverse):
+            self.rows_per_block, self.by_columns = ROWS, self.unit_table
+        elif not self.few:
+            self.rows_per_block = width = math.isqrt(entries)
+        elif self.unit_table:
             self.table = self.table * self.inverse[:, None]
+        self.tiles = list(spans(len(weight), width))
         self.buffer: Tensor | None = None
         self.loss: Tensor | float = 0.0
         if gradient:
@@ -78,12 +85,12 @@ class Softmax:
     def visit(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor | None:
         """Add Σ_i weight_i · cross-entropy_i of rows (r, d) with labels y (r,) to the loss and its gradients to the
         table's; give the rows', in `out` where that is given."""
-        if self.bare and len(self.tiles) == 1:
+        if self.bare and self.few:
             return self._visit_bare(rows, y[None], weight, out)
         features, to_rows = self.prepare_rows(rows)
         block = _Block(y, weight, self.target(rows, y))
         for tile in self.tiles:
-            table = self.rows_of_table(tile)
+            table = self._factor(tile)
             logits = self._product(features, table)
             block.place(tile, len(self.table))
             self._exponentials_(logits, tile, block)
@@ -96,11 +103,13 @@ class Softmax:
             block.shift = block.highest + (block.total / block.weight).log_()
         for tile in self.tiles:
             if again:
-                table = self.rows_of_table(tile)
+                table = self._factor(tile)
                 logits = self._product(features, table)
                 block.place(tile, len(self.table))
             self._derivatives_(logits, tile, block, again)
             self.table_grad[tile].addmm_(logits.T, features, beta=int(self.visited))
+            if self.by_columns:
+                logits *= self.inverse
             grad = torch.mm(logits, table, out=out) if grad is None else grad.addmm_(logits, table)
         grad, self.visited = to_rows(grad), True
         if block.target is None:
@@ -139,15 +148,20 @@ class Softmax:
                 torch.sum(p, 0, out=self.bias_grad[tile])
 
     def rows_of_table(self, places: slice | Tensor) -> Tensor:
-        """Some rows of the table, as rows are multiplied by them."""
+        """Some rows of the table, of length one where they count as such."""
         rows = self.table[places]
-        return rows * self.inverse[places, None] if self.inverse is not None and len(self.tiles) > 1 else rows
+        return rows if self.few or not self.unit_table else rows * self.inverse[places, None]
+
+    def _factor(self, tile: slice) -> Tensor:
+        """What rows are multiplied by for a tile of logits."""
+        return self.table if self.by_columns else self.rows_of_table(tile)
 
     def _product(self, features: Tensor, table: Tensor) -> Tensor:
         """Of rows with some of the table's: (r, c), in memory used again by the next."""
         if self.buffer is None:  # the first tile is as large as any
             self.buffer = features.new_empty(len(features) * len(table))
-        return torch.mm(features, table.T, out=shaped(self.buffer, len(features), len(table)))
+        product = torch.mm(features, table.T, out=shaped(self.buffer, len(features), len(table)))
+        return product.mul_(self.inverse) if self.by_columns else product
 
     def _logits_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
         """Make logits of a tile's products (r, c)."""
@@ -189,7 +203,10 @@ class Softmax:
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Of weight (C, d) and bias (C,), in the dtypes they wait in."""
         bias_dtype = gradient_dtype(self.weight if self.bias is None else self.bias)
-        if self.inverse is not None:
+        if self.by_columns:
+            along = torch.einsum("ij,ij->i", self.table_grad, self.table) * self.inverse * self.inverse
+            self.table_grad.addcmul_(along[:, None], self.table, value=-1).mul_(self.inverse[:, None])
+        elif self.unit_table:
             for block in spans(len(self.table), rows_per_block(self.table.shape[1])):
                 turn_(self.table_grad[block], self.rows_of_table(block)).mul_(self.inverse[block, None])
         return self.table_grad.to(gradient_dtype(self.weight)), self.bias_grad.to(bias_dtype)
@@ -306,6 +323,14 @@ class _Block:
         column = self.y - tile.start
         self.inside = ((column >= 0) & (column < width)).to(self.weight.dtype)
         self.column = column.clamp_(0, width - 1)
+
+
+def _moderate(inverse: Tensor | None) -> bool:
+    """Whether products with rows of these inverse lengths neither overflow nor lose digits before they are scaled."""
+    if inverse is None:
+        return True
+    low, high = torch.aminmax(inverse.where(inverse != 0, 1))
+    return bool(low > 2.0**-90) and bool(high < 2.0**90)
 
 
 def _identity(grad: Tensor) -> Tensor:

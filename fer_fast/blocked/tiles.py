@@ -114,6 +114,9 @@ def turn_(grad: Tensor, unit: Tensor) -> Tensor:
 
 def inverse_lengths(x: Tensor) -> Tensor:
     """1 / ‖x‖ for rows of `x` (r, d), 0 for a zero row: (r,)."""
+    lengths = torch.linalg.vector_norm(x, dim=1)
+    if x.is_cpu and bool(((lengths > 2.0**-50) & (lengths < 2.0**50)).all()):  # whose squares lose no digits
+        return lengths.reciprocal_()
     result = x.new_empty(len(x))
     for block in spans(len(x), rows_per_block(x.shape[1])):
         rows = directions(x[block])

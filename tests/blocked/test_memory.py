@@ -74,10 +74,10 @@ def test_peak_at_a_large_bank(dtype):
     [("softmax", []), ("lmcl", [30.0, 0.35]), ("arcface", [64.0, 0.5]), ("a-softmax", [4.0, 5.0])],
 )
 def test_peak_at_many_classes(classifier, params):
-    """1024 rows against 100 000 classes, 390 MiB of logits: beyond the weight's gradient, a tile or two."""
+    """1024 rows against 100 000 classes, 390 MiB of logits: beyond the weight's gradient, those of 128 rows."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(rows, WIDTH, generator=generator) for rows in (1024, 100_000))
     y = torch.randint(len(weight), (len(x),), generator=generator)
     head = (x, y, weight, None, None, None, None, [], [], classifier, params)
     beyond = peak(lambda: class_table.class_table(*head, "", [], 1.0, True, False, True), ()) - weight.nbytes
-    assert beyond < ALLOWANCE / 4
+    assert beyond < ALLOWANCE
