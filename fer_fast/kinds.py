@@ -26,7 +26,7 @@ class Kinds(dict):
 
     def of(self, args: Iterable) -> Kind | None:
         """The kind of a call; None where one call does not speak for the next."""
-        if watched() or (key := _key(args)) is None:
+        if torch.compiler.is_compiling() or (key := _key(args)) is None:
             return None
         kind = self.get(key)
         if kind is None:
@@ -43,18 +43,15 @@ def forget() -> None:
 
 
 def watched() -> bool:
-    """Whether a compiler, a mode or a transform has to see each operator."""
-    return (
-        torch.compiler.is_compiling()
-        or _len_torch_dispatch_stack() > 0
-        or _len_torch_function_stack() > 0
-        or peek_interpreter_stack() is not None
-    )
+    """Whether a mode or a transform may have to see each operator."""
+    modes = _len_torch_dispatch_stack() or _len_torch_function_stack()
+    return modes > 0 or peek_interpreter_stack() is not None
 
 
 def _key(args: Iterable) -> tuple | None:
     """Of arguments all but their values; None where one is neither a name, a number nor a plain tensor that lies in
-    memory as allocations do: aligned for the widest loads, and not marked to be negated by who reads it."""
+    memory as allocations do: aligned for the widest loads, and not marked to be negated by who reads it. A transform's
+    tensors lie nowhere."""
     key, places = [], 0
     for value in args:
         of = type(value)

@@ -13,7 +13,7 @@ from torch.autograd.graph import increment_version
 
 from .. import checks
 from ..blocked.tiles import gradient_dtype
-from ..kinds import Kind, Kinds
+from ..kinds import Kind, Kinds, watched
 from .bad_labels import bad_label_flag
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
@@ -159,7 +159,7 @@ def loss_operator(
 
         def loss(*args, kind: Kind | None = None) -> Tensor:
             kind = kinds.of(args) if kind is None else kind
-            if kind is None:  # a mode, a transform or a subclass may have to see the operator
+            if kind is None or watched():  # by what has to see the operator, as a subclass of a tensor may have to
                 return overload(*args)[0]
             return Direct.apply(args, kind, *[args[position] for position in positions])
 

@@ -1,16 +1,18 @@
 """Kinds of calls: what two calls must share for one to speak for the other, and that no check is lost by it."""
 
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import evaluate, make_inputs
 from fer_fast import functional, kinds
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.kinds import Kinds, once_a_kind
+from fer_fast.kinds import Kinds, once_a_kind, watched
 from fer_fast.registry import LOSSES
 
 
@@ -66,14 +68,40 @@ def test_some_calls_speak_for_no_other(name):
     assert not met
 
 
-def test_nor_does_a_call_that_is_watched():
+def test_nor_does_a_call_of_a_transform_or_compiler():
     met, found = Kinds(), []
-    with FlopCounterMode(display=False):
-        found.append(met.of((X,)))
     torch.vmap(lambda row: found.append(met.of((row,))) or row)(X)
     torch.func.grad(lambda x: found.append(met.of((x,))) or x.sum())(X)
     torch.compile(lambda x: found.append(met.of((x,))) or x + 1, backend="eager")(X)
-    assert found == [None] * 4
+    assert found == [None] * 3
+    assert not met
+
+
+def test_modes_and_transforms_see_the_operator():
+    y, centers, seen = torch.arange(8) % 3, torch.randn(3, 8), []
+
+    class Functions(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    class Operators(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    call = partial(functional.center_loss, X, y, centers, backend="blocked")
+    expected = call()
+    assert not watched()
+    for mode in (Functions, Operators):
+        seen.clear()
+        with mode():
+            assert watched()
+            assert torch.equal(call(), expected)
+        assert any("fer_fast.class_table" in name for name in seen)
+    watchers = []
+    torch.vmap(lambda row: watchers.append(watched()) or row)(X)
+    assert watchers == [True]
 
 
 def test_kinds_are_forgotten_before_they_are_too_many(monkeypatch):
