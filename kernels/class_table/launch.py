@@ -105,7 +105,7 @@ def plan(asked: Asked) -> Plan:
         cut=shape,
         held=kinds * shape.k,
         split=kinds > 0 and not shape.fused,
-        statistics=(STATISTICS.value * shape.k + num_classes * d * (unit + 2 * repels)) * found,
+        statistics=(STATISTICS.value + d * (unit + 3 * repels)) * shape.k * found,
         block=block_size(d, shape.k, kinds, shape.fused),
         slots=slots,
         # On sm_90 a product of 64 classes by 8 warps would have a side of 32, which was reported to corrupt silently.
