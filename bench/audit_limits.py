@@ -43,11 +43,9 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
 # Faults shown and let pass, by Triton, then engine, case and chip. What is no longer found has to leave this table.
 KNOWN: Mapping[tuple[int, ...], Mapping[tuple[str, str, str], tuple[str, ...]]] = {
     (3, 5): {
-        **{
-            ("class_table", f"{kernel}-lmcl+variant-bf16-8-512", chip): (f"{size} bytes spilled, in a loop too",)
-            for kernel, sizes in (("rows", (88, 24, 24)), ("small", (184, 200, 200)))
-            for chip, size in zip(("sm80", "sm90", "sm100"), sizes, strict=True)
-        },
+        ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("96 bytes spilled, in a loop too",),
+        ("class_table", "small-lmcl+variant-bf16-8-512", "sm90"): ("64 bytes spilled, in a loop too",),
+        ("class_table", "small-lmcl+variant-bf16-8-512", "sm100"): ("72 bytes spilled, in a loop too",),
         ("pairwise", "sweep-fd-bf16-half-256", "sm90"): ("40 bytes spilled, in a loop too",),
         ("primitives", "distance-gradient-bf16", "sm90"): ("8 bytes spilled, in a loop too",),
         **{
@@ -57,36 +55,23 @@ KNOWN: Mapping[tuple[int, ...], Mapping[tuple[str, str, str], tuple[str, ...]]] 
         },
     },
     (3, 6): {
-        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm80"): ("24 bytes spilled, in a loop too",),
-        ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("232 bytes spilled, in a loop too",),
-        ("class_table", "small-lmcl+variant-bf16-8-512", "sm90"): ("224 bytes spilled, in a loop too",),
-        ("class_table", "small-lmcl+variant-bf16-8-512", "sm100"): ("304 bytes spilled, in a loop too",),
+        ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("192 bytes spilled, in a loop too",),
+        ("class_table", "small-lmcl+variant-bf16-8-512", "sm90"): ("176 bytes spilled, in a loop too",),
+        ("class_table", "small-lmcl+variant-bf16-8-512", "sm100"): ("168 bytes spilled, in a loop too",),
         ("large_centers", "rows-variant-bf16-4096", "sm80"): ("8 bytes spilled, in a loop too",),
         ("pairwise", "sweep-fd-bf16-half-256", "sm90"): ("16 bytes spilled, in a loop too",),
         ("pairwise", "sweep-marginal-bf16-half-256", "sm90"): ("8 bytes spilled, in a loop too",),
     },
     (3, 8): {
-        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm100"): ("64 bytes spilled, in a loop too",),
-        ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("64 bytes spilled, in a loop too",),
-        ("class_table", "small-lmcl+variant-bf16-8-512", "sm100"): ("32 bytes spilled, in a loop too",),
+        ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("88 bytes spilled, in a loop too",),
     },
     (3, 9): {
         ("ad_corre", "sums-bf16-7-256", "sm90"): ("132 instructions a row, 131 allowed",),
-        ("class_table", "finish-variant-bf16-8-512", "sm90"): ("8 bytes spilled, in a loop too",),
         ("class_table", "rows-center-bf16-8-512", "sm90"): ("184 instructions a row, 173 allowed",),
-        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm90"): (
-            "32 bytes spilled, in a loop too",
-            "776 instructions a row, 772 allowed",
-        ),
-        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm100"): ("64 bytes spilled, in a loop too",),
+        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm90"): ("777 instructions a row, 772 allowed",),
+        ("class_table", "rows-lmcl+variant-bf16-8-512", "sm100"): ("8 bytes spilled, in a loop too",),
         ("class_table", "rows-softmax+center-bf16-8-512", "sm90"): ("428 instructions a row, 412 allowed",),
-        ("class_table", "rows-variant-bf16-8-512", "sm90"): (
-            "40 bytes spilled, in a loop too",
-            "307 instructions a row, 300 allowed",
-        ),
-        ("class_table", "rows-variant-bf16-8-512", "sm100"): ("32 bytes spilled, in a loop too",),
-        ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("64 bytes spilled, in a loop too",),
-        ("class_table", "small-lmcl+variant-bf16-8-512", "sm90"): ("40 bytes spilled, in a loop too",),
+        ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("88 bytes spilled, in a loop too",),
         ("large_centers", "rows-center-bf16-512", "sm90"): ("180 instructions a row, 175 allowed",),
         ("large_centers", "rows-variant-bf16-512", "sm80"): ("8 bytes spilled, in a loop too",),
         ("large_centers", "rows-variant-bf16-512", "sm90"): ("516 instructions a row, 515 allowed",),

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import triton.language as tl
 from torch import Tensor
 
-# Rows (K,) of the statistics of the tables, which `table_stats` writes; behind them lie tables (C, d): unit class
-# weights where a head wants them, then for a loss that repels the means of the other centers, in two parts.
+# Rows (K,) of the statistics of the tables, which `table_stats` writes; behind them lie tables (K, d): unit class
+# weights where a head wants them, then for a loss that repels the means of the other centers, in two parts, and each
+# center's offset from its mean, which a printed gradient wants.
 LENGTH, SCALAR, SPREAD, REST, INVERSE, ALONG, STATISTICS = (tl.constexpr(i) for i in range(7))
 # Sums in float64 that are known before the first row, one slot each: Σ W_y, then of each group of MVA Σ ‖x - c_y‖².
 SUMMED_PROGRAMS = tl.constexpr(256)

@@ -124,7 +124,7 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
         gradients=tuple([_gradient_of(t, batch.x, asked.gradient) for t in (batch.x, weight, bias)]),
         held=kinds * shape.k,
         split=kinds > 0 and not shape.fused,
-        statistics=(STATISTICS.value * shape.k + num_classes * d * (unit + 2 * repels)) * found,
+        statistics=(STATISTICS.value + d * (unit + 3 * repels)) * shape.k * found,
         block=block_size(d, shape.k, kinds, shape.fused),
         slots=slots,
         alone=alone,

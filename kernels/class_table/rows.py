@@ -123,13 +123,13 @@ def attract(
     others = (num_classes - 1).to(tl.float32)
     scale = tl.where(valid, 2 * scale, 0.0)
     x = x.to(tl.float32)
-    c = table_rows(tables.c, y, d, P, W)
-    offset = x - c
     if rule.anti:
-        means_ptr = others_table(tables, head, num_classes, d, K)
+        means_ptr = others_table(tables, head, d, K)
         high = table_rows(means_ptr, y, d, P, W)
-        low = table_rows(means_ptr + num_classes * d, y, d, P, W)
+        low = table_rows(means_ptr + K * d, y, d, P, W)
         away = x - high - low
+    offset = x - table_rows(tables.c, y, d, P, W)
+    if rule.anti:
         own, anti = two_row_sums(offset * offset, away * away)
         anti = others * anti + tl.load(tables.statistics + REST * K + y)
     else:
@@ -143,7 +143,8 @@ def attract(
     if rule.anti:
         dx += along_rows(scale * others * d_anti) * away
     if rule.paper_slope is not None:
-        dx += along_rows(0.5 * scale * others * rule.paper_slope(spread_total, rule.a)) * (c - high - low)
+        apart = table_rows(means_ptr + 2 * K * d, y, d, P, W)
+        dx += along_rows(0.5 * scale * others * rule.paper_slope(spread_total, rule.a)) * apart
     weight = tl.full(own.shape, 1.0, tl.float32)
     if rule.push is not None:
         weight = rule.push(anti, rule.a)
@@ -227,6 +228,8 @@ def rows(
             )  # fmt: skip
             center_loss += tl.where(valid, losses, unlabelled)
         if tables.w is not None:
+            if rule.anti:  # again, from the L1: kept, it would wait in registers beside two offsets
+                x = load_tile(batch.x, first, valid, x_stride, d, P, W)
             w = held
             if not HELD:
                 w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W).to(x.dtype)

@@ -8,7 +8,7 @@ for the first sum, of the features for the second.
 import triton
 import triton.language as tl
 
-from ..common.tiles import inverse_or_zero, load_chunk, load_per_class, load_row, read_labels, store_chunk
+from ..common.tiles import inverse_or_zero, load_per_class, load_row, read_labels, store_chunk
 from .arguments import ALONG, INVERSE, LENGTH, REST, SCALAR, SPREAD, STATISTICS, VARYING
 from .tiles import load_tile, row_sums, table_rows
 
@@ -18,8 +18,10 @@ LABELS = tl.constexpr(1024)  # of a tile of labels alone
 @triton.jit
 def table_chunk(ptr, num_classes, d, chunk, K: tl.constexpr, BLOCK_D: tl.constexpr):
     """Columns of a (C, d) table: (K, BLOCK_D) in float32, zero past the last class."""
-    classes = tl.arange(0, K)
-    return load_chunk(ptr, classes, classes < num_classes, d, chunk, d, BLOCK_D).to(tl.float32)
+    classes = tl.arange(0, K)[:, None]
+    columns = tl.arange(0, BLOCK_D)[None, :]
+    ok = (classes < num_classes) & (chunk * BLOCK_D + columns < d)
+    return tl.load(ptr + chunk * BLOCK_D + (classes * d + columns), mask=ok, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -84,12 +86,15 @@ def center_spread(ptr, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, C
 
 
 @triton.jit
-def others_mean(tables, means_ptr, k, num_classes, d, K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr):
+def others_mean(
+    tables, means_ptr, k, num_classes, d, PAPER: tl.constexpr, K: tl.constexpr, BLOCK_D: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):  # fmt: skip
     """Mean c̄₋k and spread V₋k = Σ_{j≠k} ‖c_j - c̄₋k‖² of the centers other than k.
 
     Each is summed without k, relative to one of the others: as a difference of sums over all classes V₋k would lose its
     digits where c_k lies far out. The mean is written as the sum of two numbers, for it may lie nearer to a sample than
-    one float32 can say: rows k of two tables (C, d).
+    one float32 can say: rows k of two tables (K, d). `PAPER` asks for c_k - c̄₋k too, in a third.
     """
     classes = tl.arange(0, K)
     besides = ((classes < num_classes) & (classes != k))[:, None]
@@ -106,7 +111,10 @@ def others_mean(tables, means_ptr, k, num_classes, d, K: tl.constexpr, BLOCK_D: 
         part = high - base
         low = (base - (high - part)) + (mean - part)
         store_chunk(means_ptr, high, row, row >= 0, d, chunk, d, BLOCK_D)
-        store_chunk(means_ptr + num_classes.to(tl.int64) * d, low, row, row >= 0, d, chunk, d, BLOCK_D)
+        store_chunk(means_ptr + K * d, low, row, row >= 0, d, chunk, d, BLOCK_D)
+        if PAPER:
+            c = load_row(tables.c, k, d, chunk, d, BLOCK_D)[None, :]
+            store_chunk(means_ptr + 2 * K * d, c - high - low, row, row >= 0, d, chunk, d, BLOCK_D)
     tl.store(tables.statistics + REST * K + k, rest)
 
 
@@ -159,9 +167,9 @@ def table_stats(
                 scalar = rule.scalar(weights, num_classes * squared + whole, whole / (num_classes - 1), rule.a)
                 put(tables, SCALAR, scalar, K)
     if rule.anti:
-        means_ptr = others_table(tables, head, num_classes, d, K)
+        means_ptr = others_table(tables, head, d, K)
         for k in range(program, num_classes, tl.num_programs(0)):
-            others_mean(tables, means_ptr, k, num_classes, d, K, BLOCK_D, CHUNKS)
+            others_mean(tables, means_ptr, k, num_classes, d, rule.paper_slope is not None, K, BLOCK_D, CHUNKS)
     if WEIGHTED:
         tl.store(tables.sums + program * SLOTS, sum_of_weights(batch, tables, n, num_classes))
     if len(batch.groups_x) > 0:
@@ -185,9 +193,6 @@ def unit_weights(tables, head, K: tl.constexpr):
 
 
 @triton.jit
-def others_table(tables, head, num_classes, d, K: tl.constexpr):
+def others_table(tables, head, d: tl.constexpr, K: tl.constexpr):
     """Where the means of the other centers lie, behind the unit class weights."""
-    behind = tables.statistics + STATISTICS * K
-    if head.unit_w:
-        behind += num_classes.to(tl.int64) * d
-    return behind
+    return tables.statistics + (STATISTICS * K + K * d * head.unit_w)
