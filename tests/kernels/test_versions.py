@@ -7,6 +7,7 @@ import numpy
 import pytest
 import torch
 
+from fer_fast import dispatch
 from fer_fast.dispatch import resolve, triton_runs_on
 
 if not triton_runs_on("cpu"):
@@ -42,6 +43,7 @@ def test_the_interpreter_sums_over_as_few(precision):
 def test_an_interpreter_that_numpy_broke_is_named(monkeypatch, of_triton, of_numpy, runs):
     monkeypatch.setattr(triton, "__version__", of_triton)
     monkeypatch.setattr(numpy, "__version__", of_numpy)
+    monkeypatch.setattr(dispatch, "interpreter_fault", dispatch.interpreter_fault.__wrapped__)  # it remembers
     if runs:
         assert resolve("triton", torch.device("cpu")) == "triton"
         return
