@@ -12,7 +12,7 @@ from ..host.chips import chip, launch_options
 from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, processors, product_precision, recall, start
 from ..large_centers.launch import large_centers
 from ..large_classifier.launch import Sweep
-from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Sizes, Tables
+from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Tables
 from .centers import center_rule
 from .finish import finish
 from .heads import head_rule
@@ -73,7 +73,7 @@ class Plan(NamedTuple):
     """How calls of a kind are launched: sizes, what is kept between kernels, and their constants and options."""
 
     d: int
-    sizes: Sizes  # but for the weight of the auxiliary loss
+    sizes: tuple[tuple, tuple]  # :class:`Sizes` before and behind the weight of the auxiliary loss
     gradients: tuple[tuple[tuple[int, ...], torch.dtype], ...]  # of dx, dweight and dbias, (0,) where not wanted
     held: int  # rows of sums, kinds K
     split: bool  # sums are left to `sums`
@@ -180,7 +180,7 @@ def class_table(
         if auxiliary:
             more, pull, *_ = class_table(
                 x, y, None, None, None, table, center_weights, groups_x, groups_y, "", (), auxiliary, auxiliary_params,
-                auxiliary_weight, mean, update, gradient, status,
+                auxiliary_weight, mean, update, gradient, status, kind,
             )  # fmt: skip
             loss, dx = loss + more, dx.add_(pull)
         results = loss, dx, dweight, dbias
