@@ -72,15 +72,11 @@ class Asked(NamedTuple):
 class Plan(NamedTuple):
     """How calls of a kind are launched: sizes, what is kept between kernels, and their constants and options."""
 
-    d: int
     sizes: tuple[tuple, tuple]  # :class:`Sizes` before and behind the weight of the auxiliary loss
-    gradients: tuple[tuple[tuple[int, ...], torch.dtype], ...]  # of dx, dweight and dbias, (0,) where not wanted
-    held: int  # rows of sums, kinds K
-    split: bool  # sums are left to `sums`
-    statistics: int  # numbers that `table_stats` leaves for rows
-    block: int  # numbers of a program's partial sums
-    slots: int  # of sums known before the first row
+    memory: tuple[tuple[tuple, dict] | None, ...]  # arguments of `empty` for the last of `Tables`, then for `Outputs`
+    absent: tuple[torch.dtype, ...]  # dtypes of dx, dweight and dbias where they are not wanted
     alone: bool  # all in one launch
+    split: bool  # sums are left to `sums`
     small: dict[str, Any]
     table_stats: dict[str, Any]
     rows: dict[str, Any]
@@ -92,49 +88,63 @@ class Plan(NamedTuple):
 def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Head, rule: Center) -> Plan:
     """`given` are the first of `Tables`."""
     weight, bias, class_weights, centers, _ = given
-    (n, d), num_classes = batch.x.shape, len(centers if weight is None else weight)
-    update, group_sizes = asked.update, tuple([float(len(group)) for group in batch.groups_x])
-    weighted, element_size = asked.mean and class_weights is not None, batch.x.element_size()
-    of_head = weight is not None and asked.gradient
-    kinds = of_head + update + bool(update and rule.push)
+    (n, d), num_classes, device = batch.x.shape, len(centers if weight is None else weight), batch.x.device
+    group_sizes = tuple([float(len(group)) for group in batch.groups_x])
+    of_head, weighted = weight is not None and asked.gradient, asked.mean and class_weights is not None
+    kinds = of_head + asked.update + bool(asked.update and rule.push)
     repels, unit = rule.anti.value, head.unit_w.value
-    shape = cut(asked.family, element_size, num_classes, d, kinds, weight is not None, repels)
-    found = head.lengths.value or rule.spread.value or rule.directions.value
-    slots = triton.next_power_of_2(2 + len(group_sizes)) if group_sizes else int(weighted)
+    shape = cut(asked.family, batch.x.element_size(), num_classes, d, kinds, weight is not None, repels)
     # On sm_90 a product of 64 classes by 8 warps would have a side of 32, which was reported to corrupt silently.
     alone = n <= SMALL_BATCH and (shape.fused or shape.k < 64) and not (repels and num_classes > QUADRATIC_CLASSES)
-    programs, splits, summed = (1, 1, 1) if alone else _parts(shape, num_classes, n, group_sizes, batch.x.device)
+    programs, splits, summed = (1, 1, 1) if alone else _parts(shape, num_classes, n, group_sizes, device)
 
+    found = head.lengths.value or rule.spread.value or rule.directions.value
+    statistics = (STATISTICS.value + d * (unit + 3 * repels)) * shape.k * found
+    slots = triton.next_power_of_2(2 + len(group_sizes)) if group_sizes else int(weighted)
+    held, split = kinds * shape.k, kinds > 0 and not shape.fused
+    wide, double = ({"dtype": dtype, "device": device} for dtype in (torch.float32, torch.float64))
+    leaves = batch.x, weight, bias
+    absent = tuple([gradient_dtype(batch.x if t is None else t) for t in leaves])
+    memory = (
+        ((statistics,), wide) if statistics else None,
+        ((summed, slots), double) if slots else None,
+        (((),), wide),
+        *[
+            (tuple(t.shape), {"dtype": dtype, "device": device}) if t is not None and asked.gradient else None
+            for t, dtype in zip(leaves, absent, strict=True)
+        ],
+        ((programs, block_size(d, shape.k, kinds, shape.fused)), wide),
+        ((n, held), wide) if split else None,
+        ((splits, held, d), wide) if split else None,
+    )
+    divisor = n if asked.mean else 1
+    sizes = (n, num_classes, 1 if weighted else divisor, divisor), (programs, splits, summed, group_sizes)
+    constants = _constants(asked, shape, d, kinds, of_head, slots, weighted, found or slots > 0)
+    return Plan(sizes, memory, absent, alone, split, **constants, compiled={})
+
+
+def _constants(
+    asked: Asked, shape: Cut, d: int, kinds: int, of_head: bool, slots: int, weighted: bool, stats: bool
+) -> dict[str, dict[str, Any]]:
+    """Constants and options by the kernel's name."""
     sizes = {"d": d, "K": shape.k, "SLOTS": slots, "WEIGHTED": weighted}
     tile, small_tile = (
         {"R": of.block_n, "P": of.parts, "W": shape.d // of.parts} for of in (shape.tile, shape.small_tile)
     )
-    every = sizes | {"KINDS": kinds, "UPDATE": update, "FUSED": shape.fused}
+    every = sizes | {"KINDS": kinds, "UPDATE": asked.update, "FUSED": shape.fused}
     precision, tensor_cores = asked.precision
     of_rows = every | {"M": shape.m, "MEAN": asked.mean, "HELD": shape.held}
     of_rows |= {"PRECISION": precision, "TENSOR_CORES": tensor_cores}
     of_table = _chunks(d, shape.block_d)
-    of_small = {**of_rows, **small_tile, **of_table, "STATS": found or slots > 0}
-    of_sums = {"d": d, "K": shape.k, "KINDS": kinds, "HEAD": of_head, "UPDATE": update}
+    of_sums = {"d": d, "K": shape.k, "KINDS": kinds, "HEAD": of_head, "UPDATE": asked.update}
     of_sums |= {"R": SUMS_ROWS, "TENSOR_CORES": tensor_cores, **_chunks(d, min(shape.d, SUMS_COLUMNS))}
-    divisor = n if asked.mean else 1
-    return Plan(
-        d,
-        sizes=((n, num_classes, 1 if weighted else divisor, divisor), (programs, splits, summed, group_sizes)),
-        gradients=tuple([_gradient_of(t, batch.x, asked.gradient) for t in (batch.x, weight, bias)]),
-        held=kinds * shape.k,
-        split=kinds > 0 and not shape.fused,
-        statistics=(STATISTICS.value + d * (unit + 3 * repels)) * shape.k * found,
-        block=block_size(d, shape.k, kinds, shape.fused),
-        slots=slots,
-        alone=alone,
-        small={**of_small, **launch_options(shape.small_tile.num_warps)},
-        table_stats={**sizes, **tile, **of_table, **TABLE_OPTIONS},
-        rows={**of_rows, **tile, **launch_options(shape.tile.num_warps)},
-        sums={**of_sums, **SUMS_OPTIONS},
-        finish={**every, **_chunks(d, min(shape.d, FINISH_COLUMNS)), **FINISH_OPTIONS},
-        compiled={},
-    )
+    return {
+        "small": of_rows | small_tile | of_table | {"STATS": stats} | launch_options(shape.small_tile.num_warps),
+        "table_stats": sizes | tile | of_table | TABLE_OPTIONS,
+        "rows": of_rows | tile | launch_options(shape.tile.num_warps),
+        "sums": of_sums | SUMS_OPTIONS,
+        "finish": every | _chunks(d, min(shape.d, FINISH_COLUMNS)) | FINISH_OPTIONS,
+    }
 
 
 def _chunks(d: int, width: int) -> dict[str, int]:
@@ -209,31 +219,19 @@ def launches_of(
     plan: Plan, batch: Batch, given: tuple[Tensor | None, ...], head: Head, rule: Center, auxiliary_weight: float
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:  # fmt: skip
     """Loss, dx, dweight and dbias, still empty, and the launches that fill them; `given` are the first of `Tables`."""
-    (before, (programs, splits, summed, group_sizes)), d, device = plan.sizes, plan.d, batch.x.device
-    (n, num_classes, *_), sizes = before, (*before, auxiliary_weight, programs, splits, summed, group_sizes)
-    wide = {"dtype": torch.float32, "device": device}
-    loss = _empty((), **wide)
-    gradients = [_empty(*shape, dtype=dtype, device=device) for shape, dtype in plan.gradients]
-    tables = Tables(
-        *given,
-        _empty(plan.statistics, **wide) if plan.statistics else None,
-        _empty(summed, plan.slots, dtype=torch.float64, device=device) if plan.slots else None,
-    )
-    out = Outputs(
-        loss,
-        *[t if shape[0] else None for t, (shape, _) in zip(gradients, plan.gradients, strict=True)],
-        _empty(programs, plan.block, **wide),
-        _empty(n, plan.held, **wide) if plan.split else None,
-        _empty(splits, plan.held, d, **wide) if plan.split else None,
-    )
+    (before, behind), memory, absent, *_ = plan
+    sizes = (*before, auxiliary_weight, *behind)
+    statistics, known, *rest = [None if of is None else _empty(*of[0], **of[1]) for of in memory]
+    tables, out = Tables(*given, statistics, known), Outputs(*rest)
     x_stride, group_strides = batch.x.stride(0), tuple([group.stride(0) for group in batch.groups_x])
     if plan.alone:
         arguments = (batch, tables, out, head, rule, *sizes, x_stride, group_strides)
         launches = [Launch(small, (1, 1, 1), arguments, plan.small, plan.compiled)]
     else:
+        n, num_classes, *_, programs, splits, summed, group_sizes = sizes
         arguments = (batch, tables, out, head, rule, *sizes, x_stride)
         launches = [Launch(rows, (programs, 1, 1), arguments, plan.rows, plan.compiled)]
-        if plan.statistics or plan.slots:
+        if statistics is not None or known is not None:
             arguments = (batch, tables, head, rule, n, num_classes, group_sizes, x_stride, group_strides)
             launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, plan.compiled))
         if plan.split:
@@ -241,12 +239,10 @@ def launches_of(
             launches.append(Launch(sums, grid, (batch, out, n, x_stride), plan.sums, plan.compiled))
         arguments = (tables, out, head, rule, *sizes[1:-1])  # all but n and MVA's
         launches.append(Launch(finish, (plan.finish["CHUNKS"], 1, 1), arguments, plan.finish, plan.compiled))
-    return (loss, *gradients), launches
-
-
-def _gradient_of(t: Tensor | None, x: Tensor, wanted: bool) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and dtype of a gradient."""
-    return tuple(t.shape) if wanted and t is not None else (0,), gradient_dtype(x if t is None else t)
+    # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
+    gradients = zip(out[1:4], absent, strict=True)
+    results = [_empty(0, dtype=dtype, device=batch.x.device) if t is None else t for t, dtype in gradients]
+    return (out.loss, *results), launches
 
 
 def _none(like: Tensor) -> Tensor:

@@ -33,12 +33,16 @@ def start(launch: Launch) -> None:
     kernel, grid, arguments, constants, compiled = launch
     name = kernel.__name__
     if compiled and name in compiled:
-        made, behind = compiled[name]
-        made[grid](*arguments, *behind)
+        made, behind, last, run = compiled[name]
+        if last != grid:
+            run = made[grid]
+            compiled[name] = made, behind, grid, run
+        run(*arguments, *behind)
         return
     made = kernel[grid](*arguments, **constants)
     if compiled is not None and made is not None:  # which it is in the interpreter
-        compiled[name] = made, tuple(constants[name] for name in kernel.arg_names[len(arguments) :])
+        behind = tuple(constants[name] for name in kernel.arg_names[len(arguments) :])
+        compiled[name] = made, behind, grid, made[grid]
 
 
 def recall(kind: dict | None, asked: tuple, make: Callable[[], Any]) -> Any:
