@@ -20,6 +20,7 @@ from .rows import block_size, rows
 from .settings import (
     FINISH_COLUMNS,
     FINISH_OPTIONS,
+    HEAD_WARPS,
     MOST_CLASSES,
     MOST_COLUMNS,
     PROGRAM_WARPS,
@@ -92,13 +93,15 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
     group_sizes = tuple([float(len(group)) for group in batch.groups_x])
     of_head, weighted = weight is not None and asked.gradient, asked.mean and class_weights is not None
     kinds = of_head + asked.update + bool(asked.update and rule.push)
-    repels, unit = rule.anti.value, head.unit_w.value
-    shape = cut(asked.family, batch.x.element_size(), num_classes, d, kinds, weight is not None, repels)
+    repels, unit, lengths = rule.anti.value, head.unit_w.value, head.lengths.value
+    shape = cut(asked.family, batch.x.element_size(), num_classes, d, kinds, weight is not None, lengths, repels)
     # On sm_90 a product of 64 classes by 8 warps would have a side of 32, which was reported to corrupt silently.
     alone = n <= SMALL_BATCH and (shape.fused or shape.k < 64) and not (repels and num_classes > QUADRATIC_CLASSES)
-    programs, splits, summed = (1, 1, 1) if alone else _parts(shape, num_classes, n, group_sizes, device)
+    resident = PROGRAM_WARPS if weight is None else HEAD_WARPS
+    parts = (1, 1, 1) if alone else _parts(shape, num_classes, n, group_sizes, resident, device)
+    programs, splits, summed = parts
 
-    found = head.lengths.value or rule.spread.value or rule.directions.value
+    found = lengths or rule.spread.value or rule.directions.value
     statistics = (STATISTICS.value + d * (unit + 3 * repels)) * shape.k * found
     slots = triton.next_power_of_2(2 + len(group_sizes)) if group_sizes else int(weighted)
     held, split = kinds * shape.k, kinds > 0 and not shape.fused
@@ -118,7 +121,7 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
         ((splits, held, d), wide) if split else None,
     )
     divisor = n if asked.mean else 1
-    sizes = (n, num_classes, 1 if weighted else divisor, divisor), (programs, splits, summed, group_sizes)
+    sizes = (n, num_classes, 1 if weighted else divisor, divisor), (*parts, group_sizes)
     constants = _constants(asked, shape, d, kinds, of_head, slots, weighted, found or slots > 0)
     return Plan(sizes, memory, absent, alone, split, **constants, compiled={})
 
@@ -250,11 +253,11 @@ def _none(like: Tensor) -> Tensor:
 
 
 def _parts(
-    shape: Cut, num_classes: int, n: int, group_sizes: tuple[float, ...], device: torch.device
+    shape: Cut, num_classes: int, n: int, group_sizes: tuple[float, ...], warps: int, device: torch.device
 ) -> tuple[int, int, int]:
     """Programs of `rows`, splits of `sums` and programs of `table_stats` of a large batch."""
     # Two tiles each at least: a block of sums is as long as a tile.
-    programs = min(cdiv(n, shape.tile.block_n) // 2, processors(device) * PROGRAM_WARPS // shape.tile.num_warps)
+    programs = min(cdiv(n, shape.tile.block_n) // 2, processors(device) * max(1, warps // shape.tile.num_warps))
     splits = min(n // (4 * SUMS_ROWS), 2 * processors(device))
     share = 4 * shape.tile.block_n if group_sizes else LABELS.value
     summed = min(SUMMED_PROGRAMS.value, cdiv(max(n, *map(int, group_sizes), 1), share))

@@ -28,7 +28,7 @@ HELD_PIECES = {"cpu": 2**12, "sm90": 2**12, "sm100": 2**12}  # numbers in float3
 TABLE_OPTIONS = launch_options(8)
 SUMS_ROWS, SUMS_COLUMNS, SUMS_OPTIONS = 32, 64, launch_options(4)
 FINISH_COLUMNS, FINISH_OPTIONS = 32, launch_options(8)
-PROGRAM_WARPS = 16  # of a multiprocessor
+PROGRAM_WARPS, HEAD_WARPS = 16, 8  # of a multiprocessor; those of heads keep twice the registers
 
 
 class RowTile(NamedTuple):
@@ -45,13 +45,34 @@ def _row_tile(width: int, numbers: int, per_warp: int, most_parts: int, classes:
     return RowTile(rows, max(1, min(warps, most_parts, width // 16)), warps)
 
 
+def _head_tile(width: int, element_size: int, beside: str) -> RowTile:
+    """As few rows as a product takes, by few warps, for each does all of the logits, the softmax and the chain rule: by
+    an eighth of the warps softmax of 64 columns takes a third of the instructions."""
+    warps = max(1, min(8, width * element_size // 128))
+    if beside == "repelling":
+        warps = max(warps, min(2 * warps, 4))
+    elif not beside and element_size < 4 and width == 512:
+        warps = 4
+    return RowTile(16, max(1, width // (64 if width >= 512 else 32)), warps)
+
+
 WIDTHS = [2**k for k in range(4, 12)]  # of rows, by the next power of two
-# By chip family, width, and classes of a product, whose logits every warp holds.
+BESIDE = ("", "lengths", "repelling")  # what takes registers beside a head's logits
+# By chip family, width, and classes of a product, whose logits every warp holds: of centers alone, and of one program
+# that does all.
 ROW_TILES = {
     (family, width, classes): _row_tile(width, 2**13, 1024, 16, classes)
     for family in ("cpu", *FAMILIES)
     for width in WIDTHS
     for classes in (16, 32, 64)
+}
+# Of heads in large batches, by bytes of an element and by what stands beside them.
+HEAD_TILES = {
+    (family, width, size, beside): _head_tile(width, size, beside)
+    for family in ("cpu", *FAMILIES)
+    for width in WIDTHS[:-1]
+    for size in (2, 4)
+    for beside in BESIDE
 }
 # Of centers alone that repel, by bytes of an element too: they hold two offsets of a row beside it, and take twice the
 # warps; where that spills nothing, twice the rows too.
@@ -76,15 +97,27 @@ class Cut(NamedTuple):
     block_d: int  # columns of a chunk of a table
 
 
-def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, head: bool, repels: bool) -> Cut:
-    """How a call is cut whose programs take `kinds` sums, which has a `head`, or else may have centers that repel."""
+def cut(
+    family: str, element_size: int, num_classes: int, d: int, kinds: int, head: bool, lengths: bool, repels: bool
+) -> Cut:
+    """How a call is cut whose programs take `kinds` sums, which has a `head`, one that needs `lengths`, and may have
+    centers that repel."""
     width = max(16, triton.next_power_of_2(d))
     k = max(8, triton.next_power_of_2(num_classes))
     m = max(16, triton.next_power_of_2(max(1, kinds) * k))
-    small_tile = ROW_TILES[family, width, max(16, k) if head else 16]
-    tile = REPEL_TILES[family, width, element_size] if repels and not head else small_tile
+    tile = small_tile = ROW_TILES[family, width, max(16, k) if head else 16]
+    if head and width < MOST_COLUMNS:
+        beside = "repelling" if repels else "lengths" if lengths or k > 16 else ""
+        tile, warps = HEAD_TILES[family, width, element_size, beside], m * width // HELD_SUMS  # that hold the sums
+        if tile.num_warps < warps <= 8 and k <= 32 and m <= 64:
+            tile = tile._replace(num_warps=warps)
+        elif tile.num_warps < warps <= small_tile.num_warps:
+            tile = small_tile
+    elif repels:
+        tile = REPEL_TILES[family, width, element_size]
     # At 1024 columns most losses spill some bytes beside the sums, by count: less than a second read of x would cost.
-    fused = m * width <= HELD_SUMS * small_tile.num_warps and width < MOST_COLUMNS
+    warps = min(tile.num_warps, small_tile.num_warps) if head else small_tile.num_warps
+    fused = m * width <= HELD_SUMS * warps and width < MOST_COLUMNS
     if not fused:
         k = max(16, k)
         m = triton.next_power_of_2(max(1, kinds) * k)
