@@ -27,7 +27,7 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     ("ad_corre", "rows-bf16-7-256"): Limit("row", 117, 114),
     ("class_table", "rows-center-bf16-8-512"): Limit("row", 173, 183),
     ("class_table", "rows-variant-bf16-8-512"): Limit("row", 300, 293),
-    ("class_table", "rows-softmax+center-bf16-8-512"): Limit("row", 412, 433),
+    ("class_table", "rows-softmax+center-bf16-8-512"): Limit("row", 303, 314),
     ("class_table", "rows-lmcl+variant-bf16-8-512"): Limit("row", 772, 802),
     ("contrastive", "sweep-ensc-bf16-half-256"): Limit("tile", 360, 370),
     ("contrastive", "batch-ensc-bf16-half-256"): Limit("tile", 400, 430),

@@ -94,7 +94,9 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
     of_head, weighted = weight is not None and asked.gradient, asked.mean and class_weights is not None
     kinds = of_head + asked.update + bool(asked.update and rule.push)
     repels, unit, lengths = rule.anti.value, head.unit_w.value, head.lengths.value
-    shape = cut(asked.family, batch.x.element_size(), num_classes, d, kinds, weight is not None, lengths, repels)
+    beside = "repelling" if repels else "lengths" if lengths else "" if centers is None else "centers"
+    beside = None if weight is None else beside
+    shape = cut(asked.family, batch.x.element_size(), num_classes, d, kinds, beside, repels)
     # On sm_90 a product of 64 classes by 8 warps would have a side of 32, which was reported to corrupt silently.
     alone = n <= SMALL_BATCH and (shape.fused or shape.k < 64) and not (repels and num_classes > QUADRATIC_CLASSES)
     resident = PROGRAM_WARPS if weight is None else HEAD_WARPS

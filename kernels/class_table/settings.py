@@ -45,19 +45,19 @@ def _row_tile(width: int, numbers: int, per_warp: int, most_parts: int, classes:
     return RowTile(rows, max(1, min(warps, most_parts, width // 16)), warps)
 
 
-def _head_tile(width: int, element_size: int, beside: str) -> RowTile:
+def _head_tile(family: str, width: int, element_size: int, beside: str) -> RowTile:
     """As few rows as a product takes, by few warps, for each does all of the logits, the softmax and the chain rule: by
     an eighth of the warps softmax of 64 columns takes a third of the instructions."""
     warps = max(1, min(8, width * element_size // 128))
     if beside == "repelling":
         warps = max(warps, min(2 * warps, 4))
-    elif not beside and element_size < 4 and width == 512:
+    elif width == 512 and element_size < 4 and (beside == "" or (beside == "centers" and family == "sm90")):
         warps = 4
     return RowTile(16, max(1, width // (64 if width >= 512 else 32)), warps)
 
 
 WIDTHS = [2**k for k in range(4, 12)]  # of rows, by the next power of two
-BESIDE = ("", "lengths", "repelling")  # what takes registers beside a head's logits
+BESIDE = ("", "centers", "lengths", "repelling")  # what takes registers beside a head's logits
 # By chip family, width, and classes of a product, whose logits every warp holds: of centers alone, and of one program
 # that does all.
 ROW_TILES = {
@@ -68,7 +68,7 @@ ROW_TILES = {
 }
 # Of heads in large batches, by bytes of an element and by what stands beside them.
 HEAD_TILES = {
-    (family, width, size, beside): _head_tile(width, size, beside)
+    (family, width, size, beside): _head_tile(family, width, size, beside)
     for family in ("cpu", *FAMILIES)
     for width in WIDTHS[:-1]
     for size in (2, 4)
@@ -97,17 +97,15 @@ class Cut(NamedTuple):
     block_d: int  # columns of a chunk of a table
 
 
-def cut(
-    family: str, element_size: int, num_classes: int, d: int, kinds: int, head: bool, lengths: bool, repels: bool
-) -> Cut:
-    """How a call is cut whose programs take `kinds` sums, which has a `head`, one that needs `lengths`, and may have
-    centers that repel."""
+def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, beside: str | None, repels: bool) -> Cut:
+    """How a call is cut whose programs take `kinds` sums, which has a head with something of BESIDE, or else none, and
+    may have centers that repel."""
     width = max(16, triton.next_power_of_2(d))
     k = max(8, triton.next_power_of_2(num_classes))
     m = max(16, triton.next_power_of_2(max(1, kinds) * k))
-    tile = small_tile = ROW_TILES[family, width, max(16, k) if head else 16]
-    if head and width < MOST_COLUMNS:
-        beside = "repelling" if repels else "lengths" if lengths or k > 16 else ""
+    tile = small_tile = ROW_TILES[family, width, 16 if beside is None else max(16, k)]
+    if beside is not None and width < MOST_COLUMNS:
+        beside = beside if repels or k <= 16 else "lengths"
         tile, warps = HEAD_TILES[family, width, element_size, beside], m * width // HELD_SUMS  # that hold the sums
         if tile.num_warps < warps <= 8 and k <= 32 and m <= 64:
             tile = tile._replace(num_warps=warps)
@@ -116,7 +114,7 @@ def cut(
     elif repels:
         tile = REPEL_TILES[family, width, element_size]
     # At 1024 columns most losses spill some bytes beside the sums, by count: less than a second read of x would cost.
-    warps = min(tile.num_warps, small_tile.num_warps) if head else small_tile.num_warps
+    warps = small_tile.num_warps if beside is None else min(tile.num_warps, small_tile.num_warps)
     fused = m * width <= HELD_SUMS * warps and width < MOST_COLUMNS
     if not fused:
         k = max(16, k)
