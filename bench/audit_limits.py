@@ -70,7 +70,10 @@ KNOWN: Mapping[tuple[int, ...], Mapping[tuple[str, str, str], tuple[str, ...]]] 
         ("class_table", "rows-center-bf16-8-512", "sm90"): ("184 instructions a row, 173 allowed",),
         ("class_table", "rows-lmcl+variant-bf16-8-512", "sm90"): ("777 instructions a row, 772 allowed",),
         ("class_table", "rows-lmcl+variant-bf16-8-512", "sm100"): ("8 bytes spilled, in a loop too",),
-        ("class_table", "rows-softmax+center-bf16-8-512", "sm90"): ("428 instructions a row, 412 allowed",),
+        ("class_table", "rows-softmax+center-bf16-8-512", "sm90"): (
+            "40 bytes spilled, in a loop too",
+            "318 instructions a row, 303 allowed",
+        ),
         ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("88 bytes spilled, in a loop too",),
         ("large_centers", "rows-center-bf16-512", "sm90"): ("180 instructions a row, 175 allowed",),
         ("large_centers", "rows-variant-bf16-512", "sm80"): ("8 bytes spilled, in a loop too",),
