@@ -106,10 +106,10 @@ def cut(family: str, element_size: int, num_classes: int, d: int, kinds: int, be
     tile = small_tile = ROW_TILES[family, width, 16 if beside is None else max(16, k)]
     if beside is not None and width < MOST_COLUMNS:
         beside = beside if repels or k <= 16 else "lengths"
-        tile, warps = HEAD_TILES[family, width, element_size, beside], m * width // HELD_SUMS  # that hold the sums
-        if tile.num_warps < warps <= 8 and k <= 32 and m <= 64:
-            tile = tile._replace(num_warps=warps)
-        elif tile.num_warps < warps <= small_tile.num_warps:
+        tile = HEAD_TILES[family, width, element_size, beside]
+        while k <= 32 and m <= 64 and tile.num_warps < 8 and m * width > HELD_SUMS * tile.num_warps:
+            tile = tile._replace(num_warps=2 * tile.num_warps)  # which hold the sums
+        if HELD_SUMS * tile.num_warps < m * width <= HELD_SUMS * small_tile.num_warps:
             tile = small_tile
     elif repels:
         tile = REPEL_TILES[family, width, element_size]
