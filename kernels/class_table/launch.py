@@ -77,7 +77,6 @@ class Plan(NamedTuple):
     memory: tuple[tuple[tuple, dict] | None, ...]  # arguments of `empty` for the last of `Tables`, then for `Outputs`
     absent: tuple[torch.dtype, ...]  # dtypes of dx, dweight and dbias where they are not wanted
     alone: bool  # all in one launch
-    split: bool  # sums are left to `sums`
     small: dict[str, Any]
     table_stats: dict[str, Any]
     rows: dict[str, Any]
@@ -125,7 +124,7 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
     divisor = n if asked.mean else 1
     sizes = (n, num_classes, 1 if weighted else divisor, divisor), (*parts, group_sizes)
     constants = _constants(asked, shape, d, kinds, of_head, slots, weighted, found or slots > 0)
-    return Plan(sizes, memory, absent, alone, split, **constants, compiled={})
+    return Plan(sizes, memory, absent, alone, **constants, compiled={})
 
 
 def _constants(
@@ -239,7 +238,7 @@ def launches_of(
         if statistics is not None or known is not None:
             arguments = (batch, tables, head, rule, n, num_classes, group_sizes, x_stride, group_strides)
             launches.insert(0, Launch(table_stats, (summed, 1, 1), arguments, plan.table_stats, plan.compiled))
-        if plan.split:
+        if out.sums is not None:
             grid = (splits, plan.sums["CHUNKS"], 1)
             launches.append(Launch(sums, grid, (batch, out, n, x_stride), plan.sums, plan.compiled))
         arguments = (tables, out, head, rule, *sizes[1:-1])  # all but n and MVA's

@@ -47,7 +47,7 @@ def _row_tile(width: int, numbers: int, per_warp: int, most_parts: int, classes:
 
 def _head_tile(family: str, width: int, element_size: int, beside: str) -> RowTile:
     """As few rows as a product takes, by few warps, for each does all of the logits, the softmax and the chain rule: by
-    an eighth of the warps softmax of 64 columns takes a third of the instructions."""
+    a quarter of the warps softmax of 64 columns takes a third of the instructions."""
     warps = max(1, min(8, width * element_size // 128))
     if beside == "repelling":
         warps = max(warps, min(2 * warps, 4))

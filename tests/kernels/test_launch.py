@@ -15,6 +15,7 @@ if not triton_runs_on("cpu"):
     pytest.skip("launches need Triton", allow_module_level=True)
 
 from fer_fast.kernels.host.launch import Launch, cdiv, pick_splits, product_kind, product_precision, start
+from fer_fast.kernels.scale.launch import kind_of
 
 SWITCHES = {
     "old": lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
@@ -133,9 +134,19 @@ class Kernel:
     def __getitem__(self, grid):
         def by_triton(*arguments, **constants):
             self.started.append(("triton", grid, arguments, constants))
-            return {grid: lambda *given: self.started.append(("compiled", grid, given))}
+            return Compiled(self)
 
         return by_triton
+
+
+class Compiled:
+    """What Triton makes of a kernel: by its grid, what starts it."""
+
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+
+    def __getitem__(self, grid):
+        return lambda *given: self.kernel.started.append(("compiled", grid, given))
 
 
 def test_a_launch_of_a_kind_seen_before_goes_past_triton():
@@ -144,3 +155,19 @@ def test_a_launch_of_a_kind_seen_before_goes_past_triton():
         start(Launch(kernel, (1, 1, 1), (7,), {"BLOCK": 16}, compiled))
     assert [how for how, *_ in kernel.started] == ["triton", "compiled", "triton", "triton", "triton"]
     assert kernel.started[1][2] == (7, 16)
+
+
+def test_a_launch_of_another_grid_is_of_that_grid():
+    kernel, compiled = Kernel(), {}
+    for programs in (1, 2, 2, 1):
+        start(Launch(kernel, (programs, 1, 1), (7,), {"BLOCK": 16}, compiled))
+    assert [grid for _, grid, *_ in kernel.started] == [(1, 1, 1), (2, 1, 1), (2, 1, 1), (1, 1, 1)]
+    assert [how for how, *_ in kernel.started] == ["triton", "compiled", "compiled", "compiled"]
+
+
+def test_a_kind_is_of_dtypes_and_of_what_is_left_out_and_of_aligned_tensors_alone():
+    x = torch.zeros(64)
+    kinds = [kind_of(x), kind_of(x, x), kind_of(x, None), kind_of(x.half()), kind_of(x, x.long())]
+    assert len(set(kinds)) == len(kinds)
+    assert kind_of(x, x[4:]) == kind_of(x, x)
+    assert kind_of(x, x[1:]) is None
