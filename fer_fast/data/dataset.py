@@ -1,7 +1,7 @@
-"""The one container of labelled face images, the canonical class names, and the cut of a validation part."""
+"""The one container of labelled face images, in memory or mapped from a file, and the cut of a validation part."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,53 +10,76 @@ from torch import Tensor
 
 from fer_fast.errors import InputError
 
-CLASSES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 SPLITS = ("train", "val", "test")
 VALIDATION_FRACTION = 0.125  # of the training images; FER2013's own ratio is 3 589 / 28 709
-
-# What other copies of the data sets call the canonical classes.
-SYNONYMS = {
-    "neutral": ("neutrality", "natural", "ne", "neu", "no expression", "normal"),
-    "happiness": ("happy", "joy", "ha", "hap", "smile"),
-    "sadness": ("sad", "sa"),
-    "surprise": ("surprised", "surprize", "su", "sur", "suprise"),
-    "fear": ("fearful", "afraid", "scared", "fe", "fea"),
-    "disgust": ("disgusted", "di", "dis"),
-    "anger": ("angry", "an", "ang"),
-    "contempt": ("contemptuous", "co", "con"),
-}
-_CANONICAL = {word: name for name, words in SYNONYMS.items() for word in (name, *words)}
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in OpenCV and torchvision
 
 
-def canonical_class(name: str) -> str | None:
-    """The canonical name of a class, or None where `name` is none of the known words; case and spaces do not matter."""
-    return _CANONICAL.get(name.strip().lower())
+class Images:
+    """Some of the images of a file that is larger than memory: what a `FaceDataset` needs of a tensor, and no more.
+
+    Args:
+        stored: uint8 (N, height, width, channels), mapped from the file; a read brings in the images it touches.
+        marks: uint8 (N, 16), a hash of each image's pixels.
+        rows: int64 (n,), which of them, in this order.
+    """
+
+    dtype, ndim = torch.uint8, 4
+
+    def __init__(self, stored: Tensor, marks: Tensor, rows: Tensor):
+        self.stored, self.marks, self.rows = stored, marks, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n, channels, height, width)."""
+        _, height, width, channels = self.stored.shape
+        return torch.Size((len(self.rows), channels, height, width))
+
+    def __getitem__(self, which: int | slice | Tensor) -> Tensor:
+        """uint8 (..., channels, height, width) in memory; channels lie innermost there, as networks want them."""
+        return self.stored[self.rows[which]].movedim(-1, -3)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """The images, `size` at a time."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+    def take(self, rows: Tensor) -> "Images":
+        """The images of these numbers, in that order; nothing is read."""
+        return Images(self.stored, self.marks, self.rows[rows])
 
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """Labelled face images of one split, in memory.
+    """Labelled face images of one split.
 
     Args:
-        images: uint8 (n, channels, height, width) with 1 (gray) or 3 (RGB) channels, on the CPU.
+        images: uint8 (n, channels, height, width) with 1 (gray) or 3 (RGB) channels, on the CPU: a tensor, or `Images`.
         labels: int64 (n,), index into `classes`.
         classes: names of the classes; every one of them is counted, also where no image has it.
         split: "train", "val" or "test".
         subjects: int64 (n,) identity of each image, where known.
         names: file or row of each image, for error messages and the report.
+        groups: int64 (n,), the same for images that must not be cut apart (a sequence, a photograph), where known.
+        votes: float32 (n, C) that sum to one, where several people labelled an image.
+        notes: what to know of these images, one line each; the report shows them.
 
     Raises:
         InputError: no image, a wrong shape or dtype, a label outside `classes`, columns of unequal length.
     """
 
-    images: Tensor
+    images: Tensor | Images
     labels: Tensor
     classes: tuple[str, ...]
     split: str
     subjects: Tensor | None = None
     names: tuple[str, ...] | None = None
+    groups: Tensor | None = None
+    votes: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_images(self.images)
@@ -65,7 +88,7 @@ class FaceDataset:
             raise InputError(f"the {self.split} data set has no image; at least one is needed")
         if self.split not in SPLITS:
             raise InputError(f"split is {self.split!r}; allowed: {', '.join(SPLITS)}")
-        for field, column in (("labels", self.labels), ("subjects", self.subjects)):
+        for field, column in (("labels", self.labels), ("subjects", self.subjects), ("groups", self.groups)):
             if column is not None and (column.dtype != torch.int64 or column.shape != (count,)):
                 raise InputError(f"{field} must be int64 of shape ({count},), got {_describe(column)}")
         if self.names is not None and len(self.names) != count:
@@ -94,56 +117,29 @@ class FaceDataset:
             low, high = int(indices.min()), int(indices.max())
             raise InputError(f"indices must lie in 0..{len(self) - 1}, got {low}..{high}")
         indices = indices.long()
+        columns = {
+            name: None if column is None else column[indices]
+            for name, column in (("subjects", self.subjects), ("groups", self.groups), ("votes", self.votes))
+        }
         return replace(
             self,
-            images=self.images[indices],
+            images=self.images.take(indices) if isinstance(self.images, Images) else self.images[indices],
             labels=self.labels[indices],
             split=split or self.split,
-            subjects=None if self.subjects is None else self.subjects[indices],
             names=None if self.names is None else tuple(self.names[i] for i in indices.tolist()),
+            **columns,
         )
 
     def digest(self) -> str:
         """SHA-256 of images, shape, labels and class names, in hexadecimal: the same data, the same digest."""
         state = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
-        state.update(self.images.contiguous().numpy())
+        pixels = self.images.marks[self.images.rows] if isinstance(self.images, Images) else self.images.contiguous()
+        state.update(pixels.numpy())
         state.update(self.labels.contiguous().numpy())
         return state.hexdigest()
 
 
-@dataclass(frozen=True)
-class DatasetInfo:
-    """One row of the table of data sets.
-
-    Args:
-        name: what users type.
-        classes: names of the classes, in the order of the labels.
-        needs_root: whether a folder of the user is read.
-        splits: the parts that can be asked for.
-        description: one line for `fer-fast list`.
-        load: `load(root, *, split, seed, **options) -> FaceDataset`; it may also take `image_size` and `channels`.
-        inspect: `inspect(root) -> Inspection | None` for `fer-fast data check`; None for a folder of something else.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    needs_root: bool
-    splits: tuple[str, ...]
-    description: str
-    load: Callable[..., FaceDataset]
-    inspect: Callable[..., "Inspection | None"] | None = None
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What a loader finds in a folder: everything that can be read, and one line for each thing that cannot."""
-
-    layout: str
-    parts: tuple[FaceDataset, ...]
-    problems: tuple[str, ...]
-
-
-def check_images(images: Tensor) -> None:
+def check_images(images: Tensor | Images) -> None:
     """Raises InputError unless `images` is uint8 (n, 1 or 3, height, width) with at least one pixel each."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise InputError(f"images must be uint8 of shape (n, 1 or 3, height, width), got {_describe(images)}")

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from fer_fast.cli import main
-from fer_fast.data.dataset import CLASSES, FaceDataset
+from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.labels import CLASSES
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_fast.train.config import config_parser, recipe_layer, resolve

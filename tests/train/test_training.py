@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from fer_fast.data.dataset import CLASSES, FaceDataset
+from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.labels import CLASSES
 from fer_fast.errors import InputError
 from fer_fast.registry import available
 from fer_fast.train.backbones import BACKBONES, BackboneInfo

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fer_fast.data.dataset import CLASSES, FaceDataset
+from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.labels import CLASSES
 from fer_fast.errors import InputError
 from fer_fast.train.backbones import BACKBONES, BackboneInfo
 from fer_fast.train.config import ModelConfig, config_parser, recipe_layer, resolve

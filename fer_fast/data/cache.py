@@ -1,0 +1,213 @@
+"""Pictures decoded once: a file of pixels in the user's cache, mapped into memory, and what is known of each picture."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from filelock import FileLock
+from platformdirs import user_cache_path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fer_fast.data.listing import Part
+from fer_fast.data.near import difference_hash
+from fer_fast.data.prepare import Preparation, prepare
+from fer_fast.errors import InputError
+
+FORMAT = "fer-fast cache 1"
+PIXELS, INDEX = "pixels.u8", "index.safetensors"
+GOOD, NO_FACE, UNREADABLE = range(3)  # states of a picture
+SPARE = 64 << 20  # bytes that stay free on the disk
+_CHUNK_BYTES = 4 << 20  # of pixels that one task decodes
+Progress = Callable[[int, int], None]
+
+
+class Store(NamedTuple):
+    """The pictures of one part under one preparation.
+
+    Attributes:
+        pixels: uint8 (N, size, size, channels), mapped; zeros where a picture cannot be read.
+        marks: uint8 (N, 16), BLAKE2b of each picture's pixels.
+        hashes: int64 (N,), the difference hash of each.
+        states: uint8 (N,), GOOD, NO_FACE (the whole picture was kept) or UNREADABLE.
+        faults: row -> why it cannot be read.
+    """
+
+    pixels: Tensor
+    marks: Tensor
+    hashes: Tensor
+    states: Tensor
+    faults: dict[int, str]
+
+
+def folder() -> Path:
+    """Where caches lie: the environment variable FER_FAST_CACHE, else the user's cache directory."""
+    return Path(os.environ.get("FER_FAST_CACHE") or user_cache_path("fer-fast", appauthor=False))
+
+
+def store(part: Part, how: Preparation, about: dict[str, str], progress: Progress | None = None) -> Store:
+    """The decoded pictures of `part`, from the cache or into it.
+
+    One process builds while others that want the same wait; what a killed one left is built again.
+
+    Args:
+        part: of a listing, at least one picture.
+        how: the preparation.
+        about: who made the data, for whom, and where it came from; kept beside the pixels.
+        progress: called with pictures done and all of them while they are decoded.
+
+    Raises:
+        InputError: the cache cannot be written, or the disk is too small for it.
+    """
+    home = folder()
+    name = f"{about['dataset']}-{_key(part, how)}"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if (found := _opened(home / name, len(part), how)) is not None:
+            return found
+        with FileLock(home / f"{name}.lock"):
+            if (found := _opened(home / name, len(part), how)) is None:
+                _build(part, how, about, home / name, progress)
+                found = _opened(home / name, len(part), how)
+    except OSError as error:
+        where = "FER_FAST_CACHE names another folder"
+        raise InputError(f"the cache {home} cannot be written: {error.strerror or error}; {where}") from None
+    if found is None:
+        raise InputError(f"the cache {home / name} is damaged; remove that folder")
+    return found
+
+
+def _key(part: Part, how: Preparation) -> str:
+    state = hashlib.sha256(f"{FORMAT} {cv2.__version__} {sorted(asdict(how).items())}".encode())
+    for line in part.pictures.stamp():
+        state.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    if part.boxes is not None and how.faces == "box":
+        state.update(part.boxes.tobytes())
+    return state.hexdigest()[:20]
+
+
+def _opened(path: Path, count: int, how: Preparation) -> Store | None:
+    """What lies at `path`; None where nothing does, or not all of it."""
+    shape = (count, how.size, how.size, how.channels)
+    try:
+        with safe_open(path / INDEX, framework="pt") as file:
+            meta = file.metadata() or {}
+            columns = [file.get_tensor(name) for name in ("marks", "hashes", "states")]
+        if (path / PIXELS).stat().st_size != np.prod(shape) or len(columns[0]) != count:
+            return None
+        faults = {int(row): text for row, text in json.loads(meta["faults"]).items()}
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    mapped = np.memmap(path / PIXELS, dtype=np.uint8, mode="r", shape=shape)
+    return Store(_read_only(mapped), *columns, faults)
+
+
+def _read_only(array: np.ndarray) -> Tensor:
+    """A tensor over memory that must not be written; nothing here writes it, and a shared map costs no memory."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
+def _build(part: Part, how: Preparation, about: dict[str, str], path: Path, progress: Progress | None) -> None:
+    """Decode everything into a folder beside `path`, which takes its place when it is whole."""
+    count = len(part)
+    need, free = count * how.size**2 * how.channels, shutil.disk_usage(path.parent).free
+    if need + SPARE > free:
+        raise InputError(
+            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB are "
+            "free; FER_FAST_CACHE names another folder"
+        )
+    half = path.with_name(f"{path.name}.part")
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)  # damaged: it did not open
+    half.mkdir()
+    try:
+        columns, faults = _decode(part, how, half / PIXELS, progress)
+        meta = {"format": FORMAT, "faults": json.dumps(faults), **about, "preparation": json.dumps(asdict(how))}
+        save_file(columns, half / INDEX, metadata=meta)
+        half.rename(path)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+
+
+class _Chunk(NamedTuple):
+    """What a task hands back for some consecutive pictures."""
+
+    pixels: np.ndarray
+    marks: np.ndarray
+    hashes: np.ndarray
+    states: np.ndarray
+    faults: dict[int, str]
+
+
+def _decode(
+    part: Part, how: Preparation, file: Path, progress: Progress | None
+) -> tuple[dict[str, Tensor], dict[int, str]]:
+    """Every picture, in threads (decoders release the interpreter's lock), written in order."""
+    size = max(1, min(512, _CHUNK_BYTES // (how.size**2 * how.channels)))
+    starts = range(0, len(part), size)
+    columns: list[_Chunk] = []
+    faults: dict[int, str] = {}
+    done = 0
+    with file.open("wb", buffering=0) as out, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        tasks = (pool.submit(_chunk, part, how, range(at, min(at + size, len(part)))) for at in starts)
+        for chunk in _in_order(tasks, ahead=2 * (os.cpu_count() or 1)):
+            out.write(chunk.pixels)
+            columns.append(chunk._replace(pixels=np.empty(0)))
+            faults |= chunk.faults
+            done += len(chunk.states)
+            if progress is not None:
+                progress(done, len(part))
+    joined = {name: np.concatenate([getattr(c, name) for c in columns]) for name in ("marks", "hashes", "states")}
+    return {name: torch.from_numpy(column) for name, column in joined.items()}, faults
+
+
+def _in_order(tasks: Iterator[Future], ahead: int) -> Iterator[Any]:
+    """The results in order, with `ahead` tasks under way: so many chunks are in memory and no more."""
+    waiting: deque[Future] = deque()
+    try:
+        for task in tasks:
+            waiting.append(task)
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _chunk(part: Part, how: Preparation, rows: range) -> _Chunk:
+    count = len(rows)
+    pixels = np.zeros((count, how.size, how.size, how.channels), np.uint8)
+    marks, hashes = np.zeros((count, 16), np.uint8), np.zeros(count, np.int64)
+    states, faults = np.full(count, GOOD, np.uint8), {}
+    for at, row in enumerate(rows):
+        box = None if part.boxes is None else part.boxes[row]
+        try:
+            image = part.pictures.read(row, gray=how.channels == 1)
+            prepared = prepare(image, box, how)
+        except (InputError, OSError, cv2.error) as error:
+            faults[row] = " ".join(str(error).split())
+            states[at] = UNREADABLE
+            continue
+        pixels[at] = prepared.pixels
+        states[at] = GOOD if prepared.found else NO_FACE
+        marks[at] = np.frombuffer(hashlib.blake2b(prepared.pixels, digest_size=16).digest(), np.uint8)
+        hashes[at] = difference_hash(prepared.pixels)
+    return _Chunk(pixels, marks, hashes, states, faults)

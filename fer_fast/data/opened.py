@@ -1,0 +1,185 @@
+"""A dataset that has been found and read, of which splits can be asked: drawn, or decoded from the user's folder."""
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from fer_fast.data.cache import GOOD, NO_FACE, UNREADABLE, Store, store
+from fer_fast.data.dataset import SPLITS, FaceDataset, Images, resize_dataset
+from fer_fast.data.listing import FaceChoice, Listing
+from fer_fast.data.prepare import Preparation
+from fer_fast.data.progress import decoding
+from fer_fast.data.splits import rows_of
+from fer_fast.data.table import DatasetInfo
+from fer_fast.errors import InputError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How images are wanted.
+
+    Args:
+        image_size: side in pixels; None takes the dataset's own (`DatasetInfo.size`).
+        channels: 1 (gray) or 3 (RGB); None takes the dataset's own.
+        faces: what is done to find the face (`Preparation`); None takes what the copy needs.
+        no_face: whether a picture without a face is kept whole or left out.
+        unreadable: whether a picture that cannot be read is an error or left out.
+        fold: 1 to 10, the test fold of data that is cut by subject; None is 1.
+        order: which order of class numbers a copy has that cannot be told from the copy.
+        seed: decides what is cut, and everything about generated faces.
+        options: keywords of the dataset's own reader, for instance `labels` of FER+.
+    """
+
+    image_size: int | None = None
+    channels: int | None = None
+    faces: FaceChoice | None = None
+    no_face: Literal["whole", "skip"] = "whole"
+    unreadable: Literal["error", "skip"] = "error"
+    fold: int | None = None
+    order: str | None = None
+    seed: int = 0
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"channels is {self.channels!r}; allowed: 1 or 3")
+        if self.image_size is not None and not (isinstance(self.image_size, int) and 8 <= self.image_size <= 4096):
+            raise InputError(f"image_size is {self.image_size!r}; allowed: 8 to 4096")
+
+
+class Drawn:
+    """A dataset that the package draws."""
+
+    def __init__(self, info: DatasetInfo, wanted: Wanted):
+        if wanted.fold is not None:
+            raise InputError(f"{info.name} has parts of its own; leave fold out")
+        self.info, self.wanted = info, wanted
+        self._options = _options(info.name, info.draw, wanted)
+
+    def split(self, split: str) -> FaceDataset:
+        """One split."""
+        size, channels = self.wanted.image_size, self.wanted.channels
+        chosen = {
+            key: value.get(split) if isinstance(value, dict) and value.keys() == set(SPLITS) else value
+            for key, value in self._options.items()
+        }
+        drawn = self.info.draw(None, split=split, seed=self.wanted.seed, image_size=size, channels=channels, **chosen)
+        return resize_dataset(drawn, size, channels)
+
+
+class OnDisk:
+    """A copy in the user's folder.
+
+    Raises:
+        InputError: the folder does not hold this dataset, or cannot be told what is in it.
+    """
+
+    def __init__(self, info: DatasetInfo, root: Path, wanted: Wanted):
+        if not root.exists():
+            raise InputError(f"{root} does not exist")
+        self.info, self.root, self.wanted = info, root, wanted
+        listing = info.read(root, **_options(info.name, info.read, wanted))
+        if listing is None:
+            raise InputError(
+                f"{root} holds no {info.name}; see `fer-fast data about {info.name}` for the folders it can be in"
+            )
+        if listing.faults:
+            more = (
+                f" (and {len(listing.faults) - 1} more; see `fer-fast data check`)" if len(listing.faults) > 1 else ""
+            )
+            raise InputError(listing.faults[0] + more)
+        listing.compare(info.published)
+        self.listing: Listing = listing
+        self.preparation = Preparation(
+            wanted.image_size or info.size,
+            wanted.channels or info.channels,
+            wanted.faces or listing.faces,
+            wanted.no_face,
+        )
+        self._stores: dict[str, Store] = {}
+        for line in (*listing.notes, *listing.problems):
+            warnings.warn(f"{info.name} in {root}: {line}", stacklevel=3)
+
+    def split(self, split: str) -> FaceDataset:
+        """One split; its pictures are decoded into the cache where they are not there yet.
+
+        Raises:
+            InputError: no such split, a picture that cannot be read, or no image left.
+        """
+        wanted = self.wanted
+        name, rows = rows_of(self.listing, split, seed=wanted.seed, fold=wanted.fold, name=self.info.name)
+        part, kept = self.listing.parts[name], self._store(name)
+        rows, notes = self._readable(name, rows)
+        if len(rows) == 0:
+            raise InputError(f"{self.root}: no image of {self.info.name} is left for {split}")
+        chosen = torch.from_numpy(rows)
+        return FaceDataset(
+            images=Images(kept.pixels, kept.marks, chosen),
+            labels=torch.from_numpy(part.labels[rows]),
+            classes=self.listing.classes,
+            split=split,
+            subjects=_numbered(part.subjects, rows),
+            names=tuple(part.names[row] for row in rows.tolist()),
+            groups=_numbered(part.groups, rows),
+            votes=None if part.votes is None else torch.from_numpy(part.votes[rows]),
+            notes=notes,
+        )
+
+    def _store(self, name: str) -> Store:
+        if name not in self._stores:
+            about = {"dataset": self.info.name, "part": name, "root": str(self.root), "licence": self.info.licence}
+            with decoding(f"{self.info.name} {name}") as progress:
+                self._stores[name] = store(self.listing.parts[name], self.preparation, about, progress)
+        return self._stores[name]
+
+    def _readable(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The rows that are used, and a line for every kind that is not, or not as it should be."""
+        kept, names = self._store(name), self.listing.parts[name].names
+        states = kept.states.numpy()[rows]
+        notes = []
+        if unreadable := rows[states == UNREADABLE].tolist():
+            first = f"{names[unreadable[0]]}: {kept.faults[unreadable[0]]}"
+            if self.wanted.unreadable == "error":
+                raise InputError(
+                    f"{self.root}: {len(unreadable)} of {len(rows)} {name} images cannot be read, the first: {first}; "
+                    "--data.unreadable skip leaves them out"
+                )
+            notes.append(f"{len(unreadable)} images that cannot be read are left out, the first: {first}")
+        if without := int((states == NO_FACE).sum()):
+            done = "left out" if self.preparation.no_face == "skip" else "kept whole"
+            notes.append(f"{without} images in which no face was found are {done}")
+        good = states == GOOD
+        return rows[good if self.preparation.no_face == "skip" else good | (states == NO_FACE)], tuple(notes)
+
+
+def _numbered(words: tuple[str, ...] | None, rows: np.ndarray) -> torch.Tensor | None:
+    """Words of all rows -> their numbers in sorted order, of these rows."""
+    if words is None:
+        return None
+    return torch.from_numpy(np.unique(np.array(words), return_inverse=True)[1].astype(np.int64)[rows])
+
+
+def _options(name: str, reader: Any, wanted: Wanted) -> dict[str, Any]:
+    """The keywords of a reader out of what is wanted.
+
+    Raises:
+        InputError: an option the dataset does not have.
+    """
+    own = [
+        key
+        for key in inspect.signature(reader).parameters
+        if key not in ("root", "split", "seed", "image_size", "channels")
+    ]
+    given = dict(wanted.options or {})
+    if wanted.order is not None:
+        given["order"] = wanted.order
+    unknown = sorted(given.keys() - set(own))
+    if unknown:
+        raise InputError(f"{name} has no option {unknown[0]!r}; allowed: {', '.join(own) or 'none'}")
+    return given

@@ -1,0 +1,19 @@
+"""The table of datasets: the loader, the command line, `data check` and the tests read it. One module each."""
+
+from fer_fast.data.faces import load_faces
+from fer_fast.data.labels import CLASSES
+from fer_fast.data.sources import folder
+from fer_fast.data.table import DatasetInfo
+
+DATASETS: dict[str, DatasetInfo] = {
+    info.name: info
+    for info in (
+        DatasetInfo(
+            name="faces",
+            classes=CLASSES,
+            description="generated faces, drawn by the package: no download, any size, 7 or 8 classes",
+            draw=load_faces,
+        ),
+        folder.INFO,
+    )
+}
