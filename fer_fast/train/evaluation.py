@@ -13,6 +13,7 @@ from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import below, load_checkpoint, restore
 from fer_fast.train.config import RunConfig, from_dict
+from fer_fast.train.feed import Feed
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_recogniser
 from fer_fast.train.models import Recogniser
@@ -76,8 +77,8 @@ def predict(
     training = recogniser.training
     recogniser.eval()
     features, scores = [], []
-    for part in images.split(max(1, batch_size // crops)):
-        part = part.to(hardware.device)
+    order = torch.arange(len(images)).split(max(1, batch_size // crops))
+    for part, _ in Feed(images, torch.zeros(len(images)), hardware.device, resident=False).batches(order):
         if augment.five_crop:
             part = five_crop(part).flatten(0, 1)
         with hardware.autocast():

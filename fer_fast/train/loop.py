@@ -1,9 +1,10 @@
-"""The training loop: uint8 images in device memory, augmentation in batches, no wait for the device inside a step."""
+"""The training loop: images fed ahead, augmentation in batches, no wait for the device inside a step."""
 
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fer_fast.train.backbones import load_weights
 from fer_fast.train.checkpoint import below, optimiser_tensors, prefixed, read_weights, restore, restore_optimiser
 from fer_fast.train.config import OptimiserConfig, RunConfig
 from fer_fast.train.evaluation import loss_and_accuracy, predict
+from fer_fast.train.feed import Feed
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_learner
 from fer_fast.train.models import move_towards
@@ -63,8 +65,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.hardware.device.type, enabled=self.hardware.scales_gradients)
         self.ema = copy.deepcopy(self.learner.recogniser).requires_grad_(False) if config.ema else None
         self.augment = Augment(config.augment)
-        self.images = train.images.to(self.hardware.device)
-        self.labels = train.labels.to(self.hardware.device, torch.int32)  # what kernels compare, in one instruction
+        labels = train.labels.to(torch.int32)  # what kernels compare, in one instruction
+        self.feed = Feed(train.images, labels, self.hardware.device)
         self.steps_per_epoch = math.ceil(len(self._batches(0)) / config.accumulate)
         limit = config.iterations or config.epochs * self.steps_per_epoch
         self.steps = min(limit, config.epochs * self.steps_per_epoch)
@@ -137,15 +139,14 @@ class Trainer:
         generator = torch.Generator(self.hardware.device).manual_seed(self._seed(_AUGMENT, self.epoch))
         batches = self._batches(self.epoch)[: (self.steps - self.step) * self.config.accumulate]
         total = sum(len(batch) for batch in batches)
-        # One copy for the whole epoch: a copy a step would make the host wait.
-        order = torch.cat(batches).to(self.hardware.device).split([len(batch) for batch in batches])
+        fed = self.feed.batches(batches)
         running = Running(self.hardware.device)
         progress.start(self.epoch + 1, self.epochs, total)
         self.learner.train()
         refreshed = started
-        for first in range(0, len(order), self.config.accumulate):
+        while group := list(islice(fed, self.config.accumulate)):
             rate = self._set_rate()
-            self._optimiser_step(order[first : first + self.config.accumulate], generator, running)
+            self._optimiser_step(group, generator, running)
             if (now := time.perf_counter()) - refreshed > REFRESH_SECONDS:
                 refreshed = now
                 loss, accuracy = self._read(running)
@@ -178,15 +179,17 @@ class Trainer:
             if self.config.select == "best":
                 self.best_tensors = {name: value.clone() for name, value in recogniser.state_dict().items()}
 
-    def _optimiser_step(self, batches: tuple[Tensor, ...], generator: torch.Generator, running: "Running") -> None:
-        images = sum(len(batch) for batch in batches)
+    def _optimiser_step(
+        self, batches: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator, running: "Running"
+    ) -> None:
+        """One step over batches of pixels and labels."""
+        images = sum(len(labels) for _, labels in batches)
         self.optimiser.zero_grad(set_to_none=True)
-        for indices in batches:
-            pixels, labels = self.images[indices], self.labels[indices]
+        for pixels, labels in batches:
             views = [self.hardware.layout(self.augment(pixels, generator)) for _ in range(self.learner.views)]
             with self.hardware.autocast():
                 loss, predictions, keys = self.learner(views, labels)
-            self.scaler.scale(loss * (len(indices) / images)).backward()
+            self.scaler.scale(loss * (len(labels) / images)).backward()
             self.learner.remember(keys, labels)
             running.update(loss.detach(), predictions, labels, self.step)
         if self.config.optimiser.clip:
@@ -231,11 +234,11 @@ class Trainer:
         generator = torch.Generator(self.hardware.device).manual_seed(self._seed(_BANK, 0))
         batches = self._batches(0)
         self.learner.train()
-        for group in range(self.config.model.bank_groups):
-            indices = batches[group % len(batches)].to(self.hardware.device)
-            view = self.hardware.layout(self.augment(self.images[indices], generator))
+        groups = [batches[group % len(batches)] for group in range(self.config.model.bank_groups)]
+        for pixels, labels in self.feed.batches(groups):
+            view = self.hardware.layout(self.augment(pixels, generator))
             with self.hardware.autocast():
-                self.learner.fill_bank(view, self.labels[indices])
+                self.learner.fill_bank(view, labels)
 
     def _seed(self, purpose: int, epoch: int) -> int:
         return int(np.random.SeedSequence((self.config.seed, purpose, epoch)).generate_state(1, np.uint64)[0] >> 1)

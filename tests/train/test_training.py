@@ -322,7 +322,8 @@ def test_key_encoder_follows_and_bank_holds_unit_rows_from_the_start():
     torch.testing.assert_close(learner.bank.features.norm(dim=1), torch.ones(len(learner.bank)))
     before = [key.clone() for key, _ in pairs]
     learner.train()
-    trainer._optimiser_step((torch.arange(8),), torch.Generator().manual_seed(0), Running(torch.device("cpu")))
+    batches = list(trainer.feed.batches([torch.arange(8)]))
+    trainer._optimiser_step(batches, torch.Generator().manual_seed(0), Running(torch.device("cpu")))
     for old, (key, query) in zip(before, pairs, strict=True):
         torch.testing.assert_close(key, 0.999 * old + 0.001 * query.detach())
         assert not torch.equal(key, old)
