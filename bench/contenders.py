@@ -134,7 +134,8 @@ def autocast_for(problem: Problem, inputs: Inputs) -> AbstractContextManager:
 def free_bytes(device: torch.device) -> int:
     """Memory that can still be had: on the device, or of the machine."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for itself
+        return torch.cuda.mem_get_info(device)[0] + kept
     return _meminfo().get("MemAvailable", 8 * 2**30)
 
 

@@ -127,6 +127,7 @@ def launching_on(chip: AbsentChip, processors: int = 132):
         kinds.forget()
         patched.callback(kinds.forget)
         patched.enter_context(patch.object(dispatch, "triton_runs_on", lambda _: True))
+        patched.enter_context(patch.object(dispatch, "interpreter_fault", lambda: ""))  # nothing is interpreted
         patched.enter_context(patch.object(checks, "readable", lambda _: False))
         for launcher in (engine_module(engine, "launch") for engine in engines()):
             for name, answer in (("chip", chip.family), ("processors", processors)):

@@ -11,6 +11,7 @@ from rich.table import Table
 from ..contenders import FER_FAST
 from ..table import cells, seconds_text, shape_text, si
 from . import plan
+from .capture import CAPTURED
 from .record import Record
 from .step import FINAL
 
@@ -81,7 +82,7 @@ def _parity(found: Rows) -> Iterable[RenderableType]:
 
 def _timings(found: Rows) -> Iterable[RenderableType]:
     table = Table("loss", "dtype", "what", "shape", box=None, pad_edge=False, header_style="bold")
-    for title in ("ours", "±", "eager", "compiled", "peer", "floor", "memory", "eager's"):
+    for title in ("captured", "floor", "ours", "±", "eager", "compiled", "peer", "floor", "memory", "eager's"):
         table.add_column(title, justify="right")
     problems: dict[tuple, dict[str, Any]] = {}
     for row in (row for row in found if "contender" in row):
@@ -89,9 +90,12 @@ def _timings(found: Rows) -> Iterable[RenderableType]:
         by = problems.setdefault((row["loss"], row["dtype"], what, shape_text(row["shape"])), {})
         by.setdefault(row["contender"], SimpleNamespace(**row))
     for problem, by in problems.items():
-        table.add_row(*problem, *cells(by, True))
+        captured = by.pop(CAPTURED.name, None)
+        time, *_, floor, _, _ = cells({FER_FAST.name: captured}, False)
+        table.add_row(*problem, time, floor, *cells(by, True))
     yield table
-    yield "  eager, compiled, peer: their time over ours; floor: the least time over ours"
+    yield "  captured: ours replayed from a CUDA graph, without the host; floor: the least time over it, and over ours"
+    yield "  eager, compiled, peer: their time over ours"
     ours = [row for row in found if row["status"] == "timed" and row["contender"] == FER_FAST.name]
     blocked = {f"{row['loss']} {row['dtype']}" for row in ours if row["backend"] != "triton"}
     if blocked:

@@ -19,6 +19,7 @@ import torch
 from ..check import Truth, first_line, truth
 from ..measure import in_turns
 from ..problems import Inputs, Problem, Shape
+from .capture import CAPTURED
 from .engines import OURS, Watched, in_place_of, tables
 from .shapes import DRAWS, SMALL, name, problem, shrunk
 from .step import Asked, Case, Result, main
@@ -61,7 +62,8 @@ def key_text(key: tuple | str) -> str:
 
 @dataclass
 class Tried(Result):
-    """One setting, and the present one beside it: median seconds of a whole step, none where its answer is wrong."""
+    """One setting, and the present one beside it: median seconds of a whole step, none where its answer is wrong; as a
+    CUDA graph, for the host would hide what is short."""
 
     loss: str
     dtype: str
@@ -170,7 +172,7 @@ def _present(given: Problem, asked: Asked) -> tuple[Inputs, Truth, float | None]
 
 def _seconds(given: Problem, inputs: Inputs, asked: Asked) -> float:
     seconds = 0.0 if asked.rehearse else SECONDS
-    return in_turns([[OURS.bind(given, inputs.to())]], asked.device, seconds)[0].q50
+    return in_turns([[CAPTURED.bind(given, inputs.to())]], asked.device, seconds)[0].q50
 
 
 if __name__ == "__main__":

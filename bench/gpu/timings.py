@@ -1,4 +1,5 @@
-"""The benchmark table: this library's largest promises, beside plain PyTorch, its compiler and other packages.
+"""The benchmark table: this library's largest promises, called and replayed from a CUDA graph, beside plain PyTorch,
+its compiler and other packages.
 
 Each answer is checked before it is timed. `torch.compile`, whose compiling takes longest, comes last.
 """
@@ -14,6 +15,7 @@ from ..contenders import COMPILED, EAGER, FER_FAST, Contender
 from ..driver import Setting, run_problem
 from ..peers import PEERS
 from ..problems import Problem, Shape
+from .capture import CAPTURED
 from .engines import backends_run
 from .rates import gauge_of
 from .shapes import DRAWS, REHEARSED, SMALL, name, problem
@@ -48,7 +50,8 @@ def problems(rehearse: bool) -> list[Problem]:
 def cases(asked: Asked) -> Iterator[Case]:
     found = problems(asked.rehearse)
     for given in found:
-        yield _name(given), partial(measure, given, (FER_FAST, EAGER, *(PEERS if given.gradient else ())), asked)
+        contenders = (FER_FAST, CAPTURED, EAGER, *(PEERS if given.gradient else ()))
+        yield _name(given), partial(measure, given, contenders, asked)
     for given in found:
         # Its compiler for the CPU takes half a minute a graph, and is measured by the bench of the CPU.
         if not asked.rehearse:

@@ -11,18 +11,33 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fer_fast import dispatch
 from fer_fast.dispatch import triton_runs_on
 from fer_fast.registry import LOSSES
 
 if not triton_runs_on("cpu"):
     pytest.skip("rehearsed in Triton's interpreter", allow_module_level=True)
 
+from fer_fast.bench import check, launches
 from fer_fast.bench.child import lines
 from fer_fast.bench.command import run
-from fer_fast.bench.gpu import compile, engines, graphs, parity, profile, repeats, sanitizer, shapes, tiles, timings
+from fer_fast.bench.gpu import (
+    capture,
+    compile,
+    engines,
+    graphs,
+    parity,
+    profile,
+    repeats,
+    sanitizer,
+    shapes,
+    tiles,
+    timings,
+)
 from fer_fast.bench.gpu.step import Asked
 from fer_fast.bench.problems import Problem, Shape
 
+CPU = torch.device("cpu")
 ASKED = Asked(time.time() + 3600, rehearse=True)
 MARGINAL = Problem("marginal", Shape(n=18, d=17, classes=5))
 
@@ -174,6 +189,26 @@ def test_a_setting_is_checked_timed_and_taken_back(monkeypatch):
     (row,) = tiles.measure(MARGINAL, setting, ASKED)
     assert (row.status, row.seconds) == ("wrong", None)
     tiles._present.cache_clear()
+
+
+def test_a_step_recorded_for_replay_moves_no_center(monkeypatch):
+    def record_as_a_gpu_does(self, step, device):
+        self.step, self.graph = step, None
+        step()  # a warm-up: it moves the centers
+
+    monkeypatch.setattr(capture.Captured, "__init__", record_as_a_gpu_does)
+    given = shapes.problem("center", MARGINAL.shape, "float32")
+    inputs = given.inputs(CPU)
+    right = check.truth(given, inputs)
+    assert right.judge(capture.CAPTURED, given, inputs.to()).right
+
+
+def test_kernels_are_launched_for_an_absent_chip_where_the_interpreter_cannot_run(monkeypatch):
+    monkeypatch.setattr(dispatch, "interpreter_fault", lambda: "another numpy is needed")
+    with pytest.raises(ValueError, match="another numpy"):
+        dispatch.resolve("triton", CPU)
+    with launches.launching_on(launches.AbsentChip("sm90")):
+        assert dispatch.resolve("triton", CPU) == "triton"
 
 
 def test_a_right_setting_is_found_where_the_present_one_is_wrong(monkeypatch):
