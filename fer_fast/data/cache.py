@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fer_fast.data.dataset import reads_by_image
 from fer_fast.data.listing import Part
 from fer_fast.data.near import difference_hash
 from fer_fast.data.prepare import Preparation, prepare
@@ -42,6 +45,7 @@ class Store(NamedTuple):
         hashes: int64 (N,), the difference hash of each.
         states: uint8 (N,), GOOD, NO_FACE (the whole picture was kept) or UNREADABLE.
         faults: row -> why it cannot be read.
+        file: the map behind `pixels`.
     """
 
     pixels: Tensor
@@ -49,6 +53,7 @@ class Store(NamedTuple):
     hashes: Tensor
     states: Tensor
     faults: dict[int, str]
+    file: mmap.mmap
 
 
 def folder() -> Path:
@@ -109,17 +114,18 @@ def _opened(path: Path, count: int, how: Preparation) -> Store | None:
         faults = {int(row): text for row, text in json.loads(meta["faults"]).items()}
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
-    mapped = np.memmap(path / PIXELS, dtype=np.uint8, mode="r", shape=shape)
-    return Store(_read_only(mapped), *columns, faults)
+    with (path / PIXELS).open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if reads_by_image(int(np.prod(shape[1:]))):
+        mapped.madvise(mmap.MADV_RANDOM)  # else each page that is touched brings in those around it, of other images
+    return Store(_read_only(mapped).view(shape), *columns, faults, mapped)
 
 
-def _read_only(array: np.ndarray) -> Tensor:
+def _read_only(memory: mmap.mmap) -> Tensor:
     """A tensor over memory that must not be written; nothing here writes it, and a shared map costs no memory."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(array)
+        return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def _build(part: Part, how: Preparation, about: dict[str, str], path: Path, progress: Progress | None) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fer_fast.data.dataset import LUMA, SPLITS, FaceDataset
-from fer_fast.data.labels import CLASSES
 from fer_fast.data.face_capture import photograph
 from fer_fast.data.face_drawing import REACH, draw_faces
+from fer_fast.data.labels import CLASSES
 from fer_fast.errors import InputError
 
 # Facial actions by their number in the Facial Action Coding System (Ekman and Friesen, 1978).

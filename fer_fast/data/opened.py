@@ -120,7 +120,7 @@ class OnDisk:
             raise InputError(f"{self.root}: no image of {self.info.name} is left for {split}")
         chosen = torch.from_numpy(rows)
         return FaceDataset(
-            images=Images(kept.pixels, kept.marks, chosen),
+            images=Images(kept.pixels, kept.marks, chosen, kept.file),
             labels=torch.from_numpy(part.labels[rows]),
             classes=self.listing.classes,
             split=split,
