@@ -1,4 +1,4 @@
-"""Pictures decoded once: a file of pixels in the user's cache, mapped into memory, and what is known of each picture."""
+"""Pictures decoded once: a file of pixels in the user's cache, mapped into memory, and what is known of each."""
 
 import hashlib
 import json
@@ -134,8 +134,8 @@ def _build(part: Part, how: Preparation, about: dict[str, str], path: Path, prog
     need, free = count * how.size**2 * how.channels, shutil.disk_usage(path.parent).free
     if need + SPARE > free:
         raise InputError(
-            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB are "
-            "free; FER_FAST_CACHE names another folder"
+            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB "
+            "are free; FER_FAST_CACHE names another folder"
         )
     half = path.with_name(f"{path.name}.part")
     shutil.rmtree(half, ignore_errors=True)

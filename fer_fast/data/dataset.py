@@ -52,7 +52,7 @@ class Images:
         return self._gather(self.rows[which], out)
 
     def _gather(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
-        # Not by torch: its gather took 5 to 30 times as long, one byte at a time or in threads that wait for each other.
+        # Not by torch: its gather took 5 to 30 times as long, byte by byte or in threads that wait for each other.
         # Clipped, for otherwise numpy fills a copy of `out` first; the rows are in range, or indexing them had failed.
         into = torch.empty(len(rows), *self.stored.shape[1:], dtype=torch.uint8) if out is None else out
         self._announce(rows)
@@ -60,7 +60,8 @@ class Images:
         return into.movedim(-1, -3)
 
     def _announce(self, rows: Tensor) -> None:
-        """Have the kernel read these images at once. One page fault after another is 80 times as slow (measured)."""
+        """Have the kernel read these images at once: page after page took 15 times as long where the file outgrows memory
+        (measured: 20 000 images of 224×224×3 in 1 GB, 2 200 to 3 800 a second against 150 to 270)."""
         size, page = self.stored[0].numel(), mmap.PAGESIZE
         if self.file is None or not reads_by_image(size):
             return
