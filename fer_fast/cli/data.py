@@ -1,8 +1,15 @@
 """``fer-fast data check``."""
 
+import json
+import sys
+from itertools import chain
+
+from rich.console import Console
+
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table
 from fer_fast.data.check import CheckReport, check
+from fer_fast.data.check_page import write_check_page
 
 
 def run(argv: list[str]) -> int:
@@ -12,23 +19,64 @@ def run(argv: list[str]) -> int:
     checker = actions.add_parser(
         "check",
         help="name the layout of a folder, count the classes, report what is wrong",
-        description="Name the layout of a folder, count its images by split and class, and report what is wrong with "
-        "it. The exit status is 0 for clean data, 1 where there are problems, 2 for a folder that is no dataset.",
+        description="Name the layout of a folder, count its images by part and class beside the published numbers, and "
+        "report what is wrong with it. The exit status is 0 for clean data, 1 where there are problems, 2 for a folder "
+        "that is no dataset or may be several.",
     )
-    checker.add_argument("root", metavar="DIR", help="folder of the dataset")
-    report = check(parser.parse_args(argv).root)
-    _show(report)
+    checker.add_argument("root", metavar="DIR", help="folder or file of the dataset")
+    checker.add_argument("--dataset", metavar="NAME", help="which dataset it is, where the folder does not tell")
+    checker.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
+    checker.add_argument("--json", action="store_true", help="print one JSON object")
+    checker.add_argument("--out", metavar="FILE", help="write a page with faces of every class, for instance report.html")
+    given = parser.parse_args(argv)
+    report = check(given.root, dataset=given.dataset, order=given.order)
+    if given.json:
+        print(json.dumps(report.as_dict(), indent=1))
+    else:
+        _show(report)
+    if given.out:
+        write_check_page(given.out, report, given.root)
+        print(f"report: {given.out}", file=sys.stderr)
     return 1 if report.problems else 0
 
 
 def _show(report: CheckReport) -> None:
-    print(f"{report.dataset}: {report.layout}\n")
-    splits = list(report.counts)
-    classes = list(dict.fromkeys(name for counts in report.counts.values() for name in counts))
-    rows = [(name, *(str(report.counts[split].get(name, 0)) for split in splits)) for name in classes]
-    rows.append(("total", *(str(sum(report.counts[split].values())) for split in splits)))
-    print_table(("class", *splits), rows, right=splits)
+    _say(f"{report.dataset}: {report.layout}")
+    if report.licence:
+        _say(f"licence: {report.licence}")
+    _show_counts(report)
+    for kind in ("subjects", "sequences", "unlabelled"):
+        if (number := getattr(report, kind)) is not None:
+            _say(f"{kind}: {number}")
+    for why, number in report.ignored.items():
+        _say(f"ignored: {number} {why}")
+    for line in report.notes:
+        _say(f"note: {line}")
+    for line in report.problems:
+        _say(f"problem: {line}")
+    if not report.problems:
+        _say("no problems found")
+
+
+def _show_counts(report: CheckReport) -> None:
+    """Class by class the images that are here, and beside them the published ones where there are such."""
+    columns = [
+        (heading, sizes)
+        for part, counts in report.counts.items()
+        for heading, sizes in ((part, counts), ("published", report.published.get(part)))
+        if sizes is not None
+    ]
+    names = dict.fromkeys(chain(report.classes, *(sizes for _, sizes in columns)))
+    rows = [(name, *(str(sizes.get(name, 0)) for _, sizes in columns)) for name in names]
+    rows.append(("total", *(str(sum(sizes.values())) for _, sizes in columns)))
+    headings = [heading for heading, _ in columns]
     print()
-    for split, digest in report.digests.items():
-        print(f"digest of {split}: {digest}")
-    print("\n".join(f"problem: {line}" for line in report.problems) or "no problems found")
+    print_table(("class", *headings), rows, right=headings)
+    print()
+
+
+def _say(line: str) -> None:
+    """Wrapped between words in a terminal, one line anywhere else."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)  # names of files
+    console.print(printable, soft_wrap=not console.is_terminal)
