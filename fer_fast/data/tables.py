@@ -51,12 +51,14 @@ class Labelled(NamedTuple):
         labels: int64 (n,), as written; -1 where there is none.
         classes: the names of the numbers, from the metadata of a ClassLabel column or a column of words.
         names: file and row of each picture.
+        sizes: pictures in each file.
     """
 
     pictures: "Rows"
     labels: np.ndarray
     classes: tuple[str, ...] | None
     names: tuple[str, ...]
+    sizes: tuple[int, ...]
 
 
 def read_labelled(files: Sequence[Path]) -> Labelled | None:
@@ -76,7 +78,7 @@ def read_labelled(files: Sequence[Path]) -> Labelled | None:
     chunks = pa.chunked_array([chunk for column in columns for chunk in column.chunks], type=columns[0].type)
     labels, classes = _numbered(chunks, spoken.pop(), files[0])
     names = (f"{file.name}:{row}" for file, column in zip(files, columns, strict=True) for row in range(len(column)))
-    return Labelled(Rows(files, images), labels, classes, tuple(names))
+    return Labelled(Rows(files, images), labels, classes, tuple(names), tuple(map(len, columns)))
 
 
 def label_names(file: Path) -> tuple[str, ...] | None:
