@@ -72,7 +72,7 @@ class Listing:
         unlabelled: pictures without a label, left aside.
         sequences: sequences among the labelled, where the data is of sequences.
         faults: one line for each row or file whose text is corrupt. Training refuses them, a check lists them.
-        published: the sizes of this edition of the data, part -> class -> pictures; None where it has those of the dataset.
+        published: part -> class -> pictures of this edition of the data; None where they are the dataset's own.
     """
 
     layout: str
