@@ -2,7 +2,7 @@
 
 from fer_fast.data.faces import load_faces
 from fer_fast.data.labels import CLASSES
-from fer_fast.data.sources import folder, rafdb
+from fer_fast.data.sources import affectnet, expw, folder, rafdb
 from fer_fast.data.table import DatasetInfo
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -16,6 +16,9 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         rafdb.INFO,
         rafdb.COMPOUND_INFO,
+        affectnet.INFO,
+        affectnet.INFO_7,
+        expw.INFO,
         folder.INFO,
     )
 }
