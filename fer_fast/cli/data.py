@@ -10,6 +10,7 @@ from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table
 from fer_fast.data.check import CheckReport, check
 from fer_fast.data.check_page import write_check_page
+from fer_fast.data.files import shown
 
 
 def run(argv: list[str]) -> int:
@@ -27,7 +28,7 @@ def run(argv: list[str]) -> int:
     checker.add_argument("--dataset", metavar="NAME", help="which dataset it is, where the folder does not tell")
     checker.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
     checker.add_argument("--json", action="store_true", help="print one JSON object")
-    checker.add_argument("--out", metavar="FILE", help="write a page with faces of every class, for instance report.html")
+    checker.add_argument("--out", metavar="FILE", help="write a page with faces of every class (report.html)")
     given = parser.parse_args(argv)
     report = check(given.root, dataset=given.dataset, order=given.order)
     if given.json:
@@ -78,5 +79,4 @@ def _show_counts(report: CheckReport) -> None:
 def _say(line: str) -> None:
     """Wrapped between words in a terminal, one line anywhere else."""
     console = Console(highlight=False, markup=False, emoji=False)
-    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)  # names of files
-    console.print(printable, soft_wrap=not console.is_terminal)
+    console.print(shown(line), soft_wrap=not console.is_terminal)

@@ -71,16 +71,21 @@ class Album:
         """All pictures with the same pixels, it among them."""
         return np.flatnonzero(self.content == self.content[image])
 
+    def apart(self, image: int) -> np.ndarray:
+        """Of the pictures with the same pixels the first of every label."""
+        group = self.same_as(image)
+        return group[np.unique(self.labels[group], return_index=True)[1]]
+
     @cached_property
     def repeated(self) -> np.ndarray:
         """The first picture of each group with the same pixels."""
-        return self._first[np.bincount(self.content) > 1]
+        return np.sort(self._first[np.bincount(self.content) > 1])
 
     @cached_property
     def conflicting(self) -> np.ndarray:
         """The first picture of each group with the same pixels and more than one label."""
         low, high = self._range(self.labels)
-        return self._first[low < high]
+        return np.sort(self._first[low < high])
 
     @cached_property
     def in_two_folds(self) -> np.ndarray | None:
@@ -89,7 +94,7 @@ class Album:
         if part is None or part.subjects is None:
             return None
         low, high = self._range(subject_folds(part.subjects)[self._images.row])
-        return self._first[low < high]
+        return np.sort(self._first[low < high])
 
     @cached_property
     def overlaps(self) -> list[Overlap]:

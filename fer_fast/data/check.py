@@ -6,11 +6,13 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fer_fast.data.album import Album
 from fer_fast.data.cache import NO_FACE, Store
 from fer_fast.data.dataset import SPLITS
-from fer_fast.data.detect import find_dataset, share_away
-from fer_fast.data.labels import FAR
+from fer_fast.data.detect import find_dataset
+from fer_fast.data.labels import FAR, distance
 from fer_fast.data.listing import Listing
 from fer_fast.data.opened import Wanted, decoded, preparation
 from fer_fast.errors import InputError
@@ -82,31 +84,33 @@ def check(root: str | Path, *, dataset: str | None = None, order: str | None = N
         raise InputError("; ".join((f"{root}: no image of {info.name} ({listing.layout})", *listing.faults[:1])))
     stores = {name: decoded(info, root, name, part, how) for name, part in parts.items()}
     album = Album(listing, stores)
-    sizes = listing.counts()
-    counts = {name: sizes[name] for name in parts}
+    counts, expected = listing.counts(), listing.expected(info.published)
+    counts = {name: counts[name] for name in parts}
+    published = {name: dict(expected[name]) for name in parts if name in expected}
     people = _different(part.subjects for part in parts.values())
+    problems = (
+        *_first(listing.faults, "rows or files that are corrupt"),
+        *listing.problems,
+        *_missing(counts, published),
+        *_other_order(counts, published),
+        *_unreadable(listing, stores),
+        *_shared(listing),
+        *_repeated(album),
+    )
     return CheckReport(
         dataset=info.name,
         layout=listing.layout,
         licence=info.licence,
         classes=listing.classes,
         counts=counts,
-        published={name: dict(info.published[name]) for name in counts if name in info.published},
+        published=published,
         subjects=None if people is None else len(people),
         sequences=listing.sequences,
         unlabelled=listing.unlabelled,
         duplicates=_duplicates(album),
         ignored=dict(listing.ignored),
         notes=(*listing.notes, *_faceless(stores)),
-        problems=(
-            *_first(listing.faults, "rows or files that are corrupt"),
-            *listing.problems,
-            *_missing(counts, info.published),
-            *_other_order(counts, info.published),
-            *_unreadable(listing, stores),
-            *_shared(listing),
-            *_repeated(album),
-        ),
+        problems=tuple(dict.fromkeys(problems)),  # a reader may have told the same
         album=album,
     )
 
@@ -122,11 +126,11 @@ def _missing(counts: Counts, published: Counts) -> Iterator[str]:
 
 def _other_order(counts: Counts, published: Counts) -> Iterator[str]:
     """Parts whose classes have the published sizes, but not each its own: names were given in another order."""
-    for part in counts.keys() & published.keys():
-        sizes, expected = counts[part], published[part]
+    for part, expected in published.items():
+        sizes = counts[part]
         by_size = dict(zip(sorted(expected, key=expected.get), sorted(sizes, key=sizes.get), strict=False))
         ranked = {name: sizes[called] for name, called in by_size.items()}
-        if share_away(sizes, expected) > FAR and share_away(ranked, expected) <= _SAME:
+        if distance(sizes, [expected]) > FAR and distance(ranked, [expected]) <= _SAME:
             swapped = [f"{called} for {name}" for name, called in by_size.items() if called != name]
             yield (
                 f"the classes of {part} have the published sizes in another order, as if the names were mixed up: "
@@ -167,23 +171,26 @@ def _shared(listing: Listing) -> Iterator[str]:
 
 
 def _repeated(album: Album) -> Iterator[str]:
-    """What is there twice, or empty."""
+    """What is there twice, or empty; the examples are of those with two labels where there are such."""
 
     def called(*images: int) -> str:
-        return f"for instance {' and '.join(f'{album.name(image)} ({album.label(image)})' for image in images)}"
+        return f"for instance {' and '.join(f'{album.name(image)} ({album.label(image)})' for image in images[:2])}"
 
     if len(album.flat):
         yield f"{_many(len(album.flat), 'image')} of one flat colour, {called(album.flat[0])}"
     if len(album.repeated):
+        labels = f"{len(album.conflicting)} with conflicting labels"
         folds = "" if album.in_two_folds is None else f", {len(album.in_two_folds)} in two folds"
-        counted = f"{_many(len(album.repeated), 'group')} of identical images, {len(album.conflicting)} with conflicting labels"
-        yield f"{counted}{folds}, {called(*album.same_as(album.repeated[0])[:2])}"
+        example = album.apart(album.conflicting[0]) if len(album.conflicting) else album.same_as(album.repeated[0])
+        yield f"{_many(len(album.repeated), 'group')} of identical images, {labels}{folds}, {called(*example)}"
     for part, earlier, images, otherwise in album.overlaps:
-        counted = f"{_many(len(images), 'image')} of {part} also in {earlier}, {otherwise.sum()} labelled otherwise there"
-        yield f"{counted}, {called(images[0])}"
+        labels = f"{otherwise.sum()} labelled otherwise there"
+        example = images[np.argmax(otherwise)]
+        yield f"{_many(len(images), 'image')} of {part} also in {earlier}, {labels}, {called(example)}"
     if len(album.near):
-        counted = f"{_many(len(album.near), 'pair')} of nearly identical images, {album.differing.sum()} with conflicting"
-        yield f"{counted} labels, {album.across.sum()} across parts, {called(*album.near[0])}"
+        labels = f"{album.differing.sum()} with conflicting labels, {album.across.sum()} across parts"
+        example = album.near[np.argmax(album.differing)]
+        yield f"{_many(len(album.near), 'pair')} of nearly identical images, {labels}, {called(*example)}"
 
 
 def _duplicates(album: Album) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The page of a check: counts, problems and faces of every class, so that a person sees a swapped order at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def write_check_page(path: str | Path, report: CheckReport, root: str | Path) ->
     """
     album = report.album
     shown = report.classes[: MOST_FACES // len(album.parts)]
+    same, near = map(album.apart, album.conflicting[:MOST_PAIRS]), album.near[album.differing]
     write_page(
         path,
         "data/check.html.j2",
@@ -32,8 +33,8 @@ def write_check_page(path: str | Path, report: CheckReport, root: str | Path) ->
         left_out=len(report.classes) - len(shown),
         faces=_faces(album, shown),
         twice=(
-            ("Identical images with two labels", len(album.conflicting), _groups(album)),
-            ("Nearly identical images with two labels", int(album.differing.sum()), _pairs(album)),
+            ("Identical images with two labels", len(album.conflicting), _rows(album, same)),
+            ("Nearly identical images with two labels", len(near), _rows(album, near[:MOST_PAIRS])),
         ),
     )
 
@@ -63,15 +64,8 @@ def _faces(album: Album, classes: Sequence[str]) -> list[tuple[str, list[tuple[s
     return [(name, [(part, some(part, label)) for part in album.parts]) for label, name in enumerate(classes)]
 
 
-def _groups(album: Album) -> list[list[dict[str, Any]]]:
-    """Of each group the first picture of every label."""
-    groups = (album.same_as(image) for image in album.conflicting[:MOST_PAIRS])
-    firsts = (group[np.unique(album.labels[group], return_index=True)[1]] for group in groups)
-    return [[_figure(album, image) for image in images.tolist()] for images in firsts]
-
-
-def _pairs(album: Album) -> list[list[dict[str, Any]]]:
-    return [[_figure(album, image) for image in pair] for pair in album.near[album.differing][:MOST_PAIRS].tolist()]
+def _rows(album: Album, groups: Iterable[np.ndarray]) -> list[list[dict[str, Any]]]:
+    return [[_figure(album, image) for image in group.tolist()] for group in groups]
 
 
 def _figure(album: Album, image: int) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Which dataset lies in a folder."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
+from itertools import chain, combinations
 from pathlib import Path
-from typing import Any
 
-from fer_fast.data.labels import FAR
+from fer_fast.data.files import shown
+from fer_fast.data.labels import FAR, distance
 from fer_fast.data.listing import Listing
 from fer_fast.data.opened import Wanted, read_copy
 from fer_fast.data.sources import DATASETS
@@ -14,15 +15,15 @@ from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 
-Found = tuple[DatasetInfo, Listing]
+Claim = tuple[DatasetInfo, Listing]
 
 
-def find_dataset(root: Path, dataset: str | None = None, order: str | None = None) -> Found:
+def find_dataset(root: Path, dataset: str | None = None, order: str | None = None) -> Claim:
     """The dataset in `root`, and what is in it.
 
-    Every reader of the table looks. One that is sure wins. Several that are, or several that are not, are told apart by
-    their published sizes; a dataset without any (a folder of one's own) is the answer where no other one claims the
-    folder, not even one that cannot tell what its numbers mean.
+    Every reader of the table looks. Those that are sure go before those whose published sizes are here. A dataset
+    without classes of its own, a folder of the user's, is the answer where no other one claims the folder, not even one
+    that cannot tell what its numbers mean.
 
     Args:
         root: a folder or file of the user.
@@ -33,37 +34,36 @@ def find_dataset(root: Path, dataset: str | None = None, order: str | None = Non
         InputError: no dataset, or it cannot be told which; the line names the candidates.
     """
     if not root.exists():
-        raise InputError(f"{root} does not exist")
+        raise InputError(f"{shown(root)} does not exist")
     readable = {name: info for name, info in DATASETS.items() if info.needs_root}
     if dataset is not None:
         info = readable[one_of(dataset, readable, "--dataset")]
         return info, read_copy(info, root, Wanted(order=order))
-    claims, refusals = _ask(readable, root, order)
-    sure = [claim for claim in claims if claim[1].sure]
-    if len(sure) == 1:
-        return sure[0]
-    named = [claim for claim in sure or claims if claim[0].classes]
-    fits = [claim for claim in named if _away(*claim) <= FAR]
-    if len(fits) == 1 or (fits and not sure):  # class folders may fit two editions: the one that leaves less out
-        return min(fits, key=lambda claim: (_away(*claim), -sum(map(len, claim[1].parts.values()))))
-    if named or (claims and refusals):
-        raise InputError(f"{root} can be {_spelled(fits or claims, refusals)}; say which with --dataset NAME")
+    claims, refusals = _ask(readable.values(), root, order)
+    own = [claim for claim in claims if claim[0].classes]
+    found = [claim for claim in own if claim[1].sure] or [claim for claim in own if _away(*claim) <= FAR]
+    extended = {info.extends for info, _ in found}
+    found = [claim for claim in found if claim[0].name not in extended]
+    if found and _one_copy(found):
+        return max(found, key=_fullness)
+    if own or (claims and refusals):
+        raise InputError(f"{shown(root)} can be {_spelled(found or claims, refusals)}; say which with --dataset NAME")
     if refusals:
         raise InputError("; ".join(refusals.values()))
     if claims:
         return claims[0]
-    raise InputError(f"{root} is none of the data sets that are read from a folder: {', '.join(readable)}")
+    raise InputError(f"{shown(root)} is none of the data sets that are read from a folder: {', '.join(readable)}")
 
 
-def _ask(readable: Mapping[str, DatasetInfo], root: Path, order: str | None) -> tuple[list[Found], dict[str, str]]:
+def _ask(readable: Iterable[DatasetInfo], root: Path, order: str | None) -> tuple[list[Claim], dict[str, str]]:
     """Who claims the folder, and name -> error of those that do and cannot be told what is in it."""
     claims, refusals = [], {}
-    for name, info in readable.items():
+    for info in readable:
         options = {"order": order} if order is not None and "order" in signature(info.read).parameters else {}
         try:
             listing = info.read(root, **options)
         except InputError as error:
-            refusals[name] = str(error)
+            refusals[info.name] = str(error)
         else:
             if listing is not None:
                 claims.append((info, listing))
@@ -71,30 +71,31 @@ def _ask(readable: Mapping[str, DatasetInfo], root: Path, order: str | None) -> 
 
 
 def _away(info: DatasetInfo, listing: Listing) -> float:
-    """The share of pictures that lie in other classes than published, in the parts that are here or in all together."""
-    counts, published = listing.counts(), info.published
-    shared = counts.keys() & published.keys()
-    by_part = (_flat({part: sizes[part] for part in shared}) for sizes in (counts, published))
-    return min(share_away(*by_part), share_away(_together(counts), _together(published)))
-
-
-def share_away(counts: Mapping[Any, int], published: Mapping[Any, int]) -> float:
-    """The share of the published pictures that lie elsewhere; 1 where none was published."""
-    if not published:
+    """The share of pictures that are too many or too few by class: in the parts that are here, or in all together."""
+    counts, expected = listing.counts(), listing.expected(info.published)
+    if not expected:
         return 1.0
-    differing = sum(abs(counts.get(key, 0) - published.get(key, 0)) for key in counts.keys() | published.keys())
-    return differing / max(1, sum(published.values()))
-
-
-def _flat(parts: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, str], int]:
-    return {(part, name): n for part, counts in parts.items() for name, n in counts.items()}
+    by_part = max(distance(counts[part], [sizes]) for part, sizes in expected.items())
+    return min(by_part, distance(_together(counts), [_together(info.published)]))
 
 
 def _together(parts: Mapping[str, Mapping[str, int]]) -> Counter[str]:
     return sum(map(Counter, parts.values()), Counter())
 
 
-def _spelled(claims: list[Found], refusals: Mapping[str, str]) -> str:
+def _one_copy(claims: Sequence[Claim]) -> bool:
+    """Whether all claims are of the same pictures, as for AffectNet with eight classes and with seven."""
+    names = [set(chain.from_iterable(part.names for part in listing.parts.values())) for _, listing in claims]
+    return not any(one.isdisjoint(other) for one, other in combinations(names, 2))
+
+
+def _fullness(claim: Claim) -> tuple[int, int]:
+    """More where fewer pictures are left out, or fewer classes are empty."""
+    info, listing = claim
+    return sum(map(len, listing.parts.values())), -len(info.classes)
+
+
+def _spelled(claims: Sequence[Claim], refusals: Mapping[str, str]) -> str:
     candidates = [f"{info.name} ({listing.layout})" for info, listing in claims]
     candidates += [f"{name} ({text})" for name, text in refusals.items()]
-    return ", ".join(candidates[:-1]) + " or " + candidates[-1] if len(candidates) > 1 else candidates[0]
+    return " or ".join(candidates)

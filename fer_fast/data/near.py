@@ -20,7 +20,7 @@ _BLOCK = 1 << 16  # pairs compared at once
 
 
 def difference_hash(image: np.ndarray) -> np.int64:
-    """64 bits of an image uint8 (height, width, 1 or 3): whether each of 8×8 places is brighter than its right neighbour."""
+    """64 bits of an image uint8 (height, width, 1 or 3): which of 8×8 places are brighter than their right one."""
     small = cv2.resize(_gray(image), (9, 8), interpolation=cv2.INTER_AREA)
     return np.packbits(small[:, :-1] > small[:, 1:]).view(np.int64)[0]
 
@@ -96,13 +96,13 @@ def gather(stores: Sequence["Store"]) -> Gathered:
 
 
 def near_pairs(images: Gathered, stores: Sequence["Store"], distance: int = DISTANCE) -> np.ndarray:
-    """Pairs of images that are nearly the same and not quite: int64 (m, 2), rows of `images`.
+    """Pairs of images that are nearly the same and not quite: int64 (m, 2), rows of `images`, in order.
 
     Of images that are the same in one store only the first is looked at. Flat ones are like nothing.
     """
     one_each = np.unique(images.content * len(stores) + images.store, return_index=True)[1]
     pairs = one_each[close_hashes(images.hashes[one_each], distance)]
-    pairs = pairs[images.content[pairs[:, 0]] != images.content[pairs[:, 1]]]
+    pairs = np.unique(np.sort(pairs[images.content[pairs[:, 0]] != images.content[pairs[:, 1]]], 1), axis=0)
     involved, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(pairs.shape)
     small = np.empty((len(involved), _SIDE * _SIDE), np.uint8)
