@@ -42,6 +42,11 @@ def list_images(folder: Path, ignored: Counter[str] | None = None, within: Path 
     return [folder / name for name in image_names(folder, ignored, within)]
 
 
+def file_names(folder: Path, within: Path | None = None) -> list[str]:
+    """The names of all files directly in `folder`, sorted; hidden ones and links that lead out are left aside."""
+    return sorted(name for name, is_folder in _entries(folder, Counter(), within) if not is_folder)
+
+
 def list_folders(folder: Path, ignored: Counter[str] | None = None, within: Path | None = None) -> list[Path]:
     """The folders directly in `folder`, by name; hidden ones and links that lead out are counted in `ignored`.
 
