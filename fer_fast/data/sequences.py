@@ -44,6 +44,13 @@ def some(names: list[str], what: str) -> list[str]:
     return [f"{len(names)} sequences {what}, the first: {names[0]}"] if names else []
 
 
+def too_short(frames_of: Iterable[tuple[str, int]]) -> list[str]:
+    """A line where sequences have less than the frames that are taken, from the name and the frames of each."""
+    return some(
+        [f"{name} ({count})" for name, count in frames_of if count < FRAMES], f"have fewer than {FRAMES} frames"
+    )
+
+
 def part_of(sequences: Iterable[Sequence], root: Path) -> Part:
     """A row a frame, sequence after sequence."""
     rows = [(frame, sequence) for sequence in sequences for frame in sequence.frames]

@@ -10,7 +10,7 @@ import numpy as np
 from fer_fast.data.files import bases, file_names, find, list_folders, list_images, shown
 from fer_fast.data.labels import CLASSES, canonical_class
 from fer_fast.data.listing import Listing, Part
-from fer_fast.data.sequences import FRAMES, Sequence, last, part_of, some
+from fer_fast.data.sequences import FRAMES, Sequence, last, part_of, some, too_short
 from fer_fast.data.table import DatasetInfo
 from fer_fast.data.tables import read_pixel_table
 from fer_fast.errors import InputError
@@ -28,7 +28,7 @@ _IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images")
 _SUBJECT, _SEQUENCE = re.compile(r"S\d+", re.IGNORECASE), re.compile(r"\d+")
 _FRAME = re.compile(r"(S\d+)_(\d+)_\d+", re.IGNORECASE)
 _NUMBER_BYTES = 64  # of an Emotion file, which holds one number
-_USAGE = {"training": "train", "publictest": "val", "privatetest": "test"}
+_USAGE = {"training": "train", "publictest": "val", "privatetest": "test", "all": "all"}  # all: no such column
 
 
 def read_ckplus(root: Path) -> Listing | None:
@@ -51,7 +51,7 @@ def read_ckplus(root: Path) -> Listing | None:
 def _subject_trees(base: Path, root: Path, *names: str) -> list[Path]:
     """Of the folders of these names in `base`, and itself, those that hold folders of subjects."""
     candidates = [path for name in names if (path := find(base, name, within=root))]
-    if base == root and base.name.lower() in names:
+    if base == root and base.name.lower() in map(str.lower, names):
         candidates.append(base)
     return [path for path in candidates if path.is_dir() and any(_walk(path, root, _SUBJECT))]
 
@@ -71,7 +71,7 @@ def _official(root: Path, image_trees: list[Path], label_trees: list[Path]) -> L
     if len(image_trees) > 1:
         listing.ignored["further folders of the same sequences"] = len(image_trees) - 1
     labels = _labels(label_trees, root, listing)
-    sequences, short, elsewhere = [], [], []
+    sequences, elsewhere = [], []
     for subject in _walk(image_trees[0], root, _SUBJECT):
         for folder in _walk(subject, root, _SEQUENCE):
             name = f"{subject.name.upper()}/{folder.name}"
@@ -85,12 +85,9 @@ def _official(root: Path, image_trees: list[Path], label_trees: list[Path]) -> L
                 listing.ignored["sequences labelled neutral, which is no class of CK+"] += 1
                 continue
             frames = list_images(folder, listing.ignored, root)
-            if len(frames) < FRAMES:
-                short.append(f"{name} ({len(frames)})")
-            elif frames[-1].stem.upper() != labelled_frame:
+            if frames and frames[-1].stem.upper() != labelled_frame:
                 elsewhere.append(f"{name} ({frames[-1].name})")
             sequences.append(Sequence(last(frames), EXPRESSIONS.index(NUMBERED[number]), subject.name.upper(), name))
-    listing.problems += some(short, f"have fewer than {FRAMES} frames")
     listing.problems += some(sorted(labels), "have a label and no folder of images")
     listing.notes += some(elsewhere, "do not end with the frame that their label is named after")
     return _finished(listing, sequences, root)
@@ -164,30 +161,26 @@ def _table(path: Path) -> Listing | None:
     if table is None or "emotion" not in table.columns:
         return None
     listing = Listing("a table of pixels without subjects", CLASSES, {})
-    words = {str(number): CLASSES.index(name) for number, name in enumerate(TABLE_NUMBERED)}
-    labels = np.array([words.get(text, -1) for text in table.columns["emotion"]], np.int64)
-    usages = [_USAGE.get(text.lower(), "") for text in table.columns.get("usage", ())]
-    for column, allowed, wrong in (
-        ("emotion", f"0 to {len(words) - 1}", labels < 0),
-        ("usage", "Training, PublicTest, PrivateTest", np.array([usage == "" for usage in usages], bool)),
+    numbers = {str(number): CLASSES.index(name) for number, name in enumerate(TABLE_NUMBERED)}
+    labels = np.array([numbers.get(text, -1) for text in table.columns["emotion"]], np.int64)
+    parts = np.array([_USAGE.get(text.lower(), "") for text in table.columns.get("usage", ["all"] * len(labels))])
+    for column, wrong, allowed in (
+        ("emotion", labels < 0, f"0 to {len(numbers) - 1}"),
+        ("usage", parts == "", "Training, PublicTest, PrivateTest"),
     ):
         listing.faults += [
             f"{shown(path)}: line {table.lines[row]}: {column} is {table.columns[column][row]!r}; allowed: {allowed}"
             for row in np.flatnonzero(wrong).tolist()
         ]
-    whole = Part(table.pictures, labels, tuple(f"{path.name}:{line}" for line in table.lines))
-    parts = np.array(usages or ["all"] * len(labels), object)
+    good = np.flatnonzero((labels >= 0) & (parts != ""))
+    names = tuple(f"{path.name}:{line}" for line in table.lines)
+    listing.parts["all"] = Part(table.pictures, labels, names).take(good)
+    listing.compare({"all": TABLE_IMAGES})
     listing.parts = {
-        name: whole.take(np.flatnonzero((parts == name) & (labels >= 0)))
-        for name in ("train", "val", "test", "all")
-        if (parts == name).any()
+        name: listing.parts["all"].take(np.flatnonzero(parts[good] == name))
+        for name in _USAGE.values()
+        if name in parts[good]
     }
-    counts = {name: int((labels == index).sum()) for index, name in enumerate(CLASSES)}
-    listing.problems += [
-        f"{counts[name]} images of {name}, where ckextended.csv has {n}"
-        for name, n in TABLE_IMAGES.items()
-        if counts[name] != n
-    ]
     listing.notes.append(
         "this copy does not say who is in a picture: people are on both sides of any cut of it, so accuracies are not "
         "those of folds by subject"
@@ -198,6 +191,7 @@ def _table(path: Path) -> Listing | None:
 def _finished(listing: Listing, sequences: list[Sequence], root: Path) -> Listing:
     if not any(sequence.frames for sequence in sequences) and not listing.faults:
         raise InputError(f"{shown(root)} has no labelled sequence of CK+ with images")
+    listing.problems += too_short((sequence.name, len(sequence.frames)) for sequence in sequences)
     listing.parts["all"] = part_of(sequences, root)
     listing.sequences = sum(bool(sequence.frames) for sequence in sequences)
     return listing

@@ -10,7 +10,7 @@ import numpy as np
 from fer_fast.data.files import IMAGE_SUFFIXES, bases, file_names, find, list_folders, shown
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.listing import Listing, Part
-from fer_fast.data.sequences import FRAMES, middle, some
+from fer_fast.data.sequences import FRAMES, middle, some, too_short
 from fer_fast.data.table import DatasetInfo
 from fer_fast.data.videos import STILL, VIDEO_SUFFIXES, Frames, View, count_frames
 from fer_fast.errors import InputError
@@ -62,8 +62,7 @@ def read_mmi(root: Path, stills: bool = False) -> Listing | None:
         reasons = "; ".join(f"{n} {reason}" for reason, n in listing.ignored.items())
         raise InputError(f"{shown(found)} has no session of MMI that can be used: {reasons}")
     videos = [session for session in sessions if session.frames[0] != STILL]
-    short = [f"{session.name} ({len(session.frames)})" for session in videos if len(session.frames) < FRAMES]
-    listing.problems += some(short, f"have fewer than {FRAMES} frames")
+    listing.problems += too_short((session.name, len(session.frames)) for session in videos)
     listing.notes += some(of_no_view, "do not say their view, and are taken as frontal")
     listing.parts["all"] = _part(sessions, root)
     listing.sequences = len(videos)

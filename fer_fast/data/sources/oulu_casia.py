@@ -7,7 +7,7 @@ from typing import Literal
 from fer_fast.data.files import bases, find, list_folders, list_images, shown
 from fer_fast.data.labels import CLASSES, canonical_class
 from fer_fast.data.listing import Listing
-from fer_fast.data.sequences import FRAMES, Sequence, last, part_of, some
+from fer_fast.data.sequences import FRAMES, Sequence, last, part_of, too_short
 from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
 
@@ -54,7 +54,7 @@ def read_oulu_casia(
     layout = f"{'cropped' if chosen[2] else 'original'} pictures, {_folder_name(*chosen)}, last three frames"
     listing = Listing(layout, EXPRESSIONS, {}, faces="whole" if chosen[2] else "align")
     sequences = list(_sequences(trees[chosen], root, listing))
-    listing.problems += some([s.name for s in sequences if len(s.frames) < FRAMES], f"have fewer than {FRAMES} frames")
+    listing.problems += too_short((sequence.name, len(sequence.frames)) for sequence in sequences)
     if not any(sequence.frames for sequence in sequences):
         raise InputError(f"{shown(trees[chosen])} has no sequence of Oulu-CASIA with images")
     listing.parts["all"] = part_of(sequences, root)
