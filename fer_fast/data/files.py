@@ -42,9 +42,14 @@ def list_images(folder: Path, ignored: Counter[str] | None = None, within: Path 
     return [folder / name for name in image_names(folder, ignored, within)]
 
 
-def file_names(folder: Path, within: Path | None = None) -> list[str]:
-    """The names of all files directly in `folder`, sorted; hidden ones and links that lead out are left aside."""
-    return sorted(name for name, is_folder in _entries(folder, Counter(), within) if not is_folder)
+def files_ending(folder: Path, endings: tuple[str, ...], within: Path | None = None) -> list[Path]:
+    """The files directly in `folder` whose names end so, in lower case, by name; without what `image_names` leaves out.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    found = _entries(folder, Counter(), within)
+    return [folder / name for name, is_folder in sorted(found) if not is_folder and name.lower().endswith(endings)]
 
 
 def list_folders(folder: Path, ignored: Counter[str] | None = None, within: Path | None = None) -> list[Path]:
@@ -66,19 +71,15 @@ def find(folder: Path, *names: str, within: Path | None = None) -> Path | None:
 def bases(root: Path, known: Collection[str]) -> Iterator[Path]:
     """`root`, then the folders below it that may hold the dataset itself, nearest first; nothing where it is a file.
 
-    Those are folders whose names, in lower case without all but letters and digits, are `known`, and folders that are
-    the only thing in theirs.
+    Those are folders whose names, letters and digits in lower case, are `known`, and those with no other folder beside.
     """
     waiting = deque([(root, 0)] if root.is_dir() else [])
     while waiting:
         folder, depth = waiting.popleft()
         yield folder
         if depth < DEPTH:
-            entries = list(_entries(folder, Counter(), root))
-            inner = sorted(
-                name for name, is_folder in entries if is_folder and (len(entries) == 1 or bare(name) in known)
-            )
-            waiting.extend((folder / name, depth + 1) for name in inner)
+            inner = list_folders(folder, within=root)
+            waiting.extend((path, depth + 1) for path in inner if len(inner) == 1 or bare(path.name) in known)
 
 
 def bare(name: str) -> str:

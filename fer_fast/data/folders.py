@@ -1,15 +1,14 @@
-"""Pictures in folders named after their classes, and from rows of names to a part; shared by several datasets."""
+"""Pictures in folders that are called after their classes, with parts or without."""
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TypeVar
 
 from fer_fast.data.files import image_names, list_folders, shown
-from fer_fast.data.labels import Order, canonical_class, order_of
-from fer_fast.data.listing import Part
-from fer_fast.data.pictures import Files
+from fer_fast.data.lists import missing
+
+T = TypeVar("T")
 
 SPLIT_WORDS = {
     "train": "train", "training": "train",
@@ -28,11 +27,14 @@ def class_folders(base: Path, root: Path, ignored: Counter[str]) -> Found:
         root: of the user; links that lead out of it are not followed.
         ignored: reason -> how many, of what is left aside.
     """
-    split_folders = [folder for folder in list_folders(base, within=root) if folder.name.lower() in SPLIT_WORDS]
+    folders = list_folders(base, ignored, root)
+    parts = [(SPLIT_WORDS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_WORDS]
+    if parts and len(parts) < len(folders):
+        ignored["folders beside those of the parts"] += len(folders) - len(parts)
     found: Found = {}
-    for folder in split_folders or [base]:
-        classes = found.setdefault(SPLIT_WORDS[folder.name.lower()] if split_folders else "all", {})
-        for class_folder in list_folders(folder, ignored, root):
+    for part, folder in parts or [("all", base)]:
+        classes = found.setdefault(part, {})
+        for class_folder in list_folders(folder, ignored, root) if parts else folders:
             paths = [f"{class_folder}/{name}" for name in image_names(class_folder, ignored, root)]
             if paths:
                 classes.setdefault(class_folder.name, []).extend(paths)
@@ -41,63 +43,47 @@ def class_folders(base: Path, root: Path, ignored: Counter[str]) -> Found:
     return {part: classes for part, classes in found.items() if classes}
 
 
-def meanings(
-    found: Found,
-    classes: Collection[str],
-    orders: Sequence[Order],
-    published: Sequence[Mapping[str, int]],
-    given: str | None,
-    where: Path,
-) -> dict[str, str] | None:
-    """What the class folders mean, by their names, or where they are numbers by `order_of`; None where neither.
+def sizes_of(found: Found) -> Counter[str]:
+    """Pictures of each class folder, in all parts."""
+    sizes: Counter[str] = Counter()
+    for folders in found.values():
+        sizes.update({word: len(paths) for word, paths in folders.items()})
+    return sizes
 
-    Names are taken where every folder has the name of one of `classes` and no two of a part mean the same class.
+
+def distinct(found: Found, named: Mapping[str, str]) -> bool:
+    """Whether no two folders of a part mean the same class."""
+    return all(len({named[word] for word in folders}) == len(folders) for folders in found.values())
+
+
+def report_validation(parts: dict[str, T], notes: list[str]) -> None:
+    """Where a copy has no test part, its validation part is the one that papers report on; a note says so."""
+    if "val" in parts and "test" not in parts:
+        parts["test"] = parts.pop("val")
+        notes.append(
+            "the validation part is the one that papers report on: it is the test part here, val is cut from train"
+        )
+
+
+def outweigh(
+    words: Sequence[str], keys: Sequence[str], written: Mapping[str, str], table: str, problems: list[str]
+) -> list[str]:
+    """The class that a table gives each picture, else that of its folder; `problems` says how many differ.
+
+    Args:
+        words: the class by the folder of each picture.
+        keys: what the table calls each.
+        written: name of a picture in the table -> class.
+        table: name of the table, for the line.
+        problems: of the listing.
     """
-    words = {part: list(folders) for part, folders in found.items()}
-    named = {word: canonical_class(word) for column in words.values() for word in column}
-    if named and all(name in classes for name in named.values()):
-        distinct = all(len({named[word] for word in column}) == len(column) for column in words.values())
-        return named if distinct else None
-    if not named or not all(word.isascii() and word.isdigit() for word in named):
-        return None
-    counts: Counter[int] = Counter()
-    for word, paths in found.get("train", next(iter(found.values()))).items():
-        counts[int(word)] += len(paths)
-    order = order_of(counts, orders, published, given, where)
-    return {word: order.classes.get(int(word), f"class {word}") for word in named}
-
-
-def part_of(
-    root: Path,
-    paths: Sequence[str],
-    words: Sequence[str],
-    classes: Sequence[str],
-    ignored: Counter[str],
-    boxes: np.ndarray | None = None,
-    groups: Sequence[str] | None = None,
-) -> Part:
-    """Rows of (path, name of the class) as a part; rows of other classes are left out and counted in `ignored`."""
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([numbers.get(word, -1) for word in words], np.int64)
-    for word, count in Counter(word for word in words if word not in numbers).items():
-        ignored[f"pictures of {word}"] += count
-    start = len(f"{root}/")
-    names = tuple(path[start:] for path in paths)
-    part = Part(Files(paths), labels, names, boxes, groups=None if groups is None else tuple(groups))
-    return part if labels.min(initial=0) >= 0 else part.take(np.flatnonzero(labels >= 0))
-
-
-def first_rows(keys: Sequence[Hashable], labels: Sequence[Hashable], ignored: Counter[str]) -> tuple[list[int], list[int]]:
-    """The rows that are the first of their key, and those that give an earlier key another label.
-
-    Rows that repeat both are counted in `ignored`.
-    """
-    first: dict[Hashable, int] = {}
-    conflicts = []
-    for row, key in enumerate(keys):
-        earlier = first.setdefault(key, row)
-        if labels[earlier] != labels[row]:
-            conflicts.append(row)
-        elif earlier != row:
-            ignored["rows that repeat another"] += 1
-    return list(first.values()), conflicts
+    followed = [written.get(key, word) for key, word in zip(keys, words, strict=True)]
+    differ = [i for i, word in enumerate(words) if followed[i] != word]
+    if differ:
+        i = differ[0]
+        problems.append(
+            f"{len(differ)} of {len(words)} pictures lie in the folder of another class than {table} says, the first: "
+            f"{shown(keys[i])} ({words[i]}, by the table {followed[i]}); the table is followed"
+        )
+    problems += missing(sorted(written.keys() - set(keys)), len(written))
+    return followed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_fast.data.files import bases, file_names, find, list_folders, list_images, shown
+from fer_fast.data.files import bases, files_ending, find, list_folders, list_images, shown
 from fer_fast.data.labels import CLASSES, canonical_class
 from fer_fast.data.listing import Listing, Part
 from fer_fast.data.sequences import FRAMES, Sequence, last, part_of, some, too_short
@@ -100,7 +100,7 @@ def _labels(trees: list[Path], root: Path, listing: Listing) -> dict[str, tuple[
         for subject in _walk(tree, root, _SUBJECT):
             for folder in _walk(subject, root, _SEQUENCE):
                 name = f"{subject.name.upper()}/{folder.name}"
-                for path in (folder / file for file in file_names(folder, root) if file.lower().endswith(".txt")):
+                for path in files_ending(folder, (".txt",), root):
                     number = _number(path, name, listing)
                     first = labels.setdefault(name, (number, path.stem.lower().removesuffix("_emotion").upper()))
                     if first[0] != number and None not in (first[0], number):

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fer_fast.data.files import IMAGE_SUFFIXES, bases, file_names, find, list_folders, shown
+from fer_fast.data.files import IMAGE_SUFFIXES, bases, files_ending, find, list_folders, shown
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.listing import Listing, Part
 from fer_fast.data.sequences import FRAMES, middle, some, too_short
@@ -73,9 +73,9 @@ def _sessions(base: Path, root: Path) -> Path | None:
     """The folder Sessions in `base`, or `base` itself, if a numbered folder in it holds a recording."""
     found = find(base, "Sessions", within=root) or base
     folders = list_folders(found, within=root) if found.is_dir() else ()
-    names = (name for folder in folders if folder.name.isdecimal() for name in file_names(folder, root))
-    proof = (name for name in names if name.lower().endswith((".xml", *VIDEO_SUFFIXES)) and _RECORDING.match(name))
-    return found if any(proof) else None
+    sessions = (folder for folder in folders if folder.name.isdecimal())
+    files = (file for folder in sessions for file in files_ending(folder, (".xml", *VIDEO_SUFFIXES), root))
+    return found if any(_RECORDING.match(file.name) for file in files) else None
 
 
 def _session(folder: Path, root: Path, stills: bool, listing: Listing, of_no_view: list[str]) -> _Session | None:
@@ -84,12 +84,11 @@ def _session(folder: Path, root: Path, stills: bool, listing: Listing, of_no_vie
     Raises:
         InputError: its xml cannot be read, or its video cannot be opened.
     """
-    recordings = [name for name in file_names(folder, root) if _RECORDING.match(name)]
-    videos, images = (
-        [folder / name for name in recordings if name.lower().endswith(endings)]
-        for endings in (VIDEO_SUFFIXES, IMAGE_SUFFIXES)
+    annotations, videos, images = (
+        [file for file in files_ending(folder, endings, root) if _RECORDING.match(file.name)]
+        for endings in ((".xml",), VIDEO_SUFFIXES, IMAGE_SUFFIXES)
     )
-    emotion = _emotion([folder / name for name in recordings if _RECORDING.fullmatch(Path(name).stem)], listing)
+    emotion = _emotion([file for file in annotations if _RECORDING.fullmatch(file.stem)], listing)
     if emotion is None:
         return None
     view = _track_view(find(folder, "session.xml", within=root))
@@ -125,10 +124,8 @@ def _emotion(files: list[Path], listing: Listing) -> int | None:
     of the six, and `listing` says why."""
     values = set()
     for path in files:
-        if path.suffix.lower() == ".xml":
-            for element in _elements(path, "metatag"):
-                if element.get("name", "").lower() == "emotion":
-                    values.add(element.get("value", "").strip())
+        tags = _elements(path, "metatag")
+        values.update(tag.get("value", "").strip() for tag in tags if tag.get("name", "").lower() == "emotion")
     value = next(iter(values), None)
     if value is None:
         listing.ignored["sessions without an emotion tag"] += 1
