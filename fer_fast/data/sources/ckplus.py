@@ -28,7 +28,7 @@ _IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images")
 _SUBJECT, _SEQUENCE = re.compile(r"S\d+", re.IGNORECASE), re.compile(r"\d+")
 _FRAME = re.compile(r"(S\d+)_(\d+)_\d+", re.IGNORECASE)
 _NUMBER_BYTES = 64  # of an Emotion file, which holds one number
-_USAGE = {"training": "train", "publictest": "val", "privatetest": "test", "all": "all"}  # all: no such column
+_USAGE = {"training": "train", "publictest": "val", "privatetest": "test"}
 
 
 def read_ckplus(root: Path) -> Listing | None:
@@ -160,10 +160,11 @@ def _table(path: Path) -> Listing | None:
     table = read_pixel_table(path)
     if table is None or "emotion" not in table.columns:
         return None
-    listing = Listing("a table of pixels without subjects", CLASSES, {})
+    listing = Listing("a table of pixels without subjects", CLASSES, {}, published={"all": TABLE_IMAGES})
     numbers = {str(number): CLASSES.index(name) for number, name in enumerate(TABLE_NUMBERED)}
     labels = np.array([numbers.get(text, -1) for text in table.columns["emotion"]], np.int64)
-    parts = np.array([_USAGE.get(text.lower(), "") for text in table.columns.get("usage", ["all"] * len(labels))])
+    usages = table.columns.get("usage")
+    parts = np.array([_USAGE.get(text.lower(), "") for text in usages] if usages else ["all"] * len(labels))
     for column, wrong, allowed in (
         ("emotion", labels < 0, f"0 to {len(numbers) - 1}"),
         ("usage", parts == "", "Training, PublicTest, PrivateTest"),
@@ -175,12 +176,10 @@ def _table(path: Path) -> Listing | None:
     good = np.flatnonzero((labels >= 0) & (parts != ""))
     names = tuple(f"{path.name}:{line}" for line in table.lines)
     listing.parts["all"] = Part(table.pictures, labels, names).take(good)
-    listing.compare({"all": TABLE_IMAGES})
-    listing.parts = {
-        name: listing.parts["all"].take(np.flatnonzero(parts[good] == name))
-        for name in _USAGE.values()
-        if name in parts[good]
-    }
+    if "usage" in table.columns:
+        listing.compare({})
+        whole, parts = listing.parts.pop("all"), parts[good]
+        listing.parts = {name: whole.take(np.flatnonzero(parts == name)) for name in _USAGE.values() if name in parts}
     listing.notes.append(
         "this copy does not say who is in a picture: people are on both sides of any cut of it, so accuracies are not "
         "those of folds by subject"
