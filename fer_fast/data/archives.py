@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock
 
 from fer_fast.data import cache
-from fer_fast.data.files import list_folders, list_images
+from fer_fast.data.files import files_ending, list_folders, list_images, shown
 from fer_fast.data.pictures import Slices, stamp_of
 from fer_fast.errors import InputError
 
@@ -53,7 +53,7 @@ def read_webdataset(root: Path) -> Samples | None:
     Raises:
         InputError: a shard is no tar, or is cut off.
     """
-    shards = {folder: sorted(folder.glob("*.tar"), key=_number_first) for folder in list_folders(root)}
+    shards = {folder: sorted(files_ending(folder, (".tar",), root), key=_number_first) for folder in list_folders(root)}
     shards = {folder: tars for folder, tars in shards.items() if tars}
     if not shards:
         return None
@@ -61,11 +61,11 @@ def read_webdataset(root: Path) -> Samples | None:
     for folder, tars in shards.items():
         expected = _head(folder / "nshards.txt").strip() if (folder / "nshards.txt").is_file() else str(len(tars))
         if expected != str(len(tars)):
-            problems.append(f"{folder} holds {len(tars)} shards where nshards.txt says {expected}")
+            problems.append(f"{shown(folder)} holds {len(tars)} shards where nshards.txt says {expected}")
         for tar in tars:
             for key, (member, start, size, label) in _samples(tar).items():
                 if not member or label is None:
-                    faults.append(f"{tar}: {key}: {'no class' if member else 'no picture'}")
+                    faults.append(f"{shown(tar)}: {key}: {'no class' if member else 'no picture'}")
                     continue
                 paths.append(tar)
                 spans.append((start, size))
@@ -94,15 +94,15 @@ def _samples(tar: Path) -> dict[str, tuple[str, int, int, int | None]]:
                     continue
                 if kind.lower() in _PICTURES:
                     if key in pictures:
-                        raise InputError(f"{tar}: {key} is in it twice")
+                        raise InputError(f"{shown(tar)}: {key} is in it twice")
                     pictures[key] = (member.name, member.offset_data, member.size)
                 elif kind == "cls":
                     file.seek(member.offset_data)
                     text = file.read(min(member.size, 64)).strip()
-                    if text.isdigit():
+                    if text.isdigit() and len(text) < 10:
                         labels[key] = int(text)
     except (tarfile.TarError, OSError) as error:
-        raise InputError(f"{tar} is not a tar that can be read: {error}") from None
+        raise InputError(f"{shown(tar)} is not a tar that can be read: {error}") from None
     return {key: (*pictures.get(key, ("", 0, 0)), labels.get(key)) for key in pictures | labels}
 
 
@@ -123,13 +123,13 @@ def unpacked(archive: Path, name: str) -> Path | None:
             if member is None:
                 return None
             if member.size > min(_UNPACKED, shutil.disk_usage(target.parent).free):
-                raise InputError(f"{archive}: {name} is {member.size / 1e9:.1f} GB, too much for {target.parent}")
+                raise InputError(f"{shown(archive)}: {name} has {member.size / 1e9:.1f} GB, too much for the cache")
             half = target.with_suffix(".part")
             with tar.extractfile(member) as packed, half.open("wb") as file:
                 shutil.copyfileobj(packed, file, _SMALL)
             half.replace(target)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        raise InputError(f"{archive} cannot be unpacked into {target.parent}: {error}") from None
+        raise InputError(f"{shown(archive)} cannot be unpacked into {shown(target.parent)}: {error}") from None
     return target
 
 
@@ -179,12 +179,12 @@ def _yolo_names(file: Path) -> tuple[str, ...]:
     try:
         about = yaml.safe_load(_head(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"{shown(file)} cannot be read: {' '.join(str(error).split())}") from None
     names = about.get("names") if isinstance(about, dict) else None
     if isinstance(names, dict) and names.keys() == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{file} has no list of names of the classes")
+        raise InputError(f"{shown(file)} has no list of names of the classes")
     return tuple(names)
 
 
@@ -197,7 +197,7 @@ def _yolo_label(file: Path, count: int, faults: list[str]) -> int:
     numbers = {int(word) for word in classes if word.isascii() and word.isdigit() and int(word) < count}
     if len(numbers) == len(classes) <= 1:
         return numbers.pop() if numbers else -1
-    faults.append(f"{file}: the classes {', '.join(sorted(classes))}; allowed: one of 0 to {count - 1}")
+    faults.append(f"{shown(file)}: the classes {', '.join(sorted(classes))}; allowed: one of 0 to {count - 1}")
     return -1
 
 

@@ -42,6 +42,16 @@ def list_images(folder: Path, ignored: Counter[str] | None = None, within: Path 
     return [folder / name for name in image_names(folder, ignored, within)]
 
 
+def files_ending(folder: Path, endings: tuple[str, ...], within: Path | None = None) -> list[Path]:
+    """The files directly in `folder` whose names end so, in lower case, by name; without what `image_names` leaves out.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    found = _entries(folder, Counter(), within)
+    return [folder / name for name, is_folder in sorted(found) if not is_folder and name.lower().endswith(endings)]
+
+
 def list_folders(folder: Path, ignored: Counter[str] | None = None, within: Path | None = None) -> list[Path]:
     """The folders directly in `folder`, by name; hidden ones and links that lead out are counted in `ignored`.
 

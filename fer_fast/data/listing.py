@@ -69,7 +69,7 @@ class Listing:
         problems: one line for each thing that is wrong with the data.
         notes: one line for each thing to know that is not wrong (a re-split copy, a part that is not there).
         ignored: why something was left aside -> how many files or folders.
-        unlabelled: pictures without a label, left aside.
+        unlabelled: pictures without a label, left aside; sequences, where the data is of sequences.
         sequences: sequences among the labelled, where the data is of sequences.
         faults: one line for each row or file whose text is corrupt. Training refuses them, a check lists them.
         published: sizes of this edition (part -> class -> pictures), where they are not the dataset's own.

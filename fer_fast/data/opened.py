@@ -15,7 +15,7 @@ from fer_fast.data.dataset import SPLITS, FaceDataset, Images, resize_dataset
 from fer_fast.data.listing import FaceChoice, Listing, Part
 from fer_fast.data.prepare import Preparation
 from fer_fast.data.progress import decoding
-from fer_fast.data.splits import rows_of
+from fer_fast.data.splits import absences, rows_of
 from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
 
@@ -107,6 +107,7 @@ class OnDisk:
         name, rows = rows_of(self.listing, split, seed=wanted.seed, fold=wanted.fold, name=self.info.name)
         part, kept = self.listing.parts[name], self._store(name)
         rows, notes = self._readable(name, rows)
+        notes += absences(self.listing, part.labels[rows], split, wanted.fold)
         if len(rows) == 0:
             raise InputError(f"{self.root}: no image of {self.info.name} is left for {split}")
         chosen = torch.from_numpy(rows)

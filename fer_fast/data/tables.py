@@ -7,6 +7,7 @@ import re
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -17,13 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_fast.data.decode import decode
+from fer_fast.data.files import files_ending, list_folders, shown
 from fer_fast.data.pictures import Pictures, stamp_of
 from fer_fast.errors import InputError
 
 LABELS = ("label", "labels", "emotion", "expression", "class")  # what columns of class numbers are called
 _SHARD = re.compile(r"(?P<word>.+?)-\d+-of-\d+(-[0-9a-f]+)?")  # train-00000-of-00002.parquet
 _LONGEST = 1 << 20  # bytes of one csv row
-_FIELD = re.compile(rb' *(?:"([^"]*(?:""[^"]*)*)"|([^,"]*)) *(?:,|$)')
+_LINES = 64  # of one csv row
+_FIELD = re.compile(rb' *+(?:"([^"]*+(?:""[^"]*+)*+)" *+|([^,"]*+))(,|$)')
 
 
 def table_files(root: Path) -> dict[str, list[Path]]:
@@ -33,8 +36,9 @@ def table_files(root: Path) -> dict[str, list[Path]]:
     `save_to_disk` of Hugging Face writes it, a folder a part.
     """
     found: dict[str, list[Path]] = {}
-    for file in sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet"), *root.glob("*/*.arrow")]):
-        if file.name.startswith((".", "cache-")) or not file.is_file():  # cache-*: left there by Dataset.map
+    inner = [files_ending(folder, (".parquet", ".arrow"), root) for folder in list_folders(root, within=root)]
+    for file in [*files_ending(root, (".parquet",), root), *chain.from_iterable(inner)]:
+        if file.name.startswith("cache-"):  # left there by Dataset.map
             continue
         shard = _SHARD.fullmatch(file.stem)
         own = shard["word"] if shard else file.stem
@@ -73,7 +77,9 @@ def read_labelled(files: Sequence[Path]) -> Labelled | None:
         return None
     spoken = {label_names(file) for file in files}
     if len(spoken) > 1:
-        raise InputError(f"{files[0].parent}: the files name their classes differently: {sorted(map(str, spoken))}")
+        raise InputError(
+            f"{shown(files[0].parent)}: the files name their classes differently: {sorted(map(str, spoken))}"
+        )
     columns = [_read_column(file, wanted) for file in files]
     chunks = pa.chunked_array([chunk for column in columns for chunk in column.chunks], type=columns[0].type)
     labels, classes = _numbered(chunks, spoken.pop(), files[0])
@@ -258,26 +264,33 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
             file.seek(at)
             while record := file.readline(_LONGEST):
                 lines = 1
-                while record.count(b'"') % 2 and len(record) < _LONGEST and (more := file.readline(_LONGEST)):
+                while record.count(b'"') % 2 and lines < _LINES and (more := file.readline(_LONGEST)):
                     record += more
                     lines += 1
-                if len(record) >= _LONGEST:
-                    raise InputError(f"{path}: line {line + 1} is longer than a row of a csv can be ({_LONGEST} bytes)")
+                if len(record) >= _LONGEST or lines == _LINES:
+                    raise InputError(
+                        f"{shown(path)}: the row of line {line + 1} has no end within a megabyte or {_LINES} lines"
+                    )
                 if stripped := record.rstrip(b"\r\n"):
                     yield line + 1, at, stripped
                 line, at = line + lines, at + len(record)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"{shown(path)} cannot be read: {error.strerror or error}") from None
 
 
 def _fields(record: bytes) -> list[tuple[int, int]]:
-    """Where each field of a row begins and ends, without its quotes."""
-    if b'"' in record:
-        return [field.span(1 if field[1] is not None else 2) for field in _FIELD.finditer(record)]
+    """Where each field of a row begins and ends, without its quotes; what follows a quote out of place is left out."""
     spans, start = [], 0
-    for field in record.split(b","):
-        spans.append((start, start + len(field)))
-        start += len(field) + 1
+    if b'"' not in record:
+        for field in record.split(b","):
+            spans.append((start, start + len(field)))
+            start += len(field) + 1
+        return spans
+    while found := _FIELD.match(record, start):
+        spans.append(found.span(2 if found[1] is None else 1))
+        start = found.end()
+        if not found[3]:
+            break
     return spans
 
 
@@ -288,7 +301,7 @@ def _mark(numbers: np.ndarray) -> str:
 def _opened(file: Path) -> pq.ParquetFile | pa.Table:
     """A parquet file, or all of a mapped arrow file, of which nothing is read yet."""
     try:
-        if file.suffix == ".parquet":
+        if file.suffix.lower() == ".parquet":
             return pq.ParquetFile(file)
         mapped = pa.memory_map(os.fspath(file))
         try:
@@ -296,7 +309,7 @@ def _opened(file: Path) -> pq.ParquetFile | pa.Table:
         except pa.ArrowInvalid:
             return pa.ipc.open_file(mapped).read_all()
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
+        raise InputError(f"{shown(file)} cannot be read as a table: {' '.join(str(error).split())}") from None
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -320,7 +333,7 @@ def _read_column(file: Path, name: str, group: int | None = None) -> pa.ChunkedA
             opened = opened.read([name]) if group is None else opened.read_row_group(group, [name])
         column = opened.column(name)
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{file}: the column {name} cannot be read: {' '.join(str(error).split())}") from None
+        raise InputError(f"{shown(file)}: the column {name} cannot be read: {' '.join(str(error).split())}") from None
     if not pa.types.is_struct(column.type):
         return column
     field = column.type.get_field_index("bytes")
@@ -360,7 +373,7 @@ def _numbered(column: pa.ChunkedArray, names: tuple[str, ...] | None, file: Path
         places = {word: place for place, word in enumerate(names)} | {None: -1}
         return np.array([places[word] for word in words], np.int64), names
     if not pa.types.is_integer(column.type):
-        raise InputError(f"{file}: the labels are of type {column.type}; allowed: whole numbers or words")
+        raise InputError(f"{shown(file)}: the labels are of type {column.type}; allowed: whole numbers or words")
     return column.fill_null(-1).to_numpy().astype(np.int64), names
 
 

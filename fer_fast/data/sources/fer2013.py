@@ -1,7 +1,7 @@
 """FER2013 as people have it: csv with pixels as text, folders of images, shards, parquet; the layout is found out."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from fer_fast.data.archives import read_webdataset, unpacked
 from fer_fast.data.files import bases, find, shown
 from fer_fast.data.folders import SPLIT_WORDS, class_folders
-from fer_fast.data.labels import CLASSES, Order, canonical_class
+from fer_fast.data.labels import CLASSES, FAR, Order, canonical_class, distance
 from fer_fast.data.listing import Listing, Part
 from fer_fast.data.lists import meanings
 from fer_fast.data.pictures import Files, Pictures
@@ -33,12 +33,22 @@ _ORDERS = (
     Order("official", dict(enumerate(NUMBERED))),
     Order("alphabetical", dict(enumerate(sorted(NUMBERED)))),
 )
-_BOTH = {name: PUBLISHED["val"][name] + PUBLISHED["test"][name] for name in NUMBERED}
-_RESPLIT = {  # the copy images/train|validation; with its parts together it has the official sizes
-    "train": dict(zip(NUMBERED, (3993, 436, 4103, 7164, 4938, 3205, 4982), strict=True)),
-    "test": dict(zip(NUMBERED, (960, 111, 1018, 1825, 1139, 797, 1216), strict=True)),
+# The copy images/train|validation, whose classes have the official sizes with both parts together.
+_RESPLIT_TRAIN = dict(zip(NUMBERED, (3993, 436, 4103, 7164, 4938, 3205, 4982), strict=True))
+_HELD_OUT = {  # the only held-out part of a copy: sizes, and what to know
+    "private": (PUBLISHED["test"], None),
+    "public": (PUBLISHED["val"], "there are no private test images; the public ones are the test part"),
+    "both": (
+        {name: PUBLISHED["val"][name] + PUBLISHED["test"][name] for name in NUMBERED},
+        "the test part holds the public and the private images and does not tell them apart",
+    ),
+    "re-split": (
+        dict(zip(NUMBERED, (960, 111, 1018, 1825, 1139, 797, 1216), strict=True)),
+        "this copy is re-split across the official parts: validation is the test part here, and numbers on it do not "
+        "compare with published ones",
+    ),
 }
-_SIZES = (*PUBLISHED.values(), _BOTH, *_RESPLIT.values())
+_SIZES = (*PUBLISHED.values(), _RESPLIT_TRAIN, *(sizes for sizes, _ in _HELD_OUT.values()))
 _PREFIXES = {"training": "train", "publictest": "val", "privatetest": "test"}  # of file names
 _WHOLE = ("fer2013.csv", "icml_face_data.csv")
 _PACKED = ("fer2013.tar.gz", "fer2013.tgz", "fer2013.tar")
@@ -54,10 +64,9 @@ class Copy:
         layout: for people.
         pictures: (n).
         labels: int64 (n,), index into the seven classes; -1 where there is none.
-        parts: of each, "train", "val" (public) or "test" (private, or both where the copy does not tell); "" unknown.
+        parts: of each, "train", "val" (public), "test" (private, or both where the copy does not tell) or "", unknown.
         names: of each.
         sure: whether it can be nothing else than FER2013.
-        resplit: whether its parts are not the official ones.
     """
 
     layout: str
@@ -66,7 +75,6 @@ class Copy:
     parts: Sequence[str]
     names: Sequence[str]
     sure: bool = False
-    resplit: bool = False
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -98,7 +106,9 @@ def read_copy(root: Path, order: str | None = None) -> Copy | None:
     """All pictures of FER2013 below `root`, in the order in which they are kept; None where there is no FER2013."""
     if root.is_file():
         if root.suffix.lower() == ".csv":
-            return _tables([(root, None)])
+            copy = _tables([(root, None)])
+            copy.sure = root.name.lower() in _WHOLE  # others have the columns of FER2013, and further classes
+            return copy
         return _unpacked(root) if root.name.lower() in _PACKED else None
     copies = (form(base, root, order) for base in bases(root, _INNER) for form in _FORMS)
     return next((copy for copy in copies if copy is not None), None)
@@ -108,27 +118,17 @@ def _listing(copy: Copy, root: Path, joined: bool) -> Listing:
     """The parts that are trained on and reported, out of those the copy has."""
     parts, known = np.array(copy.parts), copy.labels >= 0
     rows = {part: found for part in PUBLISHED if len(found := np.flatnonzero(known & (parts == part)))}
+    if stray := int((known & (parts == "")).sum()):
+        copy.ignored["images of no known part"] += stray
     notes, published = list(copy.notes), dict(PUBLISHED)
-    if "val" not in rows and len(rows.get("test", ())) > sum(_BOTH.values()) * 3 // 4:
-        notes.append("the test part holds the public and the private images and does not tell them apart")
-        published["test"] = _BOTH
-    elif joined:
-        if missing := [part for part in ("val", "test") if part not in rows]:
-            raise InputError(f"{shown(root)} ({copy.layout}) has no {missing[0]} images, which joined puts into test")
-        rows["test"] = np.concatenate([rows.pop("val"), rows["test"]])
-        published["test"] = _BOTH
-    elif "test" not in rows and "val" in rows:
-        rows["test"] = rows.pop("val")
-        if copy.resplit:
-            notes.append(
-                "train and validation are cut anew across the official parts: validation is the test part here, and "
-                "numbers on it are not comparable with published ones"
-            )
-        else:
-            notes.append("there are no private test images; the public ones are the test part")
-        published = _RESPLIT if copy.resplit else PUBLISHED | {"test": PUBLISHED["val"]}
-    if "val" not in rows:
+    if not {"val", "test"} <= rows.keys():
+        kind = _report_the_only_one(copy, rows, notes, published)
+        if joined and kind != "both":
+            raise InputError(f"{shown(root)} ({copy.layout}) has not both test parts, which joined puts together")
         notes.append("there is no validation part; it is cut from the training images")
+    elif joined:
+        rows["test"] = np.concatenate([rows.pop("val"), rows["test"]])
+        published["test"] = _HELD_OUT["both"][0]
     whole = Part(copy.pictures, copy.labels, tuple(copy.names))
     listing = Listing(
         layout=copy.layout,
@@ -142,8 +142,29 @@ def _listing(copy: Copy, root: Path, joined: bool) -> Listing:
         faults=copy.faults,
         published=published,
     )
-    listing.sure |= listing.counts().get("train") in (PUBLISHED["train"], _RESPLIT["train"])
+    listing.sure |= listing.counts().get("train") in (PUBLISHED["train"], _RESPLIT_TRAIN)
     return listing
+
+
+def _report_the_only_one(
+    copy: Copy, rows: dict[str, np.ndarray], notes: list[str], published: dict[str, Mapping[str, int]]
+) -> str | None:
+    """Makes the only held-out part of a copy its test part; which of the known ones it is, by its sizes."""
+    name = "val" if "val" in rows else "test"
+    if name not in rows:
+        return None
+    rows["test"] = rows.pop(name)
+    sizes = dict(zip(_CLASSES, np.bincount(copy.labels[rows["test"]], minlength=7).tolist(), strict=True))
+    away, kind = min((distance(sizes, [expected]), kind) for kind, (expected, _) in _HELD_OUT.items())
+    if away > FAR:
+        notes.append("one part is held out; it is the test part, whatever it is called")
+        published["test"] = PUBLISHED[name]
+        return None
+    published["test"], note = _HELD_OUT[kind]
+    notes += [note] if note else []
+    if kind == "re-split":
+        published["train"] = _RESPLIT_TRAIN
+    return kind
 
 
 def _csv(base: Path, root: Path, order: str | None) -> Copy | None:
@@ -242,13 +263,12 @@ def _folders(base: Path, root: Path, order: str | None) -> Copy | None:
         return None
     named = any(part != folder for part, folder in zip(parts, folders, strict=True))
     return Copy(
-        layout=f"folders {', '.join(f'{folder}/<class>/' for folder in dict.fromkeys(folders))}",
+        layout=f"folders {_in_order(folders)}, of classes",
         pictures=Files(paths),
         labels=labels,
         parts=parts,
         names=[path.removeprefix(f"{root}/") for path in paths],
         sure=named,
-        resplit=not named and "test" not in folders and find(base, "validation", within=root) is not None,
         faults=faults,
         ignored=ignored,
     )
@@ -266,7 +286,7 @@ def _shards(base: Path, root: Path, order: str | None) -> Copy | None:
     if labels is None:
         return None
     return Copy(
-        f"WebDataset in {', '.join(dict.fromkeys(samples.words))}",
+        f"WebDataset in {_in_order(samples.words)}",
         samples.pictures,
         labels,
         parts,
@@ -278,7 +298,8 @@ def _shards(base: Path, root: Path, order: str | None) -> Copy | None:
 
 def _parquet(base: Path, root: Path, order: str | None) -> Copy | None:
     """Parquet or arrow files of Hugging Face's datasets."""
-    files = {word: found for word, found in table_files(base).items() if word in PARTS}
+    everything = table_files(base)
+    files = {word: found for word, found in everything.items() if word in PARTS}
     table = read_labelled([file for found in files.values() for file in found]) if files else None
     if table is None:
         return None
@@ -290,12 +311,13 @@ def _parquet(base: Path, root: Path, order: str | None) -> Copy | None:
     if labels is None:
         return None
     return Copy(
-        f"tables {', '.join(files)}",
+        f"tables {_in_order(files)}",
         table.pictures,
         labels,
         parts,
         table.names,
         faults=faults,
+        ignored=+Counter({"tables of no known part": len(everything) - len(files)}),
         unlabelled=int((table.labels < 0).sum()) or None,
     )
 
@@ -320,6 +342,11 @@ def _labels(
     faults += [f"{shown(where)}: {shown(word)} is no class; allowed: {', '.join(_CLASSES)}" for word in strays]
     indices = {word: _CLASSES.index(name) for word, name in named.items()}
     return np.array([indices.get(word, -1) for word in words], np.int64)
+
+
+def _in_order(words: Iterable[str]) -> str:
+    """Words of parts, once each, training first."""
+    return ", ".join(sorted(dict.fromkeys(words), key=lambda word: list(PARTS).index(word.lower())))
 
 
 _FORMS = (_csv, _folders, _shards, _parquet)
