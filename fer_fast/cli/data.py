@@ -1,11 +1,13 @@
-"""``fer-fast data check``."""
+"""``fer-fast data``: check a folder, or say what there is to know of a dataset."""
 
+import argparse
 import json
 import sys
 from itertools import chain
 
 from rich.console import Console
 
+from fer_fast.cli.about import about, add_about
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table
 from fer_fast.data.check import CheckReport, check
@@ -14,9 +16,16 @@ from fer_fast.data.files import shown
 
 
 def run(argv: list[str]) -> int:
-    """Check a folder; the exit status is 1 where something is wrong with the data in it."""
-    parser = Parser(prog="fer-fast data", description="Look at a dataset on disk.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="check")
+    """Do as the arguments say; the exit status of a check is 1 where something is wrong with the data."""
+    parser = Parser(prog="fer-fast data", description="Look at a dataset on disk, or read about one.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="check|about")
+    _add_check(actions)
+    add_about(actions)
+    given = parser.parse_args(argv)
+    return about(given.name) if given.action == "about" else _check(given)
+
+
+def _add_check(actions: argparse._SubParsersAction) -> None:
     checker = actions.add_parser(
         "check",
         help="name the layout of a folder, count the classes, report what is wrong",
@@ -29,7 +38,9 @@ def run(argv: list[str]) -> int:
     checker.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
     checker.add_argument("--json", action="store_true", help="print one JSON object")
     checker.add_argument("--out", metavar="FILE", help="write a page with faces of every class (report.html)")
-    given = parser.parse_args(argv)
+
+
+def _check(given: argparse.Namespace) -> int:
     report = check(given.root, dataset=given.dataset, order=given.order)
     if given.json:
         print(json.dumps(report.as_dict(), indent=1))

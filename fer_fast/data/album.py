@@ -10,7 +10,7 @@ import numpy as np
 from fer_fast.data.cache import Store
 from fer_fast.data.listing import Listing, Part
 from fer_fast.data.near import gather, near_pairs
-from fer_fast.data.splits import subject_folds
+from fer_fast.data.splits import folds_of
 
 
 class Overlap(NamedTuple):
@@ -93,7 +93,7 @@ class Album:
         part = self.listing.parts.get("all")
         if part is None or part.subjects is None:
             return None
-        low, high = self._range(subject_folds(part.subjects)[self._images.row])
+        low, high = self._range(folds_of(part)[self._images.row])
         return np.sort(self._first[low < high])
 
     @cached_property

@@ -15,6 +15,7 @@ from fer_fast.data.detect import find_dataset
 from fer_fast.data.labels import FAR, distance
 from fer_fast.data.listing import Listing
 from fer_fast.data.opened import Wanted, decoded, preparation
+from fer_fast.data.splits import manifest
 from fer_fast.errors import InputError
 
 LISTED = 20  # files or rows of one kind that are spelled out
@@ -109,7 +110,7 @@ def check(root: str | Path, *, dataset: str | None = None, order: str | None = N
         unlabelled=listing.unlabelled,
         duplicates=_duplicates(album),
         ignored=dict(listing.ignored),
-        notes=(*listing.notes, *_faceless(stores)),
+        notes=(*listing.notes, *_faceless(stores), *_thin_folds(listing)),
         problems=tuple(dict.fromkeys(problems)),  # a reader may have told the same
         album=album,
     )
@@ -157,6 +158,12 @@ def _faceless(stores: Mapping[str, Store]) -> Iterator[str]:
     for part, store in stores.items():
         if n := int((store.states == NO_FACE).sum()):
             yield f"{_many(n, 'image')} of {part} in which no face was found, kept whole"
+
+
+def _thin_folds(listing: Listing) -> Iterator[str]:
+    folds = (manifest(listing) or {}).items()
+    if thin := [f"fold {number} ({', '.join(about['absent'])})" for number, about in folds if about["absent"]]:
+        yield f"folds without an image of a class, where accuracies are over the others: {', '.join(thin)}"
 
 
 def _shared(listing: Listing) -> Iterator[str]:

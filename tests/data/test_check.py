@@ -343,10 +343,13 @@ def test_the_same_picture_in_two_folds(tmp_path, only):
     subjects = ("s00", "s01", "s02", "s03", "s04", "s01", "s01", "s12")  # 5 = 0 is in two folds, 6 = 1 and 7 = 2 in one
     people = tuple(f"s{i:02}" for i in range(13))
     files += [put(tmp_path / f"more{i}.png", photograph(50 + i)) for i in range(13)]
-    only(row(lambda root: listed(files, labels=[0, 1] * 10 + [0], part="all", subjects=subjects + people)))
+    labels = [0] * 8 + [0, 1] + [0] * 8 + [1, 1, 1]  # of the thirteen, s01 and s10 to s12 are of class b
+    only(row(lambda root: listed(files, labels=labels, part="all", subjects=subjects + people)))
     report = check(tmp_path)
     assert (report.duplicates["groups"], report.duplicates["in_two_folds"]) == (3, 1)
     assert "3 groups of identical images" in told(report, "1 in two folds")
+    (note,) = report.notes
+    assert note.endswith(": " + ", ".join(f"fold {fold} (b)" for fold in range(4, 11)))
 
 
 def test_what_a_reader_tells_is_passed_on(tmp_path, only):
