@@ -21,9 +21,9 @@ Claim = tuple[DatasetInfo, Listing]
 def find_dataset(root: Path, dataset: str | None = None, order: str | None = None) -> Claim:
     """The dataset in `root`, and what is in it.
 
-    Every reader of the table looks. Those that are sure go before those whose published sizes are here. A dataset
-    without classes of its own, a folder of the user's, is the answer where no other one claims the folder, not even one
-    that cannot tell what its numbers mean.
+    Every reader of the table looks. Those that are sure go before those whose published sizes are here. What is neither,
+    such as a folder of the user's own, is the answer where nobody else claims the folder, not even a reader that cannot
+    tell what its numbers mean.
 
     Args:
         root: a folder or file of the user.
@@ -46,12 +46,12 @@ def find_dataset(root: Path, dataset: str | None = None, order: str | None = Non
     found = [claim for claim in found if claim[0].name not in extended]
     if found and _one_copy(found):
         return max(found, key=_fullness)
-    if own or (claims and refusals):
+    if len(claims) == 1 and not refusals:
+        return claims[0]
+    if claims:
         raise InputError(f"{shown(root)} can be {_spelled(found or claims, refusals)}; say which with --dataset NAME")
     if refusals:
         raise InputError("; ".join(refusals.values()))
-    if claims:
-        return claims[0]
     raise InputError(f"{shown(root)} is none of the data sets that are read from a folder: {', '.join(readable)}")
 
 

@@ -130,6 +130,7 @@ def own(root):
         (lambda r: [claims(r, "x", counts=(1, 1)), claims(r, "y", sure=False), own(r)], "x"),
         (lambda r: [claims(r, "x", sure=False), claims(r, "y", sure=False, counts=(9, 1)), own(r)], "x"),
         (lambda r: [passes("x"), own(r)], "folder"),
+        (lambda r: [passes("x"), claims(r, "y", sure=False, counts=(1, 9))], "y"),
         (lambda r: [refuses("x", "numbers without names"), claims(r, "y")], "y"),
         (lambda r: [refuses("x", "numbers without names"), claims(r, "y", sure=False)], "y"),
         # A dataset and one that adds to it; editions of one copy, the fuller one.
