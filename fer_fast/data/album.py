@@ -48,6 +48,12 @@ class Album:
         starts = np.cumsum([0, *map(len, columns)])
         self.labels = np.concatenate(columns)[starts[self._images.store] + self._images.row]
 
+    @property
+    def folded(self) -> bool:
+        """Whether the data is cut by subject."""
+        part = self.listing.parts.get("all")
+        return part is not None and part.subjects is not None
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -90,10 +96,9 @@ class Album:
     @cached_property
     def in_two_folds(self) -> np.ndarray | None:
         """The first picture of each group that lies in two folds; None where the data is not cut by subject."""
-        part = self.listing.parts.get("all")
-        if part is None or part.subjects is None:
+        if not self.folded:
             return None
-        low, high = self._range(folds_of(part)[self._images.row])
+        low, high = self._range(self._places)
         return np.sort(self._first[low < high])
 
     @cached_property
@@ -117,13 +122,18 @@ class Album:
 
     @property
     def across(self) -> np.ndarray:
-        """bool (m,): which pairs of `near` lie in two parts."""
-        return self._images.store[self.near[:, 0]] != self._images.store[self.near[:, 1]]
+        """bool (m,): which pairs of `near` lie in two parts, or folds."""
+        return self._places[self.near[:, 0]] != self._places[self.near[:, 1]]
 
     @property
     def differing(self) -> np.ndarray:
         """bool (m,): which pairs of `near` have two labels."""
         return self.labels[self.near[:, 0]] != self.labels[self.near[:, 1]]
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """The fold of each picture where the data is cut by subject, else its part."""
+        return folds_of(self.listing.parts["all"])[self._images.row] if self.folded else self._images.store
 
     @cached_property
     def _first(self) -> np.ndarray:

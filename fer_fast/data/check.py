@@ -195,7 +195,7 @@ def _repeated(album: Album) -> Iterator[str]:
         example = images[np.argmax(otherwise)]
         yield f"{_many(len(images), 'image')} of {part} also in {earlier}, {labels}, {called(example)}"
     if len(album.near):
-        labels = f"{album.differing.sum()} with conflicting labels, {album.across.sum()} across parts"
+        labels = f"{album.differing.sum()} with conflicting labels, {album.across.sum()} across {'folds' if album.folded else 'parts'}"
         example = album.near[np.argmax(album.differing)]
         yield f"{_many(len(album.near), 'pair')} of nearly identical images, {labels}, {called(*example)}"
 

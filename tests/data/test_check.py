@@ -278,7 +278,8 @@ def test_images_of_one_subject_or_sequence_may_be_alike(columns, tmp_path, only)
     only(row(lambda root: listed(files, part="all", **{columns: tuple("ppqqrs")})))
     report = check(tmp_path)
     assert report.duplicates["near"] == 1
-    assert "4.png (a) and 5.png (a)" in told(report, "nearly")
+    where = "1 across folds" if columns == "subjects" else "0 across parts"
+    assert f"{where}, for instance 4.png (a) and 5.png (a)" in told(report, "nearly")
     assert report.subjects == (4 if columns == "subjects" else None)
 
 
