@@ -195,9 +195,10 @@ def _repeated(album: Album) -> Iterator[str]:
         example = images[np.argmax(otherwise)]
         yield f"{_many(len(images), 'image')} of {part} also in {earlier}, {labels}, {called(example)}"
     if len(album.near):
-        labels = f"{album.differing.sum()} with conflicting labels, {album.across.sum()} across {'folds' if album.folded else 'parts'}"
+        labels = f"{album.differing.sum()} with conflicting labels"
+        across = f"{album.across.sum()} across {'folds' if album.folded else 'parts'}"
         example = album.near[np.argmax(album.differing)]
-        yield f"{_many(len(album.near), 'pair')} of nearly identical images, {labels}, {called(*example)}"
+        yield f"{_many(len(album.near), 'pair')} of nearly identical images, {labels}, {across}, {called(*example)}"
 
 
 def _duplicates(album: Album) -> dict[str, Any]:

@@ -21,9 +21,9 @@ Claim = tuple[DatasetInfo, Listing]
 def find_dataset(root: Path, dataset: str | None = None, order: str | None = None) -> Claim:
     """The dataset in `root`, and what is in it.
 
-    Every reader of the table looks. Those that are sure go before those whose published sizes are here. What is neither,
-    such as a folder of the user's own, is the answer where nobody else claims the folder, not even a reader that cannot
-    tell what its numbers mean.
+    Every reader of the table looks. Those that are sure go before those whose published sizes are here. What is
+    neither, such as a folder of the user's own, is the answer where nobody else claims the folder, not even a reader
+    that cannot tell what its numbers mean.
 
     Args:
         root: a folder or file of the user.
