@@ -269,7 +269,7 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
                     lines += 1
                 if len(record) >= _LONGEST or lines == _LINES:
                     raise InputError(
-                        f"{shown(path)}: the row of line {line + 1} has no end within a megabyte or {_LINES} lines"
+                        f"{shown(path)}: line {line + 1} begins a row of over a megabyte or {_LINES} lines"
                     )
                 if stripped := record.rstrip(b"\r\n"):
                     yield line + 1, at, stripped

@@ -247,28 +247,29 @@ def _number(emotion: str) -> int:
 def _folders(base: Path, root: Path, order: str | None) -> Copy | None:
     """train|test/<class>/*: the prefix of a file name outweighs the folder it lies in."""
     ignored: Counter[str] = Counter()
-    paths, words, parts, folders, faults = [], [], [], [], []
+    paths, words, folders = [], [], []
     for folder, classes in class_folders(base, root, ignored).items():
         for word, found in classes.items():
             paths += found
             words += [word] * len(found)
             folders += [folder] * len(found)
-    for path, folder in zip(paths, folders, strict=True):
-        own = _PREFIXES.get(path.rpartition("/")[2].partition("_")[0].lower())
-        parts.append(own or folder)
-        if own and folder != "all" and "train" in (own, folder) and own != folder:
-            faults.append(f"{shown(path)}: a {own} image by its name, in the folder of {folder}")
-    labels = _labels(words, parts, order, base, faults)
-    if labels is None or "all" in parts:
+    named = [_PREFIXES.get(path.rpartition("/")[2].partition("_")[0].lower()) for path in paths]
+    parts = [name or folder for name, folder in zip(named, folders, strict=True)]
+    faults = [
+        f"{shown(path)}: a {name} image by its name, in the folder of {folder}"
+        for path, name, folder in zip(paths, named, folders, strict=True)
+        if name not in (None, folder) and folder != "all" and "train" in (name, folder)
+    ]
+    labels = None if "all" in parts else _labels(words, parts, order, base, faults)
+    if labels is None:
         return None
-    named = any(part != folder for part, folder in zip(parts, folders, strict=True))
     return Copy(
         layout=f"folders {_in_order(folders)}, of classes",
         pictures=Files(paths),
         labels=labels,
         parts=parts,
         names=[path.removeprefix(f"{root}/") for path in paths],
-        sure=named,
+        sure=any(named),
         faults=faults,
         ignored=ignored,
     )
@@ -346,7 +347,8 @@ def _labels(
 
 def _in_order(words: Iterable[str]) -> str:
     """Words of parts, once each, training first."""
-    return ", ".join(sorted(dict.fromkeys(words), key=lambda word: list(PARTS).index(word.lower())))
+    places = {word: place for place, word in enumerate(PARTS)}
+    return ", ".join(sorted(dict.fromkeys(words), key=lambda word: places.get(word.lower(), len(places))))
 
 
 _FORMS = (_csv, _folders, _shards, _parquet)
