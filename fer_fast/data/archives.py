@@ -127,6 +127,9 @@ def unpacked(archive: Path, name: str) -> Path | None:
             half = target.with_suffix(".part")
             with tar.extractfile(member) as packed, half.open("wb") as file:
                 shutil.copyfileobj(packed, file, _SMALL)
+            for _ in range(_UNPACKED // _SMALL):  # to the end, where the checksum is
+                if not tar.fileobj.read(_SMALL):
+                    break
             half.replace(target)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise InputError(f"{shown(archive)} cannot be unpacked into {shown(target.parent)}: {error}") from None

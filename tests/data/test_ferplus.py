@@ -93,7 +93,7 @@ LAYOUTS = {
         write_folders(root / "images", {"train": "train", "val": "validation", "test": "train"}, "{number}.png"),
     ),
     "image form": write_image_form,
-    "image form in data": lambda root: write_image_form(root / "data"),
+    "Microsoft's repository": lambda root: (write_votes(root), write_image_form(root / "data")),
 }
 
 
@@ -171,7 +171,7 @@ def test_votes_of_rows_in_another_order_are_refused(tmp_path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *lines[2:22], lines[1], *lines[22:]]))  # the training rows moved by one
     with pytest.raises(
-        InputError, match=r"agree with only \d+% of the labels of fer2013\.csv, whose rows are in another"
+        InputError, match=r"agree with only \d+% of the labels of fer2013\.csv, so that is in another"
     ):
         load_dataset("ferplus", tmp_path)
 
@@ -221,6 +221,7 @@ def test_a_corrupt_row_is_named(row, message, tmp_path):
 
 def test_a_table_without_a_column(tmp_path):
     write_csv(tmp_path / "fer2013new.csv", ("Usage", *HEADER[:-1]), [("Training", *[1] * 9)])
+    write_whole(tmp_path)
     with pytest.raises(InputError, match="line 2: no column 'nf'; needed: Usage, neutral"):
         load_dataset("ferplus", tmp_path)
 
