@@ -72,7 +72,7 @@ class Listing:
         unlabelled: pictures without a label, left aside.
         sequences: sequences among the labelled, where the data is of sequences.
         faults: one line for each row or file whose text is corrupt. Training refuses them, a check lists them.
-        published: part -> class -> pictures of this edition of the data; None where they are the dataset's own.
+        published: sizes of this edition (part -> class -> pictures), where they are not the dataset's own.
     """
 
     layout: str
@@ -86,7 +86,7 @@ class Listing:
     unlabelled: int | None = None
     sequences: int | None = None
     faults: list[str] = field(default_factory=list)
-    published: Mapping[str, Mapping[str, int]] | None = None
+    published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Part -> class -> pictures."""
@@ -97,9 +97,8 @@ class Listing:
 
     def compare(self, published: Mapping[str, Mapping[str, int]]) -> None:
         """Adds a problem for each part whose sizes are not those published (part -> class -> pictures)."""
-        published = published if self.published is None else self.published
         for name, counts in self.counts().items():
-            expected = published.get(name)
+            expected = self.published.get(name, published.get(name))
             if expected is None or counts == {key: expected.get(key, 0) for key in counts}:
                 continue
             wrong = [

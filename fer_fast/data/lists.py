@@ -11,7 +11,7 @@ import numpy as np
 from fer_fast.data.files import bare, image_names, shown
 from fer_fast.data.labels import Order, canonical_class, order_of
 from fer_fast.data.listing import Listing, Part
-from fer_fast.data.pictures import Files
+from fer_fast.data.pictures import Pictures
 from fer_fast.errors import InputError
 
 
@@ -75,8 +75,8 @@ def meanings(
 ) -> dict[str, str] | None:
     """What the labels of `counts` (label -> pictures) mean: names of `classes`, or numbers of one of the `orders`.
 
-    None where they are neither. Numbers have to be all those of an order, unless it is given; `order_of` tells which one
-    it is, and raises where the sizes decide nothing.
+    None where they are neither. Numbers have to be all those of an order, unless it is given; `order_of` tells which
+    order, and raises where the sizes decide nothing.
     """
     own = {bare(name): name for name in classes}
     named = {word: canonical_class(word) or own.get(bare(word)) for word in counts}
@@ -119,27 +119,32 @@ class Present:
     def _names(self, folder: str) -> set[str]:
         place = self._base / folder
         inside = Path(os.path.realpath(place)).is_relative_to(os.path.realpath(self._root))
-        usable = inside and ".." not in PurePosixPath(folder).parts and place.is_dir()
+        way = PurePosixPath(folder)
+        usable = inside and not way.is_absolute() and ".." not in way.parts and place.is_dir()
         return set(image_names(place, within=self._root)) if usable else set()
 
 
 def part_of(
-    root: Path,
-    paths: Sequence[str],
+    pictures: Pictures,
+    names: Sequence[str],
     words: Sequence[str],
     classes: Sequence[str],
     ignored: Counter[str],
     boxes: np.ndarray | None = None,
     groups: Sequence[str] | None = None,
 ) -> Part:
-    """Rows of (path, name of the class) as a part; rows of other classes are left out and counted in `ignored`."""
+    """Rows of pictures and names of their classes; those of other classes are left out and counted in `ignored`."""
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers.get(word, -1) for word in words], np.int64)
     for word, count in Counter(word for word in words if word not in numbers).items():
         ignored[f"pictures of {word}"] += count
-    names = tuple(path.removeprefix(f"{root}/") for path in paths)
-    part = Part(Files(paths), labels, names, boxes, groups=None if groups is None else tuple(groups))
+    part = Part(pictures, labels, tuple(names), boxes, groups=None if groups is None else tuple(groups))
     return part if labels.min(initial=0) >= 0 else part.take(np.flatnonzero(labels >= 0))
+
+
+def below(root: Path, paths: Sequence[str]) -> list[str]:
+    """The paths as seen from `root`."""
+    return [path.removeprefix(f"{root}/") for path in paths]
 
 
 def first_rows(keys: Sequence[Hashable], labels: Sequence[Hashable], what: str, listing: Listing) -> list[int]:

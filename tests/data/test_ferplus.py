@@ -170,9 +170,7 @@ def test_votes_of_rows_in_another_order_are_refused(tmp_path):
     write_whole(tmp_path)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *lines[2:22], lines[1], *lines[22:]]))  # the training rows moved by one
-    with pytest.raises(
-        InputError, match=r"agree with only \d+% of the labels of fer2013\.csv, so that is in another"
-    ):
+    with pytest.raises(InputError, match=r"agree with only \d+% of the labels of fer2013\.csv, so that is in another"):
         load_dataset("ferplus", tmp_path)
 
 

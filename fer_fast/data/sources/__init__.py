@@ -2,7 +2,7 @@
 
 from fer_fast.data.faces import load_faces
 from fer_fast.data.labels import CLASSES
-from fer_fast.data.sources import fer2013, ferplus, folder, rafdb
+from fer_fast.data.sources import affectnet, expw, fer2013, ferplus, folder, rafdb
 from fer_fast.data.table import DatasetInfo
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -18,6 +18,9 @@ DATASETS: dict[str, DatasetInfo] = {
         ferplus.INFO,
         rafdb.INFO,
         rafdb.COMPOUND_INFO,
+        affectnet.INFO,
+        affectnet.INFO_7,
+        expw.INFO,
         folder.INFO,
     )
 }

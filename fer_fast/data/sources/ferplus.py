@@ -211,7 +211,6 @@ def _listing(
         CLASSES,
         {part: whole_part.take(chosen) for part, chosen in kept.items() if len(chosen)},
         faults=votes.faults,
-        published={},
     )
     for label, why in ((_OTHER, "called no face or no known expression"), (_NONE, "without a class")):
         if count := int((labels == label).sum()):
@@ -250,6 +249,5 @@ INFO = DatasetInfo(
     read=read_ferplus,
     size=SIZE,
     channels=1,
-    published=PUBLISHED,
     licence="votes by Microsoft under the MIT licence; the images are those of FER2013",
 )

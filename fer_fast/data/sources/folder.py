@@ -7,7 +7,8 @@ from fer_fast.data.files import bases, shown
 from fer_fast.data.folders import class_folders, distinct
 from fer_fast.data.labels import CLASSES, canonical_class
 from fer_fast.data.listing import Listing
-from fer_fast.data.lists import part_of
+from fer_fast.data.lists import below, part_of
+from fer_fast.data.pictures import Files
 from fer_fast.data.table import DatasetInfo
 
 
@@ -39,7 +40,8 @@ def read_folder(root: Path) -> Listing | None:
         for part, folders in found.items():
             rows = [(path, named[word]) for word, paths in folders.items() if named[word] in known for path in paths]
             if rows:
-                parts[part] = part_of(root, *zip(*rows, strict=True), classes, ignored)
+                paths, names = zip(*rows, strict=True)
+                parts[part] = part_of(Files(paths), below(root, paths), names, classes, ignored)
         layout = "<class>/" if "all" in parts else f"{'|'.join(parts)}/<class>/"
         return Listing(layout, classes, parts, sure=False, faults=faults, ignored=ignored)
     return None

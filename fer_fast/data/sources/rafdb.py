@@ -15,7 +15,8 @@ from fer_fast.data.files import bases, find, image_names, shown
 from fer_fast.data.folders import SPLIT_WORDS, class_folders, distinct, outweigh, report_validation, sizes_of
 from fer_fast.data.labels import CLASSES, FAR, Order, distance, order_of
 from fer_fast.data.listing import Listing
-from fer_fast.data.lists import editions, first_rows, meanings, missing, part_of, read_csv, read_list, whole
+from fer_fast.data.lists import below, editions, first_rows, meanings, missing, part_of, read_csv, read_list, whole
+from fer_fast.data.pictures import Files
 from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
@@ -142,7 +143,9 @@ def _official(
         if there:
             paths, words = [pictures[row.key] for row in there], [meaning[row.number] for row in there]
             column = _boxes(boxes, [row.stem for row in there]) if boxes else None
-            listing.parts[part] = part_of(root, paths, words, subset.classes, listing.ignored, column)
+            listing.parts[part] = part_of(
+                Files(paths), below(root, paths), words, subset.classes, listing.ignored, column
+            )
             if boxes and (without := np.isnan(column[:, 0]).sum()):
                 listing.notes.append(f"{without} pictures of {part} have no box that can be read")
     return listing
@@ -233,7 +236,7 @@ def _repack(base: Path, root: Path, subset: _Subset, order: str | None) -> Listi
         matches = [match for file in files if (match := _match(file))]
         aligned += sum(match[3] is not None for match in matches)
         strangers += 0 if part == "all" else sum((match[1] == "test") != (part == "test") for match in matches)
-        listing.parts[part] = part_of(root, paths, words, subset.classes, listing.ignored)
+        listing.parts[part] = part_of(Files(paths), below(root, paths), words, subset.classes, listing.ignored)
     if strangers:
         listing.notes.append(
             f"{strangers} pictures are of the other official part by their names: the copy is re-split"
