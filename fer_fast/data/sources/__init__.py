@@ -2,7 +2,7 @@
 
 from fer_fast.data.faces import load_faces
 from fer_fast.data.labels import CLASSES
-from fer_fast.data.sources import affectnet, expw, fer2013, ferplus, folder, rafdb
+from fer_fast.data.sources import affectnet, ckplus, expw, fer2013, ferplus, folder, mmi, oulu_casia, rafdb
 from fer_fast.data.table import DatasetInfo
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -20,6 +20,9 @@ DATASETS: dict[str, DatasetInfo] = {
         rafdb.COMPOUND_INFO,
         affectnet.INFO,
         affectnet.INFO_7,
+        ckplus.INFO,
+        oulu_casia.INFO,
+        mmi.INFO,
         expw.INFO,
         folder.INFO,
     )

@@ -250,4 +250,5 @@ INFO = DatasetInfo(
     size=SIZE,
     channels=1,
     licence="votes by Microsoft under the MIT licence; the images are those of FER2013",
+    extends="fer2013",
 )
