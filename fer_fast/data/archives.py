@@ -13,7 +13,8 @@ import yaml
 from filelock import FileLock
 
 from fer_fast.data import cache
-from fer_fast.data.files import files_ending, list_folders, list_images, shown
+from fer_fast.data.files import files_ending, find, list_folders, list_images, shown
+from fer_fast.data.lists import whole
 from fer_fast.data.pictures import Slices, stamp_of
 from fer_fast.errors import InputError
 
@@ -59,8 +60,8 @@ def read_webdataset(root: Path) -> Samples | None:
         return None
     paths, spans, labels, words, names, faults, problems = [], [], [], [], [], [], []
     for folder, tars in shards.items():
-        expected = _head(folder / "nshards.txt").strip() if (folder / "nshards.txt").is_file() else str(len(tars))
-        if expected != str(len(tars)):
+        expected = _text(find(folder, "nshards.txt", within=root)).strip()
+        if expected and expected != str(len(tars)):
             problems.append(f"{shown(folder)} holds {len(tars)} shards where nshards.txt says {expected}")
         for tar in tars:
             for key, (member, start, size, label) in _samples(tar).items():
@@ -72,8 +73,8 @@ def read_webdataset(root: Path) -> Samples | None:
                 labels.append(label)
                 words.append(folder.name)
                 names.append(f"{folder.name}/{tar.name}:{member}")
-    listed = root / "classnames.txt"
-    classes = tuple(line.strip() for line in _head(listed).splitlines() if line.strip()) if listed.is_file() else None
+    listed = _text(find(root, "classnames.txt", within=root)).splitlines()
+    classes = tuple(line.strip() for line in listed if line.strip()) or None
     pictures = Slices(paths, np.array(spans, np.int64).reshape(-1, 2))
     return Samples(pictures, np.array(labels, np.int64), tuple(words), tuple(names), classes, faults, problems)
 
@@ -119,6 +120,8 @@ def unpacked(archive: Path, name: str) -> Path | None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"), tarfile.open(archive) as tar:
+            if target.exists():
+                return target
             member = next((m for m in tar if m.isreg() and m.name.rpartition("/")[2] == name), None)
             if member is None:
                 return None
@@ -127,6 +130,9 @@ def unpacked(archive: Path, name: str) -> Path | None:
             half = target.with_suffix(".part")
             with tar.extractfile(member) as packed, half.open("wb") as file:
                 shutil.copyfileobj(packed, file, _SMALL)
+            for _ in range(_UNPACKED // _SMALL):  # to the end, where the checksum is
+                if not tar.fileobj.read(_SMALL):
+                    break
             half.replace(target)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise InputError(f"{shown(archive)} cannot be unpacked into {shown(target.parent)}: {error}") from None
@@ -160,25 +166,26 @@ def read_yolo(root: Path) -> Yolo | None:
     Raises:
         InputError: data.yaml names no classes.
     """
-    found = next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
+    found = find(root, "data.yaml", "data.yml", within=root)
     if found is None:
         return None
     names = _yolo_names(found)
-    pairs = {f.name: (f / "images", f / "labels") for f in list_folders(root) if (f / "images").is_dir()}
-    if (root / "images").is_dir():
-        pairs |= {f.name: (f, root / "labels" / f.name) for f in list_folders(root / "images")}
-    files = {word: list_images(images) for word, (images, _) in pairs.items()}
+    trees = {outer.name: {f.name: f for f in list_folders(outer, within=root)} for outer in list_folders(root)}
+    pairs = {word: (tree["images"], tree.get("labels")) for word, tree in trees.items() if "images" in tree}
+    pairs |= {word: (path, trees.get("labels", {}).get(word)) for word, path in trees.get("images", {}).items()}
+    files = {word: list_images(images, within=root) for word, (images, _) in pairs.items()}
     labels, faults = {}, []
     for word, (_, folder) in pairs.items():
-        read = [_yolo_label(folder / f"{image.stem}.txt", len(names), faults) for image in files[word]]
-        labels[word] = np.array(read, np.int64)
+        there = {file.name for file in files_ending(folder, (".txt",), root)} if folder else set()
+        lists = [folder / name if (name := f"{image.stem}.txt") in there else None for image in files[word]]
+        labels[word] = np.array([_yolo_label(file, len(names), faults) for file in lists], np.int64)
     return Yolo(names, files, labels, faults)
 
 
 def _yolo_names(file: Path) -> tuple[str, ...]:
     try:
-        about = yaml.safe_load(_head(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        about = yaml.safe_load(_text(file))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{shown(file)} cannot be read: {' '.join(str(error).split())}") from None
     names = about.get("names") if isinstance(about, dict) else None
     if isinstance(names, dict) and names.keys() == set(range(len(names))):
@@ -188,20 +195,23 @@ def _yolo_names(file: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _yolo_label(file: Path, count: int, faults: list[str]) -> int:
+def _yolo_label(file: Path | None, count: int, faults: list[str]) -> int:
     """The class in a label file, whose rows begin with it; -1 where there is none."""
-    try:
-        classes = {line.split()[0] for line in _head(file).splitlines() if line.strip()}
-    except FileNotFoundError:
-        return -1
-    numbers = {int(word) for word in classes if word.isascii() and word.isdigit() and int(word) < count}
+    classes = {line.split()[0] for line in _text(file).splitlines() if line.strip()}
+    numbers = {number for word in classes if (number := whole(word)) is not None and number < count}
     if len(numbers) == len(classes) <= 1:
         return numbers.pop() if numbers else -1
-    faults.append(f"{shown(file)}: the classes {', '.join(sorted(classes))}; allowed: one of 0 to {count - 1}")
+    said = shown(", ".join(sorted(classes)[:9]))
+    faults.append(f"{shown(file)}: the classes {said}; allowed: one of 0 to {count - 1}")
     return -1
 
 
-def _head(file: Path) -> str:
-    """A small file of text."""
-    with file.open("rb") as opened:
-        return opened.read(_SMALL).decode("utf-8-sig", "replace")
+def _text(file: Path | None) -> str:
+    """A small file of text; nothing where there is none."""
+    if file is None:
+        return ""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_SMALL).decode("utf-8-sig", "replace")
+    except OSError as error:
+        raise InputError(f"{shown(file)} cannot be read: {error.strerror}") from None

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from fer_fast.data.dataset import SPLITS
 from fer_fast.data.files import image_names, list_folders, shown
 from fer_fast.data.lists import missing
 
@@ -40,7 +41,7 @@ def class_folders(base: Path, root: Path, ignored: Counter[str]) -> Found:
                 classes.setdefault(class_folder.name, []).extend(paths)
             else:
                 ignored["folders without a picture"] += 1
-    return {part: classes for part, classes in found.items() if classes}
+    return {part: found[part] for part in (*SPLITS, "all") if found.get(part)}
 
 
 def sizes_of(found: Found) -> Counter[str]:

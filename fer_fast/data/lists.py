@@ -119,7 +119,8 @@ class Present:
     def _names(self, folder: str) -> set[str]:
         place = self._base / folder
         inside = Path(os.path.realpath(place)).is_relative_to(os.path.realpath(self._root))
-        usable = inside and ".." not in PurePosixPath(folder).parts and place.is_dir()
+        way = PurePosixPath(folder)
+        usable = inside and not way.is_absolute() and ".." not in way.parts and place.is_dir()
         return set(image_names(place, within=self._root)) if usable else set()
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_fast.data.decode import decode
-from fer_fast.data.files import files_ending, list_folders, shown
+from fer_fast.data.files import files_ending, find, list_folders, shown
 from fer_fast.data.pictures import Pictures, stamp_of
 from fer_fast.errors import InputError
 
@@ -269,7 +269,7 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
                     lines += 1
                 if len(record) >= _LONGEST or lines == _LINES:
                     raise InputError(
-                        f"{shown(path)}: the row of line {line + 1} has no end within a megabyte or {_LINES} lines"
+                        f"{shown(path)}: line {line + 1} begins a row of over a megabyte or {_LINES} lines"
                     )
                 if stripped := record.rstrip(b"\r\n"):
                     yield line + 1, at, stripped
@@ -380,7 +380,7 @@ def _numbered(column: pa.ChunkedArray, names: tuple[str, ...] | None, file: Path
 def _features(file: Path) -> Mapping[str, Any]:
     """What Hugging Face's metadata say of each column; nothing where there are none."""
     texts = [(_schema(file).metadata or {}).get(b"huggingface", b"")]
-    if (beside := file.parent / "dataset_info.json").is_file():
+    if beside := find(file.parent, "dataset_info.json"):
         with beside.open("rb") as info:
             texts.append(info.read(1 << 22))
     for text in filter(None, texts):

@@ -44,7 +44,8 @@ def _official(base: Path, table: Path, root: Path) -> Listing | None:
             rows.append((name, face, NUMBERED[label], box))
     if not rows:
         return None
-    rows = [rows[i] for i in first_rows([row[:2] for row in rows], [row[2] for row in rows], "rows", listing)]
+    keys = [f"{name}, face {face}" for name, face, _, _ in rows]
+    rows = [rows[i] for i in first_rows(keys, [row[2] for row in rows], "rows", listing)]
     images = find(base, "image", within=root) or base
     images = find(images, "origin", within=root) or images
     there = set(image_names(images, Counter(), root))

@@ -170,10 +170,10 @@ def _report_the_only_one(
 def _csv(base: Path, root: Path, order: str | None) -> Copy | None:
     """fer2013.csv or icml_face_data.csv, else train.csv and those beside it, else the packed fer2013.csv."""
     whole, packed = find(base, *_WHOLE, within=root), find(base, *_PACKED, within=root)
-    apart = {part: found for word, part in PARTS.items() if (found := find(base, f"{word}.csv", within=root))}
+    apart = [(found, part) for word, part in PARTS.items() if (found := find(base, f"{word}.csv", within=root))]
     copy = None
-    if whole or "train" in apart:
-        copy = _tables([(whole, None)] if whole else [(path, part) for part, path in apart.items()])
+    if whole or any(part == "train" for _, part in apart):
+        copy = _tables([(whole, None)] if whole else apart)
     if copy is None:
         return None if packed is None else _unpacked(packed)
     if beside := (len(apart) if whole else 0) + (packed is not None):
@@ -196,8 +196,7 @@ def _tables(tables: Sequence[tuple[Path, str | None]], called: str | None = None
     A held-out table without emotion is counted as unlabelled: the competition gave its test images so. None where the
     training table has no pixels, and is of another dataset.
     """
-    read: list[tuple[Path, PixelTable, Sequence[str]]] = []
-    unlabelled = None
+    read, unlabelled = [], None
     for path, part in tables:
         table = read_pixel_table(path, SIZE)
         if table is None and part == "train":
@@ -207,34 +206,42 @@ def _tables(tables: Sequence[tuple[Path, str | None]], called: str | None = None
         if missing == ["emotion"] and part in ("val", "test"):
             unlabelled = (unlabelled or 0) + len(table.lines)
         elif missing:
-            raise InputError(
-                f"{shown(path)}: no column {missing[0]!r} in the first line; needed: {', '.join(needed)}, pixels"
-            )
+            wanted = ", ".join((*needed, "pixels"))
+            raise InputError(f"{shown(path)}: no column {missing[0]!r} in the first line; needed: {wanted}")
         else:
-            read.append((path, table, table.columns.get("usage") or [part] * len(table.lines)))
-    labels, parts, faults = [], [], []
-    for path, table, usages in read:
-        for line, emotion, usage in zip(table.lines, table.columns["emotion"], usages, strict=True):
-            labels.append(_number(emotion))
-            parts.append(PARTS.get(usage.lower(), ""))
-            if labels[-1] < 0:
-                faults.append(f"{shown(path)}: line {line}: emotion is {emotion!r}; allowed: 0 to 6 or a class name")
-            elif not parts[-1]:
-                faults.append(
-                    f"{shown(path)}: line {line}: Usage is {usage!r}; allowed: Training, PublicTest, PrivateTest"
-                )
-    paths = [path for path, table, _ in read for _ in table.lines]
-    pictures = TextPixels(paths, np.concatenate([table.pictures.spans for _, table, _ in read]), SIZE)
+            read.append((path, table, *_rows(path, table, part)))
     return Copy(
         layout=called or " + ".join(path.name for path, *_ in read),
-        pictures=pictures,
-        labels=np.array(labels, np.int64),
-        parts=parts,
-        names=[f"{called or path.name}:{line}" for path, table, _ in read for line in table.lines],
+        pictures=TextPixels(
+            [path for path, table, *_ in read for _ in table.lines],
+            np.concatenate([table.pictures.spans for _, table, *_ in read]),
+            SIZE,
+        ),
+        labels=np.concatenate([labels for _, _, labels, *_ in read]),
+        parts=[part for _, _, _, parts, _ in read for part in parts],
+        names=[f"{called or path.name}:{line}" for path, table, *_ in read for line in table.lines],
         sure=True,
-        faults=faults,
+        faults=[fault for *_, faults in read for fault in faults],
         unlabelled=unlabelled,
     )
+
+
+def _rows(path: Path, table: PixelTable, part: str | None) -> tuple[np.ndarray, list[str], list[str]]:
+    """Label and part of each row, and a line for each row that does not tell them."""
+    emotions = table.columns["emotion"]
+    usages = table.columns.get("usage") or [part] * len(emotions)
+    labels, parts = [_number(emotion) for emotion in emotions], [PARTS.get(usage.lower(), "") for usage in usages]
+    faults = [
+        f"{shown(path)}: line {line}: "
+        + (
+            f"emotion is {emotion!r}; allowed: 0 to 6 or a class name"
+            if label < 0
+            else f"Usage is {usage!r}; allowed: Training, PublicTest, PrivateTest"
+        )
+        for line, emotion, label, usage, place in zip(table.lines, emotions, labels, usages, parts, strict=True)
+        if label < 0 or not place
+    ]
+    return np.array(labels, np.int64), parts, faults
 
 
 @lru_cache(64)
@@ -247,28 +254,29 @@ def _number(emotion: str) -> int:
 def _folders(base: Path, root: Path, order: str | None) -> Copy | None:
     """train|test/<class>/*: the prefix of a file name outweighs the folder it lies in."""
     ignored: Counter[str] = Counter()
-    paths, words, parts, folders, faults = [], [], [], [], []
+    paths, words, folders = [], [], []
     for folder, classes in class_folders(base, root, ignored).items():
         for word, found in classes.items():
             paths += found
             words += [word] * len(found)
             folders += [folder] * len(found)
-    for path, folder in zip(paths, folders, strict=True):
-        own = _PREFIXES.get(path.rpartition("/")[2].partition("_")[0].lower())
-        parts.append(own or folder)
-        if own and folder != "all" and "train" in (own, folder) and own != folder:
-            faults.append(f"{shown(path)}: a {own} image by its name, in the folder of {folder}")
-    labels = _labels(words, parts, order, base, faults)
-    if labels is None or "all" in parts:
+    named = [_PREFIXES.get(path.rpartition("/")[2].partition("_")[0].lower()) for path in paths]
+    parts = [name or folder for name, folder in zip(named, folders, strict=True)]
+    faults = [
+        f"{shown(path)}: a {name} image by its name, in the folder of {folder}"
+        for path, name, folder in zip(paths, named, folders, strict=True)
+        if name not in (None, folder) and folder != "all" and "train" in (name, folder)
+    ]
+    labels = None if "all" in parts else _labels(words, parts, order, base, faults)
+    if labels is None:
         return None
-    named = any(part != folder for part, folder in zip(parts, folders, strict=True))
     return Copy(
         layout=f"folders {_in_order(folders)}, of classes",
         pictures=Files(paths),
         labels=labels,
         parts=parts,
         names=[path.removeprefix(f"{root}/") for path in paths],
-        sure=named,
+        sure=any(named),
         faults=faults,
         ignored=ignored,
     )
@@ -346,7 +354,8 @@ def _labels(
 
 def _in_order(words: Iterable[str]) -> str:
     """Words of parts, once each, training first."""
-    return ", ".join(sorted(dict.fromkeys(words), key=lambda word: list(PARTS).index(word.lower())))
+    places = {word: place for place, word in enumerate(PARTS)}
+    return ", ".join(sorted(dict.fromkeys(words), key=lambda word: places.get(word.lower(), len(places))))
 
 
 _FORMS = (_csv, _folders, _shards, _parquet)
