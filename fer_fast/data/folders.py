@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from fer_fast.data.dataset import SPLITS
 from fer_fast.data.files import image_names, list_folders, shown
-from fer_fast.data.listing import Listing
 from fer_fast.data.lists import missing
 from fer_fast.errors import InputError
 
@@ -22,15 +21,18 @@ SPLIT_WORDS = {
 Found = dict[str, dict[str, list[str]]]  # part -> folder of a class -> paths of its pictures
 
 
-def class_folders(base: Path, root: Path, listing: Listing) -> Found:
+def class_folders(base: Path, root: Path, ignored: Counter[str], faults: list[str] | None = None) -> Found:
     """The pictures below `base` in train|val|test/<class>/, else in <class>/, which is the part "all".
 
     Args:
         base: the folder to look in.
         root: of the user; links that lead out of it are not followed.
-        listing: gets what is left aside, and a fault for each folder that cannot be read.
+        ignored: reason -> how many, of what is left aside.
+        faults: gets a line for each class folder that cannot be read; where there is no such list, that is an error.
+
+    Raises:
+        InputError: a folder that cannot be read.
     """
-    ignored = listing.ignored
     folders = list_folders(base, ignored, root)
     parts = [(SPLIT_WORDS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_WORDS]
     if parts and len(parts) < len(folders):
@@ -42,7 +44,9 @@ def class_folders(base: Path, root: Path, listing: Listing) -> Found:
             try:
                 paths = [f"{class_folder}/{name}" for name in image_names(class_folder, ignored, root)]
             except InputError as error:
-                listing.faults.append(str(error))
+                if faults is None:
+                    raise
+                faults.append(str(error))
                 continue
             if paths:
                 classes.setdefault(class_folder.name, []).extend(paths)

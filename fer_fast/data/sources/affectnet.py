@@ -275,7 +275,7 @@ def _outer_folders(base: Path, root: Path, table: Path, names: Sequence[str]) ->
 
 def _by_folder(base: Path, root: Path, listing: Listing, order: str | None) -> bool:
     """Class folders, perhaps with labels.csv (pth,label,relFCs), which outweighs them."""
-    found = class_folders(base, root, listing)
+    found = class_folders(base, root, listing.ignored, listing.faults)
     named = _meaning(sizes_of(found), order, base)
     if named is None or not distinct(found, named):
         return False

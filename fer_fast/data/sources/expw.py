@@ -83,7 +83,7 @@ def _box(words: list[str]) -> tuple[float, ...] | None:
 def _cut_faces(base: Path, root: Path) -> Listing | None:
     """The copy ExpW_image_align_filtrate: aligned faces in folders of class names."""
     listing = Listing("", CLASSES[:7], {})
-    found = class_folders(base, root, listing)
+    found = class_folders(base, root, listing.ignored, listing.faults)
     named = {word: canonical_class(word) for word in sizes_of(found)}
     if not named or not set(named.values()) <= set(listing.classes) or not distinct(found, named):
         return None

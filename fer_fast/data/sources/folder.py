@@ -19,7 +19,7 @@ def read_folder(root: Path) -> Listing | None:
     """
     for base in bases(root, ()):
         listing = Listing("", (), {}, sure=False)
-        found = class_folders(base, root, listing)
+        found = class_folders(base, root, listing.ignored, listing.faults)
         words = set(found.get("train") or [word for folders in found.values() for word in folders])
         if len(words) < 2:
             continue

@@ -219,7 +219,7 @@ def _boxes(folder: Path, stems: Sequence[str]) -> np.ndarray:
 def _repack(base: Path, root: Path, subset: _Subset, order: str | None) -> Listing | None:
     """Class folders, with or without train_labels.csv and test_labels.csv."""
     listing = Listing("", subset.classes, {})
-    found = class_folders(base, root, listing)
+    found = class_folders(base, root, listing.ignored, listing.faults)
     published = editions(subset.published)
     named = meanings(sizes_of(found), subset.classes, subset.orders, published, order, base)
     if named is None or not distinct(found, named):
