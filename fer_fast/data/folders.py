@@ -8,6 +8,7 @@ from typing import TypeVar
 from fer_fast.data.dataset import SPLITS
 from fer_fast.data.files import image_names, list_folders, shown
 from fer_fast.data.lists import missing
+from fer_fast.errors import InputError
 
 T = TypeVar("T")
 
@@ -20,13 +21,17 @@ SPLIT_WORDS = {
 Found = dict[str, dict[str, list[str]]]  # part -> folder of a class -> paths of its pictures
 
 
-def class_folders(base: Path, root: Path, ignored: Counter[str]) -> Found:
+def class_folders(base: Path, root: Path, ignored: Counter[str], faults: list[str] | None = None) -> Found:
     """The pictures below `base` in train|val|test/<class>/, else in <class>/, which is the part "all".
 
     Args:
         base: the folder to look in.
         root: of the user; links that lead out of it are not followed.
         ignored: reason -> how many, of what is left aside.
+        faults: gets a line for each class folder that cannot be read; where there is no such list, that is an error.
+
+    Raises:
+        InputError: a folder that cannot be read.
     """
     folders = list_folders(base, ignored, root)
     parts = [(SPLIT_WORDS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SPLIT_WORDS]
@@ -36,7 +41,13 @@ def class_folders(base: Path, root: Path, ignored: Counter[str]) -> Found:
     for part, folder in parts or [("all", base)]:
         classes = found.setdefault(part, {})
         for class_folder in list_folders(folder, ignored, root) if parts else folders:
-            paths = [f"{class_folder}/{name}" for name in image_names(class_folder, ignored, root)]
+            try:
+                paths = [f"{class_folder}/{name}" for name in image_names(class_folder, ignored, root)]
+            except InputError as error:
+                if faults is None:
+                    raise
+                faults.append(str(error))
+                continue
             if paths:
                 classes.setdefault(class_folder.name, []).extend(paths)
             else:
@@ -55,6 +66,12 @@ def sizes_of(found: Found) -> Counter[str]:
 def distinct(found: Found, named: Mapping[str, str]) -> bool:
     """Whether no two folders of a part mean the same class."""
     return all(len({named[word] for word in folders}) == len(folders) for folders in found.values())
+
+
+def rows_of(folders: Mapping[str, list[str]], named: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Path and class of each picture in the class folders of a part."""
+    paths = [path for inside in folders.values() for path in inside]
+    return paths, [named[word] for word, inside in folders.items() for _ in inside]
 
 
 def report_validation(parts: dict[str, T], notes: list[str]) -> None:

@@ -84,8 +84,12 @@ def meanings(
         return named
     numbers = {word: whole(word) for word in counts}
     there = set(numbers.values())
-    possible = [order for order in orders if there == order.classes.keys() or order.name == given]
-    if not counts or not possible or not all(there <= order.classes.keys() for order in possible):
+    possible = [
+        order
+        for order in orders
+        if there == order.classes.keys() or (order.name == given and there <= order.classes.keys())
+    ]
+    if not counts or not possible:
         return None
     sizes: Counter[int] = Counter()
     for word, count in counts.items():

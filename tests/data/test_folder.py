@@ -1,5 +1,7 @@
 """A folder of the user's own, with parts and without, tidy and hostile."""
 
+import os
+
 import pytest
 
 from data_trees import draw, touch
@@ -125,3 +127,20 @@ def test_pixels_and_cuts(tmp_path, monkeypatch):
     assert sum(map(len, splits.values())) == 20
     assert splits["train"].images.shape[1:] == (3, 224, 224)
     assert all(part.class_counts().min() > 0 for part in splits.values())
+
+
+def test_a_class_folder_that_cannot_be_read_is_a_fault(tmp_path, monkeypatch):
+    grow(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "train/locked/3.jpg")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    listing = read_folder(tmp_path)
+    assert (listing.classes, listing.faults) == (
+        ("a", "b"),
+        [f"{tmp_path}/train/locked cannot be read: Permission denied"],
+    )

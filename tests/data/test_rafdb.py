@@ -345,3 +345,9 @@ def test_numbered_folders_of_basic_are_not_compound(tmp_path):
 def test_an_empty_folder_and_a_file_hold_nothing(tmp_path):
     assert read_rafdb(tmp_path) is None
     assert read_rafdb(touch(tmp_path / "x.csv")) is None
+
+
+def test_an_order_that_lacks_the_numbers_is_refused(tmp_path):
+    repack(tmp_path, TINY | {"train": dict.fromkeys(CLASSES[:7], 2)}, numbers_of(OFFICIAL))
+    with pytest.raises(InputError, match=r"order is 'affectnet'; allowed for .*: rafdb \(1 surprise"):
+        read_rafdb(tmp_path, order="affectnet")

@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_fast.data.archives import read_yolo
 from fer_fast.data.files import bare, bases, find, image_names, list_folders, shown
-from fer_fast.data.folders import SPLIT_WORDS, class_folders, distinct, outweigh, report_validation, sizes_of
+from fer_fast.data.folders import SPLIT_WORDS, class_folders, distinct, outweigh, report_validation, rows_of, sizes_of
 from fer_fast.data.labels import CLASSES, FAR, Order, distance
 from fer_fast.data.listing import Listing
 from fer_fast.data.lists import (
@@ -50,14 +50,9 @@ _DROPPED = {"8": "none", "9": "uncertain", "10": "no face"} | {
     "none": "none", "uncertain": "uncertain", "nonface": "no face", "noface": "no face",
 }  # fmt: skip
 
-_PARENTS = {
-    "affectnet",
-    "affectnet7",
-    "affectnet8",
-    "manuallyannotated",
-    "manuallyannotatedcompressed",
-    "data",
-    "dataset",
+_BY_MACHINE = "automaticallyannotated"  # never read: what a network labelled
+_PARENTS = {"affectnet", "affectnet7", "affectnet8", "sevenemotions", "manuallyannotated", "data", "dataset"} | {
+    _BY_MACHINE + rest for rest in ("", "images", "filelists", "compressed")
 }
 _HOMES = (  # of the pictures of the older edition
     "Manually_Annotated_Images",
@@ -67,7 +62,6 @@ _HOMES = (  # of the pictures of the older edition
     "Manually_Annotated",
     "",
 )
-_BY_MACHINE = "automaticallyannotated"  # never read: what a network labelled
 _SETS = {"train": ("train_set",), "val": ("val_set", "valid_set", "eval_set")}
 _TRIED = 100  # rows of a list whose pictures are looked for, to find the folder they lie in
 
@@ -107,7 +101,8 @@ def _read(root: Path, classes: tuple[str, ...], order: str | None) -> Listing | 
 
 def _meaning(counts: Mapping[str, int], order: str | None, where: Path) -> dict[str, str] | None:
     """Label -> class, or what is dropped; None where a label is neither."""
-    dropped = {word: _DROPPED[bare(word)] for word in counts if bare(word) in _DROPPED}
+    plain = {word: bare(word) if (number := whole(word)) is None else str(number) for word in counts}
+    dropped = {word: _DROPPED[called] for word, called in plain.items() if called in _DROPPED}
     rest = {word: count for word, count in counts.items() if word not in dropped}
     named = meanings(rest, CLASSES, ORDERS, _SIZES, order, where)
     return named and named | dropped
@@ -158,8 +153,9 @@ def _older_rows(table: Path, listing: Listing) -> list[_Row]:
     """
     rows = []
     for number, line in read_lines(table):
+        line = line.replace('"', "")
         left, right = line.split(",", 5), line.rsplit(",", 3)
-        name, label = left[0].strip(' "'), whole(right[1].strip(' "')) if len(left) == 6 and len(right) == 4 else None
+        name, label = left[0].strip(), whole(right[1]) if len(left) == 6 and len(right) == 4 else None
         if label is not None and "/" in name and label <= 10:
             rows.append(_Row(name, CLASSES[label] if label < 8 else _DROPPED[str(label)], _box(left[1:5])))
         elif not name.lower().startswith("subdirectory"):
@@ -174,7 +170,7 @@ def _older_rows(table: Path, listing: Listing) -> list[_Row]:
 def _box(texts: Sequence[str]) -> tuple[float, ...]:
     """Left, top, width, height; NaN where it is none."""
     try:
-        left, top, width, height = box = tuple(float(text.strip(' "')) for text in texts)
+        left, top, width, height = box = tuple(map(float, texts))
     except ValueError:
         return (math.nan,) * 4
     return box if left >= 0 and top >= 0 and width > 0 and height > 0 and math.isfinite(sum(box)) else (math.nan,) * 4
@@ -279,20 +275,17 @@ def _outer_folders(base: Path, root: Path, table: Path, names: Sequence[str]) ->
 
 def _by_folder(base: Path, root: Path, listing: Listing, order: str | None) -> bool:
     """Class folders, perhaps with labels.csv (pth,label,relFCs), which outweighs them."""
-    ignored: Counter[str] = Counter()
-    found = class_folders(base, root, ignored)
+    found = class_folders(base, root, listing.ignored, listing.faults)
     named = _meaning(sizes_of(found), order, base)
     if named is None or not distinct(found, named):
         return False
-    listing.ignored = ignored
     table = find(base, "labels.csv", within=root)
     written = _written(table, order, listing) if table else {}
     for part, folders in found.items():
-        paths = [path for inside in folders.values() for path in inside]
-        words = [named[word] for word, inside in folders.items() for _ in inside]
+        paths, words = rows_of(folders, named)
         if written:
             words = outweigh(words, list(map(_last_two, paths)), written, "labels.csv", listing.problems)
-        listing.parts[part] = part_of(Files(paths), below(root, paths), words, listing.classes, ignored)
+        listing.parts[part] = part_of(Files(paths), below(root, paths), words, listing.classes, listing.ignored)
     listing.layout = f"{'|'.join(found)}/<class>/" + (" with labels.csv" if written else "")
     listing.sure = bool(written) or _near(listing)
     return True

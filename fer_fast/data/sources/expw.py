@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_fast.data.files import bare, bases, find, image_names, shown
-from fer_fast.data.folders import class_folders, distinct, sizes_of
+from fer_fast.data.folders import class_folders, distinct, rows_of, sizes_of
 from fer_fast.data.labels import CLASSES, FAR, canonical_class, distance
 from fer_fast.data.listing import Listing
 from fer_fast.data.lists import below, first_rows, missing, part_of, read_list, whole
@@ -83,14 +83,13 @@ def _box(words: list[str]) -> tuple[float, ...] | None:
 def _cut_faces(base: Path, root: Path) -> Listing | None:
     """The copy ExpW_image_align_filtrate: aligned faces in folders of class names."""
     listing = Listing("", CLASSES[:7], {})
-    found = class_folders(base, root, listing.ignored)
+    found = class_folders(base, root, listing.ignored, listing.faults)
     named = {word: canonical_class(word) for word in sizes_of(found)}
     if not named or not set(named.values()) <= set(listing.classes) or not distinct(found, named):
         return None
     sizes: Counter[str] = Counter()
     for part, folders in found.items():
-        paths = [path for inside in folders.values() for path in inside]
-        words = [named[word] for word, inside in folders.items() for _ in inside]
+        paths, words = rows_of(folders, named)
         sizes.update(words)
         listing.parts[part] = part_of(Files(paths), below(root, paths), words, listing.classes, listing.ignored)
     listing.layout = f"{'|'.join(found)}/<class>/".removeprefix("all/")

@@ -1,10 +1,9 @@
 """A folder of the user's own: train|val|test/<class>/ or <class>/, any class names."""
 
-from collections import Counter
 from pathlib import Path
 
 from fer_fast.data.files import bases, shown
-from fer_fast.data.folders import class_folders, distinct
+from fer_fast.data.folders import class_folders, distinct, rows_of
 from fer_fast.data.labels import CLASSES, canonical_class
 from fer_fast.data.listing import Listing
 from fer_fast.data.lists import below, part_of
@@ -19,31 +18,29 @@ def read_folder(root: Path) -> Listing | None:
     two are the same expression, they get the canonical names, in the order that all datasets have.
     """
     for base in bases(root, ()):
-        ignored: Counter[str] = Counter()
-        found = class_folders(base, root, ignored)
+        listing = Listing("", (), {}, sure=False)
+        found = class_folders(base, root, listing.ignored, listing.faults)
         words = set(found.get("train") or [word for folders in found.values() for word in folders])
         if len(words) < 2:
             continue
         named = {word: canonical_class(word) for folders in found.values() for word in folders}
         if None in named.values() or not distinct(found, named):
             named = {word: word for word in named}
-        order = CLASSES if set(named.values()) <= set(CLASSES) else sorted(named.values())
         known = {named[word] for word in words}
-        classes = tuple(name for name in order if name in known)
-        faults = [
-            f"{shown(base)}: {part} has the class {shown(word)}, train has not: {', '.join(map(shown, classes))}"
-            for part, folders in found.items()
-            for word in folders
-            if named[word] not in known
-        ]
-        parts = {}
+        order = CLASSES if known <= set(CLASSES) else sorted(known)
+        listing.classes = tuple(name for name in order if name in known)
         for part, folders in found.items():
-            rows = [(path, named[word]) for word, paths in folders.items() if named[word] in known for path in paths]
-            if rows:
-                paths, names = zip(*rows, strict=True)
-                parts[part] = part_of(Files(paths), below(root, paths), names, classes, ignored)
-        layout = "<class>/" if "all" in parts else f"{'|'.join(parts)}/<class>/"
-        return Listing(layout, classes, parts, sure=False, faults=faults, ignored=ignored)
+            listing.faults += [
+                f"{shown(base)}: {part} has the class {shown(word)}, train has not: "
+                + ", ".join(map(shown, listing.classes))
+                for word in folders
+                if named[word] not in known
+            ]
+            paths, names = rows_of({word: inside for word, inside in folders.items() if named[word] in known}, named)
+            if paths:
+                listing.parts[part] = part_of(Files(paths), below(root, paths), names, listing.classes, listing.ignored)
+        listing.layout = f"{'|'.join(found)}/<class>/".removeprefix("all/")
+        return listing
     return None
 
 

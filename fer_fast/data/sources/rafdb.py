@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fer_fast.data.files import bases, find, image_names, shown
-from fer_fast.data.folders import SPLIT_WORDS, class_folders, distinct, outweigh, report_validation, sizes_of
+from fer_fast.data.folders import SPLIT_WORDS, class_folders, distinct, outweigh, report_validation, rows_of, sizes_of
 from fer_fast.data.labels import CLASSES, FAR, Order, distance, order_of
 from fer_fast.data.listing import Listing
 from fer_fast.data.lists import below, editions, first_rows, meanings, missing, part_of, read_csv, read_list, whole
@@ -219,7 +219,7 @@ def _boxes(folder: Path, stems: Sequence[str]) -> np.ndarray:
 def _repack(base: Path, root: Path, subset: _Subset, order: str | None) -> Listing | None:
     """Class folders, with or without train_labels.csv and test_labels.csv."""
     listing = Listing("", subset.classes, {})
-    found = class_folders(base, root, listing.ignored)
+    found = class_folders(base, root, listing.ignored, listing.faults)
     published = editions(subset.published)
     named = meanings(sizes_of(found), subset.classes, subset.orders, published, order, base)
     if named is None or not distinct(found, named):
@@ -227,8 +227,7 @@ def _repack(base: Path, root: Path, subset: _Subset, order: str | None) -> Listi
     report_validation(found, listing.notes)
     aligned, strangers, sizes = 0, 0, Counter()
     for part, folders in found.items():
-        paths = [path for inside in folders.values() for path in inside]
-        words = [named[word] for word, inside in folders.items() for _ in inside]
+        paths, words = rows_of(folders, named)
         files = [path.rpartition("/")[2] for path in paths]
         for table in _tables(base, root, part):
             words = outweigh(words, files, _written(table, named, subset, listing), table.name, listing.problems)
