@@ -242,4 +242,5 @@ INFO = DatasetInfo(
     channels=1,
     published=PUBLISHED,
     licence="votes by Microsoft under the MIT licence; the images are those of FER2013",
+    extends="fer2013",
 )
