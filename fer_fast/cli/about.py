@@ -1,5 +1,6 @@
 """``fer-fast data about``."""
 
+import argparse
 from importlib import resources
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from fer_fast.data.sources import DATASETS
 from fer_fast.suggest import one_of
 
 
-def add_about(actions) -> None:
+def add_about(actions: argparse._SubParsersAction) -> None:
     """Adds the action to those of ``fer-fast data``; `about` does it."""
     parser = actions.add_parser(
         "about",

@@ -47,8 +47,8 @@ def rows_of(listing: Listing, split: str, *, seed: int, fold: int | None, name: 
     return source, rows[held_out if split == "val" else ~held_out]
 
 
-def folds_of(part: Part, folds: int = FOLDS) -> np.ndarray:
-    """The fold, 0 to folds - 1, of each picture: subject i of the sorted ones is in fold i mod `folds`.
+def folds_of(part: Part) -> np.ndarray:
+    """The fold, 0 to 9, of each picture: subject i of the sorted ones is in fold i mod 10.
 
     Subjects that share a group (two people in a photograph) stand together where the first of them does.
     """
@@ -56,7 +56,7 @@ def folds_of(part: Part, folds: int = FOLDS) -> np.ndarray:
     firsts: dict[int, str] = {}
     for unit, subject in zip(units.tolist(), part.subjects or (), strict=True):
         firsts[unit] = min(subject, firsts.get(unit, subject))
-    numbers = {unit: i % folds for i, unit in enumerate(sorted(firsts, key=firsts.__getitem__))}
+    numbers = {unit: i % FOLDS for i, unit in enumerate(sorted(firsts, key=firsts.__getitem__))}
     return np.array([numbers[unit] for unit in units.tolist()], np.int64)
 
 
@@ -73,11 +73,11 @@ def manifest(listing: Listing) -> dict[str, dict[str, Any]] | None:
     folds, about = folds_of(part), {}
     for fold in range(FOLDS):
         rows = np.flatnonzero(folds == fold)
-        counts = np.bincount(part.labels[rows], minlength=len(listing.classes)).tolist()
+        images = _images(listing, part.labels[rows])
         about[str(fold + 1)] = {
             "subjects": sorted({part.subjects[row] for row in rows.tolist()}),
-            "images": dict(zip(listing.classes, counts, strict=True)),
-            "absent": [name for name, count in zip(listing.classes, counts, strict=True) if count == 0],
+            "images": images,
+            "absent": [name for name, count in images.items() if count == 0],
         }
     return about
 
@@ -91,8 +91,7 @@ def absences(listing: Listing, labels: np.ndarray, split: str, fold: int | None)
         split: its name.
         fold: the test fold that was asked for.
     """
-    counts = np.bincount(labels, minlength=len(listing.classes))
-    absent = [name for name, count in zip(listing.classes, counts.tolist(), strict=True) if count == 0]
+    absent = [name for name, count in _images(listing, labels).items() if count == 0]
     if not absent or split == "train":
         return ()
     part = listing.parts.get("all")
@@ -106,8 +105,8 @@ def cut(part: Part, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """bool (len(rows),): which of the rows are cut off, about `fraction` of each class; `seed` alone decides.
 
     What must not be cut apart (groups, subjects, else single pictures) goes as a whole, in random order; the rarest
-    class first, since a unit of several classes counts for all of them. A class of two units or more has one on each
-    side.
+    class first, since a unit of several classes counts for all of them. Of two units or more whose rarest class is the
+    same, at least one is cut off, and one is not.
 
     Raises:
         InputError: no class has two units.
@@ -133,6 +132,12 @@ def cut(part: Part, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     if not off.any():
         raise InputError("no class has the two training images that cutting a validation part needs")
     return off[units]
+
+
+def _images(listing: Listing, labels: np.ndarray) -> dict[str, int]:
+    """Class -> images."""
+    counts = np.bincount(labels, minlength=len(listing.classes)).tolist()
+    return dict(zip(listing.classes, counts, strict=True))
 
 
 def _units(part: Part, rows: np.ndarray) -> np.ndarray:

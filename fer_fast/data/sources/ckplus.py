@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ TABLE_NUMBERED = ("anger", "disgust", "fear", "happiness", "sadness", "surprise"
 TABLE_IMAGES = SEQUENCES | {"neutral": 593}
 
 _PARENTS = {"ck", "ckplus", "ck48", "cohnkanade", "extendedcohnkanadeimages", "emotionlabels"}
-_IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images")
+_IMAGES = {"cohn-kanade-images", "extended-cohn-kanade-images"}
+_LABELS = {"emotion", "emotion_labels"}
 _SUBJECT, _SEQUENCE = re.compile(r"S\d+", re.IGNORECASE), re.compile(r"\d+")
 _FRAME = re.compile(r"(S\d+)_(\d+)_\d+", re.IGNORECASE)
 _NUMBER_BYTES = 64  # of an Emotion file, which holds one number
@@ -39,21 +41,17 @@ def read_ckplus(root: Path) -> Listing | None:
     """
     if root.is_file():
         return _table(root) if root.name.lower().startswith("ck") and root.suffix.lower() == ".csv" else None
-    folders = list(bases(root, _PARENTS))
-    images = [found for base in folders for found in _subject_trees(base, root, *_IMAGES)]
-    labels = [found for base in folders for found in _subject_trees(base, root, "Emotion", "Emotion_labels")]
+    inside = {base: list_folders(base, within=root) for base in bases(root, _PARENTS)}
+    folders = [root, *chain.from_iterable(inside.values())]
+    images, labels = (
+        [path for path in folders if path.name.lower() in names and any(_walk(path, root, _SUBJECT))]
+        for names in (_IMAGES, _LABELS)
+    )
     if images or labels:
         return _official(root, images, labels)
-    tables = [found for base in folders if (found := find(base, "ckextended.csv", within=root))]
-    return _table(tables[0]) if tables else next(filter(None, (_by_class(base, root) for base in folders)), None)
-
-
-def _subject_trees(base: Path, root: Path, *names: str) -> list[Path]:
-    """Of the folders of these names in `base`, and itself, those that hold folders of subjects."""
-    candidates = [path for name in names if (path := find(base, name, within=root))]
-    if base == root and base.name.lower() in map(str.lower, names):
-        candidates.append(base)
-    return [path for path in candidates if path.is_dir() and any(_walk(path, root, _SUBJECT))]
+    tables = [found for base in inside if (found := find(base, "ckextended.csv", within=root))]
+    copies = (_by_class(folders, root) for folders in inside.values())
+    return _table(tables[0]) if tables else next(filter(None, copies), None)
 
 
 def _walk(folder: Path, root: Path, name: re.Pattern[str]) -> Iterator[Path]:
@@ -126,9 +124,9 @@ def _number(path: Path, sequence: str, listing: Listing) -> int | None:
     return int(number)
 
 
-def _by_class(base: Path, root: Path) -> Listing | None:
+def _by_class(folders: list[Path], root: Path) -> Listing | None:
     """<class>/S010_004_00000017.png, as in CK+48, already cut to the face."""
-    folders = [path for path in list_folders(base, within=root) if canonical_class(path.name) in CLASSES]
+    folders = [path for path in folders if canonical_class(path.name)]
     contents = {folder: list_images(folder, within=root) for folder in folders}
     if len(folders) < 2 or not any(_FRAME.fullmatch(path.stem) for paths in contents.values() for path in paths[:3]):
         return None

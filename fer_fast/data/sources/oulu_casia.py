@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from fer_fast.data.files import bases, find, list_folders, list_images, shown
+from fer_fast.data.files import bases, list_folders, list_images, shown
 from fer_fast.data.labels import CLASSES, canonical_class
 from fer_fast.data.listing import Listing
 from fer_fast.data.sequences import FRAMES, Sequence, last, part_of, too_short
@@ -64,13 +64,11 @@ def read_oulu_casia(
 
 def _trees(base: Path, root: Path) -> Iterator[tuple[tuple[str, str, bool], Path]]:
     """(light, strength, whether cut) -> folder of the subjects, of those below `base`."""
-    for light in LIGHTS:
-        for cut in (False, True):
-            folder = find(base, light + _CUT * cut, within=root)
-            for strength in STRENGTHS if folder and folder.is_dir() else ():
-                subjects = find(folder, strength, within=root)
-                if subjects and subjects.is_dir():
-                    yield (light, strength, cut), subjects
+    for folder in list_folders(base, within=root):
+        light, cut = folder.name.upper().removesuffix(_CUT.upper()), folder.name.upper().endswith(_CUT.upper())
+        for subjects in list_folders(folder, within=root) if light in LIGHTS else ():
+            if subjects.name.capitalize() in STRENGTHS:
+                yield (light, subjects.name.capitalize(), cut), subjects
 
 
 def _sequences(tree: Path, root: Path, listing: Listing) -> Iterator[Sequence]:
