@@ -1,7 +1,8 @@
-"""What `check` finds: which dataset it is, how much of it there is, and everything that is wrong with the pictures."""
+"""What `check` finds: how much there is of a dataset, and everything that is wrong with its pictures."""
 
 import json
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 
 import cv2
@@ -11,11 +12,9 @@ import pytest
 from fer_fast.data import DATASETS, cache, open_dataset
 from fer_fast.data.check import LISTED, check
 from fer_fast.data.check_page import FACES, MOST_FACES, write_check_page
-from fer_fast.data.listing import Listing, Part
-from fer_fast.data.pictures import Files
-from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
 from html_page import Page
+from stub_datasets import listed, photograph, put, row, table_of
 
 KEYS = {"dataset", "layout", "classes", "counts", "subjects", "sequences", "unlabelled", "problems"}  # api.md
 
@@ -23,18 +22,6 @@ KEYS = {"dataset", "layout", "classes", "counts", "subjects", "sequences", "unla
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FER_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def photograph(seed, channels=1, size=48):
-    """A smooth picture unlike that of any other seed."""
-    rough = np.random.default_rng(seed).integers(0, 256, (9, 9, channels), dtype=np.uint8)
-    return cv2.resize(rough, (size, size), interpolation=cv2.INTER_CUBIC)
-
-
-def put(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix, image)[1])
-    return path
 
 
 def tree(root, counts, first=0):
@@ -47,28 +34,11 @@ def tree(root, counts, first=0):
     return root
 
 
-def listed(paths, classes=("a", "b"), labels=None, part="train", **columns):
-    """A listing of one part with these files."""
-    labels = np.zeros(len(paths), np.int64) if labels is None else np.array(labels, np.int64)
-    names = tuple(path.name for path in paths)
-    return Listing("files", classes, {part: Part(Files(paths), labels, names, **columns)})
-
-
-def row(read, name="stub", classes=("a", "b"), **about):
-    return DatasetInfo(name=name, classes=classes, description="", read=read, size=48, channels=1, **about)
-
-
 @pytest.fixture
-def only(monkeypatch):
+def only():
     """Leaves these rows alone in the table."""
-
-    def leave(*rows):
-        for name in list(DATASETS):
-            monkeypatch.delitem(DATASETS, name)
-        for info in rows:
-            monkeypatch.setitem(DATASETS, info.name, info)
-
-    return leave
+    with ExitStack() as stack:
+        yield lambda *rows: stack.enter_context(table_of(*rows))
 
 
 FOLDER = DATASETS["folder"]
@@ -84,126 +54,6 @@ def told(report, word):
     """The one problem with this word in it."""
     (line,) = [problem for problem in report.problems if word in problem]
     return line
-
-
-# Which dataset
-
-
-def claims(root, name, sure=True, counts=(4, 4), names=None, published=(4, 4), **about):
-    """A row whose reader finds so many pictures of classes a and b."""
-    files = [put(root / f"{name}{i}.png", photograph(i)) for i in range(sum(counts))] if root else []
-
-    def read(_, order=None):
-        listing = listed(files, labels=[0] * counts[0] + [1] * counts[1])
-        listing.sure = sure
-        if names is not None:
-            part = listing.parts["train"]
-            listing.parts["train"] = replace(part, names=names)
-        return listing
-
-    sizes = {"train": dict(zip("ab", published, strict=True))} if published else {}
-    return row(read, name, published=sizes, **about)
-
-
-EIGHT = tuple("pqrstuvw")
-
-
-def refuses(name, message):
-    def read(root, order=None):
-        raise InputError(message)
-
-    return row(read, name)
-
-
-def passes(name):
-    return row(lambda root: None, name)
-
-
-def own(root):
-    return claims(root, "folder", sure=False, published=None, classes=())
-
-
-@pytest.mark.parametrize(
-    ("rows", "answer"),
-    [
-        (lambda r: [claims(r, "x")], "x"),
-        (lambda r: [claims(r, "x", counts=(1, 1)), claims(r, "y", sure=False), own(r)], "x"),
-        (lambda r: [claims(r, "x", sure=False), claims(r, "y", sure=False, counts=(9, 1)), own(r)], "x"),
-        (lambda r: [passes("x"), own(r)], "folder"),
-        (lambda r: [passes("x"), claims(r, "y", sure=False, counts=(1, 9))], "y"),
-        (lambda r: [refuses("x", "numbers without names"), claims(r, "y")], "y"),
-        (lambda r: [refuses("x", "numbers without names"), claims(r, "y", sure=False)], "y"),
-        # A dataset and one that adds to it; editions of one copy, the fuller one.
-        (lambda r: [claims(r, "x"), claims(r, "y", counts=(1, 1), extends="x")], "y"),
-        (
-            lambda r: [
-                claims(r, "x", counts=(2, 0), names=("p", "q")),
-                claims(r, "y", counts=(2, 1), names=tuple("pqr")),
-            ],
-            "y",
-        ),
-        (
-            lambda r: [
-                claims(r, "x", names=tuple("pqrstuvw"), classes=tuple("abc")),
-                claims(r, "y", names=tuple("pqrstuvw")),
-            ],
-            "y",
-        ),
-    ],
-)
-def test_who_claims_a_folder(rows, answer, tmp_path, only):
-    only(*rows(tmp_path))
-    assert check(tmp_path).dataset == answer
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        (lambda r: [passes("x"), passes("y")], ["none of the data sets", "x, y"]),
-        (lambda r: [claims(r, "x"), claims(r, "y")], ["x (files) or y (files)", "--dataset NAME"]),
-        (lambda r: [claims(r, "x", sure=False, counts=(1, 3)), own(r)], ["x (files) or folder (files)", "--dataset"]),
-        (lambda r: [refuses("x", "say --order"), own(r)], ["folder (files) or x (say --order)", "--dataset NAME"]),
-        (lambda r: [refuses("x", "numbers without names"), passes("y")], ["numbers without names"]),
-    ],
-)
-def test_a_folder_that_cannot_be_told(rows, words, tmp_path, only):
-    only(*rows(tmp_path))
-    with pytest.raises(InputError) as caught:
-        check(tmp_path)
-    assert all(word in str(caught.value) for word in words)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_user_decides(tmp_path, only):
-    only(claims(tmp_path, "x"), claims(tmp_path, "y"), passes("z"))
-    assert check(tmp_path, dataset="y").dataset == "y"
-    with pytest.raises(InputError, match="holds no z"):
-        check(tmp_path, dataset="z")
-    with pytest.raises(InputError, match="'w' is not one of x, y, z"):
-        check(tmp_path, dataset="w")
-    with pytest.raises(InputError, match="does not exist"):
-        check(tmp_path / "missing")
-
-
-def test_the_order_reaches_the_readers_that_have_one(tmp_path, only):
-    files = [put(tmp_path / f"{i}.png", photograph(i)) for i in range(3)]
-
-    def read(root, order=None):
-        if order is None:
-            raise InputError("numbers without names; say --order")
-        return listed(files, labels=[0, 0, 1] if order == "official" else [1, 1, 0])
-
-    only(row(read), passes("other"))
-    with pytest.raises(InputError, match="numbers without names"):
-        check(tmp_path)
-    assert check(tmp_path, order="official").counts == {"train": {"a": 2, "b": 1}}
-    assert check(tmp_path, order="swapped", dataset="stub").counts == {"train": {"a": 1, "b": 2}}
-
-
-def test_a_listing_without_a_picture_is_an_error(tmp_path, only):
-    only(row(lambda root: replace(listed([]), faults=["table.csv: line 2: no label"])))
-    with pytest.raises(InputError, match=r"no image of stub \(files\); table.csv: line 2: no label"):
-        check(tmp_path)
 
 
 # What is in it
@@ -414,6 +264,12 @@ def test_an_edition_is_compared_with_its_own_sizes(tmp_path, only):
     )
     report = check(tmp_path)
     assert (report.published, report.problems) == (edition, ())
+
+
+def test_a_listing_without_a_picture_is_an_error(tmp_path, only):
+    only(row(lambda root: replace(listed([]), faults=["table.csv: line 2: no label"])))
+    with pytest.raises(InputError, match=r"no image of stub \(files\); table.csv: line 2: no label"):
+        check(tmp_path)
 
 
 # The page

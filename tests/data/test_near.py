@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 
 from fer_fast.data.cache import Store
 from fer_fast.data.near import close_hashes, difference_hash, duplicates_across, gather, near_pairs
+from stub_datasets import photograph
 
 repeatable = settings(max_examples=60, deadline=None, derandomize=True, database=None)
-
-
-def photograph(seed, size=48, channels=1):
-    """A smooth picture unlike that of any other seed, uint8 (size, size, channels)."""
-    rough = np.random.default_rng(seed).integers(0, 256, (9, 9, channels), dtype=np.uint8)
-    return cv2.resize(rough, (size, size), interpolation=cv2.INTER_CUBIC).reshape(size, size, channels)
 
 
 def store_of(images, unreadable=()):
