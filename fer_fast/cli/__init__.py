@@ -15,7 +15,7 @@ COMMANDS = {
     "train": ("fer_fast.cli.train", "train a model; without options: the quick recipe on generated faces"),
     "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
-    "data": ("fer_fast.cli.data", "look at a dataset on disk: fer-fast data check DIR"),
+    "data": ("fer_fast.cli.data", "look at a dataset on disk, or read about one: fer-fast data check DIR"),
     "bench": ("fer_fast.bench.command", "time, memory and error of every loss beside its peers and the floor"),
     "list": ("fer_fast.cli.list", "losses, backbones, datasets and recipes by name"),
 }

@@ -1,34 +1,93 @@
-"""``fer-fast data check``."""
+"""``fer-fast data``: check a folder, or say what there is to know of a dataset."""
 
+import argparse
+import json
+import sys
+from itertools import chain
+
+from rich.console import Console
+
+from fer_fast.cli.about import about, add_about
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table
 from fer_fast.data.check import CheckReport, check
+from fer_fast.data.check_page import write_check_page
+from fer_fast.data.files import shown
 
 
 def run(argv: list[str]) -> int:
-    """Check a folder; the exit status is 1 where something is wrong with the data in it."""
-    parser = Parser(prog="fer-fast data", description="Look at a dataset on disk.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="check")
+    """Do as the arguments say; the exit status of a check is 1 where something is wrong with the data."""
+    parser = Parser(prog="fer-fast data", description="Look at a dataset on disk, or read about one.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="check|about")
+    _add_check(actions)
+    add_about(actions)
+    given = parser.parse_args(argv)
+    return about(given.name) if given.action == "about" else _check(given)
+
+
+def _add_check(actions: argparse._SubParsersAction) -> None:
     checker = actions.add_parser(
         "check",
         help="name the layout of a folder, count the classes, report what is wrong",
-        description="Name the layout of a folder, count its images by split and class, and report what is wrong with "
-        "it. The exit status is 0 for clean data, 1 where there are problems, 2 for a folder that is no dataset.",
+        description="Name the layout of a folder, count its images by part and class beside the published numbers, and "
+        "report what is wrong with it. The exit status is 0 for clean data, 1 where there are problems, 2 for a folder "
+        "that is no dataset or may be several.",
     )
-    checker.add_argument("root", metavar="DIR", help="folder of the dataset")
-    report = check(parser.parse_args(argv).root)
-    _show(report)
+    checker.add_argument("root", metavar="DIR", help="folder or file of the dataset")
+    checker.add_argument("--dataset", metavar="NAME", help="which dataset it is, where the folder does not tell")
+    checker.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
+    checker.add_argument("--json", action="store_true", help="print one JSON object")
+    checker.add_argument("--out", metavar="FILE", help="write a page with faces of every class (report.html)")
+
+
+def _check(given: argparse.Namespace) -> int:
+    report = check(given.root, dataset=given.dataset, order=given.order)
+    if given.json:
+        print(json.dumps(report.as_dict(), indent=1))
+    else:
+        _show(report)
+    if given.out:
+        write_check_page(given.out, report, given.root)
+        print(f"report: {given.out}", file=sys.stderr)
     return 1 if report.problems else 0
 
 
 def _show(report: CheckReport) -> None:
-    print(f"{report.dataset}: {report.layout}\n")
-    splits = list(report.counts)
-    classes = list(dict.fromkeys(name for counts in report.counts.values() for name in counts))
-    rows = [(name, *(str(report.counts[split].get(name, 0)) for split in splits)) for name in classes]
-    rows.append(("total", *(str(sum(report.counts[split].values())) for split in splits)))
-    print_table(("class", *splits), rows, right=splits)
+    _say(f"{report.dataset}: {report.layout}")
+    if report.licence:
+        _say(f"licence: {report.licence}")
+    _show_counts(report)
+    for kind in ("subjects", "sequences", "unlabelled"):
+        if (number := getattr(report, kind)) is not None:
+            _say(f"{kind}: {number}")
+    for why, number in report.ignored.items():
+        _say(f"ignored: {number} {why}")
+    for line in report.notes:
+        _say(f"note: {line}")
+    for line in report.problems:
+        _say(f"problem: {line}")
+    if not report.problems:
+        _say("no problems found")
+
+
+def _show_counts(report: CheckReport) -> None:
+    """Class by class the images that are here, and beside them the published ones where there are such."""
+    columns = [
+        (heading, sizes)
+        for part, counts in report.counts.items()
+        for heading, sizes in ((part, counts), ("published", report.published.get(part)))
+        if sizes is not None
+    ]
+    names = dict.fromkeys(chain(report.classes, *(sizes for _, sizes in columns)))
+    rows = [(name, *(str(sizes.get(name, 0)) for _, sizes in columns)) for name in names]
+    rows.append(("total", *(str(sum(sizes.values())) for _, sizes in columns)))
+    headings = [heading for heading, _ in columns]
     print()
-    for split, digest in report.digests.items():
-        print(f"digest of {split}: {digest}")
-    print("\n".join(f"problem: {line}" for line in report.problems) or "no problems found")
+    print_table(("class", *headings), rows, right=headings)
+    print()
+
+
+def _say(line: str) -> None:
+    """Wrapped between words in a terminal, one line anywhere else."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(shown(line), soft_wrap=not console.is_terminal)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_fast.data.files import shown
 from fer_fast.errors import InputError
 
 CLASSES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
@@ -21,7 +22,9 @@ SYNONYMS = {
 }
 _CANONICAL = {word: name for name, words in SYNONYMS.items() for word in (name, *words)}
 
-FAR, APART = 0.05, 3.0  # the share of images that may lie elsewhere than published; how much further the next order is
+# Of order_of: the share of images that may lie elsewhere than published, how many times further the next reading has to
+# be, and the share below which a difference tells nothing unless there is none.
+FAR, APART, NOISE = 0.05, 3.0, 0.005
 
 
 def canonical_class(name: str) -> str | None:
@@ -51,8 +54,9 @@ def order_of(
 ) -> Order:
     """What the class numbers in `where` mean: `given` if the user said so, else what the sizes of the classes say.
 
-    The sizes decide where under one order at most a twentieth of the images lie in other classes than published, and
-    under every other order three times as many.
+    The sizes decide where they are exactly those published under one reading of the numbers and no other; else where
+    under one reading at most a twentieth of the images are too many or too few, and under every other three times as
+    many. Orders that read every number in `counts` alike are one reading.
 
     Args:
         counts: number -> images of one split.
@@ -69,25 +73,36 @@ def order_of(
         for order in orders:
             if order.name == given:
                 return order
-        raise InputError(f"order is {given!r}; allowed for {where}: {allowed}")
-    away = sorted((min(_away(counts, order, sizes) for sizes in published), i) for i, order in enumerate(orders))
-    if away[0][0] <= FAR and (len(away) == 1 or away[1][0] > APART * max(away[0][0], 0.005)):
-        return orders[away[0][1]]
+        raise InputError(f"order is {given!r}; allowed for {shown(where)}: {allowed}")
+    readings: dict[tuple[str | None, ...], tuple[float, Order]] = {}
+    for order in orders:
+        names = tuple(map(order.classes.get, counts))
+        readings.setdefault(names, (distance(_named(counts, order), published), order))
+    (nearest, order), *others = sorted(readings.values(), key=lambda reading: reading[0])
+    rival = others[0][0] if others else float("inf")
+    if (nearest == 0 < rival) or (nearest <= FAR and rival > APART * max(nearest, NOISE)):
+        return order
     sizes = ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
     raise InputError(
-        f"{where}: the class numbers have no names, and the sizes of the classes ({sizes}) are none of the published "
-        f"ones; say which order they have with --data.order (--order of `data check`): {allowed}"
+        f"{shown(where)}: the class numbers have no names, and the sizes of the classes ({sizes}) do not tell which of "
+        f"the published ones they are; say which order they have with --data.order (--order of `data check`): {allowed}"
     )
 
 
-def _away(counts: Mapping[int, int], order: Order, published: Mapping[str, int]) -> float:
-    """The share of images that lie in other classes than published."""
-    named: dict[str, int] = {}
-    for number, count in counts.items():
-        name = order.classes.get(number, "")
-        named[name] = named.get(name, 0) + count
-    wrong = sum(abs(named.get(name, 0) - published.get(name, 0)) for name in named.keys() | published.keys())
-    return wrong / max(1, sum(published.values()))
+def distance(counts: Mapping[str, int], published: Sequence[Mapping[str, int]]) -> float:
+    """The share of images that are too many or too few by class, beside the nearest of the published sizes."""
+    return min(_too_many_or_few(counts, sizes) / max(1, sum(sizes.values())) for sizes in published)
+
+
+def _too_many_or_few(counts: Mapping[str, int], published: Mapping[str, int]) -> int:
+    """Images to add or to take away; one that lies in another class counts once."""
+    away = [counts.get(name, 0) - published.get(name, 0) for name in counts.keys() | published.keys()]
+    return max(sum(more for more in away if more > 0), -sum(less for less in away if less < 0))
+
+
+def _named(counts: Mapping[int, int], order: Order) -> dict[str, int]:
+    """Counts by class; a number that the order lacks keeps a name of its own, so that it is too many."""
+    return {order.classes.get(number, f"number {number}"): count for number, count in counts.items()}
 
 
 def _spelled(order: Order) -> str:

@@ -69,9 +69,10 @@ class Listing:
         problems: one line for each thing that is wrong with the data.
         notes: one line for each thing to know that is not wrong (a re-split copy, a part that is not there).
         ignored: why something was left aside -> how many files or folders.
-        unlabelled: pictures without a label, left aside.
+        unlabelled: pictures without a label, left aside; sequences, where the data is of sequences.
         sequences: sequences among the labelled, where the data is of sequences.
         faults: one line for each row or file whose text is corrupt. Training refuses them, a check lists them.
+        published: sizes of this edition (part -> class -> pictures), where they are not the dataset's own.
     """
 
     layout: str
@@ -85,6 +86,7 @@ class Listing:
     unlabelled: int | None = None
     sequences: int | None = None
     faults: list[str] = field(default_factory=list)
+    published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Part -> class -> pictures."""
@@ -93,11 +95,16 @@ class Listing:
             for name, part in self.parts.items()
         }
 
+    def expected(self, published: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+        """The published sizes of the parts that are here, of this edition where it has its own."""
+        sizes = {**published, **self.published}
+        return {name: sizes[name] for name in self.parts if name in sizes}
+
     def compare(self, published: Mapping[str, Mapping[str, int]]) -> None:
         """Adds a problem for each part whose sizes are not those published (part -> class -> pictures)."""
-        for name, counts in self.counts().items():
-            expected = published.get(name)
-            if expected is None or counts == {key: expected.get(key, 0) for key in counts}:
+        for name, expected in self.expected(published).items():
+            counts = self.counts()[name]
+            if counts == {key: expected.get(key, 0) for key in counts}:
                 continue
             wrong = [
                 f"{key} {n} (published {expected.get(key, 0)})"

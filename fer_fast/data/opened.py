@@ -12,10 +12,10 @@ import torch
 
 from fer_fast.data.cache import GOOD, NO_FACE, UNREADABLE, Store, store
 from fer_fast.data.dataset import SPLITS, FaceDataset, Images, resize_dataset
-from fer_fast.data.listing import FaceChoice, Listing
+from fer_fast.data.listing import FaceChoice, Listing, Part
 from fer_fast.data.prepare import Preparation
 from fer_fast.data.progress import decoding
-from fer_fast.data.splits import rows_of
+from fer_fast.data.splits import absences, rows_of
 from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
 
@@ -84,11 +84,7 @@ class OnDisk:
         if not root.exists():
             raise InputError(f"{root} does not exist")
         self.info, self.root, self.wanted = info, root, wanted
-        listing = info.read(root, **_options(info.name, info.read, wanted))
-        if listing is None:
-            raise InputError(
-                f"{root} holds no {info.name}; see `fer-fast data about {info.name}` for the folders it can be in"
-            )
+        listing = read_copy(info, root, wanted)
         if listing.faults:
             more = (
                 f" (and {len(listing.faults) - 1} more; see `fer-fast data check`)" if len(listing.faults) > 1 else ""
@@ -96,12 +92,7 @@ class OnDisk:
             raise InputError(listing.faults[0] + more)
         listing.compare(info.published)
         self.listing: Listing = listing
-        self.preparation = Preparation(
-            wanted.image_size or info.size,
-            wanted.channels or info.channels,
-            wanted.faces or listing.faces,
-            wanted.no_face,
-        )
+        self.preparation = preparation(info, listing, wanted)
         self._stores: dict[str, Store] = {}
         for line in (*listing.notes, *listing.problems):
             warnings.warn(f"{info.name} in {root}: {line}", stacklevel=3)
@@ -116,6 +107,7 @@ class OnDisk:
         name, rows = rows_of(self.listing, split, seed=wanted.seed, fold=wanted.fold, name=self.info.name)
         part, kept = self.listing.parts[name], self._store(name)
         rows, notes = self._readable(name, rows)
+        notes += absences(self.listing, part.labels[rows], split, wanted.fold)
         if len(rows) == 0:
             raise InputError(f"{self.root}: no image of {self.info.name} is left for {split}")
         chosen = torch.from_numpy(rows)
@@ -133,9 +125,7 @@ class OnDisk:
 
     def _store(self, name: str) -> Store:
         if name not in self._stores:
-            about = {"dataset": self.info.name, "part": name, "root": str(self.root), "licence": self.info.licence}
-            with decoding(f"{self.info.name} {name}") as progress:
-                self._stores[name] = store(self.listing.parts[name], self.preparation, about, progress)
+            self._stores[name] = decoded(self.info, self.root, name, self.listing.parts[name], self.preparation)
         return self._stores[name]
 
     def _readable(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -156,6 +146,37 @@ class OnDisk:
             notes.append(f"{without} images in which no face was found are {done}")
         good = states == GOOD
         return rows[good if self.preparation.no_face == "skip" else good | (states == NO_FACE)], tuple(notes)
+
+
+def read_copy(info: DatasetInfo, root: Path, wanted: Wanted) -> Listing:
+    """What `root` holds of a dataset.
+
+    Raises:
+        InputError: nothing of it, an option it does not have, or a copy that cannot be told what is in it.
+    """
+    listing = info.read(root, **_options(info.name, info.read, wanted))
+    if listing is None:
+        raise InputError(
+            f"{root} holds no {info.name}; see `fer-fast data about {info.name}` for the folders it can be in"
+        )
+    return listing
+
+
+def preparation(info: DatasetInfo, listing: Listing, wanted: Wanted) -> Preparation:
+    """What is done to the pictures of a copy: as wanted, else as the dataset has it."""
+    return Preparation(
+        wanted.image_size or info.size,
+        wanted.channels or info.channels,
+        wanted.faces or listing.faces,
+        wanted.no_face,
+    )
+
+
+def decoded(info: DatasetInfo, root: Path, name: str, part: Part, how: Preparation) -> Store:
+    """The pictures of the part `name`, from the cache or into it, with a bar where somebody watches."""
+    about = {"dataset": info.name, "part": name, "root": str(root), "licence": info.licence}
+    with decoding(f"{info.name} {name}") as progress:
+        return store(part, how, about, progress)
 
 
 def _numbered(words: tuple[str, ...] | None, rows: np.ndarray) -> torch.Tensor | None:

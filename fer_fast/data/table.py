@@ -21,6 +21,7 @@ class DatasetInfo:
         size, channels: of the images where the user says nothing.
         published: part -> class -> images, as published.
         licence: one line: who gives it to whom, and for what.
+        extends: the dataset that lies in every copy of this one too; where both are found it is this one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class DatasetInfo:
     channels: int = 1
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     licence: str = ""
+    extends: str = ""
 
     @property
     def needs_root(self) -> bool:

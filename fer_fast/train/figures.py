@@ -1,12 +1,10 @@
-"""The pictures of a report: curves and the feature map as SVG that follows the page's theme, faces as PNG."""
+"""The pictures of a report: curves and the feature map as SVG that follows the page's theme."""
 
-import base64
 import io
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 from markupsafe import Markup
@@ -20,7 +18,6 @@ MARKERS = "osD^vPX"  # seven against eight colours: 56 classes stay apart
 
 MOST_POINTS = 1500
 FEWEST_POINTS = 5
-LARGEST_FACE = 96  # pixels; a page of larger ones would weigh megabytes
 
 # Stand-ins that matplotlib writes and the page replaces by its own colours.
 _INK, _GRID = "#010203", "#040506"
@@ -134,16 +131,6 @@ def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         axes.spines[:].set_visible(False)
         figure.legend(loc="outside right upper", markerscale=1.8, ncols=1 + len(classes) // 24)
         return _svg(figure, "t-SNE"), f"t-SNE of the features of {note}. Distances between far groups mean little."
-
-
-def png(face: np.ndarray) -> str:
-    """A face, uint8 (1 or 3, height, width) RGB, as a data address of at most `LARGEST_FACE` pixels a side."""
-    pixels = np.ascontiguousarray(face.transpose(1, 2, 0)[..., ::-1])
-    shrink = LARGEST_FACE / max(pixels.shape[:2])
-    if shrink < 1:
-        size = [max(1, round(side * shrink)) for side in pixels.shape[1::-1]]
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", pixels)[1]).decode()
 
 
 def _embed(features: np.ndarray) -> np.ndarray | None:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from torch import Tensor
 
 from fer_fast.errors import InputError
+from fer_fast.page import picture, write_page
 from fer_fast.train import figures
 
 MOST_MISTAKES = 24
@@ -31,14 +31,6 @@ _PANELS = (
     ("Learning rate", {"learning_rate": "learning rate"}, "log"),
 )
 _NO_CURVE = {"epoch", "step", "seconds"}
-
-_PAGE = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def write_report(
@@ -79,7 +71,9 @@ def write_report(
     labels, scores = labels.detach().cpu().long(), scores.detach().cpu().double()
     flat = features.detach().cpu().float().flatten(1).numpy()
     feature_map, map_note = figures.feature_map(flat, labels.numpy(), classes)
-    page = _PAGE.get_template("report.html.j2").render(
+    write_page(
+        path,
+        "train/report.html.j2",
         title=title,
         facts=_facts(metrics, len(labels), len(classes)),
         headlines=[(name, metrics.get(key), key) for key, name in _HEADLINES.items()],
@@ -97,10 +91,6 @@ def write_report(
             ("SHA-256 of the data", list(_flatten(metrics.get("data", {})))),
         ],
     )
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: the report cannot be written ({error.strerror or error})") from error
 
 
 def _facts(metrics: dict[str, Any], images: int, classes: int) -> list[str]:
@@ -140,7 +130,7 @@ def _mistakes(
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST_MISTAKES].tolist()
     return [
         {
-            "png": figures.png(images[i].cpu().numpy()),
+            "png": picture(images[i].movedim(0, -1).cpu().numpy()),
             "truth": classes[labels[i]],
             "prediction": classes[predicted[i]],
             "score": float(confidence[i]),

@@ -121,19 +121,6 @@ def test_help_and_version(capsys):
         assert f"fer-fast {command}" in capsys.readouterr().out
 
 
-def test_data_check_counts_and_reports(tmp_path, capsys):
-    for split, count in (("train", 3), ("test", 1)):
-        for index in range(count):
-            path = tmp_path / split / "happy" / f"{split}_{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), np.full((48, 48), 10 * index + (split == "test"), np.uint8))
-    assert main(["data", "check", str(tmp_path)]) == 1
-    printed = capsys.readouterr().out
-    assert printed.startswith("fer2013: ")
-    assert "problem: " in printed
-    assert ["total", "3", "1"] in [line.split() for line in printed.splitlines()]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,307 +1,372 @@
-"""FER2013 as people have it: one csv, one csv per split, or folders of images; the layout is found out."""
+"""FER2013 as people have it: csv with pixels as text, folders of images, shards, parquet; the layout is found out."""
 
-import csv
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fer_fast.data.dataset import CLASSES, SPLITS, FaceDataset, Inspection, canonical_class, cut_validation
-from fer_fast.data.files import decode_gray, list_folders, list_images
+from fer_fast.data.archives import read_webdataset, unpacked
+from fer_fast.data.files import bases, find, shown
+from fer_fast.data.folders import SPLIT_WORDS, class_folders
+from fer_fast.data.labels import CLASSES, FAR, Order, canonical_class, distance
+from fer_fast.data.listing import Listing, Part
+from fer_fast.data.lists import meanings
+from fer_fast.data.pictures import Files, Pictures
+from fer_fast.data.table import DatasetInfo
+from fer_fast.data.tables import PixelTable, TextPixels, read_labelled, read_pixel_table, table_files
 from fer_fast.errors import InputError
 
 SIZE = 48
-PUBLISHED = {"train": 28709, "val": 3589, "test": 3589}
+NUMBERED = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+PUBLISHED = {
+    "train": dict(zip(NUMBERED, (3995, 436, 4097, 7215, 4830, 3171, 4965), strict=True)),
+    "val": dict(zip(NUMBERED, (467, 56, 496, 895, 653, 415, 607), strict=True)),
+    "test": dict(zip(NUMBERED, (491, 55, 528, 879, 594, 416, 626), strict=True)),
+}
+PARTS = {**SPLIT_WORDS, "publictest": "val", "privatetest": "test"}  # folders, tables and values of the column Usage
+
 _CLASSES = CLASSES[:7]
-_NUMBERED = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-_LABELS = {str(number): _CLASSES.index(name) for number, name in enumerate(_NUMBERED)}
-# Names of folders, and values of the column Usage.
-_SPLIT_WORDS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "publictest": "val",
-    "test": "test", "testing": "test", "privatetest": "test",
-}  # fmt: skip
-_PREFIXES = {word: _SPLIT_WORDS[word] for word in ("training", "publictest", "privatetest")}  # of file names
-_LAYOUTS = (
-    "fer2013.csv, icml_face_data.csv, train.csv + test.csv (+ val.csv), "
-    "or folders train/<class>/ + test/<class>/ (+ val/<class>/)"
+_ORDERS = (
+    Order("official", dict(enumerate(NUMBERED))),
+    Order("alphabetical", dict(enumerate(sorted(NUMBERED)))),
 )
-_CSV_ROWS = 2048  # parsed at once
-_DIGITS = b"0123456789 "
+# The copy images/train|validation, whose classes have the official sizes with both parts together.
+_RESPLIT_TRAIN = dict(zip(NUMBERED, (3993, 436, 4103, 7164, 4938, 3205, 4982), strict=True))
+_HELD_OUT = {  # the only held-out part of a copy: sizes, and what to know
+    "private": (PUBLISHED["test"], None),
+    "public": (PUBLISHED["val"], "there are no private test images; the public ones are the test part"),
+    "both": (
+        {name: PUBLISHED["val"][name] + PUBLISHED["test"][name] for name in NUMBERED},
+        "the test part holds the public and the private images and does not tell them apart",
+    ),
+    "re-split": (
+        dict(zip(NUMBERED, (960, 111, 1018, 1825, 1139, 797, 1216), strict=True)),
+        "this copy is re-split across the official parts: validation is the test part here, and numbers on it do not "
+        "compare with published ones",
+    ),
+}
+_SIZES = (*PUBLISHED.values(), _RESPLIT_TRAIN, *(sizes for sizes, _ in _HELD_OUT.values()))
+_PREFIXES = {"training": "train", "publictest": "val", "privatetest": "test"}  # of file names
+_WHOLE = ("fer2013.csv", "icml_face_data.csv")
+_PACKED = ("fer2013.tar.gz", "fer2013.tgz", "fer2013.tar")
+_INNER = ("fer2013", "images", "data")  # folders around the data
+_NO_LABEL = "-1"
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What could be read of one split, and a line for everything that could not."""
-
-    images: Tensor  # uint8 (n, 1, 48, 48)
-    labels: list[int]
-    names: list[str]
-    faults: list[str]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """A copy of the data set on disk. A split is read when it is asked for."""
-
-    layout: str
-    parts: dict[str, Callable[[], _Rows]]
-    notes: list[str]
-    faults: list[str]
-
-
-def load_fer2013(root: str | Path, *, split: str, seed: int = 0, joined: bool = False) -> FaceDataset:
-    """Reads one split of FER2013: uint8 (n, 1, 48, 48), seven classes in the order of `CLASSES`.
-
-    "val" is the public test part and "test" the private one, told by the column Usage or the prefix of the file names
-    (`PublicTest_`, `PrivateTest_`). A copy whose test part holds public test images only is reported on as "test".
-    Where that leaves no validation part, one eighth of the training images becomes "val", by class and by `seed`.
+@dataclass
+class Copy:
+    """All pictures of a copy, in the order in which they are kept.
 
     Args:
-        root: the folder with the data, the folder around it, or the csv itself.
-        split: "train", "val" or "test".
-        seed: decides which training images become "val", where the copy has no such part.
+        layout: for people.
+        pictures: (n).
+        labels: int64 (n,), index into the seven classes; -1 where there is none.
+        parts: of each, "train", "val" (public), "test" (private, or both where the copy does not tell) or "", unknown.
+        names: of each.
+        sure: whether it can be nothing else than FER2013.
+    """
+
+    layout: str
+    pictures: Pictures
+    labels: np.ndarray
+    parts: Sequence[str]
+    names: Sequence[str]
+    sure: bool = False
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    unlabelled: int | None = None
+
+
+def read_fer2013(root: Path, *, order: str | None = None, joined: bool = False) -> Listing | None:
+    """Reads the names of a copy.
+
+    "val" is the public test part and "test" the private one, told by the column Usage, the prefix of file names
+    (`PublicTest_`, `PrivateTest_`) or the name of the folder. A copy that holds out one part only is reported on it as
+    "test", whatever it is called; "val" is then cut from the training images.
+
+    Args:
+        root: the folder with the data, a folder around it, or the csv itself.
+        order: what class numbers without names mean, "official" or "alphabetical"; those of a csv are official.
         joined: the protocol of Ad-Corre: "test" is the public and the private part together. "val" is then cut from the
             training images, so that what picks a model is not what is reported.
 
     Raises:
-        InputError: no known layout, a missing split, a corrupt row or image, an unknown class.
-
-    Warns when a split does not have the published number of images, or images had to be resized to 48×48.
+        InputError: numbers of classes that cannot be told, a table without its columns, `joined` without both parts.
     """
-    copy = _open(Path(root))
-    if copy is None:
-        raise InputError(f"{root} holds no FER2013; known layouts: {_LAYOUTS}")
-    cut = joined or "val" not in copy.parts
-    sources = ("val", "test") if joined and split == "test" else ("train",) if cut and split == "val" else (split,)
-    missing = [name for name in sources if name not in copy.parts]
-    if missing:
-        raise InputError(f"{root} ({copy.layout}) has no {missing[0]} images; it has: {', '.join(copy.parts)}")
-    read = [copy.parts[name]() for name in sources]
-    faults = copy.faults + [fault for rows in read for fault in rows.faults]
-    if faults:
-        more = f" (and {len(faults) - 1} more; see `fer-fast data check`)" if len(faults) > 1 else ""
-        raise InputError(faults[0] + more)
-    notes = copy.notes + [note for rows in read for note in rows.notes]
-    notes += [_count_note(name, len(rows.labels)) for name, rows in zip(sources, read, strict=True)]
-    for note in filter(None, notes):
-        warnings.warn(f"fer2013 in {root}: {note}", stacklevel=2)
-    dataset = _dataset(read, "train" if sources == ("train",) else split)
-    return cut_validation(dataset, seed)[split] if cut and sources == ("train",) else dataset
+    copy = read_copy(root, order)
+    return None if copy is None else _listing(copy, root, joined)
 
 
-def inspect_fer2013(root: Path) -> Inspection | None:
-    """Everything that can be read of a copy of FER2013, with a line for each thing wrong; None where it is none."""
-    copy = _open(root)
-    if copy is None:
-        return None
-    problems, parts = [*copy.faults, *copy.notes], []
-    for name, read in copy.parts.items():
-        rows = read()
-        problems += [*rows.faults, *rows.notes, *filter(None, [_count_note(name, len(rows.labels))])]
-        if rows.labels:
-            parts.append(_dataset([rows], name))
-    problems += [f"no {name} images" for name in ("train", "test") if name not in copy.parts]
-    return Inspection(copy.layout, tuple(parts), tuple(problems))
+def read_copy(root: Path, order: str | None = None) -> Copy | None:
+    """All pictures of FER2013 below `root`, in the order in which they are kept; None where there is no FER2013."""
+    if root.is_file():
+        if root.suffix.lower() == ".csv":
+            copy = _tables([(root, None)])
+            copy.sure = root.name.lower() in _WHOLE  # others have the columns of FER2013, and further classes
+            return copy
+        return _unpacked(root) if root.name.lower() in _PACKED else None
+    copies = (form(base, root, order) for base in bases(root, _INNER) for form in _FORMS)
+    return next((copy for copy in copies if copy is not None), None)
 
 
-def _dataset(read: Sequence[_Rows], split: str) -> FaceDataset:
-    return FaceDataset(
-        images=torch.cat([rows.images for rows in read]),
-        labels=torch.tensor([label for rows in read for label in rows.labels], dtype=torch.int64),
+def _listing(copy: Copy, root: Path, joined: bool) -> Listing:
+    """The parts that are trained on and reported, out of those the copy has."""
+    parts, known = np.array(copy.parts), copy.labels >= 0
+    rows = {part: found for part in PUBLISHED if len(found := np.flatnonzero(known & (parts == part)))}
+    if stray := int((known & (parts == "")).sum()):
+        copy.ignored["images of no known part"] += stray
+    notes, published = list(copy.notes), dict(PUBLISHED)
+    if not {"val", "test"} <= rows.keys():
+        kind = _report_the_only_one(copy, rows, notes, published)
+        if joined and kind != "both":
+            raise InputError(f"{shown(root)} ({copy.layout}) has not both test parts, which joined puts together")
+        notes.append("there is no validation part; it is cut from the training images")
+    elif joined:
+        rows["test"] = np.concatenate([rows.pop("val"), rows["test"]])
+        published["test"] = _HELD_OUT["both"][0]
+    whole = Part(copy.pictures, copy.labels, tuple(copy.names))
+    listing = Listing(
+        layout=copy.layout,
         classes=_CLASSES,
-        split=split,
-        names=tuple(name for rows in read for name in rows.names),
+        parts={part: whole.take(chosen) for part, chosen in rows.items()},
+        sure=copy.sure,
+        problems=[*copy.problems, *(f"no {part} images" for part in ("train", "test") if part not in rows)],
+        notes=notes,
+        ignored=copy.ignored,
+        unlabelled=copy.unlabelled,
+        faults=copy.faults,
+        published=published,
     )
+    listing.sure |= listing.counts().get("train") in (PUBLISHED["train"], _RESPLIT_TRAIN)
+    return listing
 
 
-def _count_note(split: str, count: int) -> str | None:
-    published = PUBLISHED[split]
-    return None if count == published else f"{split} has {count} images where {published} were published"
+def _report_the_only_one(
+    copy: Copy, rows: dict[str, np.ndarray], notes: list[str], published: dict[str, Mapping[str, int]]
+) -> str | None:
+    """Makes the only held-out part of a copy its test part; which of the known ones it is, by its sizes."""
+    name = "val" if "val" in rows else "test"
+    if name not in rows:
+        return None
+    rows["test"] = rows.pop(name)
+    sizes = dict(zip(_CLASSES, np.bincount(copy.labels[rows["test"]], minlength=7).tolist(), strict=True))
+    away, kind = min((distance(sizes, [expected]), kind) for kind, (expected, _) in _HELD_OUT.items())
+    if away > FAR:
+        notes.append("one part is held out; it is the test part, whatever it is called")
+        published["test"] = PUBLISHED[name]
+        return None
+    published["test"], note = _HELD_OUT[kind]
+    notes += [note] if note else []
+    if kind == "re-split":
+        published["train"] = _RESPLIT_TRAIN
+    return kind
 
 
-def _label(text: str) -> int | None:
-    """A class number of FER2013 or a class name -> index into the classes; None where it is neither."""
-    text = text.strip()
-    name = canonical_class(text)
-    return _CLASSES.index(name) if name in _CLASSES else _LABELS.get(text)
+def _csv(base: Path, root: Path, order: str | None) -> Copy | None:
+    """fer2013.csv or icml_face_data.csv, else train.csv and those beside it, else the packed fer2013.csv."""
+    whole, packed = find(base, *_WHOLE, within=root), find(base, *_PACKED, within=root)
+    apart = [(found, part) for word, part in PARTS.items() if (found := find(base, f"{word}.csv", within=root))]
+    copy = None
+    if whole or any(part == "train" for _, part in apart):
+        copy = _tables([(whole, None)] if whole else apart)
+    if copy is None:
+        return None if packed is None else _unpacked(packed)
+    if beside := (len(apart) if whole else 0) + (packed is not None):
+        copy.ignored[f"tables and archives beside {copy.layout}"] += beside
+    return copy
 
 
-def _open(root: Path) -> _Copy | None:
-    """Finds out the layout of `root`, or of a folder fer2013 in it; None where it is none of the known ones."""
-    if root.is_file() and root.suffix.lower() == ".csv":
-        return _open_csv({None: root})
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder; allowed: a folder with {_LAYOUTS}")
-    for base in (root, *(folder for folder in list_folders(root) if folder.name.lower() == "fer2013")):
-        files = {path.name.lower(): path for path in base.iterdir() if path.is_file()}
-        for name in ("fer2013.csv", "icml_face_data.csv"):
-            if name in files:
-                return _open_csv({None: files[name]})
-        tables = {split: files[f"{split}.csv"] for split in SPLITS if f"{split}.csv" in files}
-        if "train" in tables:
-            return _open_csv(tables)
-        folders = [(f, _SPLIT_WORDS[f.name.lower()]) for f in list_folders(base) if f.name.lower() in _SPLIT_WORDS]
-        if any(split == "train" for _, split in folders):
-            return _open_folders(folders)
-    return None
+def _unpacked(archive: Path) -> Copy | None:
+    table = unpacked(archive, _WHOLE[0])
+    if table is None:
+        return None
+    copy = _tables([(table, None)], f"{archive.name}:{_WHOLE[0]}")
+    copy.notes.append(f"{_WHOLE[0]} is unpacked into the cache, {shown(table)}")
+    return copy
 
 
-def _open_folders(folders: list[tuple[Path, str]]) -> _Copy:
-    """train/<class>/*.jpg and so on; the prefix of a file name outweighs the folder it lies in."""
-    files: dict[str, list[tuple[Path, int]]] = {split: [] for split in SPLITS}
-    faults, notes, public_in_test = [], [], False
-    for folder, folder_split in folders:
-        for class_folder in list_folders(folder):
-            label = _label(class_folder.name)
-            if label is None:
-                faults.append(f"{class_folder}: unknown class folder; allowed: {', '.join(_CLASSES)} or 0 to 6")
-                continue
-            for path in list_images(class_folder):
-                split = _PREFIXES.get(path.name.partition("_")[0].lower(), folder_split)
-                if "train" in (split, folder_split) and split != folder_split:
-                    faults.append(f"{path}: a {split} image by its name, in the folder {folder.name}")
-                files[split].append((path, label))
-                public_in_test |= split == "val" and folder_split == "test"
-    if public_in_test and not files["test"]:
-        files["val"], files["test"] = [], files["val"]
-        notes.append("the test folder holds public test images only; they are the test part, val is cut from train")
-    parts = {split: _folder_reader(entries, folders[0][0].parent) for split, entries in files.items() if entries}
-    layout = f"folders {', '.join(folder.name + '/<class>/' for folder, _ in folders)}"
-    return _Copy(layout, parts, notes, faults)
+def _tables(tables: Sequence[tuple[Path, str | None]], called: str | None = None) -> Copy | None:
+    """Tables (path, part) with the columns emotion and pixels, and Usage where there is no part; `called` for people.
 
-
-def _folder_reader(entries: list[tuple[Path, int]], base: Path) -> Callable[[], _Rows]:
-    def read() -> _Rows:
-        paths = [path for path, _ in entries]
-        images, faults, resized = decode_gray(paths, SIZE)
-        good = [i for i in range(len(paths)) if i not in faults]
-        notes = []
-        if resized:
-            first = min(resized)
-            notes.append(f"{len(resized)} images are not 48×48 and are resized, first {paths[first]}: {resized[first]}")
-        return _Rows(
-            images=images[good] if faults else images,
-            labels=[entries[i][1] for i in good],
-            names=[paths[i].relative_to(base).as_posix() for i in good],
-            faults=[f"{paths[i]}: {faults[i]}" for i in sorted(faults)],
-            notes=notes,
-        )
-
-    return read
-
-
-def _open_csv(tables: dict[str | None, Path]) -> _Copy:
-    """One table with a column Usage (key None), or one table per split."""
-    parts: dict[str, list[_Rows]] = {}
-    faults = []
-    for split, path in tables.items():
-        for rows_split, rows in _read_csv(path, split):
-            faults += rows.faults
-            parts.setdefault(rows_split, []).append(rows)
-    readers = {split: _joined_rows(parts[split]) for split in SPLITS if split in parts}
-    return _Copy(" + ".join(path.name for path in tables.values()), readers, [], faults)
-
-
-def _joined_rows(chunks: list[_Rows]) -> Callable[[], _Rows]:
-    return lambda: _Rows(
-        images=torch.cat([rows.images for rows in chunks]),
-        labels=[label for rows in chunks for label in rows.labels],
-        names=[name for rows in chunks for name in rows.names],
-        faults=[],  # already told by _open_csv: where the usage of a row is wrong, it belongs to no split
-        notes=[],
-    )
-
-
-def _read_csv(path: Path, split: str | None) -> Iterator[tuple[str, _Rows]]:
-    """A table in pieces, each of one split. Without `split` the column Usage tells it."""
-    pending: dict[str, list[tuple[int, int, str]]] = {}  # split -> (line, label, pixels)
-    faults: list[str] = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            columns = _find_columns(path, next(reader, []), with_usage=split is None)
-            for row in reader:
-                if not row:
-                    continue
-                entry = _parse_row(row, columns, split)
-                if isinstance(entry, str):
-                    faults.append(f"{path}: line {reader.line_num}: {entry}")
-                    continue
-                row_split, label, pixels = entry
-                waiting = pending.setdefault(row_split, [])
-                waiting.append((reader.line_num, label, pixels))
-                if len(waiting) == _CSV_ROWS:
-                    yield row_split, _finish_rows(path, pending.pop(row_split))
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not a csv in UTF-8 that can be read: {error}") from None
-    for row_split, waiting in pending.items():
-        yield row_split, _finish_rows(path, waiting)
-    if faults:
-        yield split or "train", _Rows(torch.empty(0, 1, SIZE, SIZE, dtype=torch.uint8), [], [], faults, [])
-
-
-def _find_columns(path: Path, header: list[str], with_usage: bool) -> dict[str, int]:
-    """Column name -> position; the names may have spaces around them and any case."""
-    columns = {name.strip().lower(): position for position, name in enumerate(header)}
-    wanted = ("emotion", "pixels", "usage") if with_usage else ("emotion", "pixels")
-    missing = [name for name in wanted if name not in columns]
-    if missing:
-        found = ", ".join(columns) or "nothing"
-        raise InputError(
-            f"{path}: no column {missing[0]!r} in the first line; needed: {', '.join(wanted)}; found: {found}"
-        )
-    return {name: columns[name] for name in wanted}
-
-
-def _parse_row(row: list[str], columns: dict[str, int], split: str | None) -> tuple[str, int, str] | str:
-    """(split, label, pixels) of a row, or what is wrong with it."""
-    if len(row) <= max(columns.values()):
-        return f"{len(row)} fields; at least {max(columns.values()) + 1} are needed"
-    label = _label(row[columns["emotion"]])
-    if label is None:
-        return f"emotion is {row[columns['emotion']]!r}; allowed: 0 to 6 or a class name"
-    if split is None:
-        split = _SPLIT_WORDS.get(row[columns["usage"]].strip().lower())
-        if split is None:
-            return f"Usage is {row[columns['usage']]!r}; allowed: Training, PublicTest, PrivateTest"
-    return split, label, row[columns["pixels"]].strip()
-
-
-def _finish_rows(path: Path, waiting: list[tuple[int, int, str]]) -> _Rows:
-    images, faults = parse_pixels([pixels for _, _, pixels in waiting])
-    good = [entry for i, entry in enumerate(waiting) if i not in faults]
-    return _Rows(
-        images=torch.from_numpy(images).view(-1, 1, SIZE, SIZE),
-        labels=[label for _, label, _ in good],
-        names=[f"{path.name}:{line}" for line, _, _ in good],
-        faults=[f"{path}: line {waiting[i][0]}: {fault}" for i, fault in faults.items()],
-        notes=[],
-    )
-
-
-def parse_pixels(texts: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
-    """Rows of 48·48 numbers from 0 to 255 -> uint8 (good rows, 2304) and what is wrong with each other row."""
-    count = SIZE * SIZE
-    text = " ".join(texts).encode()
-    # Only digits and single spaces, the right number of spaces in each row: then one bulk conversion cannot misalign.
-    regular = not text.translate(None, _DIGITS) and all(row.count(" ") == count - 1 for row in texts)
-    if regular and b"  " not in text:
-        values = np.fromstring(text.decode(), dtype=np.int64, sep=" ")
-        if len(values) == count * len(texts) and values.max(initial=0) <= 255:
-            return values.astype(np.uint8).reshape(-1, count), {}
-    rows, faults = [], {}
-    for position, row in enumerate(texts):
-        numbers = row.split()
-        if len(numbers) != count:
-            faults[position] = f"{len(numbers)} pixels; allowed: {count}"
-        elif not all(n.isascii() and n.isdigit() and len(n) <= 3 and int(n) <= 255 for n in numbers):
-            faults[position] = "pixels that are no whole numbers from 0 to 255"
+    A held-out table without emotion is counted as unlabelled: the competition gave its test images so. None where the
+    training table has no pixels, and is of another dataset.
+    """
+    read, unlabelled = [], None
+    for path, part in tables:
+        table = read_pixel_table(path, SIZE)
+        if table is None and part == "train":
+            return None
+        needed = ("emotion", "usage")[: 1 if part else 2]
+        missing = ["pixels"] if table is None else [name for name in needed if name not in table.columns]
+        if missing == ["emotion"] and part in ("val", "test"):
+            unlabelled = (unlabelled or 0) + len(table.lines)
+        elif missing:
+            wanted = ", ".join((*needed, "pixels"))
+            raise InputError(f"{shown(path)}: no column {missing[0]!r} in the first line; needed: {wanted}")
         else:
-            rows.append(np.array(numbers, dtype=np.int64).astype(np.uint8))
-    return np.array(rows, dtype=np.uint8).reshape(-1, count), faults
+            read.append((path, table, *_rows(path, table, part)))
+    return Copy(
+        layout=called or " + ".join(path.name for path, *_ in read),
+        pictures=TextPixels(
+            [path for path, table, *_ in read for _ in table.lines],
+            np.concatenate([table.pictures.spans for _, table, *_ in read]),
+            SIZE,
+        ),
+        labels=np.concatenate([labels for _, _, labels, *_ in read]),
+        parts=[part for _, _, _, parts, _ in read for part in parts],
+        names=[f"{called or path.name}:{line}" for path, table, *_ in read for line in table.lines],
+        sure=True,
+        faults=[fault for *_, faults in read for fault in faults],
+        unlabelled=unlabelled,
+    )
+
+
+def _rows(path: Path, table: PixelTable, part: str | None) -> tuple[np.ndarray, list[str], list[str]]:
+    """Label and part of each row, and a line for each row that does not tell them."""
+    emotions = table.columns["emotion"]
+    usages = table.columns.get("usage") or [part] * len(emotions)
+    labels, parts = [_number(emotion) for emotion in emotions], [PARTS.get(usage.lower(), "") for usage in usages]
+    faults = [
+        f"{shown(path)}: line {line}: "
+        + (
+            f"emotion is {emotion!r}; allowed: 0 to 6 or a class name"
+            if label < 0
+            else f"Usage is {usage!r}; allowed: Training, PublicTest, PrivateTest"
+        )
+        for line, emotion, label, usage, place in zip(table.lines, emotions, labels, usages, parts, strict=True)
+        if label < 0 or not place
+    ]
+    return np.array(labels, np.int64), parts, faults
+
+
+@lru_cache(64)
+def _number(emotion: str) -> int:
+    """What a csv says of the class, a number or a name -> index into the classes; -1 where it is neither."""
+    name = canonical_class(emotion) or dict(zip("0123456", NUMBERED, strict=True)).get(emotion)
+    return _CLASSES.index(name) if name in _CLASSES else -1
+
+
+def _folders(base: Path, root: Path, order: str | None) -> Copy | None:
+    """train|test/<class>/*: the prefix of a file name outweighs the folder it lies in."""
+    ignored: Counter[str] = Counter()
+    paths, words, folders = [], [], []
+    for folder, classes in class_folders(base, root, ignored).items():
+        for word, found in classes.items():
+            paths += found
+            words += [word] * len(found)
+            folders += [folder] * len(found)
+    named = [_PREFIXES.get(path.rpartition("/")[2].partition("_")[0].lower()) for path in paths]
+    parts = [name or folder for name, folder in zip(named, folders, strict=True)]
+    faults = [
+        f"{shown(path)}: a {name} image by its name, in the folder of {folder}"
+        for path, name, folder in zip(paths, named, folders, strict=True)
+        if name not in (None, folder) and folder != "all" and "train" in (name, folder)
+    ]
+    labels = None if "all" in parts else _labels(words, parts, order, base, faults)
+    if labels is None:
+        return None
+    return Copy(
+        layout=f"folders {_in_order(folders)}, of classes",
+        pictures=Files(paths),
+        labels=labels,
+        parts=parts,
+        names=[path.removeprefix(f"{root}/") for path in paths],
+        sure=any(named),
+        faults=faults,
+        ignored=ignored,
+    )
+
+
+def _shards(base: Path, root: Path, order: str | None) -> Copy | None:
+    """A WebDataset."""
+    samples = read_webdataset(base)
+    if samples is None:
+        return None
+    classes, faults = samples.classes or (), list(samples.faults)
+    words = [classes[label] if label < len(classes) else str(label) for label in samples.labels.tolist()]
+    parts = [PARTS.get(word.lower(), "") for word in samples.words]
+    labels = _labels(words, parts, order, base, faults)
+    if labels is None:
+        return None
+    return Copy(
+        f"WebDataset in {_in_order(samples.words)}",
+        samples.pictures,
+        labels,
+        parts,
+        samples.names,
+        problems=samples.problems,
+        faults=faults,
+    )
+
+
+def _parquet(base: Path, root: Path, order: str | None) -> Copy | None:
+    """Parquet or arrow files of Hugging Face's datasets."""
+    everything = table_files(base)
+    files = {word: found for word, found in everything.items() if word in PARTS}
+    table = read_labelled([file for found in files.values() for file in found]) if files else None
+    if table is None:
+        return None
+    classes, faults = table.classes or (), []
+    words = [classes[label] if 0 <= label < len(classes) else str(label) for label in table.labels.tolist()]
+    # A file's part, as many times as it has rows.
+    parts = np.repeat([PARTS[word] for word, found in files.items() for _ in found], table.sizes).tolist()
+    labels = _labels(words, parts, order, base, faults)
+    if labels is None:
+        return None
+    return Copy(
+        f"tables {_in_order(files)}",
+        table.pictures,
+        labels,
+        parts,
+        table.names,
+        faults=faults,
+        ignored=+Counter({"tables of no known part": len(everything) - len(files)}),
+        unlabelled=int((table.labels < 0).sum()) or None,
+    )
+
+
+def _labels(
+    words: Sequence[str], parts: Sequence[str], order: str | None, where: Path, faults: list[str]
+) -> np.ndarray | None:
+    """Names or numbers of classes -> indices into the classes, -1 where a word is neither; None where most are not.
+
+    What numbers mean is told by the sizes of the training part.
+    """
+    seen = Counter(words)
+    del seen[_NO_LABEL]
+    strays = [word for word in seen if canonical_class(word) not in _CLASSES]
+    if 2 * len(strays) > len(seen):
+        strays = []
+    train = Counter(word for word, part in zip(words, parts, strict=True) if part == "train") or seen
+    counts = {word: train[word] for word in seen if word not in strays}
+    named = meanings(counts, _CLASSES, _ORDERS, _SIZES, order, where)
+    if named is None or any(canonical_class(word) for word in strays):  # contempt: another dataset
+        return None
+    faults += [f"{shown(where)}: {shown(word)} is no class; allowed: {', '.join(_CLASSES)}" for word in strays]
+    indices = {word: _CLASSES.index(name) for word, name in named.items()}
+    return np.array([indices.get(word, -1) for word in words], np.int64)
+
+
+def _in_order(words: Iterable[str]) -> str:
+    """Words of parts, once each, training first."""
+    places = {word: place for place, word in enumerate(PARTS)}
+    return ", ".join(sorted(dict.fromkeys(words), key=lambda word: places.get(word.lower(), len(places))))
+
+
+_FORMS = (_csv, _folders, _shards, _parquet)
+
+INFO = DatasetInfo(
+    name="fer2013",
+    classes=_CLASSES,
+    description="FER2013: csv, folders, WebDataset or parquet; 48×48 gray, 7 classes",
+    read=read_fer2013,
+    size=SIZE,
+    channels=1,
+    published=PUBLISHED,
+    licence="Kaggle's competition of 2013, for research; the photographs belong to their owners",
+)

@@ -1,0 +1,45 @@
+"""Pages of HTML in one file: no script, no font, no picture from elsewhere."""
+
+import base64
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import jinja2
+import numpy as np
+
+from fer_fast.errors import InputError
+
+LARGEST_PICTURE = 96  # pixels; a page of larger ones would weigh megabytes
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_page(path: str | Path, template: str, **values: Any) -> None:
+    """Fill in a template, named by its path below the package, and write it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    page = _TEMPLATES.get_template(template).render(**values)
+    try:
+        Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")  # names that are not UTF-8
+    except OSError as error:
+        raise InputError(f"{path}: the report cannot be written ({error.strerror or error})") from error
+
+
+def picture(pixels: np.ndarray, form: Literal[".png", ".jpg"] = ".png") -> str:
+    """uint8 (height, width, 1 or 3) RGB as a data address of at most `LARGEST_PICTURE` pixels a side."""
+    pixels = np.ascontiguousarray(pixels[..., ::-1])
+    shrink = LARGEST_PICTURE / max(pixels.shape[:2])
+    if shrink < 1:
+        size = [max(1, round(side * shrink)) for side in pixels.shape[1::-1]]
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    kind = {".png": "png", ".jpg": "jpeg"}[form]
+    return f"data:image/{kind};base64," + base64.b64encode(cv2.imencode(form, pixels)[1]).decode()

@@ -1,0 +1,417 @@
+"""Shared readers: pixels as text, parquet and arrow, WebDataset, packed csv, YOLO; whole and broken."""
+
+import gzip
+import io
+import json
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer2013_trees import (
+    ALPHABETICAL,
+    FOLDERS,
+    add_member,
+    hugging_face,
+    named_table,
+    official_table,
+    pixels,
+    png,
+    rows,
+    write_arrow,
+    write_shards,
+)
+from fer_fast.data import archives
+from fer_fast.data.archives import read_webdataset, read_yolo, unpacked
+from fer_fast.data.tables import (
+    Rows,
+    label_names,
+    parse_pixels,
+    read_labelled,
+    read_pixel_table,
+    table_files,
+)
+from fer_fast.errors import InputError
+
+IMAGES = [image for _, image in rows("train")]
+
+
+# Pixels as text
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=40), st.sampled_from([" ", "  ", "\n", "\t ", "\r\n"]))
+def test_numbers_are_read_as_they_stand(numbers, between):
+    assert parse_pixels(between.join(map(str, numbers)).encode(), len(numbers)).tolist() == numbers
+    assert parse_pixels(f" {between.join(map(str, numbers))}{between}".encode(), len(numbers)).tolist() == numbers
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text("0123456789 -.,ex_+", max_size=5), min_size=1, max_size=4))
+def test_what_python_takes_for_no_pixel_is_none(words):
+    text = " ".join(words)
+    good = all(word.isdigit() and len(word) <= 3 and int(word) <= 255 for word in text.split())
+    count = len(text.split())
+    if good:
+        assert parse_pixels(text.encode(), count).tolist() == [int(word) for word in text.split()]
+    else:
+        with pytest.raises(InputError, match="no whole numbers from 0 to 255"):
+            parse_pixels(text.encode(), count)
+
+
+@pytest.mark.parametrize(
+    "text", ["0256", "1000", "256", "99999999999999999999", "1.5", "-1", "+1", "1_0", "nan", "١", "\x00"]
+)
+def test_a_word_that_is_no_pixel(text):
+    with pytest.raises(InputError, match="no whole numbers from 0 to 255"):
+        parse_pixels(f"1 {text} 3".encode(), 3)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_another_number_of_pixels(count):
+    with pytest.raises(InputError, match=f"3 pixels; allowed: {count}"):
+        parse_pixels(b"1 2 3", count)
+
+
+def test_a_table_is_found_not_read(tmp_path):
+    path = tmp_path / "a.csv"
+    lines = [
+        b'\xef\xbb\xbf"Emotion", pixels ,Usage\r\n',
+        b"0,%b,Training\r\n" % pixels(IMAGES[0]).encode(),
+        b"\r\n",
+        b'"1" ,"%b","a ""quoted"", word"\r\n' % pixels(IMAGES[1]).encode(),
+        b'2, "%b" , PublicTest\r\n' % pixels(IMAGES[2]).replace(" ", "\n", 3).encode(),
+        b"3\r\n",
+        b"4,no pixels,%b" % "Ärger".encode(),
+    ]
+    path.write_bytes(b"".join(lines))
+    table = read_pixel_table(path)
+    assert table.columns == {
+        "emotion": ["0", "1", "2", "3", "4"],
+        "usage": ["Training", 'a ""quoted"", word', "PublicTest", "", "Ärger"],
+    }
+    assert table.lines == [2, 4, 5, 9, 10]
+    for i in range(3):
+        assert np.array_equal(table.pictures.read(i, gray=True), IMAGES[i])
+    assert np.array_equal(table.pictures.read(1, gray=False), np.dstack([IMAGES[1]] * 3))
+    assert np.array_equal(table.pictures.take(np.array([2, 0])).read(0, gray=True), IMAGES[2])
+    for i, message in ((3, "0 pixels"), (4, "no whole numbers")):
+        with pytest.raises(InputError, match=message):
+            table.pictures.read(i, gray=True)
+
+
+def test_a_stamp_follows_file_and_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("pixels\n1 2\n3 4\n")
+    pictures = read_pixel_table(path).pictures
+    stamps = {tuple(pictures.take(np.array(chosen)).stamp()) for chosen in ([0], [1], [0, 1], [1, 0])}
+    assert len(stamps) == 4
+    before = tuple(pictures.stamp())
+    assert tuple(pictures.take(np.arange(2)).stamp()) == before
+    path.write_text("pixels\n1 2\n3 4\n\n")
+    assert tuple(read_pixel_table(path).pictures.stamp()) != before
+
+
+# Parquet and arrow
+
+
+def forms(path, table):
+    """The same table in every form: two parquet files, a stream and a file of arrow."""
+    path.mkdir(parents=True)
+    half = table.num_rows // 2
+    for number, part in enumerate((table.slice(0, half), table.slice(half))):
+        pq.write_table(part, path / f"train-{number:05d}-of-00002-0a1b.parquet", row_group_size=3)
+    write_arrow(path / "stream" / "data-00000-of-00001.arrow", table, 5)
+    write_arrow(path / "file" / "dataset.arrow", table, 5, stream=False)
+    return table_files(path)
+
+
+@pytest.mark.parametrize("word", ["train", "stream", "file"])
+@pytest.mark.parametrize("table", [named_table, official_table])
+def test_rows_are_the_same_in_every_form(word, table, tmp_path):
+    files = forms(tmp_path / "t", table("train"))
+    assert set(files) == {"train", "stream", "file"}
+    read = read_labelled(files[word])
+    assert read.classes == (tuple(sorted(FOLDERS)) if table is named_table else None)
+    names = [FOLDERS[number] for number, _ in rows("train")]
+    assert [read.classes[label] if read.classes else FOLDERS[label] for label in read.labels.tolist()] == names
+    assert (len(read.pictures), sum(read.sizes), len(read.sizes)) == (21, 21, len(files[word]))
+    assert read.names[-1] == f"{files[word][-1].name}:{read.sizes[-1] - 1}"
+    shuffled = np.random.default_rng(0).permutation(21)
+    taken = read.pictures.take(shuffled)
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(lambda i: taken.read(i, gray=True), range(21)))
+    assert all(np.array_equal(image, IMAGES[row]) for image, row in zip(images, shuffled, strict=True))
+    assert tuple(taken.stamp()) != tuple(read.pictures.stamp())
+    assert tuple(taken.take(np.argsort(shuffled)).stamp()) == tuple(read.pictures.stamp())
+
+
+def test_only_row_groups_that_threads_read_are_in_memory(tmp_path):
+    pq.write_table(official_table("train"), tmp_path / "train.parquet", row_group_size=3)
+    pictures = Rows([tmp_path / "train.parquet"], "img_bytes")
+    for i in range(21):
+        pictures.read(i, gray=True)
+        assert len(pictures._column._alive) == 1
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda i: pictures.read(i, gray=True), list(range(21)) * 20))
+        assert len(pictures._column._alive) <= 4
+
+
+def test_words_and_missing_labels(tmp_path):
+    table = pa.table({"image": [png(IMAGES[0]), None, b"x"], "label": ["sad", None, "happy"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    read = read_labelled([tmp_path / "train.parquet"])
+    assert (read.classes, read.labels.tolist()) == (("happy", "sad"), [1, -1, 0])
+    for row, message in ((1, "the row holds no image"), (2, "not an image")):
+        with pytest.raises(InputError, match=message):
+            read.pictures.read(row, gray=True)
+    pq.write_table(pa.table({"image": [b"x", b"y"], "labels": pa.array([None, 3], pa.int8())}), tmp_path / "b.parquet")
+    assert read_labelled([tmp_path / "b.parquet"]).labels.tolist() == [-1, 3]
+
+
+def test_tables_of_something_else(tmp_path):
+    for name, columns in {"a": {"label": [1]}, "b": {"image": [b"x"]}, "c": {"image": ["text"], "label": [1]}}.items():
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+        assert read_labelled([tmp_path / f"{name}.parquet"]) is None
+    pq.write_table(pa.table({"image": [b"x"], "label": [1.5]}), tmp_path / "d.parquet")
+    with pytest.raises(InputError, match=r"d\.parquet: the labels are of type double"):
+        read_labelled([tmp_path / "d.parquet"])
+
+
+def test_names_that_differ_between_files_are_refused(tmp_path):
+    for name, order in (("a", ("sad", "happy")), ("b", ("happy", "sad"))):
+        table = pa.table({"image": [b"x"], "label": [0]}).replace_schema_metadata(hugging_face(order))
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match="name their classes differently"):
+        read_labelled([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+
+
+def features(names):
+    return {"features": {"label": {"_type": "ClassLabel", "names": names}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (json.dumps(features(["a", "b"])), ("a", "b")),
+        (json.dumps(features([])), None),
+        (json.dumps(features(["a", 1])), None),
+        (json.dumps(features("ab")), None),
+        (json.dumps({"features": {"label": {"_type": "Value"}}}), None),
+        (json.dumps({"features": [1]}), None),
+        ("[1]", None),
+        ("{", None),
+        ("[" * 100_000, None),
+        ("\xff", None),
+    ],
+)
+def test_names_beside_an_arrow_file(text, names, tmp_path):
+    path = write_arrow(tmp_path / "train" / "data-00000-of-00001.arrow", official_table("val"))
+    assert label_names(path) is None
+    (path.parent / "dataset_info.json").write_text(text, encoding="latin-1")
+    assert label_names(path) == names
+
+
+def test_the_usual_column_of_several_with_names(tmp_path):
+    about = {name: {"_type": "ClassLabel", "names": [name]} for name in ("gender", "emotion", "age")}
+    meta = {b"huggingface": json.dumps({"info": {"features": about}}).encode()}
+    table = pa.table({name: [0] for name in about} | {"image": [b"x"]}).replace_schema_metadata(meta)
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert label_names(tmp_path / "a.parquet") == ("emotion",)
+
+
+def test_which_files_are_tables_of_which_part(tmp_path):
+    for name in (
+        "data/train-00001-of-00002.parquet",
+        "data/train-00000-of-00002.parquet",
+        "publicTest.PARQUET",
+        "test/0001.parquet",
+        "test/0000.parquet",
+        "validation/data-00000-of-00001.arrow",
+        "validation/cache-0a1b.arrow",
+        "data/.hidden.parquet",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path.parent / "outside.parquet").touch()
+    (tmp_path / "link.parquet").symlink_to(tmp_path.parent / "outside.parquet")
+    found = {word: [str(file.relative_to(tmp_path)) for file in files] for word, files in table_files(tmp_path).items()}
+    assert found == {
+        "publictest": ["publicTest.PARQUET"],
+        "test": ["test/0000.parquet", "test/0001.parquet"],
+        "train": ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"],
+        "validation": ["validation/data-00000-of-00001.arrow"],
+    }
+
+
+def broken(path, content):
+    """A table of pictures, damaged."""
+    if path.suffix == ".arrow":
+        write_arrow(path, named_table("train"))
+    else:
+        pq.write_table(named_table("train"), path, compression="none")
+    good = path.read_bytes()
+    middle = len(good) // 2
+    damaged = {
+        "nothing": b"",
+        "noise": np.random.default_rng(0).bytes(5000),
+        "half": good[:middle],
+        "hole": good[: middle - 2000] + bytes(4000) + good[middle + 2000 :],
+    }
+    path.write_bytes(damaged[content])
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize("content", ["nothing", "noise", "half"])
+def test_broken_tables_end_in_one_line(name, content, tmp_path):
+    path = broken(tmp_path / name, content)
+    with pytest.raises(InputError) as caught:
+        read_labelled([path])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hole_in_pictures_leaves_the_others_whole(tmp_path):
+    pictures = read_labelled([broken(tmp_path / "a.arrow", "hole")]).pictures
+    damaged = []
+    for i, image in enumerate(IMAGES):
+        with suppress(InputError):
+            if np.array_equal(pictures.read(i, gray=True), image):
+                continue
+        damaged.append(i)
+    assert 1 <= len(damaged) <= 3  # 4 000 bytes of zeros over pictures of 2 400
+
+
+# Archives
+
+
+def test_a_webdataset(tmp_path):
+    write_shards(tmp_path, ("train",), shards=12)
+    samples = read_webdataset(tmp_path)
+    order = [i for shard in range(12) for i in range(shard, 21, 12)]  # 2.tar before 10.tar
+    assert samples.classes == ALPHABETICAL
+    assert all(np.array_equal(samples.pictures.read(at, gray=True), IMAGES[i]) for at, i in enumerate(order))
+    named = [sorted(FOLDERS)[label] for label in samples.labels.tolist()]
+    assert named == [FOLDERS[rows("train")[i][0]] for i in order]
+    assert (set(samples.words), samples.faults, samples.problems) == ({"train"}, [], [])
+    assert read_webdataset(tmp_path / "train") is None
+
+
+def test_a_key_twice_in_a_shard_is_refused(tmp_path):
+    (tmp_path / "train").mkdir()
+    with tarfile.open(tmp_path / "train" / "0.tar", "w") as tar:
+        add_member(tar, "a/s.jpg", b"x")
+        add_member(tar, "b/s.jpg", b"y")
+    with pytest.raises(InputError, match=r"0\.tar: s is in it twice"):
+        read_webdataset(tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("FER_FAST_CACHE", str(folder))
+    return folder
+
+
+def packed(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in members.items():
+            add_member(tar, name, data)
+    return path
+
+
+def test_a_packed_file_is_unpacked_once(tmp_path, cache):
+    archive = packed(tmp_path / "x.tar.gz", {"../../fer2013.csv": b"a,b\n", "other": b""})
+    path = unpacked(archive, "fer2013.csv")
+    assert (path.parent, path.read_bytes()) == (cache, b"a,b\n")
+    before = path.stat().st_mtime_ns
+    assert unpacked(archive, "fer2013.csv") == path
+    assert path.stat().st_mtime_ns == before
+    assert sorted(p.suffix for p in cache.iterdir()) in ([".csv"], [".csv", ".lock"])
+    assert unpacked(archive, "absent.csv") is None
+
+
+def test_hostile_archives(tmp_path, cache, monkeypatch):
+    with tarfile.open(tmp_path / "link.tar", "w") as tar:
+        link = tarfile.TarInfo("fer2013.csv")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert unpacked(tmp_path / "link.tar", "fer2013.csv") is None
+    good = packed(tmp_path / "x.tar.gz", {"fer2013.csv": np.random.default_rng(0).bytes(100_000)})
+    (tmp_path / "half.tar.gz").write_bytes(good.read_bytes()[:50_000])
+    (tmp_path / "no.tar.gz").write_bytes(b"\x1f\x8b no gzip")
+    flipped = bytearray(good.read_bytes())
+    flipped[30_000:30_100] = bytes(100)
+    (tmp_path / "bad.tar.gz").write_bytes(flipped)
+    for name in ("half.tar.gz", "no.tar.gz", "bad.tar.gz"):
+        with pytest.raises(InputError, match=f"{name} cannot be unpacked"):
+            unpacked(tmp_path / name, "fer2013.csv")
+    monkeypatch.setattr(archives, "_UNPACKED", 1 << 20)
+    bomb = io.BytesIO()
+    with tarfile.open(fileobj=bomb, mode="w") as tar:
+        add_member(tar, "fer2013.csv", bytes(2 << 20))
+    (tmp_path / "bomb.tar.gz").write_bytes(gzip.compress(bomb.getvalue()))
+    with pytest.raises(InputError, match=r"bomb\.tar\.gz: fer2013\.csv has 0\.0 GB, too much for the cache"):
+        unpacked(tmp_path / "bomb.tar.gz", "fer2013.csv")
+    assert not list(cache.glob("*.csv"))
+
+
+# YOLO
+
+
+def write_yolo(root, place, names="names: [happy, sad]"):
+    (root / "data.yaml").write_text(f"train: ../train/images\nval: /content/valid/images\nnc: 2\n{names}\n")
+    for part in ("train", "valid"):
+        for i in range(3):
+            image, label = (root / place.format(part=part, kind=kind) for kind in ("images", "labels"))
+            image.mkdir(parents=True, exist_ok=True)
+            label.mkdir(parents=True, exist_ok=True)
+            (image / f"x.rf.{i}.jpg").touch()
+            (label / f"x.rf.{i}.txt").write_text(f"{i % 2} 0.5 0.5 1 1\n")
+
+
+@pytest.mark.parametrize("place", ["{part}/{kind}", "{kind}/{part}"])
+@pytest.mark.parametrize("names", ["names: [happy, sad]", "names: {0: happy, 1: sad}"])
+def test_a_yolo_tree(place, names, tmp_path):
+    write_yolo(tmp_path, place, names)
+    yolo = read_yolo(tmp_path)
+    assert (yolo.names, set(yolo.files), yolo.faults) == (("happy", "sad"), {"train", "valid"}, [])
+    assert yolo.labels["train"].tolist() == [0, 1, 0]
+    assert [file.name for file in yolo.files["valid"]] == ["x.rf.0.jpg", "x.rf.1.jpg", "x.rf.2.jpg"]
+
+
+def test_labels_of_yolo_that_are_none(tmp_path):
+    write_yolo(tmp_path, "{part}/{kind}")
+    folder = tmp_path / "train" / "labels"
+    (folder / "x.rf.0.txt").unlink()
+    (folder / "x.rf.1.txt").write_text("0 .5 .5 1 1\n1 .5 .5 1 1\n")
+    (folder / "x.rf.2.txt").write_text("2 .5 .5 1 1\n")
+    (tmp_path / "valid" / "labels" / "x.rf.0.txt").write_text("\n")
+    yolo = read_yolo(tmp_path)
+    assert yolo.labels["train"].tolist() == [-1, -1, -1]
+    assert yolo.labels["valid"].tolist() == [-1, 1, 0]
+    assert yolo.faults == [
+        f"{folder}/x.rf.1.txt: the classes 0, 1; allowed: one of 0 to 1",
+        f"{folder}/x.rf.2.txt: the classes 2; allowed: one of 0 to 1",
+    ]
+
+
+@pytest.mark.parametrize("names", ["", "names: 3", "names: [1, 2]", "names: {0: a, 2: b}", "names: [", "names: []"])
+def test_a_yolo_tree_without_names(names, tmp_path):
+    assert read_yolo(tmp_path) is None
+    write_yolo(tmp_path, "{part}/{kind}", names)
+    with pytest.raises(InputError, match=r"data\.yaml"):
+        read_yolo(tmp_path)
+
+
+def test_yaml_that_makes_objects_is_refused(tmp_path):
+    (tmp_path / "data.yaml").write_text("names: !!python/object/apply:os.system ['touch /tmp/never']")
+    with pytest.raises(InputError, match=r"data\.yaml cannot be read"):
+        read_yolo(tmp_path)

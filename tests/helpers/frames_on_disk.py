@@ -1,0 +1,36 @@
+"""Small pictures and videos for trees of datasets as people have them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def picture(value: int = 128, *, width: int = 48, height: int = 48, gray: bool = True) -> np.ndarray:
+    """A ramp around `value`: no two values give the same picture."""
+    ramp = np.linspace(-20, 20, width * height).reshape(height, width)
+    image = np.clip(value + ramp, 0, 255).astype(np.uint8)
+    return image if gray else np.dstack([image, 255 - image, image // 2])
+
+
+def write_picture(path: Path, value: int = 128, **keywords) -> Path:
+    """An image file, in the format of its ending; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    good, data = cv2.imencode(path.suffix.lower(), picture(value, **keywords))
+    assert good
+    path.write_bytes(data)
+    return path
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray]) -> Path:
+    """Motion JPEG in avi, uint8 (height, width, 3) BGR."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = list(frames)
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (width, height))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
