@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fer_fast.data import open_dataset
+from fer_fast.data.detect import find_dataset
 from fer_fast.data.opened import Wanted
 from fer_fast.data.sources.ckplus import INFO, NUMBERED, SEQUENCES, TABLE_IMAGES, TABLE_NUMBERED, read_ckplus
 from fer_fast.data.splits import FOLDS, folds_of, manifest
@@ -353,6 +354,15 @@ def test_other_counts_than_published_are_problems(tmp_path):
 def test_a_table_without_usage_is_one_part(tmp_path):
     table(tmp_path / "ckextended.csv", [row(n).rsplit(",", 1)[0] for n in range(8)], "emotion,pixels")
     assert {name: len(part) for name, part in read_ckplus(tmp_path).parts.items()} == {"all": 8}
+
+
+def test_data_check_knows_every_form(tmp_path):
+    sequence(tmp_path / "official", "S005/001", 3)
+    for word in ("anger", "fear", "contempt"):
+        small(tmp_path / "small/CK+48", word, f"S01{len(word)}_004_00000017")
+    table(tmp_path / "table/ckextended.csv", published_rows())
+    for given in ("official", "small", "small/CK+48", "table", "table/ckextended.csv"):
+        assert find_dataset(tmp_path / given)[0].name == "ckplus"
 
 
 def test_another_csv_is_left_alone(tmp_path):
