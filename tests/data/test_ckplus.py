@@ -13,7 +13,7 @@ from fer_fast.data.opened import Wanted
 from fer_fast.data.sources.ckplus import INFO, NUMBERED, SEQUENCES, TABLE_IMAGES, TABLE_NUMBERED, read_ckplus
 from fer_fast.data.splits import FOLDS, folds_of, manifest
 from fer_fast.errors import InputError
-from frames_on_disk import picture, write_picture
+from frames_on_disk import picture, refuse, write_picture
 
 TREES = [  # where images and labels lie below the folder that is given
     ("cohn-kanade-images", "Emotion"),
@@ -122,6 +122,14 @@ def test_what_is_no_emotion_is_a_fault_by_name(tmp_path, text):
     assert set(listing.parts["all"].subjects) == {"S005"}
     with pytest.raises(InputError, match=r"S006_001_00000005_emotion\.txt"):
         open_dataset("ckplus", tmp_path)
+
+
+def test_a_label_that_may_not_be_read_is_a_fault_by_name(tmp_path, monkeypatch):
+    sequence(tmp_path, "S005/001", 3)
+    sequence(tmp_path, "S006/001", 3)
+    refuse(monkeypatch, "S006_001_00000005_emotion.txt")
+    (fault,) = read_ckplus(tmp_path).faults
+    assert fault.endswith("S006_001_00000005_emotion.txt cannot be read: Permission denied")
 
 
 def test_a_sequence_labelled_neutral_is_counted_and_left_aside(tmp_path):

@@ -14,7 +14,7 @@ from fer_fast.data.opened import Wanted
 from fer_fast.data.sources.mmi import EXPRESSIONS, INFO, NUMBERED, SEQUENCES, read_mmi
 from fer_fast.data.videos import STILL, Frames, count_frames
 from fer_fast.errors import InputError
-from frames_on_disk import picture, write_picture, write_video
+from frames_on_disk import picture, refuse, write_picture, write_video
 
 WIDTH, HEIGHT = 64, 48
 TAG = (
@@ -245,6 +245,15 @@ def test_hostile_and_broken_xml_is_a_fault_by_name(tmp_path, name, data, said):
     assert said in fault
     assert "\n" not in fault
     assert set(listing.parts["all"].groups) == {"2/S003-002.avi"}
+
+
+def test_xml_that_may_not_be_read_is_a_fault_by_name(tmp_path, monkeypatch):
+    session(tmp_path, 1)
+    session(tmp_path, 2)
+    refuse(monkeypatch, "S003-001.xml")
+    listing = read_mmi(tmp_path)
+    assert listing.faults == [f"{tmp_path}/Sessions/1/S003-001.xml cannot be read: Permission denied"]
+    assert listing.sequences == 1
 
 
 def test_a_deep_xml_is_read(tmp_path):

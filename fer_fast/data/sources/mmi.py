@@ -63,6 +63,8 @@ def read_mmi(root: Path, stills: bool = False) -> Listing | None:
                 sessions.append(session)
         except InputError as error:
             listing.faults.append(str(error))
+        except OSError as error:
+            listing.faults.append(f"{shown(error.filename)} cannot be read: {error.strerror}")
     if not sessions and not listing.faults:
         reasons = "; ".join(f"{n} {reason}" for reason, n in listing.ignored.items())
         raise InputError(f"{shown(found)} has no session of MMI that can be used: {reasons}")
