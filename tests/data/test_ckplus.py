@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from fer_fast.data import open_dataset
+from fer_fast.data.detect import find_dataset
 from fer_fast.data.opened import Wanted
 from fer_fast.data.sources.ckplus import INFO, NUMBERED, SEQUENCES, TABLE_IMAGES, TABLE_NUMBERED, read_ckplus
 from fer_fast.data.splits import FOLDS, folds_of, manifest
 from fer_fast.errors import InputError
-from frames_on_disk import picture, write_picture
+from frames_on_disk import picture, refuse, write_picture
 
 TREES = [  # where images and labels lie below the folder that is given
     ("cohn-kanade-images", "Emotion"),
@@ -121,6 +122,14 @@ def test_what_is_no_emotion_is_a_fault_by_name(tmp_path, text):
     assert set(listing.parts["all"].subjects) == {"S005"}
     with pytest.raises(InputError, match=r"S006_001_00000005_emotion\.txt"):
         open_dataset("ckplus", tmp_path)
+
+
+def test_a_label_that_may_not_be_read_is_a_fault_by_name(tmp_path, monkeypatch):
+    sequence(tmp_path, "S005/001", 3)
+    sequence(tmp_path, "S006/001", 3)
+    refuse(monkeypatch, "S006_001_00000005_emotion.txt")
+    (fault,) = read_ckplus(tmp_path).faults
+    assert fault.endswith("S006_001_00000005_emotion.txt cannot be read: Permission denied")
 
 
 def test_a_sequence_labelled_neutral_is_counted_and_left_aside(tmp_path):
@@ -353,6 +362,15 @@ def test_other_counts_than_published_are_problems(tmp_path):
 def test_a_table_without_usage_is_one_part(tmp_path):
     table(tmp_path / "ckextended.csv", [row(n).rsplit(",", 1)[0] for n in range(8)], "emotion,pixels")
     assert {name: len(part) for name, part in read_ckplus(tmp_path).parts.items()} == {"all": 8}
+
+
+def test_data_check_knows_every_form(tmp_path):
+    sequence(tmp_path / "official", "S005/001", 3)
+    for word in ("anger", "fear", "contempt"):
+        small(tmp_path / "small/CK+48", word, f"S01{len(word)}_004_00000017")
+    table(tmp_path / "table/ckextended.csv", published_rows())
+    for given in ("official", "small", "small/CK+48", "table", "table/ckextended.csv"):
+        assert find_dataset(tmp_path / given)[0].name == "ckplus"
 
 
 def test_another_csv_is_left_alone(tmp_path):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from fer_fast.data import open_dataset
+from fer_fast.data.detect import find_dataset
 from fer_fast.data.opened import Wanted
 from fer_fast.data.sources.mmi import EXPRESSIONS, INFO, NUMBERED, SEQUENCES, read_mmi
 from fer_fast.data.videos import STILL, Frames, count_frames
 from fer_fast.errors import InputError
-from frames_on_disk import picture, write_picture, write_video
+from frames_on_disk import picture, refuse, write_picture, write_video
 
 WIDTH, HEIGHT = 64, 48
 TAG = (
@@ -93,6 +94,7 @@ def test_every_tree_is_found(tmp_path, parent):
     assert [EXPRESSIONS[label] for label in part.labels] == ["happiness"] * 3 + ["anger"] * 3
     assert part.names[0].endswith("5/S003-005.avi:3")
     assert len(set(part.groups)) == 2
+    assert find_dataset(tmp_path / "root")[0].name == "mmi"
 
 
 @pytest.mark.parametrize(("number", "name"), NUMBERED.items())
@@ -147,13 +149,32 @@ def test_of_a_dual_view_the_frontal_half_is_kept(tmp_path, subject, half):
     assert (top > 245, bottom > 245) == (half == "left", half == "right")
 
 
+@pytest.mark.parametrize(("view", "reason"), [(1, "sessions in profile"), (7, "sessions of an unknown view")])
+def test_other_views_are_counted_and_left_aside(tmp_path, view, reason):
+    session(tmp_path, 1, view=view)
+    session(tmp_path, 2)
+    listing = read_mmi(tmp_path)
+    assert listing.ignored == {reason: 1}
+    assert listing.sequences == 1
+
+
+def test_the_half_of_an_unknown_person_is_a_guess_that_is_noted(tmp_path):
+    session(tmp_path, 1, view=2, subject="S044")
+    session(tmp_path, 2, view=2, subject="S001")
+    listing = read_mmi(tmp_path)
+    assert listing.notes == [
+        "1 sequences show two views, of which the left is taken as the frontal one, the first: 1/S044-001.avi"
+    ]
+    assert gray(listing, 0)[: HEIGHT // 4].mean() > 245
+
+
 @pytest.mark.parametrize("xml", [None, "<session><track type='Video'/></session>"])
 def test_a_session_that_does_not_say_its_view_is_taken_as_frontal_and_noted(tmp_path, xml):
     folder = session(tmp_path, 1, view=None)
     if xml:
         (folder / "session.xml").write_text(xml)
     listing = read_mmi(tmp_path)
-    assert listing.notes == ["1 sequences do not say their view, and are taken as frontal, the first: 1"]
+    assert listing.notes == ["1 sequences do not say their view, and are taken as frontal, the first: 1/S003-001.avi"]
     assert gray(listing, 0).shape == (WIDTH, HEIGHT)
 
 
@@ -179,7 +200,7 @@ def test_action_units_say_no_emotion(tmp_path):
     assert {EXPRESSIONS[label] for label in listing.parts["all"].labels} == {"sadness"}
 
 
-@pytest.mark.parametrize("value", ["", "happy", "0", "-1", "4.0"])
+@pytest.mark.parametrize("value", ["", "happy", "0", "-1", "4.0", "9" * 20])
 def test_a_tag_that_is_no_number_is_a_problem_and_left_out(tmp_path, value):
     session(tmp_path, 1, value)
     session(tmp_path, 2, 5)
@@ -224,6 +245,15 @@ def test_hostile_and_broken_xml_is_a_fault_by_name(tmp_path, name, data, said):
     assert said in fault
     assert "\n" not in fault
     assert set(listing.parts["all"].groups) == {"2/S003-002.avi"}
+
+
+def test_xml_that_may_not_be_read_is_a_fault_by_name(tmp_path, monkeypatch):
+    session(tmp_path, 1)
+    session(tmp_path, 2)
+    refuse(monkeypatch, "S003-001.xml")
+    listing = read_mmi(tmp_path)
+    assert listing.faults == [f"{tmp_path}/Sessions/1/S003-001.xml cannot be read: Permission denied"]
+    assert listing.sequences == 1
 
 
 def test_a_deep_xml_is_read(tmp_path):
@@ -284,8 +314,9 @@ def test_sessions_of_photographs_are_an_option(tmp_path):
 
 def test_of_several_videos_one_is_taken_and_the_rest_counted(tmp_path):
     folder = session(tmp_path, 1)
-    write_video(folder / "S003-001b.avi", film())
+    write_video(folder / "S003-001-turned.avi", film())
     listing = read_mmi(tmp_path)
+    assert set(listing.parts["all"].groups) == {"1/S003-001.avi"}
     assert len(listing.parts["all"]) == 3
     assert listing.ignored == {"further videos of a session": 1}
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from fer_fast.data import open_dataset
+from fer_fast.data.detect import find_dataset
 from fer_fast.data.opened import Wanted
 from fer_fast.data.sources.oulu_casia import EXPRESSIONS, INFO, read_oulu_casia
 from fer_fast.data.splits import folds_of
@@ -57,6 +58,7 @@ def test_original_trees_are_found_and_need_the_face_found(tmp_path, parent):
     listing = read_oulu_casia(tmp_path)
     assert listing.layout == "original pictures, VL/Strong, last three frames"
     assert listing.faces == "align"
+    assert find_dataset(tmp_path)[0].name == "oulu-casia"
     assert listing.parts["all"].names[0] == f"{parent}/VL/Strong/P001/Anger/002.jpeg"
     inner = read_oulu_casia(tmp_path / parent)
     assert inner.parts["all"].groups == listing.parts["all"].groups
@@ -68,6 +70,7 @@ def test_cropped_trees_are_found_and_taken_as_they_are(tmp_path, parent):
     listing = read_oulu_casia(tmp_path)
     assert listing.layout == "cropped pictures, VL_Acropped/Strong, last three frames"
     assert listing.faces == "whole"
+    assert find_dataset(tmp_path)[0].name == "oulu-casia"
 
 
 def test_labels_subjects_and_sequences_come_from_folders(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 
 def picture(value: int = 128, *, width: int = 48, height: int = 48, gray: bool = True) -> np.ndarray:
@@ -34,3 +35,15 @@ def write_video(path: Path, frames: Iterable[np.ndarray]) -> Path:
         writer.write(frame)
     writer.release()
     return path
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Files of this name may not be opened, as where their owner is another user."""
+    real = Path.open
+
+    def open_file(path, *arguments, **keywords):
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", open_file)

@@ -112,12 +112,15 @@ def _number(path: Path, sequence: str, listing: Listing) -> int | None:
     if not named or f"{named[1]}/{named[2]}".upper() != sequence:
         listing.faults.append(f"{shown(path)}: lies in the folder of {sequence} and is named after another sequence")
         return None
-    with path.open("rb") as file:
-        text = file.read(_NUMBER_BYTES).decode("utf-8-sig", "replace").strip()
     try:
+        with path.open("rb") as file:
+            text = file.read(_NUMBER_BYTES).decode("utf-8-sig", "replace").strip()
         number = float(text)
     except ValueError:
         number = -1.0
+    except OSError as error:
+        listing.faults.append(f"{shown(path)} cannot be read: {error.strerror}")
+        return None
     if number not in range(len(NUMBERED)):
         listing.faults.append(f"{shown(path)}: emotion is {text[:20]!r}; allowed: 0 to {len(NUMBERED) - 1}")
         return None

@@ -1,6 +1,7 @@
 """MMI as people have it: Sessions/<number>/ with a video, what it shows in xml, and from where it was taken."""
 
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -18,12 +19,16 @@ from fer_fast.errors import InputError
 EXPRESSIONS = tuple(name for name in CLASSES if name not in ("neutral", "contempt"))
 NUMBERED = dict(enumerate(("anger", "disgust", "fear", "happiness", "sadness", "surprise"), 1))
 SEQUENCES = dict(zip(NUMBERED.values(), (33, 32, 28, 42, 32, 41), strict=True))
-# Whose frontal view is the right half of the dual one; of the others it is the left.
-FRONTAL_RIGHT = {"S001", "S002", "S017"}
+FRONTAL, PROFILE, DUAL = "0", "1", "2"  # views of a track
+# Which half of a dual view is the frontal one: no file of a session says it, and people sat on either side.
+FRONTAL_HALF: dict[str, View] = dict.fromkeys(("S001", "S002", "S017"), "right") | dict.fromkeys(
+    ("S003", "S005", "S006", "S015", "S016"), "left"
+)
 
 _PARENTS = {"mmi", "mmidatabase", "mmifacialexpressiondatabase"}
 _RECORDING = re.compile(r"(S\d+)-\d+", re.IGNORECASE)
 _XML_BYTES = 1 << 20
+_LONGEST = 9  # digits of an emotion
 
 
 class _Session(NamedTuple):
@@ -51,19 +56,22 @@ def read_mmi(root: Path, stills: bool = False) -> Listing | None:
     if found is None:
         return None
     listing = Listing("sessions, three middle frames of the frontal view", EXPRESSIONS, {}, faces="align")
-    sessions, of_no_view = [], []
+    sessions, guesses = [], defaultdict(list)
     for folder in list_folders(found, within=root):
         try:
-            if session := _session(folder, root, stills, listing, of_no_view):
+            if session := _session(folder, root, stills, listing, guesses):
                 sessions.append(session)
         except InputError as error:
             listing.faults.append(str(error))
+        except OSError as error:
+            listing.faults.append(f"{shown(error.filename)} cannot be read: {error.strerror}")
     if not sessions and not listing.faults:
         reasons = "; ".join(f"{n} {reason}" for reason, n in listing.ignored.items())
         raise InputError(f"{shown(found)} has no session of MMI that can be used: {reasons}")
     videos = [session for session in sessions if session.frames[0] != STILL]
     listing.problems += too_short((session.name, len(session.frames)) for session in videos)
-    listing.notes += some(of_no_view, "do not say their view, and are taken as frontal")
+    for guess, names in guesses.items():
+        listing.notes += some(names, guess)
     listing.parts["all"] = _part(sessions, root)
     listing.sequences = len(videos)
     return listing
@@ -78,8 +86,10 @@ def _sessions(base: Path, root: Path) -> Path | None:
     return found if any(_RECORDING.match(file.name) for file in files) else None
 
 
-def _session(folder: Path, root: Path, stills: bool, listing: Listing, of_no_view: list[str]) -> _Session | None:
-    """None where it is left aside; `listing` says why.
+def _session(
+    folder: Path, root: Path, stills: bool, listing: Listing, guesses: dict[str, list[str]]
+) -> _Session | None:
+    """None where it is left aside; `listing` says why. `guesses` takes what is not told -> names.
 
     Raises:
         InputError: its xml cannot be read, or its video cannot be opened.
@@ -92,8 +102,8 @@ def _session(folder: Path, root: Path, stills: bool, listing: Listing, of_no_vie
     if emotion is None:
         return None
     view = _track_view(find(folder, "session.xml", within=root))
-    if view == "1":
-        listing.ignored["sessions in profile"] += 1
+    if view not in (None, FRONTAL, DUAL):
+        listing.ignored["sessions in profile" if view == PROFILE else "sessions of an unknown view"] += 1
         return None
     if not videos and not (stills and images):
         kind = "with photographs in place of a video (option stills)" if images else "without a video"
@@ -101,14 +111,15 @@ def _session(folder: Path, root: Path, stills: bool, listing: Listing, of_no_vie
         return None
     if len(videos) > 1:
         listing.ignored["further videos of a session"] += len(videos) - 1
-    if view is None:
-        of_no_view.append(folder.name)
-    files, frames = (images, [STILL] * len(images)) if not videos else _middle(videos[0])
+    files, frames = _middle(min(videos, key=lambda file: len(file.stem))) if videos else (images, [STILL] * len(images))
     subject = _RECORDING.match(files[0].name)[1].upper()
-    half: View = "right" if subject in FRONTAL_RIGHT else "left"
     name = f"{folder.name}/{files[0].name}"
-    label = EXPRESSIONS.index(NUMBERED[emotion])
-    return _Session(name, files, frames, half if view == "2" else "lying", label, subject)
+    if view is None:
+        guesses["do not say their view, and are taken as frontal"].append(name)
+    if view == DUAL and subject not in FRONTAL_HALF:
+        guesses["show two views, of which the left is taken as the frontal one"].append(name)
+    half = FRONTAL_HALF.get(subject, "left") if view == DUAL else "lying"
+    return _Session(name, files, frames, half, EXPRESSIONS.index(NUMBERED[emotion]), subject)
 
 
 def _middle(video: Path) -> tuple[list[Path], list[int]]:
@@ -129,7 +140,7 @@ def _emotion(files: list[Path], listing: Listing) -> int | None:
     value = next(iter(values), None)
     if value is None:
         listing.ignored["sessions without an emotion tag"] += 1
-    elif len(values) > 1 or not value.isdecimal() or int(value) == 0:
+    elif len(values) > 1 or not value.isdecimal() or not value.strip("0") or len(value) > _LONGEST:
         tags = ", ".join(sorted(ascii(value[:20]) for value in values))
         listing.problems.append(f"{shown(files[0].parent)} is left out: its emotion tags are {tags}, not one number")
     elif int(value) in NUMBERED:
@@ -140,7 +151,7 @@ def _emotion(files: list[Path], listing: Listing) -> int | None:
 
 
 def _track_view(path: Path | None) -> str | None:
-    """0 frontal, 1 profile, 2 both side by side; None where no session.xml says it."""
+    """`FRONTAL`, `PROFILE`, `DUAL` (both side by side) or something else; None where no session.xml says it."""
     tracks = _elements(path, "track") if path else []
     return next((track["view"].strip() for track in tracks if "view" in track), None)
 
