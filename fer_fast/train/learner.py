@@ -11,6 +11,7 @@ from fer_fast.train.backbones import build_backbone, find_backbone
 from fer_fast.train.config import OptimiserConfig, RunConfig
 from fer_fast.train.models import Encoder, Recogniser, encode, move_towards
 from fer_fast.train.objective import Batch, Plan, Term, build_loss, class_weights, plan_losses
+from fer_fast.train.transfer import CaffeInput
 
 SMALL_SIDE = 64  # pixels up to which the automatic stem keeps the resolution
 
@@ -109,19 +110,29 @@ class Learner(nn.Module):
         return [group for group in groups if group["params"]]
 
 
+def build_encoder(config: RunConfig, shape: str, num_classes: int) -> Encoder:
+    """The encoder with fresh weights from torch's global generator.
+
+    Raises:
+        InputError: a configuration that cannot be built.
+    """
+    stem = config.model.stem
+    caffe = CaffeInput(config.augment) if config.model.geometry == "caffe" else None
+    if stem == "auto":
+        fits = find_backbone(config.backbone).small_stem is not None and caffe is None
+        stem = "small" if fits and config.augment.size <= SMALL_SIDE else "standard"
+    backbone = build_backbone(config.backbone, config.augment.channels, stem=stem, caffe=caffe)
+    return Encoder(backbone, shape, config.model, num_classes)
+
+
 def build_recogniser(config: RunConfig, plan: Plan, weights: Tensor, classes: tuple[str, ...]) -> Recogniser:
     """Encoder and classifier with fresh weights from torch's global generator.
 
     Raises:
         InputError: a configuration that cannot be built.
     """
-    stem = config.model.stem
-    if stem == "auto":
-        small = config.augment.size <= SMALL_SIDE and find_backbone(config.backbone).small_stem is not None
-        stem = "small" if small else "standard"
-    backbone = build_backbone(config.backbone, config.augment.channels, stem=stem)
-    encoder = Encoder(backbone, plan.shape, config.model, len(classes))
-    return Recogniser(encoder, _loss(plan.classifier, config, encoder, weights))
+    encoder = build_encoder(config, plan.shape, len(classes))
+    return Recogniser(encoder, build_loss_for(encoder, plan.classifier, config, weights))
 
 
 def build_learner(config: RunConfig, class_counts: Tensor, classes: tuple[str, ...]) -> Learner:
@@ -139,13 +150,19 @@ def build_learner(config: RunConfig, class_counts: Tensor, classes: tuple[str, .
     plan, weights = plan_losses(config), class_weights(class_counts)
     recogniser = build_recogniser(config, plan, weights, classes)
     terms = [
-        Term(name, _loss(name, config, recogniser.encoder, weights), weight) for name, weight in plan.auxiliary.items()
+        Term(name, build_loss_for(recogniser.encoder, name, config, weights), weight)
+        for name, weight in plan.auxiliary.items()
     ]
     bank_rows = config.model.bank_groups * config.loss_batch
     return Learner(recogniser, plan, terms, config.model.key_momentum, bank_rows, config.batch_size)
 
 
-def _loss(name: str, config: RunConfig, encoder: Encoder, weights: Tensor) -> nn.Module:
+def build_loss_for(encoder: Encoder, name: str, config: RunConfig, weights: Tensor) -> nn.Module:
+    """One loss of a configuration, of the widths of its encoder and for classes of the given weights (C,).
+
+    Raises:
+        InputError: unknown name, or options the loss does not accept.
+    """
     dims = {"features": encoder.feature_dim, "projection": config.model.projection_dim}
     options = config.objective.options.get(name, {})
     return build_loss(name, num_classes=len(weights), dims=dims, class_weights=weights, options=options)
