@@ -20,10 +20,10 @@ from fer_fast import dispatch
 from fer_fast.cli.parser import Parser
 from fer_fast.errors import InputError
 from fer_fast.train.config import RunConfig, config_parser, recipe_layer, resolve
+from fer_fast.train.data import open_data
 from fer_fast.train.loop import Trainer
 from fer_fast.train.models import Outputs
 from fer_fast.train.progress import LineProgress
-from fer_fast.train.run import load_split
 
 from . import rows
 from .table import seconds_text
@@ -91,7 +91,8 @@ def _config(recipe: str, options: list[str], given: Namespace) -> RunConfig:
 def measure(config: RunConfig, backend: str, steps: int) -> StepsRow:
     """Train for so many steps after the warm-up, all losses on the backend."""
     with dispatch.backend(backend):
-        trainer = Trainer(config, load_split(config, "train"), load_split(config, "val"))
+        data = open_data(config)
+        trainer = Trainer(config, data.split("train"), data.split("val"))
         timeline = Timeline(trainer)
         trainer.fit(_Silent(), lambda: None)
     taken = timeline.steps()

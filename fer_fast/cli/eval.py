@@ -4,8 +4,9 @@ from pathlib import Path
 
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_metrics
+from fer_fast.train.data import open_data
 from fer_fast.train.evaluation import load_trained
-from fer_fast.train.run import evaluate_checkpoint, load_split
+from fer_fast.train.run import evaluate_checkpoint
 
 
 def run(argv: list[str]) -> int:
@@ -24,6 +25,6 @@ def run(argv: list[str]) -> int:
         config.dataset, config.root = given.dataset, given.root
     elif given.root:
         config.root = given.root
-    metrics = evaluate_checkpoint(trained, load_split(config, given.split), Path(given.out) if given.out else None)
+    metrics = evaluate_checkpoint(trained, open_data(config).split(given.split), Path(given.out) if given.out else None)
     print_metrics(metrics)
     return 0

@@ -247,17 +247,16 @@ def fourteen_fold(dataset: FaceDataset, chunk: int = 1024) -> FaceDataset:
     height, width = dataset.images.shape[2:]
     if height != width:
         raise InputError(f"the 14-fold set needs square images, got {height}×{width}")
-    blocks = []
+    images, blocks = dataset.images[:], []
     for flip in (False, True):
-        source = dataset.images.flip(3) if flip else dataset.images
+        source = images.flip(3) if flip else images
         blocks += [_rotate(source, angle, chunk) for angle in FOURTEEN_ANGLES]
     copies = len(blocks)
     return replace(
         dataset,
         images=torch.cat(blocks),
-        labels=dataset.labels.repeat(copies),
-        subjects=None if dataset.subjects is None else dataset.subjects.repeat(copies),
         names=None if dataset.names is None else dataset.names * copies,
+        **dataset.columns(lambda column: torch.cat([column] * copies)),
     )
 
 

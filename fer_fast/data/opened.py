@@ -13,6 +13,7 @@ import torch
 from fer_fast.data.cache import GOOD, NO_FACE, UNREADABLE, Store, store
 from fer_fast.data.dataset import SPLITS, FaceDataset, Images, resize_dataset
 from fer_fast.data.listing import FaceChoice, Listing, Part
+from fer_fast.data.near import duplicates_across
 from fer_fast.data.prepare import Preparation
 from fer_fast.data.progress import decoding
 from fer_fast.data.splits import absences, rows_of
@@ -30,6 +31,8 @@ class Wanted:
         faces: what is done to find the face (`Preparation`); None takes what the copy needs.
         no_face: whether a picture without a face is kept whole or left out.
         unreadable: whether a picture that cannot be read is an error or left out.
+        duplicates: whether images to train on and select by that are also in the test split, pixel for pixel or nearly,
+            are kept or dropped.
         fold: 1 to 10, the test fold of data that is cut by subject; None is 1.
         order: which order of class numbers a copy has that cannot be told from the copy.
         seed: decides what is cut, and everything about generated faces.
@@ -41,6 +44,7 @@ class Wanted:
     faces: FaceChoice | None = None
     no_face: Literal["whole", "skip"] = "whole"
     unreadable: Literal["error", "skip"] = "error"
+    duplicates: Literal["keep", "drop"] = "keep"
     fold: int | None = None
     order: str | None = None
     seed: int = 0
@@ -107,6 +111,10 @@ class OnDisk:
         name, rows = rows_of(self.listing, split, seed=wanted.seed, fold=wanted.fold, name=self.info.name)
         part, kept = self.listing.parts[name], self._store(name)
         rows, notes = self._readable(name, rows)
+        if split != "test" and wanted.duplicates == "drop":
+            again = self._in_test(name, rows)
+            notes += (f"{again.sum()} images that are also in the test split are left out",)
+            rows = rows[~again]
         notes += absences(self.listing, part.labels[rows], split, wanted.fold)
         if len(rows) == 0:
             raise InputError(f"{self.root}: no image of {self.info.name} is left for {split}")
@@ -128,6 +136,13 @@ class OnDisk:
             self._stores[name] = decoded(self.info, self.root, name, self.listing.parts[name], self.preparation)
         return self._stores[name]
 
+    def _in_test(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Which of these rows of a part are, pixel for pixel or nearly, in the test split: bool (len(rows),)."""
+        tested, test_rows = rows_of(
+            self.listing, "test", seed=self.wanted.seed, fold=self.wanted.fold, name=self.info.name
+        )
+        return duplicates_across(_only(self._store(name), rows), _only(self._store(tested), test_rows))[rows]
+
     def _readable(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         """The rows that are used, and a line for every kind that is not, or not as it should be."""
         kept, names = self._store(name), self.listing.parts[name].names
@@ -146,6 +161,13 @@ class OnDisk:
             notes.append(f"{without} images in which no face was found are {done}")
         good = states == GOOD
         return rows[good if self.preparation.no_face == "skip" else good | (states == NO_FACE)], tuple(notes)
+
+
+def _only(store: Store, rows: np.ndarray) -> Store:
+    """A store in which other pictures than these have no mark, as if they could not be read."""
+    marks = torch.zeros_like(store.marks)
+    marks[rows] = store.marks[rows]
+    return store._replace(marks=marks)
 
 
 def read_copy(info: DatasetInfo, root: Path, wanted: Wanted) -> Listing:

@@ -1,4 +1,4 @@
-"""From a picture to the pixels that are kept: the face found or given, cut, at one size and in the channels asked for."""
+"""From a picture to the pixels that are kept: the face found or given, cut, at one size, in the channels wanted."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

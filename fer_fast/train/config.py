@@ -31,8 +31,16 @@ class DataConfig:
     """How images are read.
 
     Args:
-        image_size: side in pixels at which images are kept in memory; null keeps the size of the dataset.
-        channels: 1 or 3 channels kept in memory; null keeps those of the dataset.
+        image_size: side in pixels at which images are kept; null takes the dataset's own.
+        channels: 1 or 3 channels that are kept; null takes the dataset's own.
+        faces: what is cut out of a picture: whole (all of it), align (the largest face, its eyes level), box (the box
+            that the dataset gives), haar (align by Haar cascades), or auto: what the copy needs.
+        no_face: whether a picture without a face is kept whole or left out (skip).
+        unreadable: whether a picture that cannot be read is an error or left out (skip).
+        duplicates: keep, or drop the images to train on and select by that are also, pixel for pixel or nearly, in the
+            test split.
+        fold: 1 to 10, the fold that is tested on, for data that is cut by subject; null is the first.
+        order: the order of class numbers, for a copy that does not tell it.
         options: further options by dataset name, e.g. {faces: {samples: 4000}}; one value, or one for each of
             train, val and test.
         fourteen_fold: expand the training images to the 14-fold set of the variant-loss paper.
@@ -41,6 +49,12 @@ class DataConfig:
 
     image_size: int | None = None
     channels: int | None = None
+    faces: Literal["auto", "whole", "align", "box", "haar"] = "auto"
+    no_face: Literal["whole", "skip"] = "whole"
+    unreadable: Literal["error", "skip"] = "error"
+    duplicates: Literal["keep", "drop"] = "keep"
+    fold: int | None = None
+    order: str | None = None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     fourteen_fold: bool = False
     balanced: bool = False

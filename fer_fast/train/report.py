@@ -53,7 +53,8 @@ def write_report(
         path: the file to write.
         title: the headline.
         metrics: what `fer_fast.train.metrics.evaluate` returns; shown too where present: ``split``, ``seconds``,
-            ``data`` (name -> digest) and ``versions`` (name -> version).
+            ``data`` (name -> digest), ``versions`` (name -> version) and ``notes`` (lines on
+            the data).
         history: rows of ``log.jsonl``, one an epoch; numbers under further names get a panel each. Without
             rows (an evaluation) there are no curves.
         config: the resolved configuration, nested as it likes.
@@ -81,6 +82,7 @@ def write_report(
         classes=classes,
         confusion=_confusion(metrics["confusion_matrix"]),
         per_class=metrics["per_class"],
+        notes=metrics.get("notes", []),
         feature_map=feature_map,
         map_note=map_note,
         mistakes=_mistakes(labels, scores, images, names, classes),

@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 
-from fer_fast.data import DATASETS, load_dataset
-from fer_fast.data.augment import fourteen_fold
-from fer_fast.data.dataset import SPLITS, FaceDataset
+from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
-from fer_fast.suggest import one_of
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, restore, save_checkpoint, save_resume, write_text
 from fer_fast.train.config import RunConfig, difference, from_dict, to_dict, to_yaml
+from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Trained, match_classes, predict
 from fer_fast.train.folder import claimed, make_folder, refuse_results
 from fer_fast.train.loop import Trainer
@@ -46,19 +44,23 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
         stored = _stored(config, out) if resume else None
         if stored is None:
             refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
-        trainer, test = _prepare(config, stored)
-        labels = match_classes(test, trainer.train_set.classes)
-        splits = (trainer.train_set, trainer.val_set, test)
+        trainer, splits = _prepare(config, stored)
+        test = splits.test
+        labels = match_classes(test, splits.train.classes)
+        parts = (splits.train, splits.val, test)
         common = {
             "config": to_dict(trainer.config),
-            "classes": list(trainer.train_set.classes),
-            "data": {dataset.split: dataset.digest() for dataset in splits},
+            "classes": list(splits.train.classes),
+            "data": {dataset.split: dataset.digest() for dataset in parts},
+            "notes": [f"{dataset.split}: {line}" for dataset in parts for line in dataset.notes],
             "versions": versions(),
         }
         if stored:
             _continue(trainer, *stored, common["data"], out)
         check_end(trainer, out)
         write_text(out / "config.yaml", to_yaml(trainer.config))
+        if splits.folds:
+            write_text(out / "folds.json", json.dumps(splits.folds, indent=1) + "\n")
         _announce(trainer, len(test), out)
         if stored:  # a kill may have come between two files, and a run that is extended has another length
             _keep(trainer, common, out, anew=True)
@@ -85,28 +87,6 @@ def evaluate_checkpoint(trained: Trained, dataset: FaceDataset, out: Path | None
     return metrics
 
 
-def load_split(config: RunConfig, split: str) -> FaceDataset:
-    """One split of the configured dataset.
-
-    Raises:
-        InputError: an unknown dataset or split, or data that cannot be read.
-    """
-    one_of(config.dataset, DATASETS, "dataset")
-    options = {
-        name: value.get(split) if isinstance(value, dict) and value.keys() == set(SPLITS) else value
-        for name, value in config.data.options.get(config.dataset, {}).items()
-    }
-    return load_dataset(
-        config.dataset,
-        config.root,
-        split=split,
-        image_size=config.data.image_size,
-        channels=config.data.channels,
-        seed=config.seed,
-        **options,
-    )
-
-
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     return {
@@ -118,8 +98,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def _prepare(config: RunConfig, stored: _Stored | None) -> tuple[Trainer, FaceDataset]:
-    """The trainer and the test split. Weights, device, network and losses come first: data can take long to open."""
+def _prepare(config: RunConfig, stored: _Stored | None) -> tuple[Trainer, Splits]:
+    """The trainer and the images. Weights, device, network and losses come first: data can take long to open."""
     # The state of a stored run holds what the weights gave; their file may be gone.
     weights = read_weights(config.model.weights) if config.model.weights and stored is None else None
     if config.model.geometry == "auto":
@@ -128,10 +108,8 @@ def _prepare(config: RunConfig, stored: _Stored | None) -> tuple[Trainer, FaceDa
             geometry = stored[1]["config"]["model"]["geometry"]
         config = replace(config, model=replace(config.model, geometry=geometry))
     check_model(config, weights)
-    train_set, val_set, test_set = (load_split(config, split) for split in SPLITS)
-    if config.data.fourteen_fold:
-        train_set = fourteen_fold(train_set)
-    return Trainer(config, train_set, val_set, weights), test_set
+    splits = load_splits(config)
+    return Trainer(config, splits.train, splits.val, weights), splits
 
 
 def _stored(config: RunConfig, out: Path) -> _Stored:
@@ -204,6 +182,7 @@ def _conclude(
     seconds = sum(row["seconds"] for row in trainer.history) + time.perf_counter() - started
     metrics = _metrics(test, labels, scores, classes, seconds=seconds)
     metrics |= {"epoch": epoch, "epochs": trainer.epochs, "seed": config.seed, "data": common["data"]}
+    metrics["notes"] = common["notes"]
     _write_results(out, config, metrics, trainer.history, test, labels, features, scores, classes)
     return metrics
 

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from fer_fast.cli import main
+from fer_fast.data import Drawn
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.labels import CLASSES
 from fer_fast.errors import InputError
@@ -61,7 +62,7 @@ def unopened(monkeypatch):
     def load(*_):
         raise AssertionError("the data was opened")
 
-    monkeypatch.setattr(run, "load_split", load)
+    monkeypatch.setattr(run, "load_splits", load)
 
 
 def fails(arguments, capsys):
@@ -130,14 +131,14 @@ def untrained(monkeypatch):
 
 
 def test_a_test_split_that_cannot_be_opened(untrained, tmp_path, capsys, monkeypatch):
-    real = run.load_split
+    real = Drawn.split
 
-    def load(config, split):
+    def load(self, split):
         if split == "test":
             raise InputError("there is no private half")
-        return real(config, split)
+        return real(self, split)
 
-    monkeypatch.setattr(run, "load_split", load)
+    monkeypatch.setattr(Drawn, "split", load)
     assert "there is no private half" in fails([*TINY, "--out", tmp_path / "out"], capsys)
     assert not (tmp_path / "out").exists()
 
