@@ -121,21 +121,21 @@ def test_older_faults_missing_and_repeated_rows(tmp_path):
     older(root, HOMES[0], {"training.csv": [*ROWS["training.csv"][:2], ("5/gone.jpg", "1,2,3,4", 3)]})
     (root / HOMES[0] / "5/gone.jpg").unlink()
     touch(root / HOMES[0] / "689/q.jpg")
-    # Pictures outside, and one inside by a way that no list takes.
+    # Pictures outside, and two inside by ways that no list takes.
     secret = touch(tmp_path / "secret/x.jpg")
     (root / HOMES[0] / "6").symlink_to(secret.parent)
-    outside = ["../../secret/x.jpg", "6/x.jpg", str(secret), f"{root}/{HOMES[0]}/689/q.jpg"]
+    outside = ["../../secret/x.jpg", "689/../689/aa.jpg", "6/x.jpg", str(secret), f"{root}/{HOMES[0]}/689/q.jpg"]
     box = "1,2,3,4,0;0"
     more = [f"689/aa.jpg,{box},1,0,0", f"689/bb.JPG,{box},2,0,0", *(f"{name},{box},2,0,0" for name in outside)]
     more += [f"1/h.jpg,{box},eleven,0,0", f"1/i.jpg,{box},11,0,0", "short,1", f'"689/q.jpg",{box},"3",0,0']
     with (root / "Manually_Annotated_file_lists/training.csv").open("a") as table:
         table.write("\n".join(more))
     listing = read_affectnet8(root)
-    assert [fault.split(": ")[1] for fault in listing.faults] == ["line 10", "line 11", "line 12"]
+    assert [fault.split(": ")[1] for fault in listing.faults] == ["line 11", "line 12", "line 13"]
     assert listing.problems == [
         "1 rows give a picture another label than before, the first: 689/bb.JPG (contempt, then sadness); "
         "the first label is kept",
-        "5 of 8 listed pictures are not there, the first: 5/gone.jpg",
+        "6 of 9 listed pictures are not there, the first: 5/gone.jpg",
     ]
     assert listing.ignored == {"rows that repeat another": 1}
     assert by_name(listing) == {

@@ -1,11 +1,16 @@
 """A folder of the user's own, with parts and without, tidy and hostile."""
 
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_trees import draw, touch
 from fer_fast.data import load_dataset
+from fer_fast.data.files import JUNK
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.sources.folder import read_folder
 from fer_fast.errors import InputError
@@ -144,3 +149,22 @@ def test_a_class_folder_that_cannot_be_read_is_a_fault(tmp_path, monkeypatch):
         ("a", "b"),
         [f"{tmp_path}/train/locked cannot be read: Permission denied"],
     )
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=40).filter(
+    lambda name: not name.startswith(".") and name.lower() not in JUNK and len(os.fsencode(name)) < 200
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(NAMES, st.sets(NAMES, min_size=1, max_size=4), min_size=2, max_size=5))
+def test_every_picture_of_any_name_is_listed_once(tree):
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        grow(root, *(f"train/{cls}/{name}.jpg" for cls, names in tree.items() for name in names))
+        listing = read_folder(root)
+        assert sorted(listing.parts["train"].names) == sorted(
+            f"train/{cls}/{name}.jpg" for cls, names in tree.items() for name in names
+        )
+        assert len(listing.classes) == len(tree)
+        assert all(os.path.exists(path) for path in listing.parts["train"].pictures.paths)

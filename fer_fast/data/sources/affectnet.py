@@ -109,7 +109,7 @@ def _meaning(counts: Mapping[str, int], order: str | None, where: Path) -> dict[
 
 
 def _near(listing: Listing) -> bool:
-    """Whether the sizes are AffectNet's: of every part together, or of the training part."""
+    """Whether the sizes of all parts together are AffectNet's, or those of one of its parts."""
     sizes: Counter[str] = Counter()
     for counts in listing.counts().values():
         sizes.update(counts)
@@ -328,8 +328,10 @@ def _yolo(base: Path, root: Path, listing: Listing, order: str | None) -> bool:
 
 def _columns(base: Path, root: Path, listing: Listing, order: str | None) -> bool:
     """Parquet or arrow files, a column of pictures and one of labels."""
-    read = {SPLIT_WORDS.get(word): read_labelled(files) for word, files in table_files(base).items()}
-    read = {part: rows for part, rows in read.items() if part and rows}
+    files = table_files(base)
+    listing.ignored.update({f"tables of {shown(word)}": len(files[word]) for word in files if word not in SPLIT_WORDS})
+    read = {SPLIT_WORDS[word]: read_labelled(files[word]) for word in files if word in SPLIT_WORDS}
+    read = {part: rows for part, rows in read.items() if rows}
     words = {
         part: [rows.classes[i] if rows.classes and i >= 0 else str(i) for i in rows.labels.tolist()]
         for part, rows in read.items()
