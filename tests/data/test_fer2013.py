@@ -402,6 +402,10 @@ def test_nothing_known_in_the_folder(tmp_path):
     (tmp_path / "fer2013.tar.gz").write_bytes(b"no archive")
     with pytest.raises(InputError, match=r"fer2013\.tar\.gz cannot be unpacked"):
         load_dataset("fer2013", tmp_path)
+    with tarfile.open(tmp_path / "fer2013.tar.gz", "w:gz") as tar:
+        add_member(tar, "fer2013/README", b"")
+    with pytest.raises(InputError, match=r"fer2013\.tar\.gz holds no fer2013\.csv"):
+        load_dataset("fer2013", tmp_path)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real FER2013 copy is not here")

@@ -351,8 +351,9 @@ def test_hostile_archives(tmp_path, cache, monkeypatch):
     flipped[30_000:30_100] = bytes(100)
     (tmp_path / "bad.tar.gz").write_bytes(flipped)
     for name in ("half.tar.gz", "no.tar.gz", "bad.tar.gz"):
-        with pytest.raises(InputError, match=f"{name} cannot be unpacked"):
+        with pytest.raises(InputError, match=f"{name} cannot be unpacked") as caught:
             unpacked(tmp_path / name, "fer2013.csv")
+        assert "\n" not in str(caught.value)
     monkeypatch.setattr(archives, "_UNPACKED", 1 << 20)
     bomb = io.BytesIO()
     with tarfile.open(fileobj=bomb, mode="w") as tar:
