@@ -31,6 +31,7 @@ from fer_fast.data import archives
 from fer_fast.data.archives import read_webdataset, read_yolo, unpacked
 from fer_fast.data.tables import (
     Rows,
+    TextPixels,
     label_names,
     parse_pixels,
     read_labelled,
@@ -106,12 +107,24 @@ def test_a_table_is_found_not_read(tmp_path):
             table.pictures.read(i, gray=True)
 
 
+def test_a_column_that_is_there_twice(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("emotion,emotion,pixels,pixels\n1,2,3 4,5\n6,7\n")
+    table = read_pixel_table(path)
+    assert table.columns == {"emotion": ["2", "7"]}
+    assert table.pictures.spans[:, 1].tolist() == [3, 0]
+
+
 def test_a_stamp_follows_file_and_rows(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("pixels\n1 2\n3 4\n")
     pictures = read_pixel_table(path).pictures
     stamps = {tuple(pictures.take(np.array(chosen)).stamp()) for chosen in ([0], [1], [0, 1], [1, 0])}
     assert len(stamps) == 4
+    other = tmp_path / "b.csv"
+    other.write_bytes(path.read_bytes())
+    both = [TextPixels([path, other, last], pictures.spans[[0, 1, 0]], 48) for last in (path, other)]
+    assert tuple(both[0].stamp()) != tuple(both[1].stamp())
     before = tuple(pictures.stamp())
     assert tuple(pictures.take(np.arange(2)).stamp()) == before
     path.write_text("pixels\n1 2\n3 4\n\n")
@@ -193,7 +206,7 @@ def test_names_that_differ_between_files_are_refused(tmp_path):
 
 
 def features(names):
-    return {"features": {"label": {"_type": "ClassLabel", "names": names}}}
+    return {"features": {"labels": {"_type": "ClassLabel", "names": names}}}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +216,7 @@ def features(names):
         (json.dumps(features([])), None),
         (json.dumps(features(["a", 1])), None),
         (json.dumps(features("ab")), None),
-        (json.dumps({"features": {"label": {"_type": "Value"}}}), None),
+        (json.dumps({"features": {"labels": {"_type": "Value"}}}), None),
         (json.dumps({"features": [1]}), None),
         ("[1]", None),
         ("{", None),
@@ -224,6 +237,8 @@ def test_the_usual_column_of_several_with_names(tmp_path):
     table = pa.table({name: [0] for name in about} | {"image": [b"x"]}).replace_schema_metadata(meta)
     pq.write_table(table, tmp_path / "a.parquet")
     assert label_names(tmp_path / "a.parquet") == ("emotion",)
+    pq.write_table(table.select(["gender", "image"]), tmp_path / "b.parquet")  # the metadata tell of columns that left
+    assert label_names(tmp_path / "b.parquet") == ("gender",)
 
 
 def test_which_files_are_tables_of_which_part(tmp_path):
@@ -287,6 +302,19 @@ def test_a_hole_in_pictures_leaves_the_others_whole(tmp_path):
                 continue
         damaged.append(i)
     assert 1 <= len(damaged) <= 3  # 4 000 bytes of zeros over pictures of 2 400
+
+
+@pytest.mark.parametrize("offsets", [[0, 1 << 30, 4], [0, -5, 4], [3, 2, 4]])
+def test_places_outside_an_arrow_file_are_not_followed(offsets, tmp_path):
+    buffers = [None, pa.py_buffer(np.array(offsets, np.int32)), pa.py_buffer(b"abcd")]
+    images = pa.Array.from_buffers(pa.binary(), 2, buffers)
+    path = tmp_path / "data.arrow"
+    with pa.OSFile(str(path), "wb") as file:
+        table = pa.RecordBatch.from_arrays([images, pa.array([0, 1])], ["image", "label"])
+        with pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_batch(table)
+    with pytest.raises(InputError, match=r"data\.arrow: the column image cannot be read"):
+        read_labelled([path]).pictures.read(0, gray=True)
 
 
 # Archives
