@@ -123,7 +123,8 @@ def _by_row(table: Path, copy: Copy, rule: Rule) -> Listing:
     listing.faults += copy.faults
     listing.ignored.update(copy.ignored)
     _compare(listing, Counter(votes.parts), _ROWS[_TABLE], "rows of votes")
-    _compare(listing, {part: len(kept) for part, kept in listing.parts.items()}, _KEPT[rule], f"images by {rule}")
+    kept = {part: len(rows) for part, rows in listing.parts.items() if part not in listing.published}
+    _compare(listing, kept, _KEPT[rule], f"images by {rule}")
     return listing
 
 
@@ -135,7 +136,7 @@ def _rows_of(copy: Copy, votes: _Votes, table: Path) -> np.ndarray:
     """
     count, stems = len(votes.rows), [name.rpartition("/")[2].partition(".")[0] for name in copy.names]
     numbers = [whole(stem) for stem in stems] if isinstance(copy.pictures, Files) else [None]
-    if None not in numbers and len(set(numbers)) == len(numbers) and max(numbers) < count:
+    if None not in numbers and len(set(numbers)) == len(numbers) and max(numbers, default=0) < count:
         rows = np.array(numbers, np.int64)
     elif list(copy.parts) == votes.parts:
         rows = np.arange(count)
@@ -223,11 +224,11 @@ def _listing(
 
 
 def _compare(listing: Listing, found: Mapping[str, int], published: Sequence[int], what: str) -> None:
-    """Adds a problem for each part with another number of `what` than published."""
+    """Adds a problem for each part of `found` with another number of `what` than published."""
     listing.problems += [
-        f"{part} has {found.get(part, 0)} {what} where {count} were published"
+        f"{part} has {found[part]} {what} where {count} were published"
         for part, count in zip(SPLITS, published, strict=True)
-        if found.get(part, 0) != count
+        if found.get(part, count) != count
     ]
 
 
