@@ -103,7 +103,7 @@ def _samples(tar: Path) -> dict[str, tuple[str, int, int, int | None]]:
                     if text.isdigit() and len(text) < 10:
                         labels[key] = int(text)
     except (tarfile.TarError, OSError) as error:
-        raise InputError(f"{shown(tar)} is not a tar that can be read: {error}") from None
+        raise InputError(f"{shown(tar)} is not a tar that can be read: {' '.join(str(error).split())}") from None
     return {key: (*pictures.get(key, ("", 0, 0)), labels.get(key)) for key in pictures | labels}
 
 
@@ -135,7 +135,8 @@ def unpacked(archive: Path, name: str) -> Path | None:
                     break
             half.replace(target)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        raise InputError(f"{shown(archive)} cannot be unpacked into {shown(target.parent)}: {error}") from None
+        why = " ".join(str(error).split())
+        raise InputError(f"{shown(archive)} cannot be unpacked into {shown(target.parent)}: {why}") from None
     return target
 
 

@@ -173,8 +173,9 @@ class TextPixels(Pictures):
         return image if gray else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
     def stamp(self) -> Iterable[str]:
-        yield from map(stamp_of, dict.fromkeys(self.paths))
-        yield f"{self.side} {_mark(self.spans)}"
+        files = {path: place for place, path in enumerate(dict.fromkeys(self.paths))}
+        yield from map(stamp_of, files)
+        yield f"{self.side} {_mark(self.spans)} {_mark(np.array([files[path] for path in self.paths]))}"
 
     def take(self, rows: np.ndarray) -> "TextPixels":
         return TextPixels([self.paths[row] for row in rows.tolist()], self.spans[rows], self.side)
@@ -206,13 +207,13 @@ def read_pixel_table(path: Path, side: int = 48) -> PixelTable | None:
     if "pixels" not in header:
         return None
     pixels = header.index("pixels")
-    others = [(place, name) for place, name in enumerate(header) if place != pixels]
-    columns: dict[str, list[str]] = {name: [] for _, name in others}
+    others = {name: place for place, name in enumerate(header) if name != "pixels"}
+    columns: dict[str, list[str]] = {name: [] for name in others}
     lines, spans = [], []
     for line, at, record in records:
         fields = _fields(record)
         fields += [(0, 0)] * (len(header) - len(fields))
-        for place, name in others:
+        for name, place in others.items():
             start, stop = fields[place]
             columns[name].append(record[start:stop].decode("utf-8", "replace").strip())
         lines.append(line)
@@ -332,6 +333,7 @@ def _read_column(file: Path, name: str, group: int | None = None) -> pa.ChunkedA
         if isinstance(opened, pq.ParquetFile):
             opened = opened.read([name]) if group is None else opened.read_row_group(group, [name])
         column = opened.column(name)
+        column.validate(full=True)  # of an arrow file nobody has looked at where its values begin and end
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{shown(file)}: the column {name} cannot be read: {' '.join(str(error).split())}") from None
     if not pa.types.is_struct(column.type):
@@ -357,12 +359,12 @@ def _label_column(schema: pa.Schema, file: Path) -> str | None:
 
 def _class_label(file: Path) -> tuple[str, tuple[str, ...]] | None:
     """The column that Hugging Face's metadata give names of classes for, and the names; a usual name goes first."""
-    found = {}
+    found, there = {}, _schema(file).names
     for column, about in _features(file).items():
         names = about.get("names") if isinstance(about, dict) and about.get("_type") == "ClassLabel" else None
-        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        if column in there and isinstance(names, list) and names and all(isinstance(name, str) for name in names):
             found[column] = tuple(names)
-    return next(((column, found[column]) for column in (*LABELS, *found) if column in found), None)
+    return next(((column, found[column]) for column in (*LABELS, *there) if column in found), None)
 
 
 def _numbered(column: pa.ChunkedArray, names: tuple[str, ...] | None, file: Path) -> tuple[np.ndarray, Any]:

@@ -17,11 +17,6 @@ IMAGES = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
 pytestmark = pytest.mark.filterwarnings("ignore:ferplus in")
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("FER_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def microsofts(votes):
     """The mode "majority" of Microsoft's reader, image by image: (name of the class or None)."""
     kept = [0 if vote == 1 else vote for vote in votes]

@@ -1,9 +1,6 @@
-"""Shared readers: pixels as text, parquet and arrow, WebDataset, packed csv, YOLO; whole and broken."""
+"""Shared readers of tables: pixels as text, parquet and arrow; whole and broken."""
 
-import gzip
-import io
 import json
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -15,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer2013_trees import (
-    ALPHABETICAL,
     FOLDERS,
-    add_member,
     hugging_face,
     named_table,
     official_table,
@@ -25,12 +20,10 @@ from fer2013_trees import (
     png,
     rows,
     write_arrow,
-    write_shards,
 )
-from fer_fast.data import archives
-from fer_fast.data.archives import read_webdataset, read_yolo, unpacked
 from fer_fast.data.tables import (
     Rows,
+    TextPixels,
     label_names,
     parse_pixels,
     read_labelled,
@@ -106,12 +99,24 @@ def test_a_table_is_found_not_read(tmp_path):
             table.pictures.read(i, gray=True)
 
 
+def test_a_column_that_is_there_twice(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("emotion,emotion,pixels,pixels\n1,2,3 4,5\n6,7\n")
+    table = read_pixel_table(path)
+    assert table.columns == {"emotion": ["2", "7"]}
+    assert table.pictures.spans[:, 1].tolist() == [3, 0]
+
+
 def test_a_stamp_follows_file_and_rows(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("pixels\n1 2\n3 4\n")
     pictures = read_pixel_table(path).pictures
     stamps = {tuple(pictures.take(np.array(chosen)).stamp()) for chosen in ([0], [1], [0, 1], [1, 0])}
     assert len(stamps) == 4
+    other = tmp_path / "b.csv"
+    other.write_bytes(path.read_bytes())
+    both = [TextPixels([path, other, last], pictures.spans[[0, 1, 0]], 48) for last in (path, other)]
+    assert tuple(both[0].stamp()) != tuple(both[1].stamp())
     before = tuple(pictures.stamp())
     assert tuple(pictures.take(np.arange(2)).stamp()) == before
     path.write_text("pixels\n1 2\n3 4\n\n")
@@ -193,7 +198,7 @@ def test_names_that_differ_between_files_are_refused(tmp_path):
 
 
 def features(names):
-    return {"features": {"label": {"_type": "ClassLabel", "names": names}}}
+    return {"features": {"labels": {"_type": "ClassLabel", "names": names}}}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +208,7 @@ def features(names):
         (json.dumps(features([])), None),
         (json.dumps(features(["a", 1])), None),
         (json.dumps(features("ab")), None),
-        (json.dumps({"features": {"label": {"_type": "Value"}}}), None),
+        (json.dumps({"features": {"labels": {"_type": "Value"}}}), None),
         (json.dumps({"features": [1]}), None),
         ("[1]", None),
         ("{", None),
@@ -224,6 +229,8 @@ def test_the_usual_column_of_several_with_names(tmp_path):
     table = pa.table({name: [0] for name in about} | {"image": [b"x"]}).replace_schema_metadata(meta)
     pq.write_table(table, tmp_path / "a.parquet")
     assert label_names(tmp_path / "a.parquet") == ("emotion",)
+    pq.write_table(table.select(["gender", "image"]), tmp_path / "b.parquet")  # the metadata tell of columns that left
+    assert label_names(tmp_path / "b.parquet") == ("gender",)
 
 
 def test_which_files_are_tables_of_which_part(tmp_path):
@@ -289,129 +296,14 @@ def test_a_hole_in_pictures_leaves_the_others_whole(tmp_path):
     assert 1 <= len(damaged) <= 3  # 4 000 bytes of zeros over pictures of 2 400
 
 
-# Archives
-
-
-def test_a_webdataset(tmp_path):
-    write_shards(tmp_path, ("train",), shards=12)
-    samples = read_webdataset(tmp_path)
-    order = [i for shard in range(12) for i in range(shard, 21, 12)]  # 2.tar before 10.tar
-    assert samples.classes == ALPHABETICAL
-    assert all(np.array_equal(samples.pictures.read(at, gray=True), IMAGES[i]) for at, i in enumerate(order))
-    named = [sorted(FOLDERS)[label] for label in samples.labels.tolist()]
-    assert named == [FOLDERS[rows("train")[i][0]] for i in order]
-    assert (set(samples.words), samples.faults, samples.problems) == ({"train"}, [], [])
-    assert read_webdataset(tmp_path / "train") is None
-
-
-def test_a_key_twice_in_a_shard_is_refused(tmp_path):
-    (tmp_path / "train").mkdir()
-    with tarfile.open(tmp_path / "train" / "0.tar", "w") as tar:
-        add_member(tar, "a/s.jpg", b"x")
-        add_member(tar, "b/s.jpg", b"y")
-    with pytest.raises(InputError, match=r"0\.tar: s is in it twice"):
-        read_webdataset(tmp_path)
-
-
-@pytest.fixture
-def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("FER_FAST_CACHE", str(folder))
-    return folder
-
-
-def packed(path, members):
-    with tarfile.open(path, "w:gz") as tar:
-        for name, data in members.items():
-            add_member(tar, name, data)
-    return path
-
-
-def test_a_packed_file_is_unpacked_once(tmp_path, cache):
-    archive = packed(tmp_path / "x.tar.gz", {"../../fer2013.csv": b"a,b\n", "other": b""})
-    path = unpacked(archive, "fer2013.csv")
-    assert (path.parent, path.read_bytes()) == (cache, b"a,b\n")
-    before = path.stat().st_mtime_ns
-    assert unpacked(archive, "fer2013.csv") == path
-    assert path.stat().st_mtime_ns == before
-    assert sorted(p.suffix for p in cache.iterdir()) in ([".csv"], [".csv", ".lock"])
-    assert unpacked(archive, "absent.csv") is None
-
-
-def test_hostile_archives(tmp_path, cache, monkeypatch):
-    with tarfile.open(tmp_path / "link.tar", "w") as tar:
-        link = tarfile.TarInfo("fer2013.csv")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-    assert unpacked(tmp_path / "link.tar", "fer2013.csv") is None
-    good = packed(tmp_path / "x.tar.gz", {"fer2013.csv": np.random.default_rng(0).bytes(100_000)})
-    (tmp_path / "half.tar.gz").write_bytes(good.read_bytes()[:50_000])
-    (tmp_path / "no.tar.gz").write_bytes(b"\x1f\x8b no gzip")
-    flipped = bytearray(good.read_bytes())
-    flipped[30_000:30_100] = bytes(100)
-    (tmp_path / "bad.tar.gz").write_bytes(flipped)
-    for name in ("half.tar.gz", "no.tar.gz", "bad.tar.gz"):
-        with pytest.raises(InputError, match=f"{name} cannot be unpacked"):
-            unpacked(tmp_path / name, "fer2013.csv")
-    monkeypatch.setattr(archives, "_UNPACKED", 1 << 20)
-    bomb = io.BytesIO()
-    with tarfile.open(fileobj=bomb, mode="w") as tar:
-        add_member(tar, "fer2013.csv", bytes(2 << 20))
-    (tmp_path / "bomb.tar.gz").write_bytes(gzip.compress(bomb.getvalue()))
-    with pytest.raises(InputError, match=r"bomb\.tar\.gz: fer2013\.csv has 0\.0 GB, too much for the cache"):
-        unpacked(tmp_path / "bomb.tar.gz", "fer2013.csv")
-    assert not list(cache.glob("*.csv"))
-
-
-# YOLO
-
-
-def write_yolo(root, place, names="names: [happy, sad]"):
-    (root / "data.yaml").write_text(f"train: ../train/images\nval: /content/valid/images\nnc: 2\n{names}\n")
-    for part in ("train", "valid"):
-        for i in range(3):
-            image, label = (root / place.format(part=part, kind=kind) for kind in ("images", "labels"))
-            image.mkdir(parents=True, exist_ok=True)
-            label.mkdir(parents=True, exist_ok=True)
-            (image / f"x.rf.{i}.jpg").touch()
-            (label / f"x.rf.{i}.txt").write_text(f"{i % 2} 0.5 0.5 1 1\n")
-
-
-@pytest.mark.parametrize("place", ["{part}/{kind}", "{kind}/{part}"])
-@pytest.mark.parametrize("names", ["names: [happy, sad]", "names: {0: happy, 1: sad}"])
-def test_a_yolo_tree(place, names, tmp_path):
-    write_yolo(tmp_path, place, names)
-    yolo = read_yolo(tmp_path)
-    assert (yolo.names, set(yolo.files), yolo.faults) == (("happy", "sad"), {"train", "valid"}, [])
-    assert yolo.labels["train"].tolist() == [0, 1, 0]
-    assert [file.name for file in yolo.files["valid"]] == ["x.rf.0.jpg", "x.rf.1.jpg", "x.rf.2.jpg"]
-
-
-def test_labels_of_yolo_that_are_none(tmp_path):
-    write_yolo(tmp_path, "{part}/{kind}")
-    folder = tmp_path / "train" / "labels"
-    (folder / "x.rf.0.txt").unlink()
-    (folder / "x.rf.1.txt").write_text("0 .5 .5 1 1\n1 .5 .5 1 1\n")
-    (folder / "x.rf.2.txt").write_text("2 .5 .5 1 1\n")
-    (tmp_path / "valid" / "labels" / "x.rf.0.txt").write_text("\n")
-    yolo = read_yolo(tmp_path)
-    assert yolo.labels["train"].tolist() == [-1, -1, -1]
-    assert yolo.labels["valid"].tolist() == [-1, 1, 0]
-    assert yolo.faults == [
-        f"{folder}/x.rf.1.txt: the classes 0, 1; allowed: one of 0 to 1",
-        f"{folder}/x.rf.2.txt: the classes 2; allowed: one of 0 to 1",
-    ]
-
-
-@pytest.mark.parametrize("names", ["", "names: 3", "names: [1, 2]", "names: {0: a, 2: b}", "names: [", "names: []"])
-def test_a_yolo_tree_without_names(names, tmp_path):
-    assert read_yolo(tmp_path) is None
-    write_yolo(tmp_path, "{part}/{kind}", names)
-    with pytest.raises(InputError, match=r"data\.yaml"):
-        read_yolo(tmp_path)
-
-
-def test_yaml_that_makes_objects_is_refused(tmp_path):
-    (tmp_path / "data.yaml").write_text("names: !!python/object/apply:os.system ['touch /tmp/never']")
-    with pytest.raises(InputError, match=r"data\.yaml cannot be read"):
-        read_yolo(tmp_path)
+@pytest.mark.parametrize("offsets", [[0, 1 << 30, 4], [0, -5, 4], [3, 2, 4]])
+def test_places_outside_an_arrow_file_are_not_followed(offsets, tmp_path):
+    buffers = [None, pa.py_buffer(np.array(offsets, np.int32)), pa.py_buffer(b"abcd")]
+    images = pa.Array.from_buffers(pa.binary(), 2, buffers)
+    path = tmp_path / "data.arrow"
+    with pa.OSFile(str(path), "wb") as file:
+        table = pa.RecordBatch.from_arrays([images, pa.array([0, 1])], ["image", "label"])
+        with pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_batch(table)
+    with pytest.raises(InputError, match=r"data\.arrow: the column image cannot be read"):
+        read_labelled([path]).pictures.read(0, gray=True)

@@ -12,12 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fer_fast.data import CLASSES, load_dataset
+
 NUMBERED = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 FOLDERS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 ALPHABETICAL = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
 USAGE = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 COUNTS = {"train": 21, "val": 7, "test": 7}
 SPLITS = tuple(COUNTS)
+
+SPLIT_OF_WORD = {"train": "train", "publicTest": "val", "privateTest": "test"}
+PLACES = {split: split for split in SPLITS}
 
 Row = tuple[int, np.ndarray]
 
@@ -26,6 +31,18 @@ def rows(split: str) -> list[Row]:
     """(official number of the class, image) of a split; images differ in every pixel between splits."""
     rng = np.random.default_rng(SPLITS.index(split))
     return [(i % 7, rng.integers(0, 256, (48, 48), dtype=np.uint8)) for i in range(COUNTS[split])]
+
+
+def contents(root: Path, split: str, **options) -> set[tuple[str, bytes]]:
+    """(class, pixels) of every image of a split, as loaded."""
+    dataset = load_dataset("fer2013", root, split=split, **options)
+    assert (dataset.classes, dataset.split) == (CLASSES[:7], split)
+    return {(CLASSES[y], x.numpy().tobytes()) for x, y in zip(dataset.images, dataset.labels.tolist(), strict=True)}
+
+
+def expected(*splits: str) -> set[tuple[str, bytes]]:
+    """(class, pixels) of every image of some splits, as drawn."""
+    return {(NUMBERED[label], image.tobytes()) for split in splits for label, image in rows(split)}
 
 
 def pixels(image: np.ndarray) -> str:

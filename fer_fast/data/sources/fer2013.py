@@ -181,10 +181,10 @@ def _csv(base: Path, root: Path, order: str | None) -> Copy | None:
     return copy
 
 
-def _unpacked(archive: Path) -> Copy | None:
+def _unpacked(archive: Path) -> Copy:
     table = unpacked(archive, _WHOLE[0])
     if table is None:
-        return None
+        raise InputError(f"{shown(archive)} holds no {_WHOLE[0]}")
     copy = _tables([(table, None)], f"{archive.name}:{_WHOLE[0]}")
     copy.notes.append(f"{_WHOLE[0]} is unpacked into the cache, {shown(table)}")
     return copy

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from fer_fast.data.dataset import SPLITS
 from fer_fast.data.files import bases, find, image_names, shown
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.listing import Listing, Part
@@ -32,6 +33,7 @@ _ROWS = {_TABLE: (28709, 3589, 3589), "label.csv": (28558, 3579, 3573)}
 _KEPT = {"majority": (25060, 3199, 3153), "argmax": (28389, 3553, 3546), "distribution": (28389, 3553, 3546)}
 _INNER = ("ferplus", "ferplusmaster", "fer2013plus", "fer2013", "data")  # folders around the data
 _VOTERS = 10
+_COUNT = {str(count): count for count in range(_VOTERS + 1)}
 _OTHER, _NONE = -2, -1  # instead of a class: unknown or no face; none by the rule
 _LABELS = np.array([CLASSES.index(name) if name in CLASSES else _OTHER for name in COLUMNS])
 _PLACES = [COLUMNS.index(name) for name in CLASSES]  # the column of each class
@@ -47,8 +49,8 @@ class _Votes:
 
     def add(self, where: str, part: str, texts: Sequence[str]) -> None:
         """A row, which has no votes where it is corrupt."""
-        votes = [whole(text) for text in texts]
-        if None in votes or len(votes) != len(COLUMNS) or max(votes) > _VOTERS:
+        votes = [_COUNT.get(text) for text in texts]
+        if None in votes or len(votes) != len(COLUMNS):
             self.faults.append(f"{where}: votes are {', '.join(texts)!r}; needed: ten numbers from 0 to {_VOTERS}")
             votes = [0] * len(COLUMNS)
         elif not part:
@@ -121,7 +123,8 @@ def _by_row(table: Path, copy: Copy, rule: Rule) -> Listing:
     listing.faults += copy.faults
     listing.ignored.update(copy.ignored)
     _compare(listing, Counter(votes.parts), _ROWS[_TABLE], "rows of votes")
-    _compare(listing, {part: len(kept) for part, kept in listing.parts.items()}, _KEPT[rule], f"images by {rule}")
+    kept = {part: len(rows) for part, rows in listing.parts.items() if part not in listing.published}
+    _compare(listing, kept, _KEPT[rule], f"images by {rule}")
     return listing
 
 
@@ -133,7 +136,7 @@ def _rows_of(copy: Copy, votes: _Votes, table: Path) -> np.ndarray:
     """
     count, stems = len(votes.rows), [name.rpartition("/")[2].partition(".")[0] for name in copy.names]
     numbers = [whole(stem) for stem in stems] if isinstance(copy.pictures, Files) else [None]
-    if None not in numbers and len(set(numbers)) == len(numbers) and max(numbers) < count:
+    if None not in numbers and len(set(numbers)) == len(numbers) and max(numbers, default=0) < count:
         rows = np.array(numbers, np.int64)
     elif list(copy.parts) == votes.parts:
         rows = np.arange(count)
@@ -205,7 +208,7 @@ def _listing(
     labels = _RULES[rule](counts)
     shares = counts[:, _PLACES] / np.maximum(1, counts[:, _PLACES].sum(1, keepdims=True))
     whole_part = Part(pictures, labels, tuple(names), votes=shares.astype(np.float32))
-    kept = {part: np.flatnonzero((labels >= 0) & (parts == part)) for part in _FOLDERS.values()}
+    kept = {part: np.flatnonzero((labels >= 0) & (parts == part)) for part in SPLITS}
     listing = Listing(
         layout,
         CLASSES,
@@ -221,11 +224,11 @@ def _listing(
 
 
 def _compare(listing: Listing, found: Mapping[str, int], published: Sequence[int], what: str) -> None:
-    """Adds a problem for each part with another number of `what` than published."""
+    """Adds a problem for each part of `found` with another number of `what` than published."""
     listing.problems += [
-        f"{part} has {found.get(part, 0)} {what} where {count} were published"
-        for part, count in zip(_FOLDERS.values(), published, strict=True)
-        if found.get(part, 0) != count
+        f"{part} has {found[part]} {what} where {count} were published"
+        for part, count in zip(SPLITS, published, strict=True)
+        if found.get(part, count) != count
     ]
 
 
