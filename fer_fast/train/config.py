@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from fer_fast.data.augment import AugmentConfig
+from fer_fast.data.listing import FaceChoice
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 from fer_fast.train.schedule import ScheduleConfig
@@ -33,6 +34,8 @@ class DataConfig:
     Args:
         image_size: side in pixels at which images are kept in memory; null keeps the size of the dataset.
         channels: 1 or 3 channels kept in memory; null keeps those of the dataset.
+        faces: whole takes pictures as they are; align finds the largest face and levels its eyes; box cuts the box that
+            the dataset gives; haar is align by Haar cascades, the variant-loss paper's own; null what the copy needs.
         options: further options by dataset name, e.g. {faces: {samples: 4000}}; one value, or one for each of
             train, val and test.
         fourteen_fold: expand the training images to the 14-fold set of the variant-loss paper.
@@ -41,6 +44,7 @@ class DataConfig:
 
     image_size: int | None = None
     channels: int | None = None
+    faces: FaceChoice | None = None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     fourteen_fold: bool = False
     balanced: bool = False

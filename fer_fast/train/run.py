@@ -47,7 +47,13 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
         write_copies(out, state)  # a kill may have come between the checkpoint and its copies
     _make_folder(out)
     write_text(out / "config.yaml", to_yaml(config))
-    common = {"config": to_dict(config), "classes": list(train_set.classes), "data": digests, "versions": versions()}
+    common = {
+        "config": to_dict(config),
+        "classes": list(train_set.classes),
+        "images": list(train_set.images.shape[1:3]),
+        "data": digests,
+        "versions": versions(),
+    }
     _announce(trainer, out)
 
     def keep() -> None:
@@ -93,6 +99,7 @@ def load_split(config: RunConfig, split: str) -> FaceDataset:
         split=split,
         image_size=config.data.image_size,
         channels=config.data.channels,
+        faces=config.data.faces,
         seed=config.seed,
         **options,
     )
