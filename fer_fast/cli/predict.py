@@ -51,7 +51,7 @@ def predict_photos(trained: Trained, paths: list[str]) -> Iterator[dict[str, Any
     augment, how = trained.config.augment, trained.preparation()
     for first in range(0, len(paths), BATCH):
         part = paths[first : first + BATCH]
-        faces = [_prepared(path, how) for path in part]
+        faces = [prepared(path, how) for path in part]
         images = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2).contiguous()
         _, scores = predict(trained.recogniser, images, augment, trained.hardware)
         for path, face, row in zip(part, faces, scores, strict=True):
@@ -66,7 +66,8 @@ def predict_photos(trained: Trained, paths: list[str]) -> Iterator[dict[str, Any
             }
 
 
-def _prepared(path: str, how: Preparation) -> Prepared:
+def prepared(path: str, how: Preparation) -> Prepared:
+    """An image file as the model takes it; the errors name it."""
     try:
         return prepare(Files([path]).read(0, gray=how.channels == 1), None, how)
     except InputError as error:

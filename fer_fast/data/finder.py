@@ -65,7 +65,7 @@ def largest_face(image: np.ndarray) -> Face | None:
     found = np.zeros((0, 15))
     for scale in _scales(image):
         first = next(_search(image, scale), found[:0])
-        found = _by_rank(np.vstack([found, first]), image)
+        found = _by_rank(_distinct(np.vstack([found, first])), image)
         if len(found) and _rank(found[:1], image) * scale >= _SURE:
             break
     return _face(found[0]) if len(found) else None
@@ -94,12 +94,14 @@ def _search(image: np.ndarray, scale: float) -> Iterator[np.ndarray]:
     found = [np.zeros((0, 15))]
     for top, left in _tiles(height, width):
         rows = _detect(small[top : top + _TILE, left : left + _TILE])
-        rows[:, :14] += np.tile([left, top], 7) * np.repeat([1, 0, 1], [2, 2, 10])
+        rows[:, :2] += (left, top)
+        rows[:, 4:14] += (left, top) * 5
         found.append(rows)
-    for row in _by_rank(_distinct(np.concatenate(found)), small):
+    rows = np.concatenate(found)
+    for row in _by_rank(_distinct(rows[np.argsort(-rows[:, 14], kind="stable")]), small):
         row = _look_closer(small, row)
         if row[14] >= _SCORE:
-            row[:14] *= np.tile([image.shape[1] / width, image.shape[0] / height], 7)
+            row[:14] *= (image.shape[1] / width, image.shape[0] / height) * 7
             yield row
 
 
@@ -147,8 +149,7 @@ def _tiles(height: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 def _distinct(rows: np.ndarray) -> np.ndarray:
-    """The rows without those that mean a face that another row is surer of."""
-    rows = rows[np.argsort(-rows[:, 14], kind="stable")]
+    """The rows without those that mean the same face as an earlier one."""
     low, size = rows[:, :2], np.maximum(rows[:, 2:4], 1)
     kept = np.zeros(len(rows), bool)
     for i in range(len(rows)):

@@ -73,11 +73,13 @@ def prepare(image: np.ndarray, box: np.ndarray | None, how: Preparation) -> Prep
 
 
 def to_size(image: np.ndarray, size: int) -> np.ndarray:
-    """(height, width) or (height, width, 3) -> the same at `size`, by areas where it shrinks, else bilinear."""
-    if image.shape[:2] == (size, size):
-        return image
-    shrinks = max(image.shape[:2]) > size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """(height, width) or (height, width, 3) -> the same at `size`, by areas where a side shrinks, else bilinear."""
+    height, width = image.shape[:2]
+    if max(height, width) > size:
+        image = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    if min(height, width) < size:
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    return image
 
 
 def _finish(image: np.ndarray, how: Preparation) -> np.ndarray:

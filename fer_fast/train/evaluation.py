@@ -41,9 +41,9 @@ class Trained:
     def preparation(self) -> Preparation:
         """How a photograph becomes such an image as the run was trained on.
 
-        Its face is found and aligned also where the training images were crops already; what cannot be read of a
-        checkpoint, because an earlier version wrote it, is taken from its augmentation.
+        The face is found and aligned also where the training images were crops already.
         """
+        # Checkpoints of earlier versions do not tell the shape of their images.
         channels, size = self.state.get("images", (3, self.config.augment.size))
         return Preparation(size, channels, "haar" if self.config.data.faces == "haar" else "align")
 
