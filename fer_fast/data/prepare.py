@@ -59,14 +59,14 @@ def prepare(image: np.ndarray, box: np.ndarray | None, how: Preparation) -> Prep
             or with less than a quarter of it in the picture, counts as none.
         how: the preparation.
     """
-    if how.faces in _FINDERS:
-        face = _FINDERS[how.faces](image)
-        if face is not None:
-            crop = cut_upright(image, face.landmarks, limit=_SPARE * how.size)
-            return Prepared(_finish(crop, how), True, tuple(map(round, face.box)))
-        taken: Box | None = None
-    else:
-        taken = (0, 0, *image.shape[1::-1]) if how.faces == "whole" else _in_pixels(box, image)
+    taken: Box | None = None
+    if how.faces == "whole":
+        taken = (0, 0, *image.shape[1::-1])
+    elif how.faces == "box":
+        taken = _in_pixels(box, image)
+    elif (face := _FINDERS[how.faces](image)) is not None:
+        crop = cut_upright(image, face.landmarks, limit=_SPARE * how.size)
+        return Prepared(_finish(crop, how), True, tuple(map(round, face.box)))
     found = taken is not None
     taken = taken or central_square(image)
     return Prepared(_finish(cut_box(image, taken), how), found, taken)

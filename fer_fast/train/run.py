@@ -50,7 +50,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
     common = {
         "config": to_dict(config),
         "classes": list(train_set.classes),
-        "images": list(train_set.images.shape[1:3]),
+        "images": list(train_set.images.shape[1:3]),  # channels, side
         "data": digests,
         "versions": versions(),
     }

@@ -2,6 +2,7 @@
 
 import io
 import random
+import runpy
 import struct
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_fast.data import decode as decode_module
 from fer_fast.data.decode import MAX_PIXELS, decode
 from fer_fast.errors import InputError
 
@@ -213,6 +215,12 @@ def test_decompression_bombs_take_no_memory(bombs):
     """
     done = subprocess.run([sys.executable, "-c", code, bombs], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 50_000  # kilobytes
+
+
+def test_an_opencv_that_reads_truncated_files_as_garbage_is_refused(monkeypatch):
+    monkeypatch.setattr(cv2, "__version__", "4.10.0")
+    with pytest.raises(InputError, match=r"^OpenCV 4\.10\.0 reads a truncated JPEG as garbage; 4\.11 or newer"):
+        runpy.run_path(decode_module.__file__)
 
 
 def test_a_thousand_mutated_files_give_pixels_or_one_line():
