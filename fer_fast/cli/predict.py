@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table
-from fer_fast.data.photos import find_face, read_photo
+from fer_fast.data.pictures import Files
+from fer_fast.data.prepare import Preparation, Prepared, prepare
+from fer_fast.errors import InputError
 from fer_fast.train.evaluation import Trained, load_trained, predict
 
 BATCH = 64  # photos whose crops are in memory at once
@@ -20,8 +21,8 @@ def run(argv: list[str]) -> int:
     """Predict as the arguments say."""
     parser = Parser(
         prog="fer-fast predict",
-        description="Name the expression in photos. The face is found and aligned; where none is found, the central "
-        "square of the photo is used and the table says so.",
+        description="Name the expression in photos. The largest face is found and aligned; where none is found, the "
+        "central square of the photo is used and the table says so.",
     )
     parser.add_argument("--checkpoint", metavar="F", required=True, help="checkpoint.safetensors or a run's folder")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
@@ -47,12 +48,11 @@ def predict_photos(trained: Trained, paths: list[str]) -> Iterator[dict[str, Any
     Raises:
         InputError: a photo that cannot be read.
     """
-    augment = trained.config.augment
+    augment, how = trained.config.augment, trained.preparation()
     for first in range(0, len(paths), BATCH):
         part = paths[first : first + BATCH]
-        faces = [find_face(read_photo(path)) for path in part]
-        crops = np.stack([_square(face.crop, augment.size) for face in faces])
-        images = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+        faces = [prepared(path, how) for path in part]
+        images = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2).contiguous()
         _, scores = predict(trained.recogniser, images, augment, trained.hardware)
         for path, face, row in zip(part, faces, scores, strict=True):
             best = int(row.argmax())
@@ -66,6 +66,9 @@ def predict_photos(trained: Trained, paths: list[str]) -> Iterator[dict[str, Any
             }
 
 
-def _square(crop: np.ndarray, size: int) -> np.ndarray:
-    shrinks = crop.shape[0] > size
-    return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+def prepared(path: str, how: Preparation) -> Prepared:
+    """An image file as the model takes it; the errors name it."""
+    try:
+        return prepare(Files([path]).read(0, gray=how.channels == 1), None, how)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from fer_fast.data.augment import AugmentConfig
+from fer_fast.data.listing import FaceChoice
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 from fer_fast.train.schedule import ScheduleConfig
@@ -33,8 +34,8 @@ class DataConfig:
     Args:
         image_size: side in pixels at which images are kept; null takes the dataset's own.
         channels: 1 or 3 channels that are kept; null takes the dataset's own.
-        faces: what is cut out of a picture: whole (all of it), align (the largest face, its eyes level), box (the box
-            that the dataset gives), haar (align by Haar cascades), or auto: what the copy needs.
+        faces: whole takes pictures as they are; align finds the largest face and levels its eyes; box cuts the box that
+            the dataset gives; haar is align by Haar cascades, the variant-loss paper's own; null what the copy needs.
         no_face: whether a picture without a face is kept whole or left out (skip).
         unreadable: whether a picture that cannot be read is an error or left out (skip).
         duplicates: keep, or drop the images to train on and select by that are also, pixel for pixel or nearly, in the
@@ -49,7 +50,7 @@ class DataConfig:
 
     image_size: int | None = None
     channels: int | None = None
-    faces: Literal["auto", "whole", "align", "box", "haar"] = "auto"
+    faces: FaceChoice | None = None
     no_face: Literal["whole", "skip"] = "whole"
     unreadable: Literal["error", "skip"] = "error"
     duplicates: Literal["keep", "drop"] = "keep"

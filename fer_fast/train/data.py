@@ -39,7 +39,7 @@ def open_data(config: RunConfig) -> Drawn | OnDisk:
     wanted = Wanted(
         image_size=data.image_size,
         channels=data.channels,
-        faces=None if data.faces == "auto" else data.faces,
+        faces=data.faces,
         no_face=data.no_face,
         unreadable=data.unreadable,
         duplicates=data.duplicates,

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fer_fast.data.augment import AugmentConfig, Normalise, five_crop
 from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.prepare import Preparation
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import load_checkpoint, restore
 from fer_fast.train.config import RunConfig, from_dict
@@ -37,6 +38,15 @@ class Trained:
     config: RunConfig
     hardware: Hardware
     state: dict[str, Any]
+
+    def preparation(self) -> Preparation:
+        """How a photograph becomes such an image as the run was trained on.
+
+        The face is found and aligned also where the training images were crops already.
+        """
+        # Checkpoints of earlier versions do not tell the shape of their images.
+        channels, size = self.state.get("images", (3, self.config.augment.size))
+        return Preparation(size, channels, "haar" if self.config.data.faces == "haar" else "align")
 
 
 def load_trained(path: str | Path, device: str | None = None) -> Trained:

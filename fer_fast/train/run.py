@@ -51,6 +51,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
         common = {
             "config": to_dict(trainer.config),
             "classes": list(splits.train.classes),
+            "images": list(splits.train.images.shape[1:3]),  # channels, side
             "data": {dataset.split: dataset.digest() for dataset in parts},
             "notes": [f"{dataset.split}: {line}" for dataset in parts for line in dataset.notes],
             "versions": versions(),

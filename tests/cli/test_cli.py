@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from fer_fast.cli import COMMANDS, main
+from fer_fast.data import load_dataset
+from fer_fast.data.prepare import Preparation
 from fer_fast.registry import available
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.config import RECIPES
+from fer_fast.train.evaluation import load_trained
 
 TRAIN = (
     *("train", "--backbone", "mobilenetv3", "--epochs", "1", "--batch_size", "16", "--augment.size", "32"),
@@ -94,6 +97,27 @@ def test_predict_prints_a_row_for_each_photo(trained, photos, capsys):
         assert row["face_found"] is False
 
 
+def test_predict_finds_a_face_and_prepares_it_like_the_training_images(trained, tmp_path, capsys):
+    found = load_trained(trained)
+    assert found.preparation() == Preparation(32, 1, "align")
+    found.config.data.faces = "haar"
+    assert found.preparation() == Preparation(32, 1, "haar")
+    del found.state["images"]
+    assert found.preparation() == Preparation(32, 3, "haar")
+
+    face = load_dataset("faces", split="val", image_size=160, channels=3, samples=7).images[0]
+    image = np.full((300, 420, 3), 90, np.uint8)
+    image[70:230, 200:360] = face.permute(1, 2, 0).numpy()
+    path = tmp_path / "größe.png"
+    path.write_bytes(cv2.imencode(".png", image)[1])
+    assert main(["predict", "--checkpoint", str(trained), "--json", str(path)]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["face_found"]
+    left, top, width, height = row["box"]
+    assert 180 < left < left + width < 380
+    assert 50 < top < top + height < 250
+
+
 def test_predictions_do_not_depend_on_the_batch(trained, photos, capsys, monkeypatch):
     answers = []
     for batch in (1, 2):
@@ -154,10 +178,13 @@ def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
 
 
 def test_bad_photos_and_splits_are_named(trained, tmp_path, capsys):
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"\xff\xd8\xff garbage")
-    assert "broken.jpg" in fails(["predict", "--checkpoint", trained, broken], capsys)
-    assert "none.jpg" in fails(["predict", "--checkpoint", trained, tmp_path / "none.jpg"], capsys)
+    good = cv2.imencode(".jpg", np.zeros((60, 60, 3), np.uint8))[1].tobytes()
+    files = {"broken.jpg": b"\xff\xd8\xff garbage", "empty.png": b"", "text.png": b"no picture", "cut.jpg": good[:-30]}
+    (tmp_path / "folder.jpg").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    for name in (*files, "folder.jpg", "none.jpg"):
+        assert f"{tmp_path / name}: " in fails(["predict", "--checkpoint", trained, tmp_path / name], capsys)
     assert "nowhere" in fails(["eval", "--checkpoint", trained, "--split", "nowhere"], capsys)
     assert "abacus" in fails(["eval", "--checkpoint", trained, "--device", "abacus"], capsys)
 
