@@ -21,6 +21,8 @@ class BackboneInfo:
         build: function of the number of input channels that returns the network without its classifier.
         minimum_size: the smallest image side in pixels it can take; smaller images are enlarged to it.
         small_stem: changes the stem in place for small images, or None where no such practice exists.
+        caffe: changes the geometry in place to the one Caffe's networks have, or None where weights of none exist.
+        translate: gives tensors of another program's network the names of this one.
         stages: module names of each stage, in order, for freezing; empty where the network has no such division.
     """
 
@@ -30,6 +32,8 @@ class BackboneInfo:
     minimum_size: int = 32
     small_stem: Callable[[nn.Module, int], None] | None = None
     stages: tuple[tuple[str, ...], ...] = ()
+    caffe: Callable[[nn.Module], None] | None = None
+    translate: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None = None
 
 
 class Backbone(nn.Module):
@@ -38,8 +42,9 @@ class Backbone(nn.Module):
     Images smaller than the network's minimum (AlexNet: 63 pixels; all others: 32) are enlarged bilinearly to it.
     """
 
-    def __init__(self, network: nn.Module, info: BackboneInfo):
+    def __init__(self, network: nn.Module, info: BackboneInfo, convert: nn.Module | None = None):
         super().__init__()
+        self.convert = convert or nn.Identity()
         self.network = network
         self.info = info
         self.feature_dim = info.feature_dim
@@ -52,7 +57,7 @@ class Backbone(nn.Module):
             scale = self.info.minimum_size / shortest
             size = (round(height * scale), round(width * scale))
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        return self.network(images)
+        return self.network(self.convert(images))
 
     def freeze(self, stages: int) -> None:
         """Keep the first `stages` stages as they are: no gradient, BatchNorm by its stored statistics.
@@ -83,7 +88,7 @@ def find_backbone(name: str) -> BackboneInfo:
     return BACKBONES[one_of(name, BACKBONES, "backbone")]
 
 
-def build_backbone(name: str, channels: int = 3, *, stem: str = "standard") -> Backbone:
+def build_backbone(name: str, channels: int = 3, *, stem: str = "standard", caffe: nn.Module | None = None) -> Backbone:
     """Build one backbone with fresh weights from torch's global generator.
 
     Args:
@@ -92,14 +97,23 @@ def build_backbone(name: str, channels: int = 3, *, stem: str = "standard") -> B
         stem: "standard" is the published network. "small", for images around 48 pixels, is the usual change to a
             ResNet: the first convolution keeps the resolution (stride 1; 3×3 where it was one 7×7) and the max-pool
             goes. It costs about 16 times the arithmetic.
+        caffe: turns images into the input of Caffe's networks, of three channels, and asks for their geometry: the
+            stride of a stage in its first convolution, max-pool that rounds up, without padding.
 
     Raises:
-        InputError: unknown name, channels or stem.
+        InputError: unknown name, channels or stem, or a geometry that the backbone does not have.
     """
     if channels not in (1, 3):
         raise InputError(f"a backbone takes 1 (gray) or 3 (colour) channels, not {channels}")
     info = find_backbone(name)
-    network = info.build(channels)
+    if caffe is not None and (info.caffe is None or stem != "standard"):
+        fitting = ", ".join(key for key, row in BACKBONES.items() if row.caffe)
+        raise InputError(
+            f"model.geometry 'caffe' does not exist for {name}, stem {stem}; it does for {fitting}, stem standard"
+        )
+    network = info.build(3 if caffe is not None else channels)
+    if caffe is not None:
+        info.caffe(network)
     if stem == "small":
         if info.small_stem is None:
             fitting = ", ".join(key for key, row in BACKBONES.items() if row.small_stem)
@@ -107,36 +121,7 @@ def build_backbone(name: str, channels: int = 3, *, stem: str = "standard") -> B
         info.small_stem(network, channels)
     elif stem != "standard":
         raise InputError(f"model.stem is {stem!r}; allowed: standard, small")
-    return Backbone(network, info)
-
-
-def load_weights(backbone: Backbone, tensors: dict[str, Tensor]) -> tuple[int, int]:
-    """Copy every tensor that fits by name and shape into the backbone; return (matched, total) keys of the backbone.
-
-    A leading "module." is ignored. A first convolution stored for colour is summed over its channels for a gray
-    backbone: the same response to an image whose three channels are equal.
-
-    Raises:
-        InputError: nothing matches.
-    """
-    own = backbone.network.state_dict()
-    matched = {}
-    for key, value in tensors.items():
-        key = key.removeprefix("module.")
-        if key not in own:
-            continue
-        target = own[key]
-        if value.ndim == target.ndim == 4 and (value.shape[1], target.shape[1]) == (3, 1):
-            value = value.sum(1, keepdim=True)
-        if value.shape == target.shape:
-            matched[key] = value
-    if not matched:
-        raise InputError(
-            f"no tensor of the weights fits the backbone: they hold e.g. {next(iter(tensors), 'nothing')!r}, "
-            f"the backbone ({backbone.info.source}) {next(iter(own))!r}"
-        )
-    backbone.network.load_state_dict(matched, strict=False)
-    return len(matched), len(own)
+    return Backbone(network, info, caffe)
 
 
 def _timm(model: str, channels: int) -> nn.Module:
@@ -176,6 +161,27 @@ def _small_deep_stem(network: nn.Module, _channels: int) -> None:
     network.maxpool = nn.Identity()
 
 
+def _caffe_resnet(network: nn.Module) -> None:
+    network.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
+    for block in (network.layer2[0], network.layer3[0], network.layer4[0]):
+        block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+
+
+def _from_torchvision_mobilenet(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """torchvision's MobileNet V3 is timm's, its tensors in the same order under other names."""
+    if "features.0.0.weight" not in tensors:
+        return tensors
+    names = [name for name in network.state_dict() if not name.endswith(COUNTER)]
+    values = [value for name, value in tensors.items() if not name.endswith(COUNTER)]
+    # Its BatchNorm adds 0.001 to a variance where timm's adds 0.00001.
+    return {
+        name: value + (1e-3 - 1e-5) if name.endswith("running_var") else value
+        for name, value in zip(names, values, strict=False)
+    }
+
+
+COUNTER = "num_batches_tracked"  # a tensor that older files lack and that no network needs
+
 _RESNET = {
     "stages": (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)),
     "small_stem": _small_resnet_stem,
@@ -185,12 +191,17 @@ BACKBONES: dict[str, BackboneInfo] = {
     "alexnet": BackboneInfo("torchvision alexnet", 4096, _alexnet, minimum_size=63),
     "googlenet": BackboneInfo("torchvision googlenet", 1024, _googlenet),
     "resnet18": BackboneInfo("timm resnet18", 512, partial(_timm, "resnet18"), **_RESNET),
-    "resnet50": BackboneInfo("timm resnet50", 2048, partial(_timm, "resnet50"), **_RESNET),
+    "resnet50": BackboneInfo("timm resnet50", 2048, partial(_timm, "resnet50"), caffe=_caffe_resnet, **_RESNET),
     "densenet121": BackboneInfo("timm densenet121", 1024, partial(_timm, "densenet121")),
-    "mobilenetv3": BackboneInfo("timm mobilenetv3_large_100", 1280, partial(_timm, "mobilenetv3_large_100")),
+    "mobilenetv3": BackboneInfo(
+        "timm mobilenetv3_large_100",
+        1280,
+        partial(_timm, "mobilenetv3_large_100"),
+        translate=_from_torchvision_mobilenet,
+    ),
     "resnest50": BackboneInfo(
         "timm resnest50d", 2048, partial(_timm, "resnest50d"), **{**_RESNET, "small_stem": _small_deep_stem}
     ),
-    "seresnet50": BackboneInfo("timm seresnet50", 2048, partial(_timm, "seresnet50"), **_RESNET),
+    "seresnet50": BackboneInfo("timm seresnet50", 2048, partial(_timm, "seresnet50"), caffe=_caffe_resnet, **_RESNET),
     "xception": BackboneInfo("timm legacy_xception", 2048, partial(_timm, "legacy_xception")),
 }

@@ -1,4 +1,8 @@
-"""Checkpoints that survive a kill at any moment: one file holds everything and replaces its predecessor at once."""
+"""What a run keeps: slim weights for use, and apart from them the state to resume from.
+
+Each file replaces its predecessor at once and is whole in itself: tensors and state travel in one safetensors file. The
+state is written first: after a kill between the two the weights may be an epoch older, and a resumed run writes both.
+"""
 
 import json
 import os
@@ -13,67 +17,61 @@ from torch import Tensor, nn
 from fer_fast.errors import InputError
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT = "fer-fast 1"
+RESUME = "resume.safetensors"
+# The first is written, all are read. In version 1 one file held all of a run, and its state names the weights in it.
+FORMATS = {CHECKPOINT: ("fer-fast weights 2", "fer-fast 1"), RESUME: ("fer-fast resume 2",)}
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write checkpoint.safetensors, checkpoint.json and log.jsonl.
+    """Write checkpoint.safetensors, the weights of one recogniser and what is needed to use them, and checkpoint.json.
 
-    The state, with its "history" of epochs, travels inside the safetensors file, so tensors and state are one atomic
-    replacement and cannot disagree; the other files are copies for people and scripts, written after it.
+    The second file is a copy of the state for people and scripts.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: a file cannot be written.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _write(folder / CHECKPOINT, save(plain, metadata={"format": FORMAT, "state": json.dumps(state)}))
-    write_copies(folder, state)
-
-
-def write_copies(folder: Path, state: dict[str, Any]) -> None:
-    """Write what a checkpoint's state holds a second time: checkpoint.json, and its history as log.jsonl."""
+    _save(folder, CHECKPOINT, tensors, state)
     write_text(folder / "checkpoint.json", json.dumps(state, indent=1) + "\n")
+
+
+def save_resume(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write resume.safetensors, everything that a resumed run needs, and a copy of its "history" as log.jsonl.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    _save(folder, RESUME, tensors, state)
+    write_log(folder, state)
+
+
+def write_log(folder: Path, state: dict[str, Any]) -> None:
+    """Write the history of a run's state as log.jsonl, a line an epoch."""
     write_text(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in state["history"]))
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name, and the state, of a checkpoint file or of the folder that holds one.
+    """Tensors by name, and the state, of checkpoint.safetensors or of the folder that holds it.
 
     Raises:
         InputError: no such file, a corrupt one, or one that fer-fast did not write.
     """
-    return _read(path, tensors=True)
+    path = Path(path)
+    tensors, state = _read(path / CHECKPOINT if path.is_dir() else path, CHECKPOINT)
+    return below(state["weights"], tensors) if "weights" in state else tensors, state
 
 
-def read_state(path: str | Path) -> dict[str, Any]:
-    """The state alone; the same errors as `load_checkpoint`."""
-    return _read(path, tensors=False)[1]
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors file or a state dict of torch.save, possibly under "state_dict".
-
-    Nothing in the file is executed.
+def load_resume(folder: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name (none where they are not wanted), and the state, of the resume.safetensors of a run's folder.
 
     Raises:
-        InputError: unreadable, or not a mapping of names to tensors.
+        InputError: no such file, a corrupt one, or a run of which only the weights are left.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no weights file at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in list(file.keys())}
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"cannot read the weights {path}: {reason[0]}") from None
-    stored = stored.get("state_dict", stored) if isinstance(stored, dict) else {}
-    tensors = {name: value for name, value in stored.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise InputError(f"the weights {path} hold no tensors by name")
-    return tensors
+    if not (folder / RESUME).exists() and (folder / CHECKPOINT).is_file():
+        raise InputError(
+            f"nothing to resume: {folder} holds weights but no {RESUME}; "
+            f"--model.weights {folder / CHECKPOINT} starts another run from them"
+        )
+    return _read(folder / RESUME, RESUME, tensors=tensors)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -135,20 +133,29 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
-def _read(path: str | Path, *, tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    path = Path(path)
-    path = path / CHECKPOINT if path.is_dir() else path
+def _save(folder: Path, name: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    _write(folder / name, save(plain, metadata={"format": FORMATS[name][0], "state": json.dumps(state)}))
+
+
+def _read(path: Path, kind: str, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(f"{path} is not a checkpoint of fer-fast (format {metadata.get('format')!r})")
+            if metadata.get("format") not in FORMATS[kind]:
+                raise InputError(_wrong_format(path, metadata.get("format")))
             names = list(file.keys()) if tensors else []
             return {name: file.get_tensor(name) for name in names}, json.loads(metadata["state"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise InputError(f"the checkpoint {path} is corrupt or unreadable: {error}") from None
+
+
+def _wrong_format(path: Path, found: str | None) -> str:
+    if found in FORMATS[RESUME]:
+        return f"{path} is the state to resume from; the weights are in {path.with_name(CHECKPOINT)}"
+    return f"{path} is not a checkpoint of fer-fast (format {found!r})"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -52,7 +52,10 @@ class ModelConfig:
 
     Args:
         stem: standard, small (ResNets on images around 48 pixels), or auto: small for a ResNet on up to 64 pixels.
-        weights: a local file of backbone weights (.safetensors, or a state dict of torch.save) to start from.
+        weights: a local file of backbone weights to start from: .safetensors, a state dict of torch.save, a pickle of
+            numpy arrays as VGGFace2's, or the checkpoint of an earlier run.
+        geometry: standard, caffe (as VGGFace2's networks were trained: the stride of a stage in its first convolution,
+            max-pool rounded up without padding, BGR input), or auto: the one of the weights.
         frozen_stages: how many stages of a ResNet stay as they are.
         nodes: width of an extra linear layer between backbone and head; 0 leaves it out.
         embeddings: k of the k-embedding head; 0 takes the number of classes.
@@ -65,6 +68,7 @@ class ModelConfig:
 
     stem: Literal["standard", "small", "auto"] = "standard"
     weights: str | None = None
+    geometry: Literal["auto", "standard", "caffe"] = "auto"
     frozen_stages: int = 0
     nodes: int = 0
     embeddings: int = 0

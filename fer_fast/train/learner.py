@@ -11,6 +11,7 @@ from fer_fast.train.backbones import build_backbone, find_backbone
 from fer_fast.train.config import OptimiserConfig, RunConfig
 from fer_fast.train.models import Encoder, Recogniser, encode, move_towards
 from fer_fast.train.objective import Batch, Plan, Term, build_loss, class_weights, plan_losses
+from fer_fast.train.transfer import CaffeInput
 
 SMALL_SIDE = 64  # pixels up to which the automatic stem keeps the resolution
 
@@ -116,10 +117,11 @@ def build_recogniser(config: RunConfig, plan: Plan, weights: Tensor, classes: tu
         InputError: a configuration that cannot be built.
     """
     stem = config.model.stem
+    caffe = CaffeInput(config.augment) if config.model.geometry == "caffe" else None
     if stem == "auto":
-        small = config.augment.size <= SMALL_SIDE and find_backbone(config.backbone).small_stem is not None
-        stem = "small" if small else "standard"
-    backbone = build_backbone(config.backbone, config.augment.channels, stem=stem)
+        fits = find_backbone(config.backbone).small_stem is not None and caffe is None
+        stem = "small" if fits and config.augment.size <= SMALL_SIDE else "standard"
+    backbone = build_backbone(config.backbone, config.augment.channels, stem=stem, caffe=caffe)
     encoder = Encoder(backbone, plan.shape, config.model, len(classes))
     return Recogniser(encoder, _loss(plan.classifier, config, encoder, weights))
 

@@ -14,8 +14,7 @@ from fer_fast.data.augment import Augment
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.sampling import epoch_batches
 from fer_fast.errors import InputError
-from fer_fast.train.backbones import load_weights
-from fer_fast.train.checkpoint import below, optimiser_tensors, prefixed, read_weights, restore, restore_optimiser
+from fer_fast.train.checkpoint import below, optimiser_tensors, prefixed, restore, restore_optimiser
 from fer_fast.train.config import OptimiserConfig, RunConfig
 from fer_fast.train.evaluation import loss_and_accuracy, predict
 from fer_fast.train.hardware import Hardware
@@ -23,6 +22,8 @@ from fer_fast.train.learner import build_learner
 from fer_fast.train.models import move_towards
 from fer_fast.train.progress import LineProgress
 from fer_fast.train.schedule import rate_factor
+from fer_fast.train.transfer import load_encoder
+from fer_fast.train.weights import Weights
 
 REFRESH_SECONDS = 0.5  # the least time between two reads of the running numbers, each of which waits for the device
 _ORDER, _AUGMENT, _NETWORK, _BANK = range(4)  # purposes of random numbers
@@ -44,19 +45,20 @@ class Trainer:
     Args:
         config: of the run.
         train, val: images to learn from, images to select the epoch by.
+        weights: what the encoder starts from; None starts from random numbers.
 
     Raises:
         InputError: a configuration that cannot be trained, or data too small for it.
     """
 
-    def __init__(self, config: RunConfig, train: FaceDataset, val: FaceDataset):
+    def __init__(self, config: RunConfig, train: FaceDataset, val: FaceDataset, weights: Weights | None = None):
         if min(len(train), len(val)) < 2:
             raise InputError(f"training needs at least 2 images a split; there are {len(train)} train, {len(val)} val")
         self.config, self.train_set, self.val_set = config, train, val
         self.hardware = Hardware(config.hardware)
         torch.manual_seed(config.seed)
         self.learner = build_learner(config, train.class_counts(), train.classes)
-        self.loaded_keys = self._load_backbone()
+        self.started_from = self._prepare_encoders(weights)
         self.hardware.place(self.learner)
         groups = self.learner.parameter_groups(config.optimiser)
         self.optimiser = OPTIMISERS[config.optimiser.name](groups, config.optimiser)
@@ -111,7 +113,6 @@ class Trainer:
             "step": self.step,
             "history": self.history,
             "best": self.best,
-            "weights": self.weights()[0],
             "scaler": self.scaler.state_dict(),
         }
 
@@ -202,9 +203,14 @@ class Trainer:
             decay = min(self.config.ema, self.step / (self.step + 10))
             move_towards(self.ema, self.learner.recogniser, decay, copy_buffers=True)
 
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.config.optimiser.rate * rate_factor(
+            self.config.schedule, self.step, self.steps_per_epoch, self.steps
+        )
+
     def _set_rate(self) -> float:
-        factor = rate_factor(self.config.schedule, self.step, self.steps_per_epoch, self.steps)
-        rate = self.config.optimiser.rate * factor
+        rate = self.rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         return rate
@@ -240,15 +246,15 @@ class Trainer:
     def _seed(self, purpose: int, epoch: int) -> int:
         return int(np.random.SeedSequence((self.config.seed, purpose, epoch)).generate_state(1, np.uint64)[0] >> 1)
 
-    def _load_backbone(self) -> tuple[int, int] | None:
-        """Start from a file of weights and freeze stages where the configuration says so; (matched, total) keys."""
-        model, key = self.config.model, self.learner.key
-        backbones = [self.learner.recogniser.encoder.backbone, *([key.backbone] if key is not None else [])]
-        weights = read_weights(model.weights) if model.weights else None
-        for backbone in backbones:
-            keys = load_weights(backbone, weights) if weights else None
-            backbone.freeze(model.frozen_stages)
-        return keys
+    def _prepare_encoders(self, weights: Weights | None) -> str | None:
+        """Start from weights and freeze stages where the configuration says so; a line on what the weights filled."""
+        encoder, key = self.learner.recogniser.encoder, self.learner.key
+        line = load_encoder(encoder, weights) if weights else None
+        if key is not None:
+            key.load_state_dict(encoder.state_dict())
+        for each in filter(None, (encoder, key)):
+            each.backbone.freeze(self.config.model.frozen_stages)
+        return line
 
 
 class Running:

@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,48 +15,56 @@ from fer_fast.data.augment import fourteen_fold
 from fer_fast.data.dataset import SPLITS, FaceDataset
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
-from fer_fast.train.checkpoint import CHECKPOINT, load_checkpoint, restore, save_checkpoint, write_copies, write_text
+from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, restore, save_checkpoint, save_resume, write_text
 from fer_fast.train.config import RunConfig, difference, from_dict, to_dict, to_yaml
 from fer_fast.train.evaluation import Trained, match_classes, predict
+from fer_fast.train.folder import claimed, make_folder, refuse_results
 from fer_fast.train.loop import Trainer
+from fer_fast.train.preflight import check_end, check_model
 from fer_fast.train.progress import make_progress
+from fer_fast.train.weights import read_weights
+
+_Stored = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, Any]:
     """Train, evaluate on the test split, and leave everything about the run in `out`; return the metrics.
 
+    All that the run needs to its end is opened and counted before its first batch.
+
     Args:
-        config: of the run; to resume, the same as that of the run in `out`.
+        config: of the run; to resume, the same as that of the run in `out`, or one of more epochs.
         out: folder of the run, made if it is not there.
-        resume: continue after the last finished epoch of the run in `out`.
+        resume: continue after the last finished epoch of the run in `out`; a finished run goes on to more epochs.
 
     Raises:
-        InputError: a bad configuration or dataset, a folder that already holds a run, nothing to resume, a resumed run
-            that is finished or was configured otherwise, a loss that is no longer finite.
+        InputError: a bad configuration or dataset, a folder that already holds a run or is being written by one,
+            nothing to resume, a resumed run that is finished or was configured otherwise, weights of another network,
+            too little room on the disk, a loss that is no longer finite.
     """
-    stored = _stored(config, out) if resume else _claim(out, CHECKPOINT, "metrics.json")
-    train_set, val_set = (load_split(config, split) for split in ("train", "val"))
-    if config.data.fourteen_fold:
-        train_set = fourteen_fold(train_set)
-    digests = {"train": train_set.digest(), "val": val_set.digest()}
-    trainer = Trainer(config, train_set, val_set)
-    if stored:
-        tensors, state = stored
-        if changed := difference(state["data"], digests):
-            raise InputError(f"cannot resume {out}: the data changed; the digest of {changed}")
-        trainer.resume(tensors, state)
-        write_copies(out, state)  # a kill may have come between the checkpoint and its copies
-    _make_folder(out)
-    write_text(out / "config.yaml", to_yaml(config))
-    common = {"config": to_dict(config), "classes": list(train_set.classes), "data": digests, "versions": versions()}
-    _announce(trainer, out)
-
-    def keep() -> None:
-        save_checkpoint(out, trainer.tensors(), {**trainer.state(), **common})
-
-    with make_progress() as progress:
-        trainer.fit(progress, keep)
-    return _conclude(trainer, common, out)
+    with claimed(out):
+        stored = _stored(config, out) if resume else None
+        if stored is None:
+            refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
+        trainer, test = _prepare(config, stored)
+        labels = match_classes(test, trainer.train_set.classes)
+        splits = (trainer.train_set, trainer.val_set, test)
+        common = {
+            "config": to_dict(trainer.config),
+            "classes": list(trainer.train_set.classes),
+            "data": {dataset.split: dataset.digest() for dataset in splits},
+            "versions": versions(),
+        }
+        if stored:
+            _continue(trainer, *stored, common["data"], out)
+        check_end(trainer, out)
+        write_text(out / "config.yaml", to_yaml(trainer.config))
+        _announce(trainer, len(test), out)
+        if stored:  # a kill may have come between two files, and a run that is extended has another length
+            _keep(trainer, common, out, anew=True)
+        with make_progress() as progress:
+            trainer.fit(progress, lambda: _keep(trainer, common, out))
+        return _conclude(trainer, common, test, labels, out)
 
 
 def evaluate_checkpoint(trained: Trained, dataset: FaceDataset, out: Path | None) -> dict[str, Any]:
@@ -65,13 +74,13 @@ def evaluate_checkpoint(trained: Trained, dataset: FaceDataset, out: Path | None
         InputError: classes the model does not know, or a folder that already holds metrics.
     """
     if out is not None:
-        _claim(out, "metrics.json", "report.html")
+        refuse_results(out, "metrics.json", "report.html")
     started = time.perf_counter()
     labels = match_classes(dataset, trained.classes)
     features, scores = predict(trained.recogniser, dataset.images, trained.config.augment, trained.hardware)
     metrics = _metrics(dataset, labels, scores, trained.classes, seconds=time.perf_counter() - started)
     if out is not None:
-        _make_folder(out)
+        make_folder(out)
         _write_results(out, trained.config, metrics, [], dataset, labels, features, scores, trained.classes)
     return metrics
 
@@ -98,23 +107,6 @@ def load_split(config: RunConfig, split: str) -> FaceDataset:
     )
 
 
-def fresh_folder(recipe: str, parent: Path = Path("runs")) -> Path:
-    """The first free runs/<recipe>-<n>."""
-    return parent / f"{recipe}-{_last_number(recipe, parent) + 1}"
-
-
-def latest_folder(recipe: str, parent: Path = Path("runs")) -> Path:
-    """The runs/<recipe>-<n> begun last.
-
-    Raises:
-        InputError: there is none.
-    """
-    number = _last_number(recipe, parent)
-    if number == 0:
-        raise InputError(f"nothing to resume: there is no {parent / recipe}-<n>; name the folder with --out")
-    return parent / f"{recipe}-{number}"
-
-
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     return {
@@ -126,21 +118,93 @@ def versions() -> dict[str, str]:
     }
 
 
-def _conclude(trainer: Trainer, common: dict[str, Any], out: Path) -> dict[str, Any]:
+def _prepare(config: RunConfig, stored: _Stored | None) -> tuple[Trainer, FaceDataset]:
+    """The trainer and the test split. Weights, device, network and losses come first: data can take long to open."""
+    # The state of a stored run holds what the weights gave; their file may be gone.
+    weights = read_weights(config.model.weights) if config.model.weights and stored is None else None
+    if config.model.geometry == "auto":
+        geometry = weights.geometry if weights else "standard"
+        if stored:
+            geometry = stored[1]["config"]["model"]["geometry"]
+        config = replace(config, model=replace(config.model, geometry=geometry))
+    check_model(config, weights)
+    train_set, val_set, test_set = (load_split(config, split) for split in SPLITS)
+    if config.data.fourteen_fold:
+        train_set = fourteen_fold(train_set)
+    return Trainer(config, train_set, val_set, weights), test_set
+
+
+def _stored(config: RunConfig, out: Path) -> _Stored:
+    """Tensors and state to continue from, checked against the configuration asked for."""
+    tensors, state = load_resume(out)
+    # Through the dataclasses, so that a field added since the run began compares by its default.
+    stored, wanted = to_dict(from_dict(state["config"])), to_dict(config)
+    if config.model.geometry == "auto":
+        wanted["model"]["geometry"] = stored["model"]["geometry"]
+    extended = config.epochs > stored["epochs"]
+    if changed := difference(stored, {**wanted, "epochs": stored["epochs"]} if extended else wanted):
+        raise InputError(f"cannot resume {out} with another configuration: {changed}")
+    if not extended and _epochs_reported(out) == state["epochs"]:
+        raise InputError(
+            f"nothing to resume: the run in {out} is finished ({state['epoch']} epochs); more --epochs extend it"
+        )
+    return tensors, state
+
+
+def _epochs_reported(out: Path) -> int | None:
+    """Epochs of the run whose metrics lie in its folder; None where there are none yet."""
+    try:
+        return json.loads((out / "metrics.json").read_text(encoding="utf-8"))["epochs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _continue(
+    trainer: Trainer, tensors: dict[str, torch.Tensor], state: dict[str, Any], data: dict[str, str], out: Path
+) -> None:
+    """Put the trainer where the stored run stood."""
+    if changed := difference(state["data"], data):
+        raise InputError(f"cannot resume {out}: the data changed; the digest of {changed}")
+    trainer.resume(tensors, state)
+    if trainer.config.epochs == state["config"]["epochs"]:
+        return
+    if trainer.epochs == state["epochs"]:
+        raise InputError(f"more epochs do not extend {out}: it ends with iteration {trainer.config.iterations}")
+    print(
+        f"extended from {state['epochs']} to {trainer.epochs} epochs: learning rate "
+        f"{state['history'][-1]['learning_rate']:.2e} at the end of epoch {trainer.epoch}, then {trainer.rate():.2e} "
+        f"(schedule {trainer.config.schedule.name} over {trainer.epochs} epochs)"
+    )
+
+
+def _keep(trainer: Trainer, common: dict[str, Any], out: Path, *, anew: bool = False) -> None:
+    """Write the state to resume from, then the selected weights, unless those on disk still are the selected ones."""
+    save_resume(out, trainer.tensors(), {**trainer.state(), **common, "epochs": trainer.epochs})
+    epoch, tensors = _selected(trainer)
+    if anew or epoch == trainer.epoch:
+        about = {"epoch": epoch, "val_accuracy": trainer.history[epoch - 1]["val_accuracy"]}
+        save_checkpoint(out, tensors, {**about, **common})
+
+
+def _selected(trainer: Trainer) -> tuple[int, dict[str, torch.Tensor]]:
+    """The epoch whose weights count, and the state of its recogniser."""
+    name, tensors = trainer.weights()
+    return trainer.best["epoch"] if name == "best" else trainer.epoch, tensors
+
+
+def _conclude(
+    trainer: Trainer, common: dict[str, Any], test: FaceDataset, labels: torch.Tensor, out: Path
+) -> dict[str, Any]:
     """Evaluate the selected weights on the test split and write what a finished run leaves."""
     started = time.perf_counter()
-    config = trainer.config
-    name, tensors = trainer.weights()
-    recogniser = trainer.learner.recogniser
+    config, recogniser, classes = trainer.config, trainer.learner.recogniser, trainer.train_set.classes
+    epoch, tensors = _selected(trainer)
     restore(recogniser, tensors, "the selected weights")
-    test = load_split(config, "test")
-    labels = match_classes(test, trainer.train_set.classes)
     features, scores = predict(recogniser, test.images, config.augment, trainer.hardware)
     seconds = sum(row["seconds"] for row in trainer.history) + time.perf_counter() - started
-    epoch = trainer.best["epoch"] if name == "best" else trainer.epoch
-    metrics = _metrics(test, labels, scores, trainer.train_set.classes, seconds=seconds)
-    metrics |= {"epoch": epoch, "seed": config.seed, "data": common["data"] | metrics["data"]}
-    _write_results(out, config, metrics, trainer.history, test, labels, features, scores, trainer.train_set.classes)
+    metrics = _metrics(test, labels, scores, classes, seconds=seconds)
+    metrics |= {"epoch": epoch, "epochs": trainer.epochs, "seed": config.seed, "data": common["data"]}
+    _write_results(out, config, metrics, trainer.history, test, labels, features, scores, classes)
     return metrics
 
 
@@ -190,49 +254,14 @@ def _write_results(
     write_text(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
-def _stored(config: RunConfig, out: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The checkpoint to continue from, checked against the configuration asked for."""
-    if not (out / CHECKPOINT).is_file():
-        raise InputError(f"nothing to resume: {out / CHECKPOINT} does not exist")
-    tensors, state = load_checkpoint(out)
-    # Through the dataclasses, so that a field added since the run began compares by its default.
-    if changed := difference(to_dict(from_dict(state["config"])), to_dict(config)):
-        raise InputError(f"cannot resume {out} with another configuration: {changed}")
-    if (out / "metrics.json").exists():
-        raise InputError(f"nothing to resume: the run in {out} is finished ({state['epoch']} epochs)")
-    return tensors, state
-
-
-def _claim(out: Path, *files: str) -> None:
-    """Refuse a folder that already holds results."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; a folder is needed")
-    if present := [name for name in files if (out / name).exists()]:
-        raise InputError(
-            f"{out} already holds a run ({present[0]}); choose another --out, or continue it with --resume --out {out}"
-        )
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {out}: {error.strerror}") from None
-
-
-def _last_number(recipe: str, parent: Path) -> int:
-    numbers = [path.name.removeprefix(f"{recipe}-") for path in parent.glob(f"{recipe}-*")]
-    return max((int(number) for number in numbers if number.isdecimal()), default=0)
-
-
-def _announce(trainer: Trainer, out: Path) -> None:
+def _announce(trainer: Trainer, tested: int, out: Path) -> None:
     config, train_set = trainer.config, trainer.train_set
     parameters = sum(p.numel() for p in trainer.learner.recogniser.parameters()) / 1e6
     print(
         f"{config.recipe}: {config.loss} on {config.backbone} ({parameters:.1f} M parameters), {config.dataset}: "
-        f"{len(train_set)} train, {len(trainer.val_set)} val images, {len(train_set.classes)} classes, "
+        f"{len(train_set)} train, {len(trainer.val_set)} val, {tested} test images, {len(train_set.classes)} classes, "
         f"{trainer.hardware.device} {trainer.hardware.precision}"
     )
-    if trainer.loaded_keys:
-        print(f"weights {config.model.weights}: {trainer.loaded_keys[0]} of {trainer.loaded_keys[1]} tensors matched")
+    if trainer.started_from:
+        print(trainer.started_from)
     print(f"{f'continuing after epoch {trainer.epoch}' if trainer.epoch else 'writing'} in {out}", flush=True)

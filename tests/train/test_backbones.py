@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fer_fast.errors import InputError
-from fer_fast.train.backbones import BACKBONES, build_backbone, load_weights
-from fer_fast.train.checkpoint import read_weights
+from fer_fast.train.backbones import BACKBONES, build_backbone
 
 NAMES = (
     "alexnet",
@@ -78,35 +77,3 @@ def test_frozen_stages_neither_learn_nor_gather_statistics():
 def test_freezing_more_than_there_is():
     with pytest.raises(InputError, match="0 stages"):
         build_backbone("densenet121", 1).freeze(1)
-
-
-def test_weights_are_matched_by_name_and_colour_is_summed_for_gray(tmp_path):
-    colour = build_backbone("resnet18", 3)
-    torch.save({"state_dict": {f"module.{k}": v for k, v in colour.network.state_dict().items()}}, tmp_path / "w.pth")
-    gray = build_backbone("resnet18", 1)
-    matched, total = load_weights(gray, read_weights(tmp_path / "w.pth"))
-    assert matched == total == len(gray.network.state_dict())
-    image = torch.randn(2, 1, 32, 32)
-    with torch.inference_mode():
-        torch.testing.assert_close(gray.eval()(image), colour.eval()(image.expand(-1, 3, -1, -1)))
-
-
-def test_weights_of_something_else_are_refused(tmp_path):
-    torch.save({"a.weight": torch.zeros(3)}, tmp_path / "w.pth")
-    with pytest.raises(InputError, match="no tensor of the weights fits"):
-        load_weights(build_backbone("resnet18", 1), read_weights(tmp_path / "w.pth"))
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04cos\nsystem\n(S'true'\ntR."])
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_hostile_weight_files(tmp_path, content, suffix):
-    path = tmp_path / f"w{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="cannot read the weights") as caught:
-        read_weights(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_weight_file(tmp_path):
-    with pytest.raises(InputError, match="no weights file"):
-        read_weights(tmp_path / "none.pth")

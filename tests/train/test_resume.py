@@ -15,7 +15,7 @@ from fer_fast.cli import main
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.labels import CLASSES
 from fer_fast.train.backbones import BACKBONES
-from fer_fast.train.checkpoint import load_checkpoint, save_checkpoint
+from fer_fast.train.checkpoint import below, load_checkpoint, load_resume, save_resume
 from fer_fast.train.config import config_parser, recipe_layer, resolve
 from fer_fast.train.loop import Trainer
 from fer_fast.train.progress import LineProgress
@@ -34,9 +34,19 @@ raise SystemExit(main())
 """
 
 
-def fer_fast(*arguments, **keywords):
+# Killed after the state of the second epoch, before the weights of it.
+STOP_BEFORE_WEIGHTS = """
+import os
+from fer_fast.train import run
+def keep(folder, tensors, state, real=run.save_checkpoint):
+    os.kill(os.getpid(), signal.SIGKILL) if state["epoch"] > 1 else real(folder, tensors, state)
+run.save_checkpoint = keep
+"""
+
+
+def fer_fast(*arguments, program=PROGRAM, **keywords):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords
     )
@@ -49,8 +59,13 @@ def run(*arguments):
 
 
 def result(folder):
-    """Weights, log and metrics of a run without its times."""
-    tensors, state = load_checkpoint(folder)
+    """State, log and metrics of a run without its times; the selected weights are those of the state."""
+    tensors, state = load_resume(folder)
+    weights, about = load_checkpoint(folder)
+    best = below("best", tensors)
+    assert about["epoch"] == state["best"]["epoch"]
+    assert weights.keys() == best.keys()
+    assert all(torch.equal(weights[name], best[name]) for name in best)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert state["history"] == log
@@ -92,8 +107,8 @@ def assert_resumes(through, *flags, **recipe):
 @pytest.mark.parametrize("recipe", ["quick", "ecan"])
 def test_whatever_a_run_holds_goes_on_from_a_file(recipe, ema, optimiser, tmp_path):
     def through(tensors, state):
-        save_checkpoint(tmp_path, tensors, state)
-        return load_checkpoint(tmp_path)
+        save_resume(tmp_path, tensors, state)
+        return load_resume(tmp_path)
 
     assert_resumes(through, "--backbone", "resnet18", "--ema", ema, "--optimiser.name", optimiser, recipe=recipe)
 
@@ -136,7 +151,7 @@ def test_the_same_seed_gives_the_same_bits_after_a_kill(uninterrupted, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    done = load_checkpoint(folder)[1]["epoch"]
+    done = load_resume(folder, tensors=False)[1]["epoch"]
     assert 1 <= done < 3
     assert not (folder / "metrics.json").exists()
     status, out, err = run("train", "--resume", "--out", folder)
@@ -181,7 +196,7 @@ def test_a_run_killed_before_its_report_is_completed(uninterrupted, tmp_path):
     _, whole = uninterrupted
     folder = tmp_path / "unreported"
     folder.mkdir()
-    for name in ("checkpoint.safetensors", "config.yaml"):
+    for name in ("resume.safetensors", "config.yaml"):
         (folder / name).write_bytes((whole / name).read_bytes())
     status, _, err = run("train", "--resume", "--out", folder)
     assert status == 0, err
@@ -195,3 +210,71 @@ def test_the_resolved_configuration_given_back_repeats_the_run(uninterrupted, tm
     status, _, err = run("train", "--config", whole / "config.yaml", "--out", tmp_path / "again")
     assert status == 0, err
     assert_same(result(tmp_path / "again"), result(whole))
+
+
+@softmax_only
+def test_a_kill_between_state_and_weights_leaves_weights_to_use_and_a_run_to_resume(uninterrupted, tmp_path):
+    flags, whole = uninterrupted
+    folder = tmp_path / "between"
+    stop = PROGRAM.replace("raise SystemExit", STOP_BEFORE_WEIGHTS + "raise SystemExit")
+    process = fer_fast("train", *flags, "--out", folder, program=stop)
+    assert process.wait(timeout=300) == -signal.SIGKILL
+    state, weights = load_resume(folder, tensors=False)[1], load_checkpoint(folder)[1]
+    assert (state["epoch"], weights["epoch"]) == (2, 1)
+    status, _, err = run("eval", "--checkpoint", folder)
+    assert status == 0, err
+    status, _, err = run("train", "--resume", "--out", folder)
+    assert status == 0, err
+    assert_same(result(folder), result(whole))
+
+
+# A finished run of fewer epochs
+
+
+@pytest.fixture(scope="module")
+def constant(tmp_path_factory):
+    """Flags of runs whose rate does not know their length, and a run of three epochs."""
+    flags = [*SMALL, "--backbone", "resnet18", "--schedule.name", "constant"]
+    whole = tmp_path_factory.mktemp("constant") / "whole"
+    status, _, err = run("train", *flags, "--out", whole)
+    assert status == 0, err
+    return flags, whole
+
+
+def test_a_finished_run_that_is_extended_ends_as_a_longer_one(constant, tmp_path):
+    flags, whole = constant
+    folder = tmp_path / "extended"
+    assert main(["train", *flags, "--epochs", "1", "--out", str(folder)]) == 0
+    first = json.loads((folder / "metrics.json").read_text())
+    assert first["epochs"] == 1
+    status, out, err = run("train", "--resume", "--out", folder, "--epochs", "3")
+    assert status == 0, err
+    assert "extended from 1 to 3 epochs: learning rate 1.00e-03 at the end of epoch 1, then 1.00e-03 (schedule" in out
+    assert_same(result(folder), result(whole))
+    assert (folder / "config.yaml").read_text() == (whole / "config.yaml").read_text()
+
+
+def test_the_extension_of_a_run_is_kept_from_its_start(constant, tmp_path, monkeypatch):
+    flags, _ = constant
+    folder = tmp_path / "extended"
+    assert main(["train", *flags, "--epochs", "1", "--out", str(folder)]) == 0
+    monkeypatch.setattr(Trainer, "fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["train", "--resume", "--out", str(folder), "--epochs", "2"]) == 130
+    monkeypatch.undo()
+    assert json.loads((folder / "metrics.json").read_text())["epochs"] == 1  # until there are others
+    assert main(["train", "--resume", "--out", str(folder)]) == 0
+    assert json.loads((folder / "metrics.json").read_text())["epochs"] == 2
+
+
+def test_what_cannot_be_extended(constant, tmp_path, capsys):
+    flags, whole = constant
+    for more, message in (
+        (("--epochs", "2"), "epochs was 3 and is now 2"),
+        (("--epochs", "4", "--seed", "4"), "seed was 3 and is now 4"),
+    ):
+        assert main(["train", "--resume", "--out", str(whole), *more]) == 2
+        assert message in capsys.readouterr().err
+    limited = tmp_path / "limited"
+    assert main(["train", *flags, "--iterations", "2", "--out", str(limited)]) == 0
+    assert main(["train", "--resume", "--out", str(limited), "--epochs", "9"]) == 2
+    assert "it ends with iteration 2" in capsys.readouterr().err

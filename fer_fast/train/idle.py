@@ -1,0 +1,117 @@
+"""Options that do nothing in a run: refused where a user gave them, so that nobody believes they did something."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml
+
+from fer_fast import losses
+from fer_fast.data import DATASETS
+from fer_fast.errors import InputError
+from fer_fast.registry import find
+from fer_fast.train.backbones import find_backbone
+from fer_fast.train.config import RunConfig, config_parser, resolve, to_dict
+from fer_fast.train.objective import Plan, loss_setup, plan_losses
+
+
+def _colour(config: RunConfig, _plan: Plan) -> bool:
+    data = config.data.channels or (DATASETS[config.dataset].channels if config.dataset in DATASETS else 3)
+    return min(data, config.augment.channels) == 3
+
+
+def _reads_bank(_config: RunConfig, plan: Plan) -> bool:
+    classes = [getattr(losses, find(name).cls) for name in plan.auxiliary]
+    return any("bank" in inspect.signature(cls.forward).parameters for cls in classes)
+
+
+# Keys -> when they act, in words and as a test.
+_ACT: tuple[tuple[tuple[str, ...], str, Callable[[RunConfig, Plan], bool]], ...] = (
+    (
+        ("objective.weight", "objective.classifier"),
+        "when --loss is an auxiliary loss",
+        lambda config, _: loss_setup(config.loss).classifier is not None,
+    ),
+    (
+        ("model.embeddings", "model.embedding_dim", "model.dropout"),
+        "with a loss on k embeddings, such as ad-corre",
+        lambda _, plan: plan.shape == "embeddings",
+    ),
+    (
+        ("model.projection_dim", "model.key_momentum"),
+        "with a loss on two views, such as supcon",
+        lambda _, plan: plan.shape == "two-views",
+    ),
+    (("model.bank_groups",), "with a loss that reads a memory bank: esc, ensc or mva", _reads_bank),
+    (
+        ("model.stem",),
+        "with a ResNet",
+        lambda config, _: config.model.stem == "standard" or find_backbone(config.backbone).small_stem is not None,
+    ),
+    (("augment.grayscale", "augment.saturation"), "on colour images, with data and augment.channels of 3", _colour),
+    (("augment.erasing_area",), "with augment.erasing above 0", lambda config, _: config.augment.erasing > 0),
+    (
+        ("optimiser.momentum", "optimiser.nesterov"),
+        "with optimiser.name sgd",
+        lambda config, _: config.optimiser.name == "sgd",
+    ),
+    (("optimiser.betas",), "with optimiser.name adam or adamw", lambda config, _: config.optimiser.name != "sgd"),
+    (
+        ("schedule.step_epochs", "schedule.factor"),
+        "with schedule.name step",
+        lambda config, _: config.schedule.name == "step",
+    ),
+    (("schedule.floor",), "with schedule.name cosine", lambda config, _: config.schedule.name == "cosine"),
+    (("schedule.decay",), "with schedule.name inverse", lambda config, _: config.schedule.name == "inverse"),
+)
+# Keys whose value is a mapping by name -> the names that this run reads.
+_READ: dict[str, Callable[[RunConfig, Plan], tuple[str, ...]]] = {
+    "objective.options": lambda _, plan: (plan.classifier, *plan.auxiliary),
+    "objective.extra": lambda config, _: (config.loss,),
+    "data.options": lambda config, _: (config.dataset,),
+}
+
+
+def refuse_idle(config: RunConfig, arguments: list[str], recipe: dict[str, Any], file: dict[str, Any]) -> None:
+    """Refuse options of the command line and of a configuration file that do nothing.
+
+    What a recipe sets is its own affair. A file may be a run's config.yaml, which has every key: there those count
+    whose value is neither the recipe's nor the default.
+
+    Raises:
+        InputError: the first such option, and when it would do something.
+    """
+    plan = plan_losses(config)
+    for key in (*_of_arguments(arguments), *_of_file(recipe, file)):
+        for keys, when, acts in _ACT:
+            if key in keys and not acts(config, plan):
+                raise InputError(f"{key} does nothing in this run; it acts {when}")
+        mapping, name = ".".join(key.split(".")[:2]), ".".join(key.split(".")[2:3])
+        if name and mapping in _READ and name not in (names := _READ[mapping](config, plan)):
+            raise InputError(f"{mapping}.{name} does nothing in this run, which reads those of {', '.join(names)}")
+
+
+def _of_arguments(arguments: list[str]) -> Iterator[str]:
+    """The keys given as --key VALUE or --key=VALUE, where a value may be a mapping of further keys."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument.startswith("--"):
+            key, equals, value = argument[2:].partition("=")
+            try:
+                given = yaml.safe_load(value if equals else following)
+            except yaml.YAMLError:
+                given = None  # a value that is no YAML, such as a path
+            yield from (name for name, _ in _leaves(given, key))
+
+
+def _of_file(recipe: dict[str, Any], file: dict[str, Any]) -> Iterator[str]:
+    """The keys whose value in the file is not what they would have without it."""
+    without = dict(_leaves(to_dict(resolve(config_parser(), [], [recipe])[0])))
+    return (key for key, value in _leaves(file) if key not in without or without[key] != value)
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        yield key, value
+        return
+    for name, inner in value.items():
+        yield from _leaves(inner, f"{key}.{name}" if key else str(name))

@@ -1,0 +1,145 @@
+"""From weights of a file into the encoder of a run: names matched, shapes checked, the input of Caffe's networks."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fer_fast.data.augment import AugmentConfig
+from fer_fast.errors import InputError
+from fer_fast.train.backbones import COUNTER, Backbone
+from fer_fast.train.models import Encoder
+from fer_fast.train.weights import Weights
+
+LEAST_SHARE = 0.9  # of the backbone's tensors that a file must hold
+
+VGGFACE2_MEAN = (91.4953, 103.8827, 131.0912)  # of blue, green, red, 0 to 255
+
+# Names of earlier and other programs -> ours, where the same network had others.
+_RENAMED = (
+    (re.compile(r"(denselayer\d+)\.(norm|conv)\.([12])\."), r"\1.\2\3."),  # torchvision before 0.3
+    (re.compile(r"^(layer\d\.\d+)\.conv4\."), r"\1.se.fc1."),  # SENet-50 of VGGFace2
+    (re.compile(r"^(layer\d\.\d+)\.conv5\."), r"\1.se.fc2."),
+)
+
+
+class CaffeInput(nn.Module):
+    """Normalised images, RGB or gray, to what VGGFace2's networks were trained on: BGR from 0 to 255 less their mean.
+
+    Args:
+        augment: what the images were normalised with.
+    """
+
+    def __init__(self, augment: AugmentConfig):
+        super().__init__()
+        mean, deviation = (
+            torch.as_tensor(value, dtype=torch.float32).reshape(-1).expand(3).flip(0).view(3, 1, 1) * 255
+            for value in (augment.mean, augment.deviation)
+        )
+        own = torch.tensor(VGGFACE2_MEAN).view(3, 1, 1)
+        # They follow from the configuration: not in a checkpoint.
+        self.register_buffer("scale", deviation.clone(), persistent=False)
+        self.register_buffer("shift", mean - own, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.expand(-1, 3, -1, -1).flip(1) * self.scale + self.shift
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which of a backbone's tensors a file holds.
+
+    Attributes:
+        found: those that fit, by the backbone's names.
+        total: how many the backbone has; what only counts batches is not counted here and there.
+        missing: names of those that were not found, with both shapes where the shape alone is wrong.
+        surplus: names that only the file has.
+    """
+
+    found: dict[str, Tensor]
+    total: int
+    missing: tuple[str, ...]
+    surplus: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many of `total` were found."""
+        return self.total - len(self.missing)
+
+
+def match_weights(backbone: Backbone, weights: Weights) -> Match:
+    """Find the backbone's tensors in weights.
+
+    A first convolution stored for colour is summed over its channels for a gray backbone: the same response to an image
+    whose three channels are equal.
+
+    Raises:
+        InputError: less than nine tenths of them are there.
+    """
+    translate = backbone.info.translate
+    tensors = translate(weights.tensors, backbone.network) if translate else weights.tensors
+    tensors = {_renamed(name): value for name, value in tensors.items()}
+    own = backbone.network.state_dict()
+    found, missing = {}, []
+    for name, target in own.items():
+        value = None if name not in tensors else _shaped_like(target, tensors[name])
+        if value is not None:
+            found[name] = value
+        elif not name.endswith(COUNTER):
+            shapes = f" {tuple(tensors[name].shape)} for {tuple(target.shape)}" if name in tensors else ""
+            missing.append(f"{name}{shapes}")
+    total = sum(not name.endswith(COUNTER) for name in own)
+    match = Match(found, total, tuple(missing), tuple(name for name in tensors if name not in own))
+    if match.count < LEAST_SHARE * total:
+        raise InputError(
+            f"the weights {weights.source} are not those of this backbone ({backbone.info.source}): {match.count} of "
+            f"{total} tensors match; it wants {_some(match.missing)}, they hold {_some(match.surplus)}"
+        )
+    return match
+
+
+@torch.no_grad()
+def load_encoder(encoder: Encoder, weights: Weights) -> str:
+    """Copy weights into an encoder, and say in a line how much of it they filled.
+
+    The backbone takes what matches; those of an earlier run bring layer and head along where these have their shapes.
+
+    Raises:
+        InputError: as `match_weights`.
+    """
+    match = match_weights(encoder.backbone, weights)
+    encoder.backbone.network.load_state_dict(match.found, strict=False)
+    own = encoder.state_dict()
+    rest = {
+        name: value
+        for name, value in weights.tensors.items()
+        if weights.own and name.startswith(("layer.", "head.")) and name in own and own[name].shape == value.shape
+    }
+    encoder.load_state_dict(rest, strict=False)
+    line = f"weights {weights.source}: {match.count} of {match.total} tensors matched"
+    if match.missing:
+        line += f", without {_some(match.missing)}"
+    if rest:
+        line += f", and {len(rest)} of layer and head"
+    return line + ("; the classifier starts anew" if weights.own else "")
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _shaped_like(target: Tensor, value: Tensor) -> Tensor | None:
+    """The value if it has the target's shape, or a shape that means the same; else None."""
+    if value.ndim != target.ndim and [n for n in value.shape if n != 1] == [n for n in target.shape if n != 1]:
+        return value.reshape(target.shape)  # a linear layer and a convolution of one pixel
+    colour = torch.Size((*target.shape[:1], 3, *target.shape[2:]))
+    if target.ndim == 4 and target.shape[1] == 1 and value.shape == colour:
+        return value.sum(1, keepdim=True)
+    return value if value.shape == target.shape else None
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "nothing else"
