@@ -109,7 +109,7 @@ def build_backbone(name: str, channels: int = 3, *, stem: str = "standard", caff
     if caffe is not None and (info.caffe is None or stem != "standard"):
         fitting = ", ".join(key for key, row in BACKBONES.items() if row.caffe)
         raise InputError(
-            f"model.geometry 'caffe' does not exist for {name}, stem {stem}; it does for {fitting}, stem standard"
+            f"model.geometry 'caffe' with stem {stem} does not exist for {name}; with standard for {fitting}"
         )
     network = info.build(3 if caffe is not None else channels)
     if caffe is not None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fer_fast.data.augment import AugmentConfig, Normalise, five_crop
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
-from fer_fast.train.checkpoint import below, load_checkpoint, restore
+from fer_fast.train.checkpoint import load_checkpoint, restore
 from fer_fast.train.config import RunConfig, from_dict
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_recogniser
@@ -50,7 +50,7 @@ def load_trained(path: str | Path, device: str | None = None) -> Trained:
     """
     tensors, state = load_checkpoint(path)
     try:
-        config, classes, prefix = from_dict(state["config"]), tuple(state["classes"]), state["weights"]
+        config, classes = from_dict(state["config"]), tuple(state["classes"])
     except KeyError as error:
         raise InputError(f"the checkpoint {path} is corrupt: it has no {error}") from None
     config.hardware.device = device or "auto"
@@ -58,7 +58,7 @@ def load_trained(path: str | Path, device: str | None = None) -> Trained:
         config.hardware.precision = "float32"
     hardware = Hardware(config.hardware)
     recogniser = build_recogniser(config, plan_losses(config), torch.ones(len(classes)), classes)
-    restore(recogniser, below(prefix, tensors), f"the checkpoint {path}")
+    restore(recogniser, tensors, f"the checkpoint {path}")
     return Trained(hardware.place(recogniser).eval(), classes, config, hardware, state)
 
 
