@@ -1,6 +1,7 @@
 """Options that do nothing in a run: refused where a user gave them, so that nobody believes they did something."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -93,7 +94,7 @@ def refuse_idle(config: RunConfig, arguments: list[str], recipe: dict[str, Any],
 
 def _of_arguments(arguments: list[str]) -> Iterator[str]:
     """The keys given as --key VALUE or --key=VALUE, where a value may be a mapping of further keys."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         if argument.startswith("--"):
             key, equals, value = argument[2:].partition("=")
             try:

@@ -110,8 +110,8 @@ class Learner(nn.Module):
         return [group for group in groups if group["params"]]
 
 
-def build_recogniser(config: RunConfig, plan: Plan, weights: Tensor, classes: tuple[str, ...]) -> Recogniser:
-    """Encoder and classifier with fresh weights from torch's global generator.
+def build_encoder(config: RunConfig, shape: str, num_classes: int) -> Encoder:
+    """The encoder with fresh weights from torch's global generator.
 
     Raises:
         InputError: a configuration that cannot be built.
@@ -122,8 +122,17 @@ def build_recogniser(config: RunConfig, plan: Plan, weights: Tensor, classes: tu
         fits = find_backbone(config.backbone).small_stem is not None and caffe is None
         stem = "small" if fits and config.augment.size <= SMALL_SIDE else "standard"
     backbone = build_backbone(config.backbone, config.augment.channels, stem=stem, caffe=caffe)
-    encoder = Encoder(backbone, plan.shape, config.model, len(classes))
-    return Recogniser(encoder, _loss(plan.classifier, config, encoder, weights))
+    return Encoder(backbone, shape, config.model, num_classes)
+
+
+def build_recogniser(config: RunConfig, plan: Plan, weights: Tensor, classes: tuple[str, ...]) -> Recogniser:
+    """Encoder and classifier with fresh weights from torch's global generator.
+
+    Raises:
+        InputError: a configuration that cannot be built.
+    """
+    encoder = build_encoder(config, plan.shape, len(classes))
+    return Recogniser(encoder, build_loss_for(encoder, plan.classifier, config, weights))
 
 
 def build_learner(config: RunConfig, class_counts: Tensor, classes: tuple[str, ...]) -> Learner:
@@ -141,13 +150,19 @@ def build_learner(config: RunConfig, class_counts: Tensor, classes: tuple[str, .
     plan, weights = plan_losses(config), class_weights(class_counts)
     recogniser = build_recogniser(config, plan, weights, classes)
     terms = [
-        Term(name, _loss(name, config, recogniser.encoder, weights), weight) for name, weight in plan.auxiliary.items()
+        Term(name, build_loss_for(recogniser.encoder, name, config, weights), weight)
+        for name, weight in plan.auxiliary.items()
     ]
     bank_rows = config.model.bank_groups * config.loss_batch
     return Learner(recogniser, plan, terms, config.model.key_momentum, bank_rows, config.batch_size)
 
 
-def _loss(name: str, config: RunConfig, encoder: Encoder, weights: Tensor) -> nn.Module:
+def build_loss_for(encoder: Encoder, name: str, config: RunConfig, weights: Tensor) -> nn.Module:
+    """One loss of a configuration, of the widths of its encoder and for classes of the given weights (C,).
+
+    Raises:
+        InputError: unknown name, or options the loss does not accept.
+    """
     dims = {"features": encoder.feature_dim, "projection": config.model.projection_dim}
     options = config.objective.options.get(name, {})
     return build_loss(name, num_classes=len(weights), dims=dims, class_weights=weights, options=options)

@@ -12,8 +12,9 @@ from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME
 from fer_fast.train.config import RunConfig
 from fer_fast.train.hardware import Hardware
-from fer_fast.train.learner import build_learner
+from fer_fast.train.learner import build_encoder, build_loss_for
 from fer_fast.train.loop import Trainer
+from fer_fast.train.objective import plan_losses
 from fer_fast.train.transfer import match_weights
 from fer_fast.train.weights import Weights
 
@@ -21,18 +22,20 @@ REPORT_BYTES = 32 << 20  # report, log and metrics, generously
 
 
 def check_model(config: RunConfig, weights: Weights | None) -> None:
-    """Build everything that learns, without memory and for two classes, before the data is read, which can take long.
+    """Build what will learn, for two classes and the network without memory, before data is read, which can take long.
 
     Raises:
         InputError: a device, network, loss or option that does not exist, or weights of another network.
     """
     Hardware(config.hardware)
+    plan = plan_losses(config)
     with torch.device("meta"):
-        learner = build_learner(config, torch.ones(2, device="cpu"), ("one", "other"))
-    backbone = learner.recogniser.encoder.backbone
-    backbone.freeze(config.model.frozen_stages)
+        encoder = build_encoder(config, plan.shape, num_classes=2)
+    encoder.backbone.freeze(config.model.frozen_stages)
+    for name in (plan.classifier, *plan.auxiliary):
+        build_loss_for(encoder, name, config, torch.ones(2))
     if weights is not None:
-        match_weights(backbone, weights)
+        match_weights(encoder.backbone, weights)
 
 
 def check_end(trainer: Trainer, out: Path) -> None:
@@ -43,15 +46,19 @@ def check_end(trainer: Trainer, out: Path) -> None:
     """
     for name in ("fer_fast.train.metrics", "fer_fast.train.report"):
         importlib.import_module(name)
-    weights = _bytes(trainer.learner.recogniser.state_dict().values())
-    state = _bytes(trainer.tensors().values()) + (weights if trainer.config.select == "best" else 0)
-    if not trainer.optimiser.state:
-        state += _optimiser_bytes(trainer)
-    # A file and the one that replaces it lie side by side for a moment.
-    there = sum((out / name).stat().st_size for name in (RESUME, CHECKPOINT) if (out / name).exists())
-    needed, free = 2 * state + weights + REPORT_BYTES - there, shutil.disk_usage(out).free
+    needed, free = needed_bytes(trainer, out), shutil.disk_usage(out).free
     if free < needed:
         raise InputError(f"{out} has {free / 1e6:,.0f} MB free; the run's files need {needed / 1e6:,.0f} MB")
+
+
+def needed_bytes(trainer: Trainer, out: Path) -> int:
+    """The most room that a run's files will take beyond those that are there, while one replaces another."""
+    weights = _bytes(trainer.learner.recogniser.state_dict().values())
+    state = _bytes(trainer.tensors().values())
+    if trainer.step == 0:
+        state += _optimiser_bytes(trainer) + (weights if trainer.config.select == "best" else 0)
+    there = sum((out / name).stat().st_size for name in (RESUME, CHECKPOINT) if (out / name).exists())
+    return 2 * state + weights + REPORT_BYTES - there
 
 
 def _optimiser_bytes(trainer: Trainer) -> int:
