@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 
+COUNTER = "num_batches_tracked"  # a tensor that older files lack and that no network needs
+
 
 @dataclass(frozen=True)
 class BackboneInfo:
@@ -179,8 +181,6 @@ def _from_torchvision_mobilenet(tensors: dict[str, Tensor], network: nn.Module) 
         for name, value in zip(names, values, strict=False)
     }
 
-
-COUNTER = "num_batches_tracked"  # a tensor that older files lack and that no network needs
 
 _RESNET = {
     "stages": (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)),

@@ -53,7 +53,7 @@ class ModelConfig:
     Args:
         stem: standard, small (ResNets on images around 48 pixels), or auto: small for a ResNet on up to 64 pixels.
         weights: a local file of backbone weights to start from: .safetensors, a state dict of torch.save, a pickle of
-            numpy arrays as VGGFace2's, or the checkpoint of an earlier run.
+            numpy arrays as VGGFace2's, or the checkpoint of an earlier run. A stem for colour is summed for gray.
         geometry: standard, caffe (as VGGFace2's networks were trained: the stride of a stage in its first convolution,
             max-pool rounded up without padding, BGR input), or auto: the one of the weights.
         frozen_stages: how many stages of a ResNet stay as they are.

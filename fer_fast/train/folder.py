@@ -21,8 +21,7 @@ def claimed(out: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds the folder, or it cannot be made or written.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; a folder is needed")
+    _refuse_file(out)
     ours = not out.exists() or (out / LOCK).exists()
     lock = FileLock(out / LOCK, timeout=0)
     try:
@@ -46,8 +45,9 @@ def refuse_results(out: Path, *files: str) -> None:
     """Refuse a folder that already holds results.
 
     Raises:
-        InputError: one of the files is there.
+        InputError: one of the files is there, or the folder is a file itself.
     """
+    _refuse_file(out)
     if present := [name for name in files if (out / name).exists()]:
         raise InputError(
             f"{out} already holds a run ({present[0]}); choose another --out, or continue it with --resume --out {out}"
@@ -97,6 +97,11 @@ def latest_folder(recipe: str, parent: Path = Path("runs")) -> Path:
     if number == 0:
         raise InputError(f"nothing to resume: there is no {parent / recipe}-<n>; name the folder with --out")
     return parent / f"{recipe}-{number}"
+
+
+def _refuse_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; a folder is needed")
 
 
 def _last_number(recipe: str, parent: Path) -> int:

@@ -25,7 +25,7 @@ _TORCH_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the number at the head of what to
 _REFUSED = re.compile(r"GLOBAL:? ([\w.]+)")  # how torch names what it will not look up
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
     """Tensors to start from, by the names their file has for them.
 
@@ -59,7 +59,8 @@ def read_weights(path: str | Path) -> Weights:
     except InputError:
         raise
     except Exception as error:  # hostile bytes lead these readers to any
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        text = str(error).split("WeightsUnpickler error:")[-1]  # torch says much before it says what is wrong
+        reason = text.strip().splitlines() or [type(error).__name__]
         raise InputError(f"cannot read the weights {path}: {reason[0]}") from None
 
 
@@ -83,8 +84,7 @@ def _read_safetensors(path: Path) -> Weights:
             return _named(path, {name: file.get_tensor(name) for name in list(file.keys())})
     tensors, state = load_checkpoint(path)
     encoder = {name: value for name, value in tensors.items() if name.startswith("encoder.")}
-    geometry = state["config"]["model"].get("geometry")
-    return Weights(str(path), _bare(path, encoder), "caffe" if geometry == "caffe" else "standard", own=True)
+    return Weights(str(path), _bare(path, encoder), state["config"]["model"].get("geometry", "standard"), own=True)
 
 
 def _read_torch(path: Path) -> Weights:
