@@ -16,13 +16,15 @@ def claimed(out: Path) -> Iterator[None]:
     """Hold a run's folder for this process until the block ends, making it where it is not there.
 
     The claim is a lock of the operating system, which ends with the process however that ends: nothing is left to take
-    over after a kill. A folder that was made for the run and in which nothing was written goes again.
+    over after a kill. Folders that were made for the run and in which nothing was written go again.
 
     Raises:
         InputError: another process holds the folder, or it cannot be made or written.
     """
     _refuse_file(out)
-    ours = not out.exists() or (out / LOCK).exists()
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    if (out / LOCK).exists():  # made by `fresh_folder`, or for a run that was killed before it wrote anything
+        made = [out, out.parent]
     lock = FileLock(out / LOCK, timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -35,9 +37,9 @@ def claimed(out: Path) -> Iterator[None]:
         yield
     finally:
         (out / LOCK).unlink(missing_ok=True)  # while it is held: whoever waits sees that the file is gone
-        if ours:
-            with suppress(OSError):
-                out.rmdir()
+        with suppress(OSError):  # up to the first that is not empty
+            for folder in made:
+                folder.rmdir()
         lock.release()
 
 

@@ -44,17 +44,17 @@ def test_a_folder_is_held_by_one_and_a_kill_lets_go(holder, tmp_path):
 
 
 def test_a_failed_start_leaves_only_what_was_there(tmp_path):
-    for made in (True, False):
-        out = tmp_path / str(made)
-        if made:
-            out.mkdir()
+    (tmp_path / "mine").mkdir()
+    for out in (
+        tmp_path / "mine",
+        tmp_path / "mine" / "out",
+        tmp_path / "new" / "out",
+        fresh_folder("quick", tmp_path / "runs"),
+    ):
         with pytest.raises(InputError, match="no such"), claimed(out):
             raise InputError("no such dataset")
-        assert out.exists() == made
-    out = fresh_folder("quick", tmp_path)
-    with pytest.raises(InputError, match="no such"), claimed(out):
-        raise InputError("no such dataset")
-    assert not out.exists()
+        assert os.listdir(tmp_path / "mine") == []
+    assert os.listdir(tmp_path) == ["mine"]
 
 
 def test_runs_begun_at_once_get_folders_of_their_own(tmp_path):
