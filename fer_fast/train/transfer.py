@@ -10,7 +10,7 @@ from fer_fast.data.augment import AugmentConfig
 from fer_fast.errors import InputError
 from fer_fast.train.backbones import COUNTER, Backbone
 from fer_fast.train.models import Encoder
-from fer_fast.train.weights import Weights
+from fer_fast.train.weights import Weights, shown
 
 LEAST_SHARE = 0.9  # of the backbone's tensors that a file must hold
 
@@ -75,7 +75,7 @@ def match_weights(backbone: Backbone, weights: Weights) -> Match:
     whose three channels are equal.
 
     Raises:
-        InputError: less than nine tenths of them are there.
+        InputError: less than nine tenths of them are there, or one is not finite.
     """
     translate = backbone.info.translate
     tensors = translate(weights.tensors, backbone.network) if translate else weights.tensors
@@ -85,6 +85,8 @@ def match_weights(backbone: Backbone, weights: Weights) -> Match:
     for name, target in own.items():
         value = None if name not in tensors else _shaped_like(target, tensors[name])
         if value is not None:
+            if not value.isfinite().all():
+                raise InputError(f"the weights {weights.source} are not all finite numbers: {name}")
             found[name] = value
         elif not name.endswith(COUNTER):
             shapes = f" {tuple(tensors[name].shape)} for {tuple(target.shape)}" if name in tensors else ""
@@ -142,4 +144,6 @@ def _shaped_like(target: Tensor, value: Tensor) -> Tensor | None:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "nothing else"
+    return (
+        ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "nothing else"
+    )

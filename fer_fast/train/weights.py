@@ -121,12 +121,16 @@ def _named(path: Path, stored: Any, geometry: str = "standard") -> Weights:
     tensors = {
         name: value
         for name, value in (stored.items() if isinstance(stored, dict) else ())
-        if isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        if isinstance(name, str) and isinstance(value, Tensor) and _plain(value)
     }
     if not tensors:
         raise InputError(f"the weights {path} hold no tensors by name")
     source = f"{path} ({'.'.join(inside)})" if inside else str(path)
     return Weights(source, _bare(path, tensors), geometry)
+
+
+def _plain(value: Tensor) -> bool:
+    return value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
 
 
 def _bare(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -135,7 +139,9 @@ def _bare(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in tensors.items():
         short = _PREFIXES.sub("", name)
         if short in bare and not torch.equal(bare[short], value):
-            raise InputError(f"the weights {path} hold {short} twice, once of them as {name}; keep one in the file")
+            raise InputError(
+                f"the weights {path} hold {shown(short)} twice, once of them as {shown(name)}; keep one in the file"
+            )
         bare[short] = value
     return bare
 
@@ -143,8 +149,13 @@ def _bare(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 _PREFIXES = re.compile(f"^({'|'.join(map(re.escape, PREFIXES))})+")
 
 
+def shown(name: str) -> str:
+    """A name that a file holds, as a line can hold it."""
+    return ascii(name)[1:-1][:100]
+
+
 def _unsafe(path: Path, name: str) -> str:
-    return f"cannot read the weights {path}: unsafe, it asks for {name}; save the tensors of its state_dict alone"
+    return f"cannot read the weights {path}: unsafe, it asks for {shown(name)}; save its tensors alone (state_dict)"
 
 
 class _Type:

@@ -302,6 +302,33 @@ def test_what_a_pickle_declares_is_not_allocated(tmp_path, content, message):
         read_weights(tmp_path / "w.pkl")
 
 
+def test_numbers_that_are_not_finite(tmp_path):
+    state = network().network.state_dict()
+    state["bn1.bias"][3] = float("nan")
+    with pytest.raises(InputError, match=r"are not all finite numbers: bn1\.bias"):
+        match_weights(network(seed=1), Weights("w", state))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_of_other_kinds_are_left_aside(tmp_path):
+    kinds = {
+        "sparse": torch.eye(3).to_sparse(),
+        "complex": torch.zeros(2, dtype=torch.complex64),
+        "quantised": torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.quint8),
+    }
+    assert read_back({**kinds, **TINY}, tmp_path).tensors.keys() == TINY.keys()
+    with pytest.raises(InputError, match="hold no tensors by name"):
+        read_back(kinds, tmp_path)
+
+
+def test_names_of_a_file_cannot_spoil_the_line():
+    name = "\x1b[2J\n" + 1000 * "x"
+    with pytest.raises(InputError) as caught:
+        match_weights(network(), Weights("w", {name: torch.zeros(1)}))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
 def test_missing_and_empty_files(tmp_path):
     with pytest.raises(InputError, match="no weights file"):
         read_weights(tmp_path / "none.pth")
