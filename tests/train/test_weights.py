@@ -173,11 +173,32 @@ def test_a_refusal_names_what_differs_on_both_sides():
 
 
 @pytest.mark.parametrize(
-    ("file", "backbone"), [("resnet50", "seresnet50"), ("resnet18", "resnet50"), ("xception", "resnet18")]
+    ("theirs", "backbone", "message"),
+    [
+        (torchvision.models.resnet18, "resnet50", "it wants layer1.0.conv1.weight (64, 64, 3, 3) for (64, 64, 1, 1)"),
+        (torchvision.models.resnet50, "seresnet50", "265 of 329 tensors match; it wants layer1.0.se.fc1.weight"),
+        (
+            torchvision.models.resnet34,
+            "resnet18",
+            "100 of 100 tensors match; it wants nothing else, they hold layer1.2.",
+        ),
+        (
+            torchvision.models.resnet101,
+            "resnet50",
+            "265 of 265 tensors match; it wants nothing else, they hold layer3.6.",
+        ),
+    ],
 )
-def test_weights_of_another_network_are_refused(file, backbone):
-    with pytest.raises(InputError, match="are not those of this backbone"):
-        match_weights(build_backbone(backbone), Weights("w", build_backbone(file).network.state_dict()))
+def test_weights_of_another_network_are_refused(theirs, backbone, message):
+    with pytest.raises(InputError, match="are not those of this backbone") as caught:
+        match_weights(build_backbone(backbone), Weights("w", theirs(weights=None).state_dict()))
+    assert message in str(caught.value)
+
+
+def test_a_network_with_more_in_its_blocks_is_another():
+    weights = Weights("w", network("seresnet50").network.state_dict())
+    with pytest.raises(InputError, match=r"they hold layer1\.0\.se\.fc1\.weight"):
+        match_weights(build_backbone("resnet50"), weights)
 
 
 class Call:
