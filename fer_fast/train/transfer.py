@@ -1,6 +1,7 @@
 """From weights of a file into the encoder of a run: names matched, shapes checked, the input of Caffe's networks."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from fer_fast.train.backbones import COUNTER, Backbone
 from fer_fast.train.models import Encoder
 from fer_fast.train.weights import Weights, shown
 
-LEAST_SHARE = 0.9  # of the backbone's tensors that a file must hold
+LEAST_SHARE = 0.9  # of the tensors of backbone and file that must be those of the other
 
 VGGFACE2_MEAN = (91.4953, 103.8827, 131.0912)  # of blue, green, red, 0 to 255
 
@@ -48,19 +49,17 @@ class CaffeInput(nn.Module):
 
 @dataclass(frozen=True)
 class Match:
-    """Which of a backbone's tensors a file holds.
+    """Which of a backbone's tensors a file holds. What only counts batches does not count here.
 
     Attributes:
         found: those that fit, by the backbone's names.
-        total: how many the backbone has; what only counts batches is not counted here and there.
+        total: how many the backbone has.
         missing: names of those that were not found, with both shapes where the shape alone is wrong.
-        surplus: names that only the file has.
     """
 
     found: dict[str, Tensor]
     total: int
     missing: tuple[str, ...]
-    surplus: tuple[str, ...]
 
     @property
     def count(self) -> int:
@@ -75,7 +74,8 @@ def match_weights(backbone: Backbone, weights: Weights) -> Match:
     whose three channels are equal.
 
     Raises:
-        InputError: less than nine tenths of them are there, or one is not finite.
+        InputError: less than nine tenths of them are there, or they are less than nine tenths of what the file holds in
+            the backbone's parts; or one is not finite.
     """
     translate = backbone.info.translate
     tensors = translate(weights.tensors, backbone.network) if translate else weights.tensors
@@ -91,12 +91,15 @@ def match_weights(backbone: Backbone, weights: Weights) -> Match:
         elif not name.endswith(COUNTER):
             shapes = f" {tuple(tensors[name].shape)} for {tuple(target.shape)}" if name in tensors else ""
             missing.append(f"{name}{shapes}")
-    total = sum(not name.endswith(COUNTER) for name in own)
-    match = Match(found, total, tuple(missing), tuple(name for name in tensors if name not in own))
-    if match.count < LEAST_SHARE * total:
+    match = Match(found, sum(not name.endswith(COUNTER) for name in own), tuple(missing))
+    surplus = [name for name in tensors if name not in own and not name.endswith(COUNTER)]
+    # Beside what the backbone has, in its own parts: a deeper network, or one with more in its blocks.
+    parts = {name.split(".")[0] for name in own} - {"classifier"}
+    within = [name for name in surplus if name.split(".")[0] in parts]
+    if match.count < LEAST_SHARE * max(match.total, match.count + len(within)):
         raise InputError(
             f"the weights {weights.source} are not those of this backbone ({backbone.info.source}): {match.count} of "
-            f"{total} tensors match; it wants {_some(match.missing)}, they hold {_some(match.surplus)}"
+            f"{match.total} tensors match; it wants {_some(match.missing)}, they hold {_some(within or surplus)}"
         )
     return match
 
@@ -143,7 +146,7 @@ def _shaped_like(target: Tensor, value: Tensor) -> Tensor | None:
     return value if value.shape == target.shape else None
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _some(names: Sequence[str]) -> str:
     return (
         ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "nothing else"
     )
