@@ -95,7 +95,7 @@ class FaceDataset:
         subjects: int64 (n,) identity of each image, where known.
         names: file or row of each image, for error messages and the report.
         groups: int64 (n,), the same for images that must not be cut apart (a sequence, a photograph), where known.
-        votes: float32 (n, C) that sum to one, where several people labelled an image.
+        votes: float32 (n, C) that sum to one: soft labels, from which training draws those of an epoch.
         notes: what to know of these images, one line each; the report shows them.
 
     Raises:

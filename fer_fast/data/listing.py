@@ -23,7 +23,7 @@ class Part:
         boxes: float32 (n, 4), left, top, width, height of the face in pixels of the picture; NaN where there is none.
         subjects: who is in the picture, where known.
         groups: pictures that must not be cut apart, where there are such: frames of a sequence, faces of a photograph.
-        votes: float32 (n, C) that sum to one, where several people labelled a picture.
+        votes: float32 (n, C) that sum to one: soft labels, where they are to be trained on.
     """
 
     pictures: Pictures

@@ -28,7 +28,7 @@ from fer_fast.train.transfer import load_encoder
 from fer_fast.train.weights import Weights
 
 REFRESH_SECONDS = 0.5  # the least time between two reads of the running numbers, each of which waits for the device
-_ORDER, _AUGMENT, _NETWORK, _BANK = range(4)  # purposes of random numbers
+_ORDER, _AUGMENT, _NETWORK, _BANK, _LABELS = range(5)  # purposes of random numbers
 
 # Fused: one pass over each tensor in place of a dozen; a tenth to a fifth of a step on a CPU.
 OPTIMISERS: dict[str, Callable[[list[dict], OptimiserConfig], torch.optim.Optimizer]] = {
@@ -140,6 +140,8 @@ class Trainer:
         generator = torch.Generator(self.hardware.device).manual_seed(self._seed(_AUGMENT, self.epoch))
         batches = self._batches(self.epoch)[: (self.steps - self.step) * self.config.accumulate]
         total = sum(len(batch) for batch in batches)
+        if self.train_set.votes is not None:
+            self.feed.labels = self._drawn_labels(self.train_set.votes)
         fed = self.feed.batches(batches)
         running = Running(self.hardware.device)
         progress.start(self.epoch + 1, self.epochs, total)
@@ -234,6 +236,15 @@ class Trainer:
         return epoch_batches(
             self.train_set.labels, config.loss_batch, generator=generator, balanced=config.data.balanced
         )
+
+    def _drawn_labels(self, votes: Tensor) -> Tensor:
+        """One class an image from soft labels (n, C), drawn anew every epoch: each loss takes one class an image.
+
+        Probabilistic label drawing (Barsoum et al., ICMI 2016).
+        """
+        generator = torch.Generator().manual_seed(self._seed(_LABELS, self.epoch))
+        drawn = torch.multinomial(votes, 1, generator=generator).squeeze(1)
+        return drawn.to(self.hardware.device, torch.int32)
 
     def _fill_bank(self) -> None:
         torch.manual_seed(self._seed(_BANK, 0))

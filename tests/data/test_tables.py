@@ -173,7 +173,7 @@ def test_words_and_missing_labels(tmp_path):
     pq.write_table(table, tmp_path / "train.parquet")
     read = read_labelled([tmp_path / "train.parquet"])
     assert (read.classes, read.labels.tolist()) == (("happy", "sad"), [1, -1, 0])
-    for row, message in ((1, "the row holds no image"), (2, "not an image")):
+    for row, message in ((1, "the row holds no image"), (2, "no image of a kind")):
         with pytest.raises(InputError, match=message):
             read.pictures.read(row, gray=True)
     pq.write_table(pa.table({"image": [b"x", b"y"], "labels": pa.array([None, 3], pa.int8())}), tmp_path / "b.parquet")

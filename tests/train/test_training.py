@@ -260,6 +260,22 @@ def test_iterations_end_a_run_inside_an_epoch():
     assert [row["step"] for row in trainer.history] == [3, 5]
 
 
+def test_soft_labels_are_drawn_anew_every_epoch():
+    certain = faces()
+    votes = torch.nn.functional.one_hot(certain.labels, 3).float()
+    trainer = fitted(configure(), dataclasses.replace(certain, votes=votes))
+    losses = [[row["train_loss"] for row in each.history] for each in (trainer, fitted(configure(), certain))]
+    assert losses[0] == losses[1]
+    split = dataclasses.replace(certain, votes=torch.tensor([[0.5, 0.5, 0.0]]).expand(24, 3))
+    drawn = []
+    for epoch in (0, 0, 1):
+        trainer.epoch = epoch
+        drawn.append(trainer._drawn_labels(split.votes))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert set(torch.cat(drawn).tolist()) == {0, 1}
+
+
 def test_margin_layer_has_its_own_weight_decay():
     config = configure(recipe="lmcl")
     groups = Trainer(config, faces(), faces(12, seed=1)).optimiser.param_groups

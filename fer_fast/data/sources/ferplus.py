@@ -66,8 +66,7 @@ class _Votes:
 def read_ferplus(root: Path, *, labels: Rule = "majority") -> Listing | None:
     """Reads the names and votes of a copy: fer2013new.csv beside FER2013, or the folders FER2013Train|Valid|Test.
 
-    Votes are for neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown and no face (NF). Every
-    image that is kept has the share of each of the eight classes among its votes for them (`Part.votes`).
+    Votes are for neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown and no face (NF).
 
     Args:
         root: the folder with the data, or a folder around it.
@@ -78,7 +77,8 @@ def read_ferplus(root: Path, *, labels: Rule = "majority") -> Listing | None:
               Microsoft's own reader (Barsoum et al., ICMI 2016; `ferplus.py` in github.com/microsoft/FERPlus).
             - argmax: what has most of all votes, the first in the order above where several have; images of unknown or
               no face are left aside.
-            - distribution: the images and classes of argmax, for training on the shares.
+            - distribution: the images of argmax, each with the share of every class among its votes for the eight
+              (`Part.votes`): training draws a class from them at every epoch, the authors' probabilistic label drawing.
 
     Raises:
         InputError: an unknown rule, votes without the images of FER2013, or images whose rows cannot be told.
@@ -207,7 +207,8 @@ def _listing(
     counts, parts = votes.counts[rows], np.array(votes.parts)[rows]
     labels = _RULES[rule](counts)
     shares = counts[:, _PLACES] / np.maximum(1, counts[:, _PLACES].sum(1, keepdims=True))
-    whole_part = Part(pictures, labels, tuple(names), votes=shares.astype(np.float32))
+    soft = shares.astype(np.float32) if rule == "distribution" else None
+    whole_part = Part(pictures, labels, tuple(names), votes=soft)
     kept = {part: np.flatnonzero((labels >= 0) & (parts == part)) for part in SPLITS}
     listing = Listing(
         layout,
