@@ -1,4 +1,4 @@
-"""``fer-fast data``: check a folder, or say what there is to know of a dataset."""
+"""``fer-fast data``: check a folder, say what there is to know of a dataset, list what has been decoded."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from itertools import chain
 from rich.console import Console
 
 from fer_fast.cli.about import about, add_about
+from fer_fast.cli.cache import add_cache, cache
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table
 from fer_fast.data.check import CheckReport, check
@@ -18,11 +19,12 @@ from fer_fast.data.files import shown
 def run(argv: list[str]) -> int:
     """Do as the arguments say; the exit status of a check is 1 where something is wrong with the data."""
     parser = Parser(prog="fer-fast data", description="Look at a dataset on disk, or read about one.")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="check|about")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="check|about|cache")
     _add_check(actions)
     add_about(actions)
+    add_cache(actions)
     given = parser.parse_args(argv)
-    return about(given.name) if given.action == "about" else _check(given)
+    return ACTIONS[given.action](given)
 
 
 def _add_check(actions: argparse._SubParsersAction) -> None:
@@ -85,6 +87,13 @@ def _show_counts(report: CheckReport) -> None:
     print()
     print_table(("class", *headings), rows, right=headings)
     print()
+
+
+ACTIONS = {
+    "check": _check,
+    "about": lambda given: about(given.name),
+    "cache": lambda given: cache(given.name, given.clear),
+}
 
 
 def _say(line: str) -> None:

@@ -61,6 +61,27 @@ def folder() -> Path:
     return Path(os.environ.get("FER_FAST_CACHE") or user_cache_path("fer-fast", appauthor=False))
 
 
+class Kept(NamedTuple):
+    """A part of a dataset that is in the cache: its folder, what was written about it, and its bytes."""
+
+    path: Path
+    about: dict[str, str]
+    size: int
+
+
+def kept() -> list[Kept]:
+    """Everything that is in the cache, by name."""
+    found = []
+    for index in sorted(folder().glob(f"*/{INDEX}")):
+        try:
+            with safe_open(index, framework="pt") as file:
+                about = file.metadata() or {}
+            found.append(Kept(index.parent, about, sum(path.stat().st_size for path in index.parent.iterdir())))
+        except (OSError, SafetensorError):
+            continue  # being written or removed by another process
+    return found
+
+
 def store(part: Part, how: Preparation, about: dict[str, str], progress: Progress | None = None) -> Store:
     """The decoded pictures of `part`, from the cache or into it.
 
