@@ -127,3 +127,18 @@ def test_a_terminal_wraps_between_words(root, tmp_path):
     assert "also in train, 1 labelled otherwise there, for instance test/asleep/copy.png" in " ".join(
         line.strip() for line in lines[problem:]
     )
+
+
+def test_what_is_kept_is_listed_and_removed(root, capsys):
+    assert main(["data", "check", str(root), "--dataset", "folder"]) in (0, 1)
+    capsys.readouterr()
+    assert main(["data", "cache"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("folder", "total"))]
+    assert [line[:2] for line in lines[:-1]] == [["folder", "test"], ["folder", "train"]]
+    assert float(lines[-1][1]) >= (4 + 6) * 224 * 224 * 3 / 1e6
+    assert main(["data", "cache", "fer2013", "--clear"]) == 0
+    assert "removed: 0" in capsys.readouterr().out
+    assert main(["data", "cache", "--clear"]) == 0
+    assert "removed: 2" in capsys.readouterr().out
+    assert main(["data", "cache"]) == 0
+    assert "folder  " not in capsys.readouterr().out
