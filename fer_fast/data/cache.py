@@ -72,14 +72,14 @@ class Kept(NamedTuple):
 def kept() -> list[Kept]:
     """Everything that is in the cache, by name."""
     found = []
-    for index in sorted(folder().glob(f"*/{INDEX}")):
+    for index in folder().glob(f"*/{INDEX}"):
         try:
             with safe_open(index, framework="pt") as file:
                 about = file.metadata() or {}
             found.append(Kept(index.parent, about, sum(path.stat().st_size for path in index.parent.iterdir())))
         except (OSError, SafetensorError):
             continue  # being written or removed by another process
-    return found
+    return sorted(found, key=lambda each: (each.about["dataset"], each.about["part"], each.path))
 
 
 def store(part: Part, how: Preparation, about: dict[str, str], progress: Progress | None = None) -> Store:
