@@ -40,6 +40,7 @@ STEPS = (
     Step("repeats", 45, 30),
     Step("sanitizer", 90, 90),
     Step("profile", 60, 60),
+    Step("feed", 75, 60),
     Step("training", 3600, 120),
 )
 NAMES = tuple(step.name for step in STEPS)

@@ -185,6 +185,14 @@ def _profile(found: Rows) -> Iterable[RenderableType]:
     yield table
 
 
+def _feed(found: Rows) -> Iterable[RenderableType]:
+    for row in (row for row in found if row["status"] in FINAL):
+        yield (
+            f"images a second at {row['case']}: {row['resident']:,.0f} where they lie on the device, "
+            f"{row['streamed']:,.0f} streamed; batches alone {row['alone']:,.0f}"
+        )
+
+
 def _training(found: Rows) -> Iterable[RenderableType]:
     for row in (row for row in found if "val_accuracy" in row):
         yield (
@@ -204,6 +212,7 @@ SUMMARIES = {
     "repeats": _repeats,
     "sanitizer": _sanitizer,
     "profile": _profile,
+    "feed": _feed,
     "training": _training,
 }
 

@@ -140,10 +140,10 @@ def _opened(path: Path, count: int, how: Preparation) -> Store | None:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if reads_by_image(int(np.prod(shape[1:]))):
         mapped.madvise(mmap.MADV_RANDOM)  # else each page that is touched brings in those around it, of other images
-    return Store(_read_only(mapped).view(shape), *columns, faults, mapped)
+    return Store(read_only(mapped).view(shape), *columns, faults, mapped)
 
 
-def _read_only(memory: mmap.mmap) -> Tensor:
+def read_only(memory: mmap.mmap) -> Tensor:
     """A tensor over memory that must not be written; nothing here writes it, and a shared map costs no memory."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
