@@ -136,13 +136,15 @@ def part_of(
     ignored: Counter[str],
     boxes: np.ndarray | None = None,
     groups: Sequence[str] | None = None,
+    subjects: Sequence[str] | None = None,
 ) -> Part:
     """Rows of pictures and names of their classes; those of other classes are left out and counted in `ignored`."""
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers.get(word, -1) for word in words], np.int64)
     for word, count in Counter(word for word in words if word not in numbers).items():
         ignored[f"pictures of {word}"] += count
-    part = Part(pictures, labels, tuple(names), boxes, groups=None if groups is None else tuple(groups))
+    people, kept_together = (None if column is None else tuple(column) for column in (subjects, groups))
+    part = Part(pictures, labels, tuple(names), boxes, people, kept_together)
     return part if labels.min(initial=0) >= 0 else part.take(np.flatnonzero(labels >= 0))
 
 

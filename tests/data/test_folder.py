@@ -168,3 +168,72 @@ def test_every_picture_of_any_name_is_listed_once(tree):
         )
         assert len(listing.classes) == len(tree)
         assert all(os.path.exists(path) for path in listing.parts["train"].pictures.paths)
+
+
+# A table
+
+
+def table(root, *lines):
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("home", ["", "images"])
+def test_a_table_of_people_is_cut_by_person(tmp_path, home):
+    people = [f"person{i % 12}" for i in range(48)]
+    lines = [f"{i}.png,{person},{('sad', 'Happy')[i // 12 % 2]}" for i, person in enumerate(people)]
+    table(tmp_path / "data", "image,subject,emotion", *lines)
+    for i in range(48):
+        draw(tmp_path / "data" / home / f"{i}.png", 16, 16, seed=i)
+    listing = read_folder(tmp_path)
+    assert (listing.classes, list(listing.parts), listing.faults) == (("happiness", "sadness"), ["all"], [])
+    assert listing.parts["all"].subjects == tuple(people)
+    names = {}
+    for split in ("train", "val", "test"):
+        part = load_dataset("folder", tmp_path, split=split, fold=2, image_size=16, channels=1)
+        names[split] = {people[int(Path(name).stem)] for name in part.names}
+    assert names["test"] == set(sorted(set(people))[1::10])
+    assert not names["train"] & names["test"] | names["train"] & names["val"] | names["val"] & names["test"]
+    assert names["train"] | names["val"] | names["test"] == set(people)
+
+
+def test_a_table_says_the_parts(tmp_path):
+    table(tmp_path, "path,label,split", "a/1.jpg,wolf,train", "a/2.jpg,cat,Train", "3.jpg,cat,TEST", "4.jpg,wolf,val")
+    grow(tmp_path, "a/1.jpg", "a/2.jpg", "3.jpg", "4.jpg")
+    listing = read_folder(tmp_path)
+    assert listing.classes == ("cat", "wolf")
+    assert rows(listing, "train") == {"a/1.jpg": "wolf", "a/2.jpg": "cat"}
+    assert (rows(listing, "test"), rows(listing, "val")) == ({"3.jpg": "cat"}, {"4.jpg": "wolf"})
+    assert listing.parts["train"].subjects is None
+
+
+def test_bad_rows_of_a_table_are_told_by_line(tmp_path):
+    lines = (
+        "1.jpg,wolf,train",
+        "1.jpg,wolf,train",
+        "1.jpg,cat,train",
+        "2.jpg,,train",
+        "2.jpg,cat,dev",
+        "gone.jpg,cat,test",
+    )
+    table(tmp_path, "image,label,split", *lines, "2.jpg,cat,test", "../x.jpg,cat,test")
+    grow(tmp_path, "1.jpg", "2.jpg", "../x.jpg")
+    listing = read_folder(tmp_path)
+    assert [fault.rpartition("labels.csv")[2] for fault in listing.faults] == [
+        ": line 5: needed: image, label, split",
+        ": line 6: needed: image, label, split",
+    ]
+    assert (rows(listing, "train"), rows(listing, "test")) == ({"1.jpg": "wolf"}, {"2.jpg": "cat"})
+    assert listing.problems == [
+        "2 of 8 listed pictures are not there, the first: gone.jpg",
+        "1 rows give a picture another label than before, the first: "
+        f"{tmp_path}/1.jpg (wolf, then cat); the first label is kept",
+    ]
+    assert listing.ignored == {"rows that repeat another": 1}
+
+
+def test_another_table_is_none(tmp_path):
+    table(tmp_path, "index,pth", "0,1.jpg")
+    grow(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg")
+    assert read_folder(tmp_path).layout == "train/<class>/"
