@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_fast.data.dataset import reads_by_image
+from fer_fast.data.files import shown
 from fer_fast.data.listing import Part
 from fer_fast.data.near import difference_hash
 from fer_fast.data.prepare import Preparation, prepare
@@ -76,20 +77,23 @@ def store(part: Part, how: Preparation, about: dict[str, str], progress: Progres
         InputError: the cache cannot be written, or the disk is too small for it.
     """
     home = folder()
-    name = f"{about['dataset']}-{_key(part, how)}"
+    try:
+        name = f"{about['dataset']}-{_key(part, how)}"
+    except OSError as error:
+        raise InputError(f"{shown(error.filename)} cannot be read any more: {error.strerror}") from None
     try:
         home.mkdir(parents=True, exist_ok=True)
-        if (found := _opened(home / name, len(part), how)) is not None:
+        if (found := _opened(home / name, part, how)) is not None:
             return found
         with FileLock(home / f"{name}.lock"):
-            if (found := _opened(home / name, len(part), how)) is None:
+            if (found := _opened(home / name, part, how)) is None:
                 _build(part, how, about, home / name, progress)
-                found = _opened(home / name, len(part), how)
+                found = _opened(home / name, part, how)
     except OSError as error:
         where = "FER_FAST_CACHE names another folder"
-        raise InputError(f"the cache {home} cannot be written: {error.strerror or error}; {where}") from None
+        raise InputError(f"the cache {shown(home)} cannot be written: {error.strerror or error}; {where}") from None
     if found is None:
-        raise InputError(f"the cache {home / name} is damaged; remove that folder")
+        raise InputError(f"the cache {shown(home / name)} is damaged; remove that folder")
     return found
 
 
@@ -102,14 +106,14 @@ def _key(part: Part, how: Preparation) -> str:
     return state.hexdigest()[:20]
 
 
-def _opened(path: Path, count: int, how: Preparation) -> Store | None:
+def _opened(path: Path, part: Part, how: Preparation) -> Store | None:
     """What lies at `path`; None where nothing does, or not all of it."""
-    shape = (count, how.size, how.size, how.channels)
+    shape = (len(part), how.size, how.size, how.channels)
     try:
         with safe_open(path / INDEX, framework="pt") as file:
             meta = file.metadata() or {}
             columns = [file.get_tensor(name) for name in ("marks", "hashes", "states")]
-        if (path / PIXELS).stat().st_size != np.prod(shape) or len(columns[0]) != count:
+        if (path / PIXELS).stat().st_size != np.prod(shape) or len(columns[0]) != len(part):
             return None
         faults = {int(row): text for row, text in json.loads(meta["faults"]).items()}
     except (OSError, SafetensorError, KeyError, ValueError):
@@ -134,7 +138,7 @@ def _build(part: Part, how: Preparation, about: dict[str, str], path: Path, prog
     need, free = count * how.size**2 * how.channels, shutil.disk_usage(path.parent).free
     if need + SPARE > free:
         raise InputError(
-            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB "
+            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {shown(path.parent)}, where {free / 1e9:.1f} GB "
             "are free; FER_FAST_CACHE names another folder"
         )
     half = path.with_name(f"{path.name}.part")
@@ -170,7 +174,7 @@ def _decode(
     columns: list[_Chunk] = []
     faults: dict[int, str] = {}
     done = 0
-    with file.open("wb", buffering=0) as out, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with file.open("wb") as out, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         tasks = (pool.submit(_chunk, part, how, range(at, min(at + size, len(part)))) for at in starts)
         for chunk in _in_order(tasks, ahead=2 * (os.cpu_count() or 1)):
             out.write(chunk.pixels)
@@ -209,7 +213,7 @@ def _chunk(part: Part, how: Preparation, rows: range) -> _Chunk:
             image = part.pictures.read(row, gray=how.channels == 1)
             prepared = prepare(image, box, how)
         except (InputError, OSError, cv2.error) as error:
-            faults[row] = " ".join(str(error).split())
+            faults[row] = " ".join(str(getattr(error, "strerror", None) or error).split())
             states[at] = UNREADABLE
             continue
         pixels[at] = prepared.pixels

@@ -12,6 +12,7 @@ import torch
 
 from fer_fast.data.cache import GOOD, NO_FACE, UNREADABLE, Store, store
 from fer_fast.data.dataset import SPLITS, FaceDataset, Images, resize_dataset
+from fer_fast.data.files import shown
 from fer_fast.data.listing import FaceChoice, Listing, Part
 from fer_fast.data.near import duplicates_across
 from fer_fast.data.prepare import Preparation
@@ -196,7 +197,7 @@ def preparation(info: DatasetInfo, listing: Listing, wanted: Wanted) -> Preparat
 
 def decoded(info: DatasetInfo, root: Path, name: str, part: Part, how: Preparation) -> Store:
     """The pictures of the part `name`, from the cache or into it, with a bar where somebody watches."""
-    about = {"dataset": info.name, "part": name, "root": str(root), "licence": info.licence}
+    about = {"dataset": info.name, "part": name, "root": shown(root), "licence": info.licence}
     with decoding(f"{info.name} {name}") as progress:
         return store(part, how, about, progress)
 
