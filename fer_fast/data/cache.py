@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +27,11 @@ from fer_fast.data.dataset import reads_by_image
 from fer_fast.data.files import shown
 from fer_fast.data.listing import Part
 from fer_fast.data.near import difference_hash
+from fer_fast.data.pictures import Pictures
 from fer_fast.data.prepare import Preparation, prepare
 from fer_fast.errors import InputError
 
-FORMAT = "fer-fast cache 1"
+FORMAT = "fer-fast cache 2"
 PIXELS, INDEX = "pixels.u8", "index.safetensors"
 GOOD, NO_FACE, UNREADABLE = range(3)  # states of a picture
 SPARE = 64 << 20  # bytes that stay free on the disk
@@ -116,6 +118,8 @@ def _opened(path: Path, part: Part, how: Preparation) -> Store | None:
         if (path / PIXELS).stat().st_size != np.prod(shape) or len(columns[0]) != len(part):
             return None
         faults = {int(row): text for row, text in json.loads(meta["faults"]).items()}
+        if any(_may_be_read(part.pictures, row) for row in json.loads(meta["refused"])):
+            return None
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     with (path / PIXELS).open("rb") as file:
@@ -123,6 +127,17 @@ def _opened(path: Path, part: Part, how: Preparation) -> Store | None:
     if reads_by_image(int(np.prod(shape[1:]))):
         mapped.madvise(mmap.MADV_RANDOM)  # else each page that is touched brings in those around it, of other images
     return Store(_read_only(mapped).view(shape), *columns, faults, mapped)
+
+
+def _may_be_read(pictures: Pictures, row: int) -> bool:
+    """Whether the disk gives a picture that it refused; no change of the file tells that a permission was given."""
+    try:
+        pictures.read(row, gray=True)
+    except OSError:
+        return False
+    except (InputError, cv2.error):
+        pass
+    return True
 
 
 def _read_only(memory: mmap.mmap) -> Tensor:
@@ -138,16 +153,17 @@ def _build(part: Part, how: Preparation, about: dict[str, str], path: Path, prog
     need, free = count * how.size**2 * how.channels, shutil.disk_usage(path.parent).free
     if need + SPARE > free:
         raise InputError(
-            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {shown(path.parent)}, where {free / 1e9:.1f} GB "
-            "are free; FER_FAST_CACHE names another folder"
+            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {shown(path.parent)}, where "
+            f"{free / 1e9:.1f} GB are free; FER_FAST_CACHE names another folder"
         )
     half = path.with_name(f"{path.name}.part")
     shutil.rmtree(half, ignore_errors=True)
     shutil.rmtree(path, ignore_errors=True)  # damaged: it did not open
     half.mkdir()
     try:
-        columns, faults = _decode(part, how, half / PIXELS, progress)
-        meta = {"format": FORMAT, "faults": json.dumps(faults), **about, "preparation": json.dumps(asdict(how))}
+        columns, faults, refused = _decode(part, how, half / PIXELS, progress)
+        told = {"faults": faults, "refused": refused, "preparation": asdict(how)}
+        meta = {"format": FORMAT, **about, **{name: json.dumps(value) for name, value in told.items()}}
         save_file(columns, half / INDEX, metadata=meta)
         half.rename(path)
     except BaseException:
@@ -163,28 +179,32 @@ class _Chunk(NamedTuple):
     hashes: np.ndarray
     states: np.ndarray
     faults: dict[int, str]
+    refused: list[int]  # rows that the disk did not give
 
 
 def _decode(
     part: Part, how: Preparation, file: Path, progress: Progress | None
-) -> tuple[dict[str, Tensor], dict[int, str]]:
+) -> tuple[dict[str, Tensor], dict[int, str], list[int]]:
     """Every picture, in threads (decoders release the interpreter's lock), written in order."""
     size = max(1, min(512, _CHUNK_BYTES // (how.size**2 * how.channels)))
     starts = range(0, len(part), size)
     columns: list[_Chunk] = []
     faults: dict[int, str] = {}
+    refused: list[int] = []
     done = 0
     with file.open("wb") as out, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         tasks = (pool.submit(_chunk, part, how, range(at, min(at + size, len(part)))) for at in starts)
-        for chunk in _in_order(tasks, ahead=2 * (os.cpu_count() or 1)):
-            out.write(chunk.pixels)
-            columns.append(chunk._replace(pixels=np.empty(0)))
-            faults |= chunk.faults
-            done += len(chunk.states)
-            if progress is not None:
-                progress(done, len(part))
+        with closing(_in_order(tasks, ahead=2 * (os.cpu_count() or 1))) as chunks:
+            for chunk in chunks:
+                out.write(chunk.pixels)
+                columns.append(chunk._replace(pixels=np.empty(0)))
+                faults |= chunk.faults
+                refused += chunk.refused
+                done += len(chunk.states)
+                if progress is not None:
+                    progress(done, len(part))
     joined = {name: np.concatenate([getattr(c, name) for c in columns]) for name in ("marks", "hashes", "states")}
-    return {name: torch.from_numpy(column) for name, column in joined.items()}, faults
+    return {name: torch.from_numpy(column) for name, column in joined.items()}, faults, refused
 
 
 def _in_order(tasks: Iterator[Future], ahead: int) -> Iterator[Any]:
@@ -206,7 +226,7 @@ def _chunk(part: Part, how: Preparation, rows: range) -> _Chunk:
     count = len(rows)
     pixels = np.zeros((count, how.size, how.size, how.channels), np.uint8)
     marks, hashes = np.zeros((count, 16), np.uint8), np.zeros(count, np.int64)
-    states, faults = np.full(count, GOOD, np.uint8), {}
+    states, faults, refused = np.full(count, GOOD, np.uint8), {}, []
     for at, row in enumerate(rows):
         box = None if part.boxes is None else part.boxes[row]
         try:
@@ -215,9 +235,11 @@ def _chunk(part: Part, how: Preparation, rows: range) -> _Chunk:
         except (InputError, OSError, cv2.error) as error:
             faults[row] = " ".join(str(getattr(error, "strerror", None) or error).split())
             states[at] = UNREADABLE
+            if isinstance(error, OSError):
+                refused.append(row)
             continue
         pixels[at] = prepared.pixels
         states[at] = GOOD if prepared.found else NO_FACE
         marks[at] = np.frombuffer(hashlib.blake2b(prepared.pixels, digest_size=16).digest(), np.uint8)
         hashes[at] = difference_hash(prepared.pixels)
-    return _Chunk(pixels, marks, hashes, states, faults)
+    return _Chunk(pixels, marks, hashes, states, faults, refused)

@@ -200,7 +200,9 @@ def _flip(data: bytes, random: Random) -> bytes:
     changed = bytearray(data)
     for _ in range(random.choice((1, 4, 64))):
         if changed:
-            changed[random.randrange(len(changed))] = random.choice((0, 10, 34, 44, 45, 127, 255, random.randrange(256)))
+            changed[random.randrange(len(changed))] = random.choice(
+                (0, 10, 34, 44, 45, 127, 255, random.randrange(256))
+            )
     return bytes(changed)
 
 
@@ -216,7 +218,9 @@ def _numbers(data: bytes, random: Random) -> bytes:
     if not at:
         return _flip(data, random)
     place = random.choice(at)
-    odd = random.choice((b"-1", b"999999999999999999999", b"1e999", b"nan", b"", b'"', b"\xff\xfe", "٣".encode(), b"\0"))
+    odd = random.choice(
+        (b"-1", b"999999999999999999999", b"1e999", b"nan", b"", b'"', b"\xff\xfe", "٣".encode(), b"\0")
+    )
     return data[:place] + odd + data[place + 1 :]
 
 
