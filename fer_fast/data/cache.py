@@ -56,7 +56,7 @@ class Store(NamedTuple):
     hashes: Tensor
     states: Tensor
     faults: dict[int, str]
-    file: mmap.mmap
+    file: mmap.mmap | None = None
 
 
 def folder() -> Path:

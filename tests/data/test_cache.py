@@ -6,8 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+import tracemalloc
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -171,24 +171,19 @@ def test_slow_pictures_do_not_change_the_order(small_chunks):
     assert kept.pixels[:, 0, 0, 0].tolist() == list(range(40))
 
 
-def test_no_more_than_some_chunks_are_in_memory(small_chunks, monkeypatch):
-    """The first picture is slow, so that all that are decoded ahead have to wait for it."""
+def test_large_pictures_do_not_pile_up_in_memory(monkeypatch):
+    """The first picture is slow, so that the others could be decoded long before their turn."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    lock, alive, peak = threading.Lock(), set(), []
-
-    def decode(index):
-        if index == 0:
-            time.sleep(0.5)
-        with lock:
-            alive.add(index // 4)
-            peak.append(len(alive))
-
-    def forget(done, total):
-        with lock:
-            alive.difference_update(range(done // 4))
-
-    store(part_of(Drawn(400, decode)), HOW, ABOUT, forget)
-    assert max(peak) <= 2 * 2 + 1 < 100
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 4 * 256 * 256)
+    pictures = Drawn(400, lambda index: time.sleep(0.5 if index == 0 else 0), side=256)
+    tracemalloc.start()
+    try:
+        kept = built(pictures, Preparation(size=256, channels=1))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.pixels.numel() == 400 * 256 * 256
+    assert peak < kept.pixels.numel() / 8  # of 100 chunks; a few are under way
 
 
 # What cannot be read
