@@ -31,7 +31,7 @@ from fer_fast.data.pictures import Pictures
 from fer_fast.data.prepare import Preparation, prepare
 from fer_fast.errors import InputError
 
-FORMAT = "fer-fast cache 2"
+FORMAT = "fer-fast cache 1"
 PIXELS, INDEX = "pixels.u8", "index.safetensors"
 GOOD, NO_FACE, UNREADABLE = range(3)  # states of a picture
 SPARE = 64 << 20  # bytes that stay free on the disk
