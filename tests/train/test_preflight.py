@@ -246,7 +246,6 @@ def test_the_geometry_of_the_weights_is_kept_with_the_run(tmp_path, capsys):
         ("--data.unreadable skip", "data.unreadable does nothing"),
         ("--data.duplicates drop", "data.duplicates does nothing"),
         ("--data.order official", "data.order does nothing"),
-        ("--data.no_face skip --data.faces whole --dataset expw", "it acts unless data.faces is whole"),
         ("--model.embeddings 3 --loss center", "it acts with a loss on k embeddings"),
         ("--model {dropout: 0.1}", "model.dropout does nothing"),
         ("--model.key_momentum 0.9 --loss ad-corre", "model.key_momentum does nothing"),
@@ -266,6 +265,15 @@ def test_the_geometry_of_the_weights_is_kept_with_the_run(tmp_path, capsys):
 def test_options_that_do_nothing_are_refused(unopened, tmp_path, capsys, flags, message):
     words = [*flags.replace(": ", ":\0").split(), "--out", tmp_path / "out"]
     assert message in fails([*TINY, *(str(word).replace("\0", " ") for word in words)], capsys)
+
+
+def test_no_face_can_be_missing_where_none_is_looked_for():
+    arguments = ["--dataset=expw", "--data.faces=whole", "--data.no_face=skip"]
+    config, _ = resolve(config_parser(), arguments, [recipe_layer("quick")])
+    with pytest.raises(
+        InputError, match=r"data\.no_face does nothing in this run; it acts unless data\.faces is whole"
+    ):
+        refuse_idle(config, arguments, recipe_layer("quick"), {})
 
 
 @pytest.mark.parametrize(
