@@ -192,7 +192,7 @@ def read_copy(info: DatasetInfo, root: Path, wanted: Wanted) -> Listing:
         raise InputError(
             f"{shown(root)} holds no {info.name}; see `fer-fast data about {info.name}` for the folders it can be in"
         )
-    if wanted.order is not None and not _asks_for_order(info, root, options):
+    if options.get("order") is not None and not _asks_for_order(info, root, options):
         raise InputError(f"{shown(root)} ({listing.layout}) tells what its classes are; leave order out")
     return listing
 

@@ -41,6 +41,8 @@ def test_an_order_is_refused_where_a_copy_tells_its_own(name, order, tmp_path):
     with pytest.raises(InputError, match=r"\(.+\) tells what its classes are; leave order out"):
         open_dataset(dataset, tmp_path, Wanted(order=order))
     with pytest.raises(InputError, match="leave order out"):
+        open_dataset(dataset, tmp_path, Wanted(options={"order": order}))
+    with pytest.raises(InputError, match="leave order out"):
         check(tmp_path, dataset=dataset, order=order)
     open_dataset(dataset, tmp_path)
 
