@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and text that is fit to be shown."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The command line prints it on standard error and exits with status 2.
     """
+
+
+def printable(text: str) -> str:
+    """`text` with what would steer a terminal, or cannot be encoded, spelled out: one line, readable in its order."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

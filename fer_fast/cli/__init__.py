@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 
-from fer_fast.errors import InputError
+from fer_fast.errors import InputError, printable
 from fer_fast.suggest import one_of
 
 # Modules are imported when their command runs: `fer-fast --help` must not wait for torch.
@@ -73,7 +73,7 @@ def _warn_once() -> Callable[..., None]:
     said = set()
 
     def warn(message: Warning | str, *_: object) -> None:
-        text = " ".join(str(message).split())
+        text = printable(" ".join(str(message).split()))
         if text not in said:
             said.add(text)
             print(f"fer-fast: warning: {text}", file=sys.stderr)
@@ -82,5 +82,5 @@ def _warn_once() -> Callable[..., None]:
 
 
 def _fail(message: str) -> int:
-    print(f"fer-fast: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"fer-fast: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2

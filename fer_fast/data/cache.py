@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,8 +24,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_fast.data.dataset import reads_by_image
+from fer_fast.data.files import shown
 from fer_fast.data.listing import Part
 from fer_fast.data.near import difference_hash
+from fer_fast.data.pictures import Pictures
 from fer_fast.data.prepare import Preparation, Prepared, prepare
 from fer_fast.errors import InputError
 
@@ -98,20 +100,23 @@ def store(part: Part, how: Preparation, about: dict[str, str], progress: Progres
         InputError: the cache cannot be written, or the disk is too small for it.
     """
     home = folder()
-    name = f"{about['dataset']}-{_key(part, how)}"
+    try:
+        name = f"{about['dataset']}-{_key(part, how)}"
+    except OSError as error:
+        raise InputError(f"{shown(error.filename)} cannot be read any more: {error.strerror}") from None
     try:
         home.mkdir(parents=True, exist_ok=True)
-        if (found := _opened(home / name, len(part), how)) is not None:
+        if (found := _opened(home / name, part, how)) is not None:
             return found
         with FileLock(home / f"{name}.lock"):
-            if (found := _opened(home / name, len(part), how)) is None:
+            if (found := _opened(home / name, part, how)) is None:
                 _build(part, how, about, home / name, progress)
-                found = _opened(home / name, len(part), how)
+                found = _opened(home / name, part, how)
     except OSError as error:
         where = "FER_FAST_CACHE names another folder"
-        raise InputError(f"the cache {home} cannot be written: {error.strerror or error}; {where}") from None
+        raise InputError(f"the cache {shown(home)} cannot be written: {error.strerror or error}; {where}") from None
     if found is None:
-        raise InputError(f"the cache {home / name} is damaged; remove that folder")
+        raise InputError(f"the cache {shown(home / name)} is damaged; remove that folder")
     return found
 
 
@@ -124,16 +129,18 @@ def _key(part: Part, how: Preparation) -> str:
     return state.hexdigest()[:20]
 
 
-def _opened(path: Path, count: int, how: Preparation) -> Store | None:
+def _opened(path: Path, part: Part, how: Preparation) -> Store | None:
     """What lies at `path`; None where nothing does, or not all of it."""
-    shape = (count, how.size, how.size, how.channels)
+    shape = (len(part), how.size, how.size, how.channels)
     try:
         with safe_open(path / INDEX, framework="pt") as file:
             meta = file.metadata() or {}
             columns = [file.get_tensor(name) for name in ("marks", "hashes", "states")]
-        if (path / PIXELS).stat().st_size != np.prod(shape) or len(columns[0]) != count:
+        if (path / PIXELS).stat().st_size != np.prod(shape) or len(columns[0]) != len(part):
             return None
         faults = {int(row): text for row, text in json.loads(meta["faults"]).items()}
+        if any(_may_be_read(part.pictures, row) for row in json.loads(meta["refused"])):
+            return None
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     with (path / PIXELS).open("rb") as file:
@@ -141,6 +148,17 @@ def _opened(path: Path, count: int, how: Preparation) -> Store | None:
     if reads_by_image(int(np.prod(shape[1:]))):
         mapped.madvise(mmap.MADV_RANDOM)  # else each page that is touched brings in those around it, of other images
     return Store(read_only(mapped).view(shape), *columns, faults, mapped)
+
+
+def _may_be_read(pictures: Pictures, row: int) -> bool:
+    """Whether the disk gives a picture that it refused; no change of the file tells that a permission was given."""
+    try:
+        pictures.read(row, gray=True)
+    except OSError:
+        return False
+    except (InputError, cv2.error):
+        pass
+    return True
 
 
 def read_only(memory: mmap.mmap) -> Tensor:
@@ -156,16 +174,17 @@ def _build(part: Part, how: Preparation, about: dict[str, str], path: Path, prog
     need, free = count * how.size**2 * how.channels, shutil.disk_usage(path.parent).free
     if need + SPARE > free:
         raise InputError(
-            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB "
-            "are free; FER_FAST_CACHE names another folder"
+            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {shown(path.parent)}, where "
+            f"{free / 1e9:.1f} GB are free; FER_FAST_CACHE names another folder"
         )
     half = path.with_name(f"{path.name}.part")
     shutil.rmtree(half, ignore_errors=True)
     shutil.rmtree(path, ignore_errors=True)  # damaged: it did not open
     half.mkdir()
     try:
-        columns, faults = _decode(part, how, half / PIXELS, progress)
-        meta = {"format": FORMAT, "faults": json.dumps(faults), **about, "preparation": json.dumps(asdict(how))}
+        columns, faults, refused = _decode(part, how, half / PIXELS, progress)
+        told = {"faults": faults, "refused": refused, "preparation": asdict(how)}
+        meta = {"format": FORMAT, **about, **{name: json.dumps(value) for name, value in told.items()}}
         save_file(columns, half / INDEX, metadata=meta)
         half.rename(path)
     except BaseException:
@@ -180,25 +199,29 @@ class _Chunk(NamedTuple):
     hashes: np.ndarray
     states: np.ndarray
     faults: dict[int, str]
+    refused: list[int]  # rows that the disk did not give
 
 
 def _decode(
     part: Part, how: Preparation, path: Path, progress: Progress | None
-) -> tuple[dict[str, Tensor], dict[int, str]]:
+) -> tuple[dict[str, Tensor], dict[int, str], list[int]]:
     """Every picture, in threads: decoders release the interpreter's lock. Each writes its own place in the file."""
     size = max(1, min(512, _CHUNK_BYTES // (how.size**2 * how.channels)))
     chunks = [range(at, min(at + size, len(part))) for at in range(0, len(part), size)]
     columns: list[_Chunk] = []
     faults: dict[int, str] = {}
+    refused: list[int] = []
     with _one_thread_each(), path.open("wb") as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         decoder = _Decoder(part, how, size, file)
-        for rows, chunk in zip(chunks, pool.map(decoder.decode, chunks), strict=True):
-            columns.append(chunk)
-            faults |= chunk.faults
-            if progress is not None:
-                progress(rows.stop, len(part))
+        with closing(pool.map(decoder.decode, chunks)) as decoded:  # interrupted, what has not begun is not
+            for rows, chunk in zip(chunks, decoded, strict=True):
+                columns.append(chunk)
+                faults |= chunk.faults
+                refused += chunk.refused
+                if progress is not None:
+                    progress(rows.stop, len(part))
     joined = {name: np.concatenate([getattr(c, name) for c in columns]) for name in ("marks", "hashes", "states")}
-    return {name: torch.from_numpy(column) for name, column in joined.items()}, faults
+    return {name: torch.from_numpy(column) for name, column in joined.items()}, faults, refused
 
 
 @contextmanager
@@ -224,12 +247,18 @@ class _Decoder:
         """Decode and write some consecutive pictures; what cannot be read is written as zeros."""
         count = len(rows)
         pixels = self._buffer()[:count]
-        chunk = _Chunk(np.zeros((count, 16), np.uint8), np.zeros(count, np.int64), np.full(count, GOOD, np.uint8), {})
+        marks, hashes, states = (
+            np.zeros((count, 16), np.uint8),
+            np.zeros(count, np.int64),
+            np.full(count, GOOD, np.uint8),
+        )
+        chunk = _Chunk(marks, hashes, states, {}, [])
         for at, row in enumerate(rows):
             try:
                 prepared = self._prepared(row)
             except (InputError, OSError, cv2.error) as error:
-                chunk.faults[row] = " ".join(str(error).split())
+                chunk.faults[row] = " ".join(str(getattr(error, "strerror", None) or error).split())
+                chunk.refused.extend([row] if isinstance(error, OSError) else [])
                 chunk.states[at], pixels[at] = UNREADABLE, 0
                 continue
             pixels[at] = prepared.pixels

@@ -14,7 +14,7 @@ from fer_fast.data.dataset import SPLITS
 from fer_fast.data.detect import find_dataset
 from fer_fast.data.labels import FAR, distance
 from fer_fast.data.listing import Listing
-from fer_fast.data.opened import Wanted, decoded, preparation
+from fer_fast.data.opened import Wanted, decoded, preparation, read_copy
 from fer_fast.data.splits import manifest
 from fer_fast.errors import InputError
 
@@ -74,10 +74,12 @@ def check(root: str | Path, *, dataset: str | None = None, order: str | None = N
         order: which order the class numbers have, where the copy does not tell.
 
     Raises:
-        InputError: `root` does not exist, holds no dataset, or it cannot be told which.
+        InputError: `root` does not exist, holds no dataset, or it cannot be told which; an order that does nothing.
     """
     root = Path(root)
     info, listing = find_dataset(root, dataset, order)
+    if order is not None:
+        read_copy(info, root, Wanted(order=order))  # it raises where the order does nothing
     listing.compare(info.published)
     how = preparation(info, listing, Wanted())
     parts = {name: listing.parts[name] for name in (*SPLITS, "all") if len(listing.parts.get(name, ()))}

@@ -1,4 +1,4 @@
-"""The one container of labelled face images, in memory or mapped from a file, and the cut of a validation part."""
+"""The one container of labelled face images, in memory or mapped from a file."""
 
 import hashlib
 import mmap
@@ -174,27 +174,6 @@ def check_images(images: Tensor | Images) -> None:
     """Raises InputError unless `images` is uint8 (n, 1 or 3, height, width) with at least one pixel each."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise InputError(f"images must be uint8 of shape (n, 1 or 3, height, width), got {_describe(images)}")
-
-
-def cut_validation(dataset: FaceDataset, seed: int, fraction: float = VALIDATION_FRACTION) -> dict[str, FaceDataset]:
-    """Training images -> {"train", "val"}: a stratified cut that `seed` alone decides.
-
-    Each class gives the nearest whole number to `fraction` of its images, at least one where it has two or more;
-    a class with a single image keeps it for training.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    held_out = torch.zeros(len(dataset), dtype=torch.bool)
-    for label in range(len(dataset.classes)):
-        members = (dataset.labels == label).nonzero().squeeze(1)
-        members = members[torch.randperm(len(members), generator=generator)]
-        wanted = max(1, round(fraction * len(members))) if len(members) > 1 else 0
-        held_out[members[:wanted]] = True
-    if not held_out.any():
-        raise InputError("no class has the two training images that cutting a validation part needs")
-    return {
-        "train": dataset.subset((~held_out).nonzero().squeeze(1), "train"),
-        "val": dataset.subset(held_out.nonzero().squeeze(1), "val"),
-    }
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from fer_fast.errors import InputError
+from fer_fast.errors import InputError, printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"}  # beside all that begins with a dot
@@ -89,8 +89,7 @@ def bare(name: str) -> str:
 
 def shown(path: Path | str) -> str:
     """A path for a message: one line, readable in its order, whatever characters are in it."""
-    text = os.fspath(path)
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(os.fspath(path))
 
 
 def _entries(folder: Path, ignored: Counter[str], within: Path | None) -> Iterator[tuple[str, bool]]:

@@ -51,7 +51,7 @@ def _scalar(data: bytes) -> int:
         if math.prod(shape) != 1:
             return CORRUPT
         value = np.frombuffer(data, dtype, 1, file.tell())[0]  # refuses objects, as it unpickles nothing
-    except (ValueError, KeyError):
+    except Exception:  # the header is Python that is parsed: ValueError, SyntaxError, TokenError, RecursionError, ...
         return CORRUPT
     number = whole(value.decode("ascii", "replace") if isinstance(value, bytes) else str(value))
     return CORRUPT if number is None else number

@@ -12,6 +12,7 @@ import torch
 
 from fer_fast.data.cache import GOOD, NO_FACE, UNREADABLE, Store, store
 from fer_fast.data.dataset import SPLITS, FaceDataset, Images, resize_dataset
+from fer_fast.data.files import shown
 from fer_fast.data.listing import FaceChoice, Listing, Part
 from fer_fast.data.near import duplicates_across
 from fer_fast.data.prepare import Preparation
@@ -57,12 +58,20 @@ class Wanted:
             raise InputError(f"image_size is {self.image_size!r}; allowed: 8 to 4096")
 
 
+_OF_COPIES = ("faces", "no_face", "unreadable", "duplicates", "fold", "order")  # what is wanted of pictures on disk
+
+
 class Drawn:
-    """A dataset that the package draws."""
+    """A dataset that the package draws.
+
+    Raises:
+        InputError: something is wanted that can be had of pictures on disk alone.
+    """
 
     def __init__(self, info: DatasetInfo, wanted: Wanted):
-        if wanted.fold is not None:
-            raise InputError(f"{info.name} has parts of its own; leave fold out")
+        for key in _OF_COPIES:
+            if getattr(wanted, key) != getattr(Wanted, key):
+                raise InputError(f"{info.name} is drawn, so {key} does nothing; leave {key} out")
         self.info, self.wanted = info, wanted
         self._options = _options(info.name, info.draw, wanted)
 
@@ -86,7 +95,7 @@ class OnDisk:
 
     def __init__(self, info: DatasetInfo, root: Path, wanted: Wanted):
         if not root.exists():
-            raise InputError(f"{root} does not exist")
+            raise InputError(f"{shown(root)} does not exist")
         self.info, self.root, self.wanted = info, root, wanted
         listing = read_copy(info, root, wanted)
         if listing.faults:
@@ -99,7 +108,7 @@ class OnDisk:
         self.preparation = preparation(info, listing, wanted)
         self._stores: dict[str, Store] = {}
         for line in (*listing.notes, *listing.problems):
-            warnings.warn(f"{info.name} in {root}: {line}", stacklevel=3)
+            warnings.warn(f"{info.name} in {shown(root)}: {line}", stacklevel=3)
 
     def split(self, split: str) -> FaceDataset:
         """One split; its pictures are decoded into the cache where they are not there yet.
@@ -115,9 +124,10 @@ class OnDisk:
             again = self._in_test(name, rows)
             notes += (f"{again.sum()} images that are also in the test split are left out",)
             rows = rows[~again]
-        notes += absences(self.listing, part.labels[rows], split, wanted.fold)
         if len(rows) == 0:
-            raise InputError(f"{self.root}: no image of {self.info.name} is left for {split}")
+            why = "; ".join((f"{shown(self.root)}: no image of {self.info.name} is left for {split}", *notes))
+            raise InputError(why)
+        notes += absences(self.listing, part.labels[rows], split, wanted.fold)
         chosen = torch.from_numpy(rows)
         return FaceDataset(
             images=Images(kept.pixels, kept.marks, chosen, kept.file),
@@ -152,8 +162,8 @@ class OnDisk:
             first = f"{names[unreadable[0]]}: {kept.faults[unreadable[0]]}"
             if self.wanted.unreadable == "error":
                 raise InputError(
-                    f"{self.root}: {len(unreadable)} of {len(rows)} {name} images cannot be read, the first: {first}; "
-                    "--data.unreadable skip leaves them out"
+                    f"{shown(self.root)}: {len(unreadable)} of {len(rows)} {name} images cannot be read, the first: "
+                    f"{first}; --data.unreadable skip leaves them out"
                 )
             notes.append(f"{len(unreadable)} images that cannot be read are left out, the first: {first}")
         if without := int((states == NO_FACE).sum()):
@@ -174,18 +184,35 @@ def read_copy(info: DatasetInfo, root: Path, wanted: Wanted) -> Listing:
     """What `root` holds of a dataset.
 
     Raises:
-        InputError: nothing of it, an option it does not have, or a copy that cannot be told what is in it.
+        InputError: nothing of it, an option it does not have or need, or a copy that cannot be told what is in it.
     """
-    listing = info.read(root, **_options(info.name, info.read, wanted))
+    options = _options(info.name, info.read, wanted)
+    listing = info.read(root, **options)
     if listing is None:
         raise InputError(
-            f"{root} holds no {info.name}; see `fer-fast data about {info.name}` for the folders it can be in"
+            f"{shown(root)} holds no {info.name}; see `fer-fast data about {info.name}` for the folders it can be in"
         )
+    if options.get("order") is not None and not _asks_for_order(info, root, options):
+        raise InputError(f"{shown(root)} ({listing.layout}) tells what its classes are; leave order out")
     return listing
 
 
+def _asks_for_order(info: DatasetInfo, root: Path, options: dict[str, Any]) -> bool:
+    """Whether the reader looks at the order it is given: then it refuses one that there is not."""
+    try:
+        return info.read(root, **{**options, "order": "\0"}) is None
+    except InputError:
+        return True
+
+
 def preparation(info: DatasetInfo, listing: Listing, wanted: Wanted) -> Preparation:
-    """What is done to the pictures of a copy: as wanted, else as the dataset has it."""
+    """What is done to the pictures of a copy: as wanted, else as the dataset has it.
+
+    Raises:
+        InputError: boxes are to be cut and the copy gives none.
+    """
+    if wanted.faces == "box" and all(part.boxes is None for part in listing.parts.values()):
+        raise InputError(f"{info.name} ({listing.layout}) gives no box of a face; faces can be whole, align or haar")
     return Preparation(
         wanted.image_size or info.size,
         wanted.channels or info.channels,
@@ -196,7 +223,7 @@ def preparation(info: DatasetInfo, listing: Listing, wanted: Wanted) -> Preparat
 
 def decoded(info: DatasetInfo, root: Path, name: str, part: Part, how: Preparation) -> Store:
     """The pictures of the part `name`, from the cache or into it, with a bar where somebody watches."""
-    about = {"dataset": info.name, "part": name, "root": str(root), "licence": info.licence}
+    about = {"dataset": info.name, "part": name, "root": shown(root), "licence": info.licence}
     with decoding(f"{info.name} {name}") as progress:
         return store(part, how, about, progress)
 
@@ -212,17 +239,17 @@ def _options(name: str, reader: Any, wanted: Wanted) -> dict[str, Any]:
     """The keywords of a reader out of what is wanted.
 
     Raises:
-        InputError: an option the dataset does not have.
+        InputError: an option the dataset does not have, or something else where it takes true or false.
     """
-    own = [
-        key
-        for key in inspect.signature(reader).parameters
-        if key not in ("root", "split", "seed", "image_size", "channels")
-    ]
+    parameters = inspect.signature(reader).parameters
+    own = [key for key in parameters if key not in ("root", "split", "seed", "image_size", "channels")]
     given = dict(wanted.options or {})
     if wanted.order is not None:
         given["order"] = wanted.order
     unknown = sorted(given.keys() - set(own))
     if unknown:
         raise InputError(f"{name} has no option {unknown[0]!r}; allowed: {', '.join(own) or 'none'}")
+    for key, value in given.items():
+        if parameters[key].annotation is bool and not isinstance(value, bool):
+            raise InputError(f"{name}: {key} is {value!r}; allowed: true or false")
     return given

@@ -1,6 +1,7 @@
 """Where pixels come from: files, members of archives, rows of tables, text of numbers. One class a kind of place."""
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fer_fast.data.decode import decode
+from fer_fast.errors import InputError
+
+MOST_BYTES = 200_000_000  # of an image file; 8 000 × 6 000 pixels of three bytes are 144 million
 
 
 class Pictures(ABC):
@@ -42,6 +46,27 @@ def stamp_of(path: Path | str) -> str:
     return f"{os.fspath(path)} {about.st_size} {about.st_mtime_ns}"
 
 
+def file_bytes(path: str) -> bytes:
+    """All bytes of an image file.
+
+    Raises:
+        InputError: a pipe or a device, which may have no end, or a file too large for an image.
+        OSError: it cannot be read.
+    """
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise InputError("not a file")
+    bound(about.st_size)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def bound(size: int) -> None:
+    """Raises InputError for more bytes than an image has."""
+    if size > MOST_BYTES:
+        raise InputError(f"{size} bytes; at most {MOST_BYTES} are read")
+
+
 class Files(Pictures):
     """A file each."""
 
@@ -52,8 +77,7 @@ class Files(Pictures):
         return len(self.paths)
 
     def read(self, index: int, *, gray: bool) -> np.ndarray:
-        with open(self.paths[index], "rb") as file:
-            return decode(file.read(), gray=gray)
+        return decode(file_bytes(self.paths[index]), gray=gray)
 
     def stamp(self) -> Iterable[str]:
         return map(stamp_of, self.paths)
@@ -74,6 +98,7 @@ class Slices(Pictures):
 
     def read(self, index: int, *, gray: bool) -> np.ndarray:
         start, length = self.spans[index].tolist()
+        bound(length)
         with open(self.paths[index], "rb") as file:
             file.seek(start)
             return decode(file.read(length), gray=gray)

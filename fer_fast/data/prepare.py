@@ -95,7 +95,8 @@ def _finish(image: np.ndarray, how: Preparation) -> np.ndarray:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     elif image.ndim == 2 and how.channels == 3:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return image.reshape(how.size, how.size, how.channels)
+    # A box of just that size is still a view into the whole picture.
+    return np.ascontiguousarray(image).reshape(how.size, how.size, how.channels)
 
 
 def _in_pixels(box: np.ndarray | None, image: np.ndarray) -> Box | None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fer_fast.data.decode import decode
-from fer_fast.data.pictures import Pictures, stamp_of
+from fer_fast.data.pictures import Pictures, file_bytes, stamp_of
 from fer_fast.errors import InputError
 
 # What is wrong with a video is said once, by name.
@@ -89,8 +89,7 @@ class Frames(Pictures):
     def read(self, index: int, *, gray: bool) -> np.ndarray:
         path, frame = self.paths[index], self.frames[index]
         if frame == STILL:
-            with open(path, "rb") as file:
-                return decode(file.read(), gray=gray)
+            return decode(file_bytes(path), gray=gray)
         image = cv2.cvtColor(self._frame(path, frame), cv2.COLOR_BGR2GRAY if gray else cv2.COLOR_BGR2RGB)
         return np.ascontiguousarray(_shown(image, self.views[index]))
 

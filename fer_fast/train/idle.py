@@ -26,6 +26,10 @@ def _reads_bank(_config: RunConfig, plan: Plan) -> bool:
     return any("bank" in inspect.signature(cls.forward).parameters for cls in classes)
 
 
+def _on_disk(config: RunConfig, _plan: Plan) -> bool:
+    return config.dataset not in DATASETS or DATASETS[config.dataset].needs_root
+
+
 # Keys -> when they act, in words and as a test.
 _ACT: tuple[tuple[tuple[str, ...], str, Callable[[RunConfig, Plan], bool]], ...] = (
     (
@@ -49,6 +53,12 @@ _ACT: tuple[tuple[tuple[str, ...], str, Callable[[RunConfig, Plan], bool]], ...]
         "with a ResNet",
         lambda config, _: config.model.stem == "standard" or find_backbone(config.backbone).small_stem is not None,
     ),
+    (
+        ("data.faces", "data.no_face", "data.unreadable", "data.duplicates", "data.fold", "data.order"),
+        "on a dataset that is read from a folder",
+        _on_disk,
+    ),
+    (("data.no_face",), "unless data.faces is whole", lambda config, _: config.data.faces != "whole"),
     (("augment.grayscale", "augment.saturation"), "on colour images, with data and augment.channels of 3", _colour),
     (("augment.erasing_area",), "with augment.erasing above 0", lambda config, _: config.augment.erasing > 0),
     (

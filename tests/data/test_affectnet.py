@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from data_trees import draw, scaled, shuffled, touch, write
+from fer2013_trees import named_table, write_arrow
 from fer_fast.data import load_dataset
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.npy import CORRUPT, MISSING, read_scalars
@@ -458,6 +459,16 @@ def test_arrow_folders_with_names_in_any_order(tmp_path, names):
     first = [listing.classes[label] for label in listing.parts["test"].labels]
     assert first == list(names)
     assert listing.ignored == {"pictures of no label": 2}
+
+
+def test_a_number_without_a_name_is_no_class(tmp_path):
+    for part in ("train", "test"):
+        table = named_table(part)
+        labels = [*table["label"].to_pylist()[1:], 77]
+        table = table.set_column(1, "label", pa.array(labels)).replace_schema_metadata(table.schema.metadata)
+        write_arrow(tmp_path / part / "data-00000-of-00001.arrow", table)
+    assert read_affectnet8(tmp_path) is None
+    assert read_affectnet7(tmp_path) is None
 
 
 def test_other_folders_hold_nothing(tmp_path):

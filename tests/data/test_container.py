@@ -1,13 +1,20 @@
-"""The container of face images, its splits, the table of data sets, and batches of indices."""
+"""The container of face images, in memory or mapped, its splits, the table of datasets, and batches of indices."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_fast.data import CLASSES, DATASETS, FaceDataset, epoch_batches, load_dataset
-from fer_fast.data.dataset import SYNONYMS, canonical_class, cut_validation, resize_dataset, to_channels
+from fer_fast.data import CLASSES, DATASETS, FaceDataset, Images, epoch_batches, load_dataset
+from fer_fast.data.dataset import resize_dataset, to_channels
+from fer_fast.data.labels import SYNONYMS, canonical_class
+from fer_fast.data.splits import cut
 from fer_fast.errors import InputError
+from stub_datasets import listed, photograph, put, row, table_of
 
 
 def make_dataset(counts=(8, 16, 24), size=6, channels=1, **columns):
@@ -80,15 +87,111 @@ def test_subset_refuses_bad_indices(indices):
 
 
 def test_cut_is_stratified_disjoint_and_decided_by_its_seed():
-    dataset = make_dataset((80, 8, 1))
-    cut = cut_validation(dataset, seed=3)
-    assert cut["val"].class_counts().tolist() == [10, 1, 0]
-    assert cut["train"].class_counts().tolist() == [70, 7, 1]
-    assert set(cut["val"].names).isdisjoint(cut["train"].names)
-    assert cut_validation(dataset, seed=3)["val"].names == cut["val"].names
-    assert cut_validation(dataset, seed=4)["val"].names != cut["val"].names
+    counts = (80, 8, 1)
+    part = listed([Path(f"{i}.png") for i in range(89)], "abc", np.repeat(range(3), counts)).parts["train"]
+
+    def held_out(seed, part=part):
+        return cut(part, np.arange(len(part)), 0.125, seed)
+
+    assert np.bincount(part.labels[held_out(3)], minlength=3).tolist() == [10, 1, 0]
+    assert (held_out(3) == held_out(3)).all()
+    assert (held_out(4) != held_out(3)).any()
     with pytest.raises(InputError, match="no class has the two training images"):
-        cut_validation(make_dataset((1, 1)), seed=0)
+        held_out(0, part.take(np.array([0, 80])))
+
+
+# Images: what a dataset needs of a tensor, of a mapped file
+
+SHAPES = [(1, 12), (3, 12), (3, 96)]  # channels, side; the last is read image by image
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def mapped(request, tmp_path):
+    """Images of a folder of eight pictures, mapped from the cache, and the same as a tensor."""
+    channels, side = request.param
+    pictures = np.stack([photograph(seed, channels, side) for seed in range(8)])
+    paths = [put(tmp_path / "faces" / f"{i}.png", picture[..., ::-1]) for i, picture in enumerate(pictures)]
+    with table_of(row(lambda root: listed(paths, part="test", labels=[0, 1] * 4))):
+        dataset = load_dataset("stub", tmp_path, split="test", image_size=side, channels=channels)
+    return dataset, torch.from_numpy(pictures).movedim(-1, -3)
+
+
+@pytest.mark.parametrize(
+    "which",
+    [
+        0,
+        -1,
+        slice(2, 5),
+        slice(None, None, 2),
+        torch.tensor([5, 0, 5]),
+        torch.arange(8) % 2 == 0,
+        torch.tensor([], dtype=int),
+    ],
+    ids=str,
+)
+def test_images_are_indexed_as_a_tensor_is(mapped, which):
+    dataset, tensor = mapped
+    assert torch.equal(dataset.images[which], tensor[which])
+    assert (dataset.images.shape, len(dataset.images)) == (tensor.shape, 8)
+    assert (dataset.images.dtype, dataset.images.ndim) == (tensor.dtype, tensor.ndim)
+
+
+@pytest.mark.parametrize("which", [8, -9, torch.tensor([0, 8])], ids=str)
+def test_images_have_no_others(mapped, which):
+    with pytest.raises(IndexError):
+        mapped[0].images[which]
+
+
+def test_images_are_split_taken_and_gathered(mapped):
+    images, tensor = mapped[0].images, mapped[1]
+    assert [len(part) for part in images.split(3)] == [3, 3, 2]
+    assert torch.equal(torch.cat(list(images.split(3))), tensor)
+    rows = torch.tensor([6, 1, 1])
+    taken = images.take(rows)
+    assert isinstance(taken, Images)
+    assert torch.equal(taken[:], tensor[rows])
+    assert torch.equal(taken.take(torch.tensor([2, 0]))[:], tensor[[1, 6]])
+    out = torch.full((3, *tensor.shape[2:], tensor.shape[1]), 7, dtype=torch.uint8)
+    gathered = images.gather(rows, out)
+    assert torch.equal(gathered, tensor[rows])
+    assert gathered.data_ptr() == out.data_ptr()
+
+
+def test_what_is_read_of_images_may_be_written(mapped):
+    images, tensor = mapped[0].images, mapped[1]
+    images[:2].zero_()
+    images.gather(torch.tensor([3])).zero_()
+    assert torch.equal(images[:], tensor)
+
+
+def test_a_subset_of_images_is_that_of_a_tensor(mapped):
+    dataset, tensor = mapped
+    columns = {"subjects": torch.arange(8), "groups": torch.arange(8) // 2, "votes": torch.eye(2)[[0, 1] * 4]}
+    dataset = replace(dataset, notes=("a note",), **columns)
+    part, same = dataset.subset([6, 1], "train"), replace(dataset, images=tensor).subset([6, 1], "train")
+    assert torch.equal(part.images[:], same.images)
+    assert (
+        (part.names, part.notes, part.split)
+        == (same.names, same.notes, same.split)
+        == (("6.png", "1.png"), ("a note",), "train")
+    )
+    for column in ("labels", *columns):
+        assert torch.equal(getattr(part, column), getattr(same, column))
+    assert part.groups.tolist() == [3, 0]
+
+
+def test_images_of_the_same_pictures_have_the_same_digest(mapped, tmp_path):
+    dataset, tensor = mapped
+    _, channels, side, _ = tensor.shape
+    copies = [put(tmp_path / "copy" / f"{i}.png", x.movedim(0, -1).flip(-1).numpy()) for i, x in enumerate(tensor)]
+    wanted = {"split": "test", "image_size": side, "channels": channels}
+    with table_of(row(lambda root: listed(copies, part="test", labels=[0, 1] * 4))):
+        assert load_dataset("stub", tmp_path, **wanted).digest() == dataset.digest()
+    assert dataset.subset(range(8)).digest() == dataset.digest()
+    assert dataset.subset([1, 0, *range(2, 8)]).digest() != dataset.digest()
+    put(copies[3], photograph(99, channels, side))
+    with table_of(row(lambda root: listed(copies, part="test", labels=[0, 1] * 4))):
+        assert load_dataset("stub", tmp_path, **wanted).digest() != dataset.digest()
 
 
 def test_channels_go_both_ways():
@@ -117,12 +220,12 @@ def test_synonyms_are_unambiguous():
     [
         ({"name": "fer2014"}, "unknown data set 'fer2014'; allowed: faces, fer2013"),
         ({"name": "faces", "split": "dev"}, "no split 'dev'"),
-        ({"name": "faces", "root": "here"}, "read no folder"),
+        ({"name": "faces", "root": "here"}, "reads no folder"),
         ({"name": "faces", "colour": 1}, "no option 'colour'; allowed: size, num_classes, samples"),
         ({"name": "faces", "channels": 2}, "channels is 2"),
         ({"name": "faces", "image_size": 0}, "image_size is 0"),
         ({"name": "fer2013"}, "give its path as root"),
-        ({"name": "fer2013", "root": "/nowhere/at all"}, "is not a folder"),
+        ({"name": "fer2013", "root": "/nowhere/at all"}, "does not exist"),
     ],
 )
 def test_load_dataset_refuses(arguments, message):
@@ -133,9 +236,13 @@ def test_load_dataset_refuses(arguments, message):
 
 @pytest.mark.parametrize("info", DATASETS.values(), ids=lambda info: info.name)
 def test_table_rows_are_complete(info):
-    assert set(info.classes) <= set(CLASSES)
+    assert set(info.classes) <= set(CLASSES) or info.name == "rafdb-compound"
     assert info.description
-    assert info.needs_root == (info.inspect is not None)
+    assert info.needs_root == (info.draw is None)
+    assert not info.needs_root or info.licence or info.name in ("folder",)
+    for part, sizes in info.published.items():
+        assert part in ("train", "val", "test", "all")
+        assert set(sizes) <= set(info.classes)
 
 
 # epoch_batches

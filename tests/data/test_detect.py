@@ -184,6 +184,8 @@ def test_the_order_reaches_the_readers_that_have_one(tmp_path):
     def read(root, order=None):
         if order is None:
             raise InputError("numbers without names; say --order")
+        if order not in ("official", "swapped"):
+            raise InputError("order is none of official, swapped")
         return listed([Path("x"), Path("y"), Path("z")], labels=[0, 0, 1] if order == "official" else [1, 1, 0])
 
     with table_of(row(read), passes("other")):

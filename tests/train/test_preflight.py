@@ -241,6 +241,11 @@ def test_the_geometry_of_the_weights_is_kept_with_the_run(tmp_path, capsys):
         ("--objective.options.softmx.a 1 --loss center", "which reads those of softmax, center"),
         ("--objective.extra {ensc: {mva: 0.5}}", "objective.extra.ensc does nothing in this run"),
         ("--data.options {fer2013: {joined: true}}", "data.options.fer2013 does nothing in this run"),
+        ("--data.fold 1", "data.fold does nothing in this run; it acts on a dataset that is read from a folder"),
+        ("--data.faces align", "data.faces does nothing"),
+        ("--data.unreadable skip", "data.unreadable does nothing"),
+        ("--data.duplicates drop", "data.duplicates does nothing"),
+        ("--data.order official", "data.order does nothing"),
         ("--model.embeddings 3 --loss center", "it acts with a loss on k embeddings"),
         ("--model {dropout: 0.1}", "model.dropout does nothing"),
         ("--model.key_momentum 0.9 --loss ad-corre", "model.key_momentum does nothing"),
@@ -262,12 +267,23 @@ def test_options_that_do_nothing_are_refused(unopened, tmp_path, capsys, flags, 
     assert message in fails([*TINY, *(str(word).replace("\0", " ") for word in words)], capsys)
 
 
+def test_no_face_can_be_missing_where_none_is_looked_for():
+    arguments = ["--dataset=expw", "--data.faces=whole", "--data.no_face=skip"]
+    config, _ = resolve(config_parser(), arguments, [recipe_layer("quick")])
+    with pytest.raises(
+        InputError, match=r"data\.no_face does nothing in this run; it acts unless data\.faces is whole"
+    ):
+        refuse_idle(config, arguments, recipe_layer("quick"), {})
+
+
 @pytest.mark.parametrize(
     "flags",
     [
         "--loss center --objective.weight 0.5 --objective.classifier lmcl --objective.options.lmcl.s 20",
         "--loss ensc --objective.extra.ensc.mva 0.5 --model.bank_groups 2 --model.projection_dim 8",
         "--loss ad-corre --model.embeddings 3 --model.dropout 0.1",
+        "--dataset ckplus --data.fold 2 --data.no_face skip --data.unreadable skip --data.duplicates drop",
+        "--dataset expw --data.faces align --data.no_face skip",
         "--model.stem standard --backbone mobilenetv3",
         "--model.stem small --backbone resnet18",
         "--augment.channels 3 --data.channels 3 --augment.grayscale 0.1",

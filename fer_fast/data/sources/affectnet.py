@@ -333,7 +333,7 @@ def _columns(base: Path, root: Path, listing: Listing, order: str | None) -> boo
     read = {SPLIT_WORDS[word]: read_labelled(files[word]) for word in files if word in SPLIT_WORDS}
     read = {part: rows for part, rows in read.items() if rows}
     words = {
-        part: [rows.classes[i] if rows.classes and i >= 0 else str(i) for i in rows.labels.tolist()]
+        part: [rows.classes[i] if 0 <= i < len(rows.classes or ()) else str(i) for i in rows.labels.tolist()]
         for part, rows in read.items()
     }
     counts = Counter(word for column in words.values() for word in column if word != "-1")
