@@ -24,10 +24,18 @@ def find(name: str) -> str | None:
 def watch(tool: list[str], watched: Watched, seconds: float, folder: str, **environment: str) -> str:
     """What a tool and its program print over :mod:`.smallest`; on disk meanwhile, for it can be much.
 
-    Raises `subprocess.TimeoutExpired` after so many seconds.
+    Raises `subprocess.TimeoutExpired`, with what they printed, after so many seconds.
     """
     with tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8", errors="replace") as output:
         words = [*tool, *command(SMALLEST, json.dumps(asdict(watched)))]
-        subprocess.run(words, env=os.environ | environment, stdout=output, stderr=output, timeout=seconds, check=False)
+        late = None
+        try:
+            subprocess.run(words, env=os.environ | environment, stdout=output, stderr=output, timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            late = error
         output.seek(0)
-        return output.read()
+        text = output.read()
+    if late:
+        late.output = text
+        raise late
+    return text
