@@ -28,14 +28,12 @@ def watch(tool: list[str], watched: Watched, seconds: float, folder: str, **envi
     """
     with tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8", errors="replace") as output:
         words = [*tool, *command(SMALLEST, json.dumps(asdict(watched)))]
-        late = None
+        how = {"env": os.environ | environment, "stdout": output, "stderr": output, "timeout": seconds}
         try:
-            subprocess.run(words, env=os.environ | environment, stdout=output, stderr=output, timeout=seconds)
+            subprocess.run(words, check=False, **how)
         except subprocess.TimeoutExpired as error:
-            late = error
+            output.seek(0)
+            error.output = output.read()
+            raise
         output.seek(0)
-        text = output.read()
-    if late:
-        late.output = text
-        raise late
-    return text
+        return output.read()
