@@ -15,18 +15,21 @@ from .record import Record
 from .step import Asked
 
 LEAST, MARGIN = 8.0, 2.0  # seconds: fewer are not worth a start; that a step ends before it is ended
+TOOL = 40.0  # the least for a tool of the toolkit: on an H100 14 s were too few for compute-sanitizer, 7 for ncu
 PROBE_SECONDS = 60.0
 PATIENCE = 5  # times the limits of a chip's steps, on a CPU that may be busy
 
 
 class Step(NamedTuple):
-    """A module of this package, the seconds it may take, and those it may take without a row. `compiles`: rehearsed,
-    its launches go to a chip that is not there; those of the others to the interpreter."""
+    """A module of this package, the seconds it may take, those it may take without a row, and how many are worth a
+    start. `compiles`: rehearsed, its launches go to a chip that is not there; those of the others to the
+    interpreter."""
 
     name: str
     seconds: float
     silence: float
     compiles: bool = False
+    least: float = LEAST
 
 
 STEPS = (
@@ -34,12 +37,13 @@ STEPS = (
     Step("compile", 110, 110, compiles=True),
     Step("parity", 90, 45),
     Step("timings", 120, 60),
+    Step("kernels", 25, 20),
     Step("tiles", 75, 40),
     Step("graphs", 40, 30),
     Step("host", 25, 20, compiles=True),
     Step("repeats", 45, 30),
-    Step("sanitizer", 90, 90),
-    Step("profile", 60, 60),
+    Step("sanitizer", 90, 90, least=TOOL),
+    Step("profile", 60, 60, least=TOOL),
     Step("feed", 75, 60),
     Step("training", 3600, 120),
 )
@@ -79,8 +83,8 @@ def go(asked: Run) -> Record:
     for step in STEPS:
         if step.name not in asked.only:
             continue
-        if asked.left < LEAST:
-            record.add(step.name, _note("skipped", "no time was left"))
+        if asked.left < step.least:
+            record.add(step.name, _note("skipped", f"not {step.least:.0f} s were left"))
         elif step.name == "compile" and not chip:
             record.add(step.name, _note("skipped", f"no target for capability {machine['capability']}"))
         else:
@@ -106,7 +110,7 @@ def _take(step: Step, asked: Run, record: Record) -> None:
         step = step._replace(seconds=PATIENCE * step.seconds, silence=PATIENCE * step.silence)
     while True:
         limit = min(step.seconds - (time.monotonic() - begun), asked.left)
-        if limit < LEAST:
+        if limit < step.least:
             record.add(step.name, _note("skipped", "the rest of its cases: its time was over"))
             return
         heard: list[dict[str, Any]] = []

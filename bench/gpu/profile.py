@@ -30,12 +30,12 @@ COUNTERS = {
     "stall_math": "smsp__average_warps_issue_stalled_math_pipe_throttle_per_issue_active",
 }
 UNITS = {"nsecond": 1e-9, "ns": 1e-9, "usecond": 1e-6, "us": 1e-6, "msecond": 1e-3, "ms": 1e-3, "second": 1.0, "s": 1.0}
-PROFILED = (
-    ("ensc", Shape(n=8192, d=256, bank=2**18)),
-    ("center", Shape(n=262144, d=512)),
-    ("ad-corre", Shape(n=65536, d=256, k=7)),
+PROFILED = (  # the quickest to start first, of a few tiles to every program
+    ("center", Shape(n=65536, d=512)),
+    ("variant", Shape(n=65536, d=512)),
+    ("ad-corre", Shape(n=16384, d=256, k=7)),
+    ("ensc", Shape(n=8192, d=256, bank=2**16)),
     ("marginal", Shape(n=16384, d=256)),
-    ("variant", Shape(n=262144, d=512)),
     ("range", Shape(n=4096, d=256)),
 )
 

@@ -1,5 +1,6 @@
 """What a person reads in a minute when the chip is gone."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -101,6 +102,29 @@ def _timings(found: Rows) -> Iterable[RenderableType]:
     if blocked:
         yield f"  not of kernels: {', '.join(sorted(blocked))}"
     yield from _wrong(found)
+
+
+def _kernels(found: Rows) -> Iterable[RenderableType]:
+    table = Table("loss", "dtype", "shape", "kernel", box=None, pad_edge=False, header_style="bold")
+    for title in ("called", "calls", "replayed", "calls", "moves", "of copy"):
+        table.add_column(title, justify="right")
+    for row in (row for row in found if row["status"] in FINAL):
+        ways = [{kernel["name"]: kernel for kernel in row[way]} for way in ("called", "replayed")]
+        problem, whole = (row["loss"], row["dtype"], shape_text(row["shape"])), row["replayed_seconds"]
+        times = seconds_text(row["called_seconds"]), "", seconds_text(whole), ""
+        table.add_row(*problem, "all", *times, *_bandwidth(row, whole))
+        for name in dict.fromkeys([*ways[0], *ways[1]]):
+            of_kernel = [of.get(name, {"seconds": 0.0, "calls": 0.0}) for of in ways]
+            times = [text for of in of_kernel for text in (seconds_text(of["seconds"]), f"{of['calls']:g}")]
+            longest = max(of["seconds"] * of["calls"] for of in of_kernel)
+            table.add_row(*problem, name[:40], *times, *_bandwidth(row, longest))
+    yield table
+    yield "  moves: the floor's bytes over the time, where it is long enough to have moved them"
+
+
+def _bandwidth(row: dict[str, Any], seconds: float) -> tuple[str, str]:
+    rate = (row["floor_bytes"] or 0) / (seconds or math.inf)
+    return (si(rate, "B/s"), f"{rate / row['copy_rate']:.0%}") if 0 < rate <= row["copy_rate"] else ("-", "-")
 
 
 def _tiles(found: Rows) -> Iterable[RenderableType]:
@@ -206,6 +230,7 @@ SUMMARIES = {
     "compile": _compile,
     "parity": _parity,
     "timings": _timings,
+    "kernels": _kernels,
     "tiles": _tiles,
     "graphs": _graphs,
     "host": _host,

@@ -24,10 +24,16 @@ def find(name: str) -> str | None:
 def watch(tool: list[str], watched: Watched, seconds: float, folder: str, **environment: str) -> str:
     """What a tool and its program print over :mod:`.smallest`; on disk meanwhile, for it can be much.
 
-    Raises `subprocess.TimeoutExpired` after so many seconds.
+    Raises `subprocess.TimeoutExpired`, with what they printed, after so many seconds.
     """
     with tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8", errors="replace") as output:
         words = [*tool, *command(SMALLEST, json.dumps(asdict(watched)))]
-        subprocess.run(words, env=os.environ | environment, stdout=output, stderr=output, timeout=seconds, check=False)
+        how = {"env": os.environ | environment, "stdout": output, "stderr": output, "timeout": seconds}
+        try:
+            subprocess.run(words, check=False, **how)
+        except subprocess.TimeoutExpired as error:
+            output.seek(0)
+            error.output = output.read()
+            raise
         output.seek(0)
         return output.read()

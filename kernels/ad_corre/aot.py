@@ -17,7 +17,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
     for (k, d), (dtype, of) in product(_SHAPES, TYPES.items()):
         e, y, launches = torch.empty((k, 64, d), dtype=dtype, device="meta"), torch.empty(64, dtype=torch.int64), []
         w = torch.empty(_CLASSES)
-        ad_corre(e, y, w, _CLASSES, 1.0, 1.0, 1.0, True, True, y, run=launches.append)
+        ad_corre(e, y, w, _CLASSES, 1.0, 1.0, 1.0, True, True, y, run=launches.append, family=family)
         for launch in launches:
             name = f"{launch.kernel.__name__}-{of}-{k}-{d}{'*' if d == 256 and of != 'fp16' else ''}"
             constants = dict(launch.constants)

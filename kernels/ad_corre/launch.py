@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..host.chips import launch_options
+from ..host.chips import chip, launch_options
 from ..host.launch import Launch, cdiv, gradient_dtype, max_programs, recall, rows_of, start
 from .arguments import Batch, Kept
 from .rows import rows
@@ -32,18 +32,18 @@ class Plan(NamedTuple):
     compiled: dict  # of :class:`Launch`
 
 
-def plan(e: Tensor, num_classes: int, fd: bool, md: bool, ed: bool) -> Plan:
-    """Of embeddings e (k, n, d) and the terms that are not off."""
+def plan(family: str, e: Tensor, num_classes: int, fd: bool, md: bool, ed: bool) -> Plan:
+    """On a chip, of embeddings e (k, n, d) and the terms that are not off."""
     k, _, d = e.shape
     classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
     if (
-        (e.element_size(), width) not in EMBEDDING_TILES
+        (family, e.element_size(), width) not in EMBEDDING_TILES
         or classes > MOST_CLASSES
         or classes * width > MOST_CLASS_ELEMENTS
         or k > MOST_EMBEDDINGS
     ):
         raise NotImplementedError("too many classes or embeddings for one program, rows too wide for it, or float64")
-    config = EMBEDDING_TILES[e.element_size(), width]
+    config = EMBEDDING_TILES[family, e.element_size(), width]
     size = 2 * classes + (fd + md) * classes * d
     of_sums = {"BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "CHUNKS": width // config.block_d}
     of_sums["TENSOR_CORES"] = torch.version.hip is None
@@ -74,19 +74,20 @@ def ad_corre(
     status: Tensor | None = None,
     kind: dict | None = None,
     run: Run = start,
+    family: str = "",
 ) -> tuple[Tensor, Tensor]:
     """fd·FD + md·MD + ed·ED of e (k, n, d), y (n,), class_difficulty w (C,): the loss and de. A weight 0 is a term off.
 
     `class_difficulty` None is NFD's 0.5 everywhere. A label outside [0, C) makes the loss NaN and goes to `status`
     (1,); ED alone reads no label. `kind` remembers the plans of calls alike in all but the values of tensors, all of
-    them aligned.
+    them aligned. `run` starts launches in the tiles of a chip `family`, by default the device's.
     """
     (k, n, d), device, by_class = e.shape, e.device, bool(fd or md)
     ed = 0.0 if k == 1 else ed  # a single embedding has no pair
     batch = Batch(rows_of(e), y.contiguous(), class_difficulty if fd else None, status if by_class else None)
     sizes = (n, num_classes, batch.e.stride(0), batch.e.stride(1))
     asked = fd != 0, md != 0, ed != 0, gradient
-    cut = recall(kind, asked, lambda: plan(e, num_classes, *asked[:3]))
+    cut = recall(kind, asked, lambda: plan(family or chip(device), e, num_classes, *asked[:3]))
     de = _empty((k, n, d), dtype=gradient_dtype(e), device=device) if gradient else None
     programs = min(cdiv(n, cut.row_rows), max_programs(device))
     kept = Kept(_empty((by_class * k + (ed != 0) * programs,), dtype=torch.float32, device=device))

@@ -258,8 +258,10 @@ def rows(
             if FUSED:
                 if UPDATE:  # again, from the L1, which costs less than a choice: zeros in place of what is not finite
                     x = load_tile(batch.x, first, in_batch & (weight == weight), x_stride, d, P, W)
-                # G rounded as autocast rounds it; not so what pushes, which may be as small as it likes.
-                COARSE: tl.constexpr = not PUSH and (not HEAD or x.dtype != tl.float32)
+                # G rounded as autocast rounds it; not so of an angle between rows of any length, which it takes in
+                # float32, nor what pushes, which may be as small as it likes.
+                ROUNDED: tl.constexpr = x.dtype != tl.float32 and (head.unit_x or not head.lengths)
+                COARSE: tl.constexpr = not PUSH and (not HEAD or ROUNDED)
                 sums += class_product(weights, unfolded(x), COARSE, TENSOR_CORES)
             else:
                 places = tl.arange(0, M)[:, None]

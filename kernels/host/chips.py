@@ -2,8 +2,8 @@
 
 Settings are in each engine's `settings.py`, by chip family, kind or bytes of an element, and width. Nothing tunes
 itself at a user's first step. They were found by compiling ahead of time: the largest that spill nothing on sm_80,
-sm_90 and sm_100, with the matrix unit in use; `python -m bench audit` shows what they take of a chip. None has been
-timed on one.
+sm_90 and sm_100, with the matrix unit in use; `python -m bench audit` shows what they take of a chip. Those that stand
+beside a time were the fastest of their neighbours on that chip.
 """
 
 from collections.abc import Mapping

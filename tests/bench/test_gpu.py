@@ -221,6 +221,12 @@ def test_steps_without_time_are_told(go):
     assert said(found.rows[1:]) == [("", "skipped")] * 2
 
 
+def test_a_tool_is_not_started_for_less_than_its_start_takes(go):
+    found, told = go({"repeats": [([row("a")], WHOLE)]}, only=("repeats", "sanitizer", "profile"), seconds=30.0)
+    assert [name for name, _ in told] == ["repeats"]
+    assert [line["reason"] for line in found.rows[2:]] == ["not 40 s were left"] * 2
+
+
 def test_what_was_measured_is_not_measured_again(go, monkeypatch):
     statuses = ("measured", "wrong", "timed", "refused", "failed", "skipped", "running", "timed out")
     go({"parity": [([row(status, status) for status in statuses], WHOLE)]}, only=("parity",))
@@ -323,7 +329,11 @@ ROWS = {
         row("fd float16", "wrong", **LOSS, backend="triton", budget_used=3.0) | {"reason": "de: error 1, allowed 0.3"},
         row("md float16", "failed") | {"reason": "RuntimeError: oh"},
     ],
-    "timings": [timed("fer_fast", 1e-3), timed("eager", 3e-3)],
+    "timings": [timed("fer_fast", 1e-3), timed("captured", 5e-4), timed("eager", 3e-3)],
+    "kernels": [
+        row("center bfloat16", **LOSS, floor_bytes=10**9, copy_rate=4e12, called_seconds=5e-4, replayed_seconds=8e-4)
+        | {way: [{"name": "rows", "seconds": 5e-4, "calls": 1.0}] for way in ("called", "replayed")}
+    ],
     "tiles": [tried(32, 1e-3), tried(8, 1.5e-3), tried(64, None, "refused", "OutOfResources: shared memory")],
     "repeats": [row("center", **LOSS, repetitions=1000, differ=[])],
     "sanitizer": [row("memcheck C 7", "wrong", errors=2, first=["========= Invalid read"]) | {"reason": "2 found"}],
@@ -348,9 +358,11 @@ def test_the_table_says_what_was_right_wrong_fast_and_better(go, capsys):
         "========= Invalid read",
     ):
         assert line in said
-    (line,) = (line for line in said.splitlines() if line.startswith("center"))
-    assert line.split()[:7] == ["center", "bfloat16", "both", "64×32", "C7", "1.00", "ms"]
-    assert line.split()[7:] == ["0%", "3.00×", "-", "-", "50%", "1", "MiB", "1", "MiB"]
+    (line,) = (line for line in said.splitlines() if line.startswith("center") and " both " in line)
+    assert line.split()[:9] == ["center", "bfloat16", "both", "64×32", "C7", "500", "µs", "50%", "1.00"]
+    assert line.split()[9:] == ["ms", "0%", "3.00×", "-", "-", "50%", "1", "MiB", "1", "MiB"]
+    (line,) = (line for line in said.splitlines() if " rows " in line)
+    assert line.split()[5:] == ["500", "µs", "1", "500", "µs", "1", "2", "TB/s", "50%"]
     (line,) = (line for line in said.splitlines() if "CLASS_TILES" in line)
     assert "block_n=32" in line
     assert "1.00 ms" in line

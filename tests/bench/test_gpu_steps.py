@@ -5,11 +5,13 @@ import re
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 from fer_fast import dispatch
 from fer_fast.dispatch import triton_runs_on
@@ -26,6 +28,7 @@ from fer_fast.bench.gpu import (
     compile,
     engines,
     graphs,
+    kernels,
     parity,
     profile,
     repeats,
@@ -240,6 +243,26 @@ def test_forward_alone_takes_less_of_everything():
     assert not forward.inputs(torch.device("cpu")).leaves if forward.shape.bank < 1000 else True
 
 
+# Kernels
+
+
+def test_the_kernels_of_a_step_are_counted_and_the_longest_come_first(monkeypatch):
+    def event(name, microseconds, of=DeviceType.CUDA):
+        return SimpleNamespace(name=name, device_type=of, time_range=SimpleNamespace(elapsed_us=lambda: microseconds))
+
+    events = [event("rows", 400), event("scale", 180), event("rows", 402), event("scale", 184)]
+    events.append(event("aten::empty", 9e9, DeviceType.CPU))
+    watched = SimpleNamespace(events=lambda: events)
+    monkeypatch.setattr(kernels, "profile", lambda **_: nullcontext(watched))
+    monkeypatch.setattr(kernels, "STEPS", 2)
+    steps = []
+    found, seconds = kernels.seen(lambda: steps.append(1), SimpleNamespace(device=CPU, rehearse=False))
+    assert [(kernel.name, kernel.calls) for kernel in found] == [("rows", 1.0), ("scale", 1.0)]
+    assert [kernel.seconds for kernel in found] == pytest.approx([401e-6, 182e-6])
+    assert seconds == pytest.approx(583e-6)
+    assert len(steps) == capture.WARM_UPS + 2
+
+
 # Tools
 
 
@@ -273,6 +296,15 @@ def test_what_the_sanitizer_finds_is_wrong(install):
     assert (row.status, row.errors) == ("measured", 0)
     row = sanitized(install("compute-sanitizer", "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors)"))
     assert (row.status, row.errors) == ("wrong", 2)
+
+
+def test_a_sanitizer_that_takes_too_long_tells_how_far_it_came(install, tmp_path):
+    asked = install("compute-sanitizer", "")
+    with (tmp_path / "compute-sanitizer").open("a") as tool:
+        tool.write("\nimport sys, time\nsys.stdout.flush()\ntime.sleep(60)")
+    row = sanitized(replace(asked, ends=time.time() + 2))
+    assert row.status == "timed out"
+    assert row.reason == "after 2 s, 1 of 1 losses"
 
 
 def test_a_sanitizer_that_did_not_run_has_found_nothing(install):

@@ -10,7 +10,17 @@ from fer_fast.kernels.host.launch import gradient_dtype
 
 from cases import assert_within_budget
 from fer_fast.dispatch import triton_runs_on
-from triton_cases import AUXILIARIES, CLASSIFIERS, DTYPES, along_class_weights, double, expected, inputs, poisoned
+from triton_cases import (
+    AUXILIARIES,
+    CLASSIFIERS,
+    DTYPES,
+    along_class_weights,
+    double,
+    engine_params,
+    expected,
+    inputs,
+    poisoned,
+)
 
 SCALE = 0.3
 INT64_MIN = torch.iinfo(torch.int64).min
@@ -194,6 +204,16 @@ def test_class_weights_of_any_size_in_half_precision(scale):
     draws = [inputs(10, 5, 19, torch.float16, seed) for seed in range(4)]
     draws = [t | {"class_weights": t["class_weights"] * scale} for t in draws]
     check("weighted", "", draws[0], others=draws[1:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classifier", ["a-softmax", "l-softmax"])
+def test_the_weight_gradient_of_a_steep_margin(classifier, dtype, monkeypatch):
+    """The own class's part, in float32 under autocast, is up to m² = 64 times that of the others."""
+    monkeypatch.setitem(CLASSIFIERS, classifier, engine_params(classifier, m=8, lambda_=0.0))
+    first, *others = (inputs(100, 2, 4, dtype, seed) for seed in range(4))
+    check(classifier, "", first, others=others)
+    check(classifier, "center", first, others=others)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
