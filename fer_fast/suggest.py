@@ -10,6 +10,7 @@ def one_of(value: str, allowed: Collection[str], argument: str) -> str:
     """`value`, if it is one of `allowed`; else an `InputError` that names the nearest and all of them."""
     if value in allowed:
         return value
-    near = get_close_matches(str(value), allowed, 1)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
+    names = {name.lower(): name for name in allowed}
+    near = get_close_matches(str(value).lower(), names, 1)
+    hint = f'; did you mean "{names[near[0]]}"?' if near else ""
     raise InputError(f"{argument}: {value!r} is not one of {', '.join(allowed)}{hint}")

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from itertools import chain
+from typing import get_args
 
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from fer_fast.cli.summary import print_table
 from fer_fast.data.check import CheckReport, check
 from fer_fast.data.check_page import write_check_page
 from fer_fast.data.files import shown
+from fer_fast.data.listing import FaceChoice
 
 
 def run(argv: list[str]) -> int:
@@ -38,12 +40,13 @@ def _add_check(actions: argparse._SubParsersAction) -> None:
     checker.add_argument("root", metavar="DIR", help="folder or file of the dataset")
     checker.add_argument("--dataset", metavar="NAME", help="which dataset it is, where the folder does not tell")
     checker.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
+    checker.add_argument("--faces", choices=get_args(FaceChoice), help="cut faces as --data.faces of training would")
     checker.add_argument("--json", action="store_true", help="print one JSON object")
     checker.add_argument("--out", metavar="FILE", help="write a page with faces of every class (report.html)")
 
 
 def _check(given: argparse.Namespace) -> int:
-    report = check(given.root, dataset=given.dataset, order=given.order)
+    report = check(given.root, dataset=given.dataset, order=given.order, faces=given.faces)
     if given.json:
         print(json.dumps(report.as_dict(), indent=1))
     else:

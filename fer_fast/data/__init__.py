@@ -48,7 +48,7 @@ def open_dataset(name: str, root: str | Path | None = None, wanted: Wanted | Non
     if info.needs_root and root is None:
         raise InputError(f"{name} is read from a folder; give its path as root (--root DIR)")
     if not info.needs_root and root is not None:
-        raise InputError(f"{name} is drawn and reads no folder; leave root out, got {root}")
+        raise InputError(f"{name} are drawn and read no folder; name the dataset that lies in {root} (--dataset NAME)")
     return OnDisk(info, Path(root), wanted or Wanted()) if info.needs_root else Drawn(info, wanted or Wanted())
 
 

@@ -174,8 +174,8 @@ def _build(part: Part, how: Preparation, about: dict[str, str], path: Path, prog
     need, free = count * how.size**2 * how.channels, shutil.disk_usage(path.parent).free
     if need + SPARE > free:
         raise InputError(
-            f"the cache of {about['dataset']} needs {need / 1e9:.1f} GB in {shown(path.parent)}, where "
-            f"{free / 1e9:.1f} GB are free; FER_FAST_CACHE names another folder"
+            f"the cache of {about['dataset']} needs {need / 1e6:,.0f} MB in {shown(path.parent)}, where "
+            f"{free / 1e6:,.0f} MB are free; FER_FAST_CACHE names another folder"
         )
     half = path.with_name(f"{path.name}.part")
     shutil.rmtree(half, ignore_errors=True)

@@ -13,8 +13,9 @@ from fer_fast.data.cache import NO_FACE, Store
 from fer_fast.data.dataset import SPLITS
 from fer_fast.data.detect import find_dataset
 from fer_fast.data.labels import FAR, distance
-from fer_fast.data.listing import Listing
+from fer_fast.data.listing import FaceChoice, Listing
 from fer_fast.data.opened import Wanted, decoded, preparation, read_copy
+from fer_fast.data.prepare import Preparation
 from fer_fast.data.splits import manifest
 from fer_fast.errors import InputError
 
@@ -62,7 +63,9 @@ class CheckReport:
         return {name: value for name, value in vars(self).items() if name != "album"}
 
 
-def check(root: str | Path, *, dataset: str | None = None, order: str | None = None) -> CheckReport:
+def check(
+    root: str | Path, *, dataset: str | None = None, order: str | None = None, faces: FaceChoice | None = None
+) -> CheckReport:
     """Reads a whole folder and says what it is; for `fer-fast data check DIR`.
 
     Its pictures are decoded into the cache, at the size and in the channels that training takes where nothing else is
@@ -72,6 +75,7 @@ def check(root: str | Path, *, dataset: str | None = None, order: str | None = N
         root: folder or file of the user.
         dataset: a key of `DATASETS`, where it cannot be told from the folder.
         order: which order the class numbers have, where the copy does not tell.
+        faces: what is cut out of a picture, where that is not what training takes by itself.
 
     Raises:
         InputError: `root` does not exist, holds no dataset, or it cannot be told which; an order that does nothing.
@@ -81,7 +85,7 @@ def check(root: str | Path, *, dataset: str | None = None, order: str | None = N
     if order is not None:
         read_copy(info, root, Wanted(order=order))  # it raises where the order does nothing
     listing.compare(info.published)
-    how = preparation(info, listing, Wanted())
+    how = preparation(info, listing, Wanted(faces=faces))
     parts = {name: listing.parts[name] for name in (*SPLITS, "all") if len(listing.parts.get(name, ()))}
     if not parts:
         raise InputError("; ".join((f"{root}: no image of {info.name} ({listing.layout})", *listing.faults[:1])))
@@ -112,7 +116,7 @@ def check(root: str | Path, *, dataset: str | None = None, order: str | None = N
         unlabelled=listing.unlabelled,
         duplicates=_duplicates(album),
         ignored=dict(listing.ignored),
-        notes=(*listing.notes, *_faceless(stores), *_thin_folds(listing)),
+        notes=(*listing.notes, *_faceless(stores, how), *_thin_folds(listing)),
         problems=tuple(dict.fromkeys(problems)),  # a reader may have told the same
         album=album,
     )
@@ -156,10 +160,10 @@ def _first(lines: Sequence[str], what: str) -> Iterator[str]:
         yield f"and {len(lines) - LISTED} more {what}"
 
 
-def _faceless(stores: Mapping[str, Store]) -> Iterator[str]:
+def _faceless(stores: Mapping[str, Store], how: Preparation) -> Iterator[str]:
     for part, store in stores.items():
         if n := int((store.states == NO_FACE).sum()):
-            yield f"{_many(n, 'image')} of {part} in which no face was found, kept whole"
+            yield f"{_many(n, 'image')} of {part} {how.without}: their central square"
 
 
 def _thin_folds(listing: Listing) -> Iterator[str]:

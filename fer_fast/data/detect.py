@@ -49,7 +49,8 @@ def find_dataset(root: Path, dataset: str | None = None, order: str | None = Non
     if len(claims) == 1 and not refusals:
         return claims[0]
     if claims:
-        raise InputError(f"{shown(root)} can be {_spelled(found or claims, refusals)}; say which with --dataset NAME")
+        candidates = ", ".join((*(info.name for info, _ in found or claims), *refusals))
+        raise InputError(f"{shown(root)} can be any of {candidates}; say which with --dataset NAME")
     if refusals:
         raise InputError("; ".join(refusals.values()))
     raise InputError(f"{shown(root)} is none of the data sets that are read from a folder: {', '.join(readable)}")
@@ -93,9 +94,3 @@ def _fullness(claim: Claim) -> tuple[int, int]:
     """More where fewer pictures are left out, or fewer classes are empty."""
     info, listing = claim
     return sum(map(len, listing.parts.values())), -len(info.classes)
-
-
-def _spelled(claims: Sequence[Claim], refusals: Mapping[str, str]) -> str:
-    candidates = [f"{info.name} ({listing.layout})" for info, listing in claims]
-    candidates += [f"{name} ({text})" for name, text in refusals.items()]
-    return " or ".join(candidates)

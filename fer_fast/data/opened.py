@@ -146,6 +146,11 @@ class OnDisk:
             self._stores[name] = decoded(self.info, self.root, name, self.listing.parts[name], self.preparation)
         return self._stores[name]
 
+    def duplicated(self, split: str) -> int:
+        """How many images of a split are also, pixel for pixel or nearly, in the test split."""
+        name, rows = rows_of(self.listing, split, seed=self.wanted.seed, fold=self.wanted.fold, name=self.info.name)
+        return int(self._in_test(name, rows).sum())
+
     def _in_test(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Which of these rows of a part are, pixel for pixel or nearly, in the test split: bool (len(rows),)."""
         tested, test_rows = rows_of(
@@ -162,13 +167,13 @@ class OnDisk:
             first = f"{names[unreadable[0]]}: {kept.faults[unreadable[0]]}"
             if self.wanted.unreadable == "error":
                 raise InputError(
-                    f"{shown(self.root)}: {len(unreadable)} of {len(rows)} {name} images cannot be read, the first: "
+                    f"{shown(self.root)}: {len(kept.faults)} of {len(names)} {name} images cannot be read, the first: "
                     f"{first}; --data.unreadable skip leaves them out"
                 )
             notes.append(f"{len(unreadable)} images that cannot be read are left out, the first: {first}")
         if without := int((states == NO_FACE).sum()):
-            done = "left out" if self.preparation.no_face == "skip" else "kept whole"
-            notes.append(f"{without} images in which no face was found are {done}")
+            done = "left out" if self.preparation.no_face == "skip" else "kept: their central square"
+            notes.append(f"{without} images {self.preparation.without} are {done}")
         good = states == GOOD
         return rows[good if self.preparation.no_face == "skip" else good | (states == NO_FACE)], tuple(notes)
 

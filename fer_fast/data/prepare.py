@@ -38,6 +38,11 @@ class Preparation:
     faces: FaceChoice = "whole"
     no_face: Literal["whole", "skip"] = "whole"
 
+    @property
+    def without(self) -> str:
+        """What a picture lacks that is not `Prepared.found`, in words."""
+        return "without a box that can be used" if self.faces == "box" else "in which no face was found"
+
     def __post_init__(self) -> None:
         if self.faces == "align":  # said once here, and not of every picture as if it were broken
             model_file()

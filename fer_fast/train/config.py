@@ -36,7 +36,7 @@ class DataConfig:
         channels: 1 or 3 channels that are kept; null takes the dataset's own.
         faces: whole takes pictures as they are; align finds the largest face and levels its eyes; box cuts the box that
             the dataset gives; haar is align by Haar cascades, the variant-loss paper's own; null what the copy needs.
-        no_face: whether a picture without a face is kept whole or left out (skip).
+        no_face: whether the central square of a picture without a face or box is kept (whole), or nothing (skip).
         unreadable: whether a picture that cannot be read is an error or left out (skip).
         duplicates: keep, or drop the images to train on and select by that are also, pixel for pixel or nearly, in the
             test split.

@@ -1,12 +1,9 @@
 """The images of a run: one split each to learn from, to select the epoch by, and to report on."""
 
 import warnings
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from fer_fast.data import DATASETS, Drawn, Images, OnDisk, Wanted, open_dataset
+from fer_fast.data import DATASETS, Drawn, OnDisk, Wanted, open_dataset
 from fer_fast.data.augment import fourteen_fold
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.splits import manifest
@@ -19,12 +16,14 @@ class Splits(NamedTuple):
 
     Attributes:
         train, val, test: the images.
+        notes: what to know of the data, one line each.
         folds: fold -> subjects and images a class, for data that is cut by subject; else None.
     """
 
     train: FaceDataset
     val: FaceDataset
     test: FaceDataset
+    notes: tuple[str, ...]
     folds: dict[str, Any] | None
 
 
@@ -59,20 +58,16 @@ def load_splits(config: RunConfig) -> Splits:
     """
     data = open_data(config)
     test, val, train = (data.split(split) for split in ("test", "val", "train"))
-    if again := shared(train, test):
-        line = f"{again} of {len(train)} images are also in the test split; --data.duplicates drop leaves them out"
-        train = replace(train, notes=(*train.notes, line))
-    for split in (train, val, test):
-        for line in split.notes:
-            warnings.warn(f"{split.split}: {line}", stacklevel=2)
+    known, notes = [], [f"{part.split}: {line}" for part in (train, val, test) for line in part.notes]
+    if isinstance(data, OnDisk):
+        known = [*data.listing.notes, *data.listing.problems]  # it has warned of these itself
+        if config.data.duplicates == "keep" and (again := data.duplicated("train") + data.duplicated("val")):
+            notes.append(
+                f"{again} images of train and val are also in the test split, pixel for pixel or nearly; "
+                "--data.duplicates drop leaves them out"
+            )
+    for line in notes:
+        warnings.warn(line, stacklevel=2)
     if config.data.fourteen_fold:
         train = fourteen_fold(train)
-    return Splits(train, val, test, manifest(data.listing) if isinstance(data, OnDisk) else None)
-
-
-def shared(one: FaceDataset, other: FaceDataset) -> int:
-    """How many images of `one` are, pixel for pixel, in `other`; 0 for images that are drawn."""
-    if not (isinstance(one.images, Images) and isinstance(other.images, Images)):
-        return 0
-    mine, theirs = (images.marks[images.rows].numpy().view("V16")[:, 0] for images in (one.images, other.images))
-    return int(np.isin(mine, theirs).sum())
+    return Splits(train, val, test, (*known, *notes), manifest(data.listing) if isinstance(data, OnDisk) else None)

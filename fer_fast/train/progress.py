@@ -33,7 +33,7 @@ class BarProgress(LineProgress):
     def __init__(self) -> None:
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]:>7}"),
-            BarColumn(),
+            BarColumn(bar_width=12),  # the numbers beside it take 80 columns
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),

@@ -53,7 +53,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
             "classes": list(splits.train.classes),
             "images": list(splits.train.images.shape[1:3]),  # channels, side
             "data": {dataset.split: dataset.digest() for dataset in parts},
-            "notes": [f"{dataset.split}: {line}" for dataset in parts for line in dataset.notes],
+            "notes": list(splits.notes),
             "versions": versions(),
         }
         if stored:
@@ -120,6 +120,7 @@ def _stored(config: RunConfig, out: Path) -> _Stored:
     stored, wanted = to_dict(from_dict(state["config"])), to_dict(config)
     if config.model.geometry == "auto":
         wanted["model"]["geometry"] = stored["model"]["geometry"]
+    wanted["root"] = stored["root"]  # a folder may have moved: digests tell whether it is the same data
     extended = config.epochs > stored["epochs"]
     if changed := difference(stored, {**wanted, "epochs": stored["epochs"]} if extended else wanted):
         raise InputError(f"cannot resume {out} with another configuration: {changed}")
@@ -148,7 +149,10 @@ def _continue(
     if trainer.config.epochs == state["config"]["epochs"]:
         return
     if trainer.epochs == state["epochs"]:
-        raise InputError(f"more epochs do not extend {out}: it ends with iteration {trainer.config.iterations}")
+        raise InputError(
+            f"more epochs do not extend {out}: it ends with iteration {trainer.config.iterations}; "
+            f"--model.weights {out} starts a new run from it"
+        )
     print(
         f"extended from {state['epochs']} to {trainer.epochs} epochs: learning rate "
         f"{state['history'][-1]['learning_rate']:.2e} at the end of epoch {trainer.epoch}, then {trainer.rate():.2e} "

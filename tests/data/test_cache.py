@@ -353,7 +353,7 @@ Usage = namedtuple("Usage", "total used free")
 
 def test_a_disk_without_room_is_told_before_anything_is_decoded(cache, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 70_000_000))
-    with pytest.raises(InputError, match=r"needs 0\.0 GB in .*, where 0\.1 GB are free; FER_FAST_CACHE"):
+    with pytest.raises(InputError, match=r"needs \d MB in .*, where \d+ MB are free; FER_FAST_CACHE"):
         built(pictures := Drawn(20_000))
     assert (pictures.decoded, folders(cache)) == ([], [])
 

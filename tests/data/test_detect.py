@@ -94,7 +94,7 @@ def test_a_small_copy_is_told_by_its_structure(copy, around, tmp_path):
 
 def test_class_folders_alone_are_not_told(tmp_path):
     write_folders(tmp_path, {"train": "train", "test": "test"}, names="{number}.png")
-    with pytest.raises(InputError, match=r"can be .*fer2013 \(.*--dataset NAME"):
+    with pytest.raises(InputError, match=r"can be any of .*fer2013.*; say which with --dataset NAME"):
         find_dataset(tmp_path)
     assert find_dataset(tmp_path, dataset="folder")[0].name == "folder"
 
