@@ -32,8 +32,8 @@ ABOUT = {"dataset": "stub", "part": "train", "root": "/somewhere", "licence": "f
 class Drawn(Pictures):
     """Pictures whose gray tells their number, each decoded by `decode` first; every decode is counted."""
 
-    def __init__(self, count, decode=lambda index: None, side=16, state="as it was"):
-        self.count, self.decode, self.side, self.state = count, decode, side, state
+    def __init__(self, count, decode=lambda index: None, side=16):
+        self.count, self.decode, self.side = count, decode, side
         self.decoded = []
 
     def __len__(self):
@@ -45,7 +45,7 @@ class Drawn(Pictures):
         return np.full((self.side, self.side), index % 256, np.uint8)
 
     def stamp(self):
-        yield f"{self.count} {self.state}"
+        yield f"{self.count}"
 
     def take(self, rows):
         raise NotImplementedError
