@@ -79,7 +79,8 @@ def kept() -> list[Kept]:
         try:
             with safe_open(index, framework="pt") as file:
                 about = file.metadata() or {}
-            found.append(Kept(index.parent, about, sum(path.stat().st_size for path in index.parent.iterdir())))
+            if about.get("format", "").startswith("fer-fast cache"):  # else it is not ours to list, or to remove
+                found.append(Kept(index.parent, about, sum(path.stat().st_size for path in index.parent.iterdir())))
         except (OSError, SafetensorError):
             continue  # being written or removed by another process
     return sorted(found, key=lambda each: (each.about["dataset"], each.about["part"], each.path))

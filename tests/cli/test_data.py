@@ -6,10 +6,12 @@ import pty
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from fer_fast.cli import main
 from fer_fast.data import DATASETS
@@ -132,6 +134,9 @@ def test_a_terminal_wraps_between_words(root, tmp_path):
 def test_what_is_kept_is_listed_and_removed(root, capsys):
     assert main(["data", "check", str(root), "--dataset", "folder"]) in (0, 1)
     capsys.readouterr()
+    foreign = Path(os.environ["FER_FAST_CACHE"]) / "mine" / "index.safetensors"
+    foreign.parent.mkdir()
+    save_file({"x": np.zeros(1)}, foreign, metadata={"dataset": "folder", "part": "train"})
     assert main(["data", "cache"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("folder", "total"))]
     assert [line[:2] for line in lines[:-1]] == [["folder", "test"], ["folder", "train"]]
@@ -142,3 +147,4 @@ def test_what_is_kept_is_listed_and_removed(root, capsys):
     assert "removed: 2" in capsys.readouterr().out
     assert main(["data", "cache"]) == 0
     assert "folder  " not in capsys.readouterr().out
+    assert foreign.exists()

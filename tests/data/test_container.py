@@ -220,7 +220,7 @@ def test_synonyms_are_unambiguous():
     [
         ({"name": "fer2014"}, "unknown data set 'fer2014'; allowed: faces, fer2013"),
         ({"name": "faces", "split": "dev"}, "no split 'dev'"),
-        ({"name": "faces", "root": "here"}, "reads no folder"),
+        ({"name": "faces", "root": "here"}, "read no folder"),
         ({"name": "faces", "colour": 1}, "no option 'colour'; allowed: size, num_classes, samples"),
         ({"name": "faces", "channels": 2}, "channels is 2"),
         ({"name": "faces", "image_size": 0}, "image_size is 0"),
