@@ -155,10 +155,10 @@ def test_who_claims_a_folder(table, answer, tmp_path):
     ("table", "words"),
     [
         ([passes("x"), passes("y")], ["none of the data sets", "x, y"]),
-        ([claims("x", pictures="abcdefgh"), claims("y")], ["x (files) or y (files)", "--dataset NAME"]),
-        ([claims("x", sure=False, counts=(1, 3)), OWN], ["x (files) or folder (files)", "--dataset NAME"]),
-        ([claims("x", sure=False, counts=(40, 30), published=(40, 40)), OWN], ["x (files) or folder (files)"]),
-        ([refuses("x", "say --order"), OWN], ["folder (files) or x (say --order)", "--dataset NAME"]),
+        ([claims("x", pictures="abcdefgh"), claims("y")], ["any of x, y; say which with --dataset NAME"]),
+        ([claims("x", sure=False, counts=(1, 3)), OWN], ["any of x, folder; say which with --dataset NAME"]),
+        ([claims("x", sure=False, counts=(40, 30), published=(40, 40)), OWN], ["any of x, folder;"]),
+        ([refuses("x", "say --order"), OWN], ["any of folder, x; say which with --dataset NAME"]),
         ([refuses("x"), passes("y")], ["numbers without names"]),
     ],
 )

@@ -292,7 +292,7 @@ def test_a_video_that_breaks_off_is_unreadable_by_name(tmp_path):
         session(tmp_path / "root", number, subject=f"S{number:03d}", video=broken if number == 1 else True)
     copy = open_dataset("mmi", tmp_path / "root", Wanted(faces="whole"))
     with pytest.raises(
-        InputError, match=r"3 of 6 all images cannot be read, the first: Sessions/1/S001-001\.avi:19: a video"
+        InputError, match=r"3 of 36 all images cannot be read, the first: Sessions/1/S001-001\.avi:19: a video"
     ):
         copy.split("test")
     kept = open_dataset("mmi", tmp_path / "root", Wanted(faces="whole", unreadable="skip")).split("test")
