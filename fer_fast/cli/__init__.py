@@ -29,13 +29,13 @@ def main(argv: list[str] | None = None) -> int:
             warnings.showwarning = _warn_once()
             return _dispatch(arguments)
     except InputError as error:
-        return _fail(str(error))
+        return fail(str(error))
     except BrokenPipeError:
         # The reader went away (`| head`); Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt as stop:
         print(f"fer-fast: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130
@@ -81,6 +81,7 @@ def _warn_once() -> Callable[..., None]:
     return warn
 
 
-def _fail(message: str) -> int:
+def fail(message: str) -> int:
+    """Print one line on standard error; the exit status of bad input."""
     print(f"fer-fast: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2

@@ -36,4 +36,6 @@ def run(argv: list[str]) -> int:
         config.data.order = given.order
     metrics = evaluate_checkpoint(trained, open_data(config).split(given.split), Path(given.out) if given.out else None)
     print_metrics(metrics)
+    if given.out:
+        print(f"report: {Path(given.out) / 'report.html'}")
     return 0

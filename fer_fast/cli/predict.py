@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fer_fast.cli import fail
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table
 from fer_fast.data.pictures import Files
@@ -30,28 +31,39 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     given = parser.parse_args(argv)
     trained = load_trained(given.checkpoint, given.device)
-    rows = list(predict_photos(trained, given.images))
+    broken: list[str] = []
+    rows = list(predict_photos(trained, given.images, broken))
     if given.json:
         print(json.dumps(rows, indent=1))
-        return 0
+    elif rows:
+        _show(rows)
+    return max((fail(line) for line in broken), default=0)
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
     lines = (
         (row["file"], row["class"], f"{row['score']:.3f}", "found" if row["face_found"] else "not found")
         for row in rows
     )
     print_table(("file", "class", "score", "face"), lines, right=("score",))
-    return 0
 
 
-def predict_photos(trained: Trained, paths: list[str]) -> Iterator[dict[str, Any]]:
+def predict_photos(trained: Trained, paths: list[str], broken: list[str]) -> Iterator[dict[str, Any]]:
     """One dict for each photo: file, class, score, face_found, box and the scores of all classes.
 
-    Raises:
-        InputError: a photo that cannot be read.
+    What cannot be read is left out; a line for each goes to `broken`.
     """
     augment, how = trained.config.augment, trained.preparation()
     for first in range(0, len(paths), BATCH):
-        part = paths[first : first + BATCH]
-        faces = [prepared(path, how) for path in part]
+        part, faces = [], []
+        for path in paths[first : first + BATCH]:
+            try:
+                faces.append(prepared(path, how))
+                part.append(path)
+            except InputError as error:
+                broken.append(str(error))
+        if not part:
+            continue
         images = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2).contiguous()
         _, scores = predict(trained.recogniser, images, augment, trained.hardware)
         for path, face, row in zip(part, faces, scores, strict=True):
@@ -70,5 +82,5 @@ def prepared(path: str, how: Preparation) -> Prepared:
     """An image file as the model takes it; the errors name it."""
     try:
         return prepare(Files([path]).read(0, gray=how.channels == 1), None, how)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    except (InputError, OSError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

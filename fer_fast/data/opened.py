@@ -16,7 +16,7 @@ from fer_fast.data.files import shown
 from fer_fast.data.listing import FaceChoice, Listing, Part
 from fer_fast.data.near import duplicates_across
 from fer_fast.data.prepare import Preparation
-from fer_fast.data.progress import decoding
+from fer_fast.data.progress import watched
 from fer_fast.data.splits import absences, rows_of
 from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
@@ -229,7 +229,7 @@ def preparation(info: DatasetInfo, listing: Listing, wanted: Wanted) -> Preparat
 def decoded(info: DatasetInfo, root: Path, name: str, part: Part, how: Preparation) -> Store:
     """The pictures of the part `name`, from the cache or into it, with a bar where somebody watches."""
     about = {"dataset": info.name, "part": name, "root": shown(root), "licence": info.licence}
-    with decoding(f"{info.name} {name}") as progress:
+    with watched(f"decoding {info.name} {name}") as progress:
         return store(part, how, about, progress)
 
 

@@ -1,5 +1,6 @@
 """From a trained recogniser to probabilities, and from a checkpoint to a recogniser."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fer_fast.data.augment import AugmentConfig, Normalise, five_crop
-from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.dataset import FaceDataset, Images
 from fer_fast.data.prepare import Preparation
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import load_checkpoint, restore
@@ -75,12 +76,17 @@ def load_trained(path: str | Path, device: str | None = None) -> Trained:
 
 @torch.inference_mode()
 def predict(
-    recogniser: Recogniser, images: Tensor, augment: AugmentConfig, hardware: Hardware, batch_size: int = 256
+    recogniser: Recogniser,
+    images: Tensor | Images,
+    augment: AugmentConfig,
+    hardware: Hardware,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Tensor, Tensor]:
     """Features (n, d) and class probabilities (n, C), float32 on the CPU, for images uint8 (n, c, h, w).
 
     The recogniser is used in evaluation mode and left in the mode it was in. With `augment.five_crop`, both are means
-    over the five crops.
+    over the five crops. `progress` is called with images done and all of them.
     """
     normalise = Normalise(augment)
     crops = 5 if augment.five_crop else 1
@@ -95,6 +101,7 @@ def predict(
             x, logits = recogniser(hardware.layout(normalise(part)))
         features.append(x.float().unflatten(0, (-1, crops)).mean(1))
         scores.append(logits.float().softmax(1).unflatten(0, (-1, crops)).mean(1))
+        progress(sum(map(len, scores)), len(images))
     recogniser.train(training)
     return torch.cat(features).cpu(), torch.cat(scores).cpu()
 

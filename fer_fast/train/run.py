@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from fer_fast.data.augment import FOURTEEN_ANGLES
 from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.progress import watched
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, restore, save_checkpoint, save_resume, write_text
 from fer_fast.train.config import RunConfig, difference, from_dict, to_dict, to_yaml
@@ -80,7 +82,10 @@ def evaluate_checkpoint(trained: Trained, dataset: FaceDataset, out: Path | None
         refuse_results(out, "metrics.json", "report.html")
     started = time.perf_counter()
     labels = match_classes(dataset, trained.classes)
-    features, scores = predict(trained.recogniser, dataset.images, trained.config.augment, trained.hardware)
+    with watched(f"evaluating {dataset.split}") as progress:
+        features, scores = predict(
+            trained.recogniser, dataset.images, trained.config.augment, trained.hardware, progress=progress
+        )
     metrics = _metrics(dataset, labels, scores, trained.classes, seconds=time.perf_counter() - started)
     if out is not None:
         make_folder(out)
@@ -183,7 +188,8 @@ def _conclude(
     config, recogniser, classes = trainer.config, trainer.learner.recogniser, trainer.train_set.classes
     epoch, tensors = _selected(trainer)
     restore(recogniser, tensors, "the selected weights")
-    features, scores = predict(recogniser, test.images, config.augment, trainer.hardware)
+    with watched("evaluating test") as progress:
+        features, scores = predict(recogniser, test.images, config.augment, trainer.hardware, progress=progress)
     seconds = sum(row["seconds"] for row in trainer.history) + time.perf_counter() - started
     metrics = _metrics(test, labels, scores, classes, seconds=seconds)
     metrics |= {"epoch": epoch, "epochs": trainer.epochs, "seed": config.seed, "data": common["data"]}
@@ -240,11 +246,12 @@ def _write_results(
 
 def _announce(trainer: Trainer, tested: int, out: Path) -> None:
     config, train_set = trainer.config, trainer.train_set
+    copies = f" ({len(FOURTEEN_ANGLES) * 2} copies of each)" if config.data.fourteen_fold else ""
     parameters = sum(p.numel() for p in trainer.learner.recogniser.parameters()) / 1e6
     print(
         f"{config.recipe}: {config.loss} on {config.backbone} ({parameters:.1f} M parameters), {config.dataset}: "
-        f"{len(train_set)} train, {len(trainer.val_set)} val, {tested} test images, {len(train_set.classes)} classes, "
-        f"{trainer.hardware.device} {trainer.hardware.precision}"
+        f"{len(train_set)} train{copies}, {len(trainer.val_set)} val, {tested} test images, "
+        f"{len(train_set.classes)} classes, {trainer.hardware.device} {trainer.hardware.precision}"
     )
     if trainer.started_from:
         print(trainer.started_from)

@@ -97,6 +97,18 @@ def test_predict_prints_a_row_for_each_photo(trained, photos, capsys):
         assert row["face_found"] is False
 
 
+def test_a_broken_photo_does_not_take_the_others_with_it(trained, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fer_fast.cli.predict.BATCH", 1)
+    broken, gone = tmp_path / "broken.jpg", tmp_path / "gone.jpg"
+    broken.write_bytes(b"no picture")
+    assert main(["predict", "--checkpoint", str(trained), "--json", photos[0], str(broken), str(gone), photos[1]]) == 2
+    out, errors = capsys.readouterr()
+    assert [row["file"] for row in json.loads(out)] == photos[:2]
+    assert [line.split(": ")[2] for line in errors.splitlines()] == [str(broken), str(gone)]
+    assert main(["predict", "--checkpoint", str(trained), str(gone)]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_predict_finds_a_face_and_prepares_it_like_the_training_images(trained, tmp_path, capsys):
     found = load_trained(trained)
     assert found.preparation() == Preparation(32, 1, "align")
@@ -165,6 +177,12 @@ def test_help_and_version(capsys):
         (["eval", "--checkpoint", "/nonexistent/f"], "no checkpoint at"),
         (["eval", "--checkpoint", __file__], "corrupt or unreadable"),
         (["eval", "--chekpoint", "f"], "--checkpoint"),
+        (["train", "--iterations", "abc"], "--iterations: expected a whole number. Got value: abc"),
+        (["train", "--data.fold", "x"], "--data.fold: expected a whole number. Got value: x"),
+        (
+            ["train", "--data.faces", "eyes"],
+            "--data.faces: expected one of ['whole', 'align', 'box', 'haar']",
+        ),
         (["predict", "--checkpoint", "f"], "IMAGE"),
         (["data", "chek", "x"], "check"),
         (["data", "check", "/nonexistent/x"], "/nonexistent/x"),
