@@ -22,22 +22,21 @@ from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """How images are wanted.
+@dataclass
+class Reading:
+    """How the images of a dataset are read.
 
     Args:
-        image_size: side in pixels; None takes the dataset's own (`DatasetInfo.size`).
-        channels: 1 (gray) or 3 (RGB); None takes the dataset's own.
-        faces: what is done to find the face (`Preparation`); None takes what the copy needs.
-        no_face: whether a picture without a face is kept whole or left out.
-        unreadable: whether a picture that cannot be read is an error or left out.
-        duplicates: whether images to train on and select by that are also in the test split, pixel for pixel or nearly,
-            are kept or dropped.
-        fold: 1 to 10, the test fold of data that is cut by subject; None is 1.
-        order: which order of class numbers a copy has that cannot be told from the copy.
-        seed: decides what is cut, and everything about generated faces.
-        options: keywords of the dataset's own reader, for instance `labels` of FER+.
+        image_size: side in pixels at which images are kept; null takes the dataset's own.
+        channels: 1 (gray) or 3 (RGB) channels that are kept; null takes the dataset's own.
+        faces: whole takes pictures as they are; align finds the largest face and levels its eyes; box cuts the box that
+            the dataset gives; haar is align by Haar cascades, the variant-loss paper's own; null what the copy needs.
+        no_face: whether the central square of a picture without a face or box is kept (whole), or nothing (skip).
+        unreadable: whether a picture that cannot be read is an error or left out (skip).
+        duplicates: keep, or drop the images to train on and select by that are also, pixel for pixel or nearly, in the
+            test split.
+        fold: 1 to 10, the fold that is tested on, for data that is cut by subject; null is the first.
+        order: the order of class numbers, for a copy that does not tell it.
     """
 
     image_size: int | None = None
@@ -48,8 +47,6 @@ class Wanted:
     duplicates: Literal["keep", "drop"] = "keep"
     fold: int | None = None
     order: str | None = None
-    seed: int = 0
-    options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in (None, 1, 3):
@@ -58,7 +55,20 @@ class Wanted:
             raise InputError(f"image_size is {self.image_size!r}; allowed: 8 to 4096")
 
 
-_OF_COPIES = ("faces", "no_face", "unreadable", "duplicates", "fold", "order")  # what is wanted of pictures on disk
+@dataclass
+class Wanted(Reading):
+    """How the images of one dataset are wanted.
+
+    Args:
+        seed: decides what is cut, and everything about generated faces.
+        options: keywords of the dataset's own reader, for instance `labels` of FER+.
+    """
+
+    seed: int = 0
+    options: Mapping[str, Any] | None = None
+
+
+OF_COPIES = ("faces", "no_face", "unreadable", "duplicates", "fold", "order")  # what is wanted of pictures on disk
 
 
 class Drawn:
@@ -69,7 +79,7 @@ class Drawn:
     """
 
     def __init__(self, info: DatasetInfo, wanted: Wanted):
-        for key in _OF_COPIES:
+        for key in OF_COPIES:
             if getattr(wanted, key) != getattr(Wanted, key):
                 raise InputError(f"{info.name} is drawn, so {key} does nothing; leave {key} out")
         self.info, self.wanted = info, wanted

@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from fer_fast.data.augment import AugmentConfig
-from fer_fast.data.listing import FaceChoice
+from fer_fast.data.opened import Reading
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 from fer_fast.train.schedule import ScheduleConfig
@@ -28,34 +28,16 @@ RECIPES: dict[str, str] = {
 
 
 @dataclass
-class DataConfig:
-    """How images are read.
+class DataConfig(Reading):
+    """How images are read and drawn.
 
     Args:
-        image_size: side in pixels at which images are kept; null takes the dataset's own.
-        channels: 1 or 3 channels that are kept; null takes the dataset's own.
-        faces: whole takes pictures as they are; align finds the largest face and levels its eyes; box cuts the box that
-            the dataset gives; haar is align by Haar cascades, the variant-loss paper's own; null what the copy needs.
-        no_face: whether the central square of a picture without a face or box is kept (whole), or nothing (skip).
-        unreadable: whether a picture that cannot be read is an error or left out (skip).
-        duplicates: keep, or drop the images to train on and select by that are also, pixel for pixel or nearly, in the
-            test split.
-        fold: 1 to 10, the fold that is tested on, for data that is cut by subject; null is the first.
-        order: the order of class numbers, for a copy that does not tell it.
         options: further options by dataset name, e.g. {faces: {samples: 4000}}; one value, or one for each of
             train, val and test.
         fourteen_fold: expand the training images to the 14-fold set of the variant-loss paper.
         balanced: draw every class equally often in an epoch.
     """
 
-    image_size: int | None = None
-    channels: int | None = None
-    faces: FaceChoice | None = None
-    no_face: Literal["whole", "skip"] = "whole"
-    unreadable: Literal["error", "skip"] = "error"
-    duplicates: Literal["keep", "drop"] = "keep"
-    fold: int | None = None
-    order: str | None = None
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     fourteen_fold: bool = False
     balanced: bool = False

@@ -1,11 +1,13 @@
 """The images of a run: one split each to learn from, to select the epoch by, and to report on."""
 
 import warnings
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from fer_fast.data import DATASETS, Drawn, OnDisk, Wanted, open_dataset
 from fer_fast.data.augment import fourteen_fold
 from fer_fast.data.dataset import FaceDataset
+from fer_fast.data.opened import Reading
 from fer_fast.data.splits import manifest
 from fer_fast.suggest import one_of
 from fer_fast.train.config import RunConfig
@@ -34,19 +36,8 @@ def open_data(config: RunConfig) -> Drawn | OnDisk:
         InputError: an unknown dataset, or data that cannot be read.
     """
     one_of(config.dataset, DATASETS, "dataset")
-    data = config.data
-    wanted = Wanted(
-        image_size=data.image_size,
-        channels=data.channels,
-        faces=data.faces,
-        no_face=data.no_face,
-        unreadable=data.unreadable,
-        duplicates=data.duplicates,
-        fold=data.fold,
-        order=data.order,
-        seed=config.seed,
-        options=data.options.get(config.dataset, {}),
-    )
+    reading = {field.name: getattr(config.data, field.name) for field in fields(Reading)}
+    wanted = Wanted(**reading, seed=config.seed, options=config.data.options.get(config.dataset, {}))
     return open_dataset(config.dataset, config.root, wanted)
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from fer_fast import losses
 from fer_fast.data import DATASETS
+from fer_fast.data.opened import OF_COPIES
 from fer_fast.errors import InputError
 from fer_fast.registry import find
 from fer_fast.train.backbones import find_backbone
@@ -54,7 +55,7 @@ _ACT: tuple[tuple[tuple[str, ...], str, Callable[[RunConfig, Plan], bool]], ...]
         lambda config, _: config.model.stem == "standard" or find_backbone(config.backbone).small_stem is not None,
     ),
     (
-        ("data.faces", "data.no_face", "data.unreadable", "data.duplicates", "data.fold", "data.order"),
+        tuple(f"data.{name}" for name in OF_COPIES),
         "on a dataset that is read from a folder",
         _on_disk,
     ),
