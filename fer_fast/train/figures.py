@@ -90,7 +90,7 @@ def curves(
             axes.set_ylim(bottom=max(axes.get_ylim()[0], highest / LOG_RANGE))
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if len(columns) > 1:
             axes.legend()
         return _svg(figure, title)

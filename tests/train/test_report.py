@@ -112,6 +112,12 @@ def test_a_patchy_history(tmp_path, history, panels):
     assert page.tags.count("svg") == panels + 1
 
 
+def test_a_run_of_one_epoch_has_one_tick():
+    drawn = str(figures.curves([{"epoch": 1, "loss": 2.0}], {"loss": "training"}, title="Loss", scale="linear"))
+    assert "0.98" not in drawn
+    assert re.search(r">\s*1\s*<", drawn)
+
+
 def test_curves_show_the_logged_values():
     """Read the line back from the drawing: equal steps across, heights in the proportion of the values."""
     values = [1.0, 3.0, 2.0, 5.0]
