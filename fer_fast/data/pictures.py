@@ -41,9 +41,9 @@ class Pictures(ABC):
 
 
 def stamp_of(path: Path | str) -> str:
-    """Name, size and time of a file."""
+    """Name, size and time of a file, the same from every working directory."""
     about = os.stat(path)
-    return f"{os.fspath(path)} {about.st_size} {about.st_mtime_ns}"
+    return f"{os.path.abspath(path)} {about.st_size} {about.st_mtime_ns}"
 
 
 def file_bytes(path: str) -> bytes:

@@ -20,7 +20,7 @@ from fer_fast.data import cache as module
 from fer_fast.data import load_dataset
 from fer_fast.data.cache import GOOD, NO_FACE, UNREADABLE, store
 from fer_fast.data.listing import Part
-from fer_fast.data.pictures import Pictures
+from fer_fast.data.pictures import Files, Pictures
 from fer_fast.data.prepare import Preparation
 from fer_fast.errors import InputError
 from stub_datasets import listed, photograph, put, row, table_of
@@ -120,6 +120,17 @@ def test_another_preparation_is_another_cache(how, cache):
     assert len(again.decoded) == 3
     built(back := Drawn(3))
     assert back.decoded == []
+    assert len(folders(cache)) == 2
+
+
+def test_a_relative_folder_is_the_same_from_everywhere(files, cache, monkeypatch):
+    place = files[0].parent
+    for here, names in ((place, files), (place.parent, [f"pictures/{f.name}" for f in files]), (place, ["./0.png"])):
+        monkeypatch.chdir(here)
+        store(part_of(Files(names)), HOW, ABOUT)
+    assert len(folders(cache)) == 2
+    monkeypatch.chdir(place.parent)
+    store(part_of(Files([files[0]])), HOW, ABOUT)
     assert len(folders(cache)) == 2
 
 
