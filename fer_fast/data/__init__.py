@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_fast.data.augment import LEVELS, Augment, AugmentConfig, Normalise
-from fer_fast.data.dataset import SPLITS, FaceDataset, Images, resize_dataset
+from fer_fast.data.dataset import SPLITS, FaceDataset, Images
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.opened import Drawn, OnDisk, Wanted
 from fer_fast.data.sampling import epoch_batches
@@ -27,7 +27,6 @@ __all__ = [
     "epoch_batches",
     "load_dataset",
     "open_dataset",
-    "resize_dataset",
 ]
 
 

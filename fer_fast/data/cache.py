@@ -46,7 +46,7 @@ class Store(NamedTuple):
         pixels: uint8 (N, size, size, channels), mapped; zeros where a picture cannot be read.
         marks: uint8 (N, 16), BLAKE2b of each picture's pixels.
         hashes: int64 (N,), the difference hash of each.
-        states: uint8 (N,), GOOD, NO_FACE (the whole picture was kept) or UNREADABLE.
+        states: uint8 (N,), GOOD, NO_FACE (its central square was kept) or UNREADABLE.
         faults: row -> why it cannot be read.
         file: the map behind `pixels`.
     """

@@ -85,7 +85,6 @@ _CHUNK_PIXELS = 2**18  # of canvas worked on at once, so that intermediate resul
 
 
 def load_faces(
-    root: None = None,
     *,
     split: str,
     seed: int = 0,
@@ -104,7 +103,6 @@ def load_faces(
     server draws 2 300 to 3 100 such images a second.
 
     Args:
-        root: nothing is read; must be None.
         split: "train", "val" or "test"; each has its own people and pictures under the same seed.
         seed: decides everything, 0 or above.
         image_size: side in pixels, 32 to 224; 48 where neither it nor `size` is given.
@@ -121,7 +119,7 @@ def load_faces(
     """
     size = size or image_size or 48
     samples = _SAMPLES.get(split, 1) if samples is None else samples
-    _check_options(root, split, size, channels, num_classes, samples, identities, seed)
+    _check_options(split, size, channels, num_classes, samples, identities, seed)
     classes = CLASSES[:num_classes]
     # A stream of its own for each split, unrelated to that of a neighbouring seed.
     state = np.random.SeedSequence([seed, SPLITS.index(split)]).generate_state(1, np.uint64)
@@ -271,10 +269,8 @@ def _class_weights(imbalance: Sequence[float] | Mapping[str, float] | None, clas
     return weights
 
 
-def _check_options(root, split, size, channels, num_classes, samples, identities, seed) -> None:
+def _check_options(split, size, channels, num_classes, samples, identities, seed) -> None:
     """One line for the first option outside its range."""
-    if root is not None:
-        raise InputError(f"the faces are generated and read no folder; leave root out, got {root}")
     allowed = {
         "split": (split, split in SPLITS, ", ".join(SPLITS)),
         "size": (size, _whole(size, 32, 224), "32 to 224"),

@@ -92,7 +92,7 @@ class Drawn:
             key: value.get(split) if isinstance(value, dict) and value.keys() == set(SPLITS) else value
             for key, value in self._options.items()
         }
-        drawn = self.info.draw(None, split=split, seed=self.wanted.seed, image_size=size, channels=channels, **chosen)
+        drawn = self.info.draw(split=split, seed=self.wanted.seed, image_size=size, channels=channels, **chosen)
         return resize_dataset(drawn, size, channels)
 
 

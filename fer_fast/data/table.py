@@ -17,7 +17,7 @@ class DatasetInfo:
         description: one line for `fer-fast list`.
         read: `read(root, **options) -> Listing | None` of a copy on disk; None where the folder holds something else.
             Raises InputError where it is this dataset and cannot be told what is in it. Its keywords are its options.
-        draw: for a dataset that is drawn: `draw(None, *, split, seed, **options) -> FaceDataset`.
+        draw: for a dataset that is drawn: `draw(*, split, seed, **options) -> FaceDataset`.
         size, channels: of the images where the user says nothing.
         published: part -> class -> images, as published.
         licence: one line: who gives it to whom, and for what.

@@ -4,25 +4,16 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from fer_fast.cli import main
-from fer_fast.train.backbones import BACKBONES, BackboneInfo
+from fer_fast.train.backbones import BACKBONES
 from layouts import LAYOUTS
-
-
-class Tiny(torch.nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(channels, 8, 5, stride=4)
-
-    def forward(self, images):
-        return self.conv(images).relu().mean((2, 3))
+from tiny_backbone import TINY
 
 
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch, tmp_path_factory):
-    monkeypatch.setitem(BACKBONES, "tiny", BackboneInfo("a test", 8, Tiny))
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
     monkeypatch.setenv("FER_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 

@@ -1,6 +1,14 @@
-"""Every test of data has a cache of its own."""
+"""Every test of data has a cache of its own; real photographs where they are at hand."""
+
+import random
+import zipfile
+from pathlib import Path
 
 import pytest
+
+from fer_fast.data.decode import decode
+
+PRESS_PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "faces_in_the_wild.zip"
 
 
 @pytest.fixture(autouse=True)
@@ -8,3 +16,13 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("FER_FAST_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def press_photos():
+    """Sixty real photographs, drawn by a fixed seed."""
+    if not PRESS_PHOTOS.exists():
+        pytest.skip(f"needs {PRESS_PHOTOS}")
+    with zipfile.ZipFile(PRESS_PHOTOS) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        return [decode(archive.read(name), gray=False) for name in random.Random(0).sample(names, 60)]

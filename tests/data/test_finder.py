@@ -1,10 +1,8 @@
 """Faces found: drawn ones, many in a picture, turned, small in a large picture, from threads; and real photographs."""
 
 import math
-import random
 import subprocess
 import sys
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,12 +11,9 @@ import numpy as np
 import pytest
 
 from fer_fast.data import finder, load_dataset
-from fer_fast.data.decode import decode
 from fer_fast.data.finder import find_faces, largest_face
 from fer_fast.data.prepare import Preparation
 from fer_fast.errors import InputError
-
-PRESS_PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "faces_in_the_wild.zip"
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +21,6 @@ def faces():
     """Drawn faces, RGB, 224 pixels each."""
     images = load_dataset("faces", split="train", image_size=224, channels=3, samples=24).images
     return [image.permute(1, 2, 0).numpy().copy() for image in images]
-
-
-@pytest.fixture(scope="module")
-def press_photos():
-    """Sixty real photographs, drawn by a fixed seed."""
-    if not PRESS_PHOTOS.exists():
-        pytest.skip(f"needs {PRESS_PHOTOS}")
-    with zipfile.ZipFile(PRESS_PHOTOS) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        return [decode(archive.read(name), gray=False) for name in random.Random(0).sample(names, 60)]
 
 
 def resized(image, side):

@@ -1,9 +1,6 @@
 """From a picture to what is kept: cuts by eyes, boxes, central squares; the same for training and for predict."""
 
-import random
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,12 +8,10 @@ import pytest
 
 from fer_fast.data import load_dataset
 from fer_fast.data.align import EYE_DISTANCE, EYE_LINE, central_square, cut_box, cut_upright
-from fer_fast.data.decode import decode
 from fer_fast.data.finder import largest_face
 from fer_fast.data.haar import haar_face
 from fer_fast.data.prepare import Preparation, prepare, to_size
 
-PRESS_PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "faces_in_the_wild.zip"
 WAYS = ("whole", "align", "box", "haar")
 
 
@@ -27,16 +22,6 @@ def photo():
     image = np.full((300, 420, 3), 90, np.uint8)
     image[70:230, 200:360] = face.permute(1, 2, 0).numpy()
     return image
-
-
-@pytest.fixture(scope="module")
-def press_photos():
-    """Forty real photographs, drawn by a fixed seed."""
-    if not PRESS_PHOTOS.exists():
-        pytest.skip(f"needs {PRESS_PHOTOS}")
-    with zipfile.ZipFile(PRESS_PHOTOS) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        return [decode(archive.read(name), gray=False) for name in random.Random(0).sample(names, 40)]
 
 
 def noise(*shape):

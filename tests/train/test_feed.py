@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from fer_fast.data import CLASSES, FaceDataset, Images, load_dataset
-from fer_fast.train.backbones import BACKBONES, BackboneInfo
+from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.config import RunConfig, config_parser, resolve
 from fer_fast.train.evaluation import predict
 from fer_fast.train.feed import AHEAD, Feed
 from fer_fast.train.loop import Trainer
 from fer_fast.train.progress import LineProgress
 from stub_datasets import listed, photograph, put, row, table_of
+from tiny_backbone import TINY
 
 CPU = torch.device("cpu")
 COUNT, SIDE = 23, 32
@@ -129,20 +130,11 @@ def test_no_more_than_so_many_batches_are_read_ahead(pixels):
 # A run on images of the cache is the run on the same images in memory
 
 
-class Tiny(torch.nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(channels, 8, 5, stride=4)
-
-    def forward(self, images):
-        return self.conv(images).relu().mean((2, 3))
-
-
 @pytest.fixture
 def on_disk(tmp_path, monkeypatch):
     """Train and val, from the cache."""
     monkeypatch.setenv("FER_FAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(BACKBONES, "tiny", BackboneInfo("a test", 8, Tiny))
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
     paths = [put(tmp_path / "faces" / f"{i}.png", photograph(i, size=SIDE)) for i in range(24)]
     with table_of(row(lambda root: listed(paths, CLASSES[:3], [i % 3 for i in range(24)]))):
         return [load_dataset("stub", tmp_path, split=split, image_size=SIDE) for split in ("train", "val")]

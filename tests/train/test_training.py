@@ -12,7 +12,7 @@ from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.labels import CLASSES
 from fer_fast.errors import InputError
 from fer_fast.registry import available
-from fer_fast.train.backbones import BACKBONES, BackboneInfo
+from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.config import (
     RECIPES,
     RunConfig,
@@ -30,24 +30,14 @@ from fer_fast.train.models import move_towards
 from fer_fast.train.objective import class_weights, plan_losses
 from fer_fast.train.progress import LineProgress
 from fer_fast.train.schedule import ScheduleConfig, rate_factor
+from tiny_backbone import TINY
 
 SIDE = 32
 
 
-class Tiny(torch.nn.Module):
-    """A backbone small enough for hundreds of tests; without BatchNorm, so batches can be split."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(channels, 8, 5, stride=4)
-
-    def forward(self, images):
-        return self.conv(images).relu().mean((2, 3))
-
-
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch):
-    monkeypatch.setitem(BACKBONES, "tiny", BackboneInfo("a test", 8, Tiny))
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
 
 
 def faces(count=24, classes=3, channels=1, seed=0):
