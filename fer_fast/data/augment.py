@@ -33,7 +33,8 @@ class AugmentConfig:
         blur: chance of a Gaussian blur, its deviation up to 2 % of the side.
         erasing: chance that a rectangle is replaced by the mean.
         erasing_area: smallest and largest part of the image that is erased.
-        five_crop: average the predictions on five crops at test time (see `five_crop`); read by the evaluation.
+        crops: views of an image whose predictions are averaged at test time: 1, 5 (see `five_crop`) or 10, their mirror
+            images too; read by the evaluation.
     """
 
     size: int = 48
@@ -53,7 +54,7 @@ class AugmentConfig:
     blur: float = 0.0
     erasing: float = 0.0
     erasing_area: tuple[float, float] = (0.02, 0.2)
-    five_crop: bool = False
+    crops: int = 1
 
     def __post_init__(self) -> None:
         limits = {  # field: smallest and largest value allowed
@@ -68,6 +69,8 @@ class AugmentConfig:
                 ends
             ):
                 raise InputError(f"augmentation {name} is {value}; allowed: {low} to {high}")
+        if self.crops not in (1, 5, 10):
+            raise InputError(f"augmentation crops is {self.crops}; allowed: 1, 5 or 10")
         if self.channels not in (1, 3):
             raise InputError(f"channels is {self.channels}; allowed: 1 or 3")
         for name in ("mean", "deviation"):
@@ -83,7 +86,7 @@ _WEAK = AugmentConfig(crop_padding=0.1, mirror=0.5, rotation=10.0, erasing=0.5, 
 LEVELS = {
     "none": AugmentConfig(),
     "weak": _WEAK,
-    "strong": replace(_WEAK, brightness=0.3, contrast=0.3, saturation=0.3, scale=(0.9, 1.1), shear=5.0, five_crop=True),
+    "strong": replace(_WEAK, brightness=0.3, contrast=0.3, saturation=0.3, scale=(0.9, 1.1), shear=5.0, crops=5),
     "none-rafdb": AugmentConfig(),
     "weak-rafdb": AugmentConfig(mirror=0.5, erasing=0.5, grayscale=0.2),
     "strong-rafdb": replace(_WEAK, brightness=0.3, contrast=0.3, saturation=0.3, blur=0.2),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fer_fast.data.cache import GOOD, NO_FACE, UNREADABLE, Store, store
-from fer_fast.data.dataset import SPLITS, FaceDataset, Images, resize_dataset
+from fer_fast.data.dataset import SPLITS, VALIDATION_FRACTION, FaceDataset, Images, resize_dataset
 from fer_fast.data.files import shown
 from fer_fast.data.listing import FaceChoice, Listing, Part
 from fer_fast.data.near import duplicates_across
@@ -35,7 +35,10 @@ class Reading:
         unreadable: whether a picture that cannot be read is an error or left out (skip).
         duplicates: keep, or drop the images to train on and select by that are also, pixel for pixel or nearly, in the
             test split.
-        fold: 1 to 10, the fold that is tested on, for data that is cut by subject; null is the first.
+        folds: how many folds data is cut into by subject.
+        fold: 1 to `folds`, the one that is tested on; null is the first.
+        validation: what is cut from the training images where there is no validation part: a share of them below 1, or so
+            many images a class.
         order: the order of class numbers, for a copy that does not tell it.
     """
 
@@ -45,7 +48,9 @@ class Reading:
     no_face: Literal["whole", "skip"] = "whole"
     unreadable: Literal["error", "skip"] = "error"
     duplicates: Literal["keep", "drop"] = "keep"
+    folds: int = 10
     fold: int | None = None
+    validation: float = VALIDATION_FRACTION
     order: str | None = None
 
     def __post_init__(self) -> None:

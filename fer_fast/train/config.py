@@ -145,11 +145,14 @@ class HardwareConfig:
         precision: float32, bfloat16 (autocast), float16 (autocast with a gradient scaler; CUDA only), or auto: bfloat16
             where the device computes in it, else float32.
         channels_last: keep images and weights in channels-last order; much faster on CPUs and on tensor cores.
+        compile: graph replays whole steps from a CUDA graph; network compiles the network by TorchInductor as well, for
+            long runs; none does neither; auto is graph on a CUDA device where every loss can be replayed, else none.
     """
 
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
+    compile: Literal["auto", "none", "graph", "network"] = "auto"
 
 
 @dataclass
@@ -160,6 +163,9 @@ class RunConfig:
         recipe: the recipe the run started from.
         dataset: name of the dataset.
         root: folder of the dataset; generated faces need none.
+        test_dataset: another dataset to report on, by classes of the same names; null reports on the dataset's own test
+            split. Its test part is used where it has one, else all of it.
+        test_root: folder of that dataset.
         backbone: name of the backbone.
         loss: name of the loss; an auxiliary loss brings its classifier along.
         epochs: passes over the training images.
@@ -183,6 +189,8 @@ class RunConfig:
     recipe: str = "quick"
     dataset: str = "faces"
     root: str | None = None
+    test_dataset: str | None = None
+    test_root: str | None = None
     backbone: str = "resnet18"
     loss: str = "softmax"
     epochs: int = 10

@@ -85,17 +85,17 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Features (n, d) and class probabilities (n, C), float32 on the CPU, for images uint8 (n, c, h, w).
 
-    The recogniser is used in evaluation mode and left in the mode it was in. With `augment.five_crop`, both are means
-    over the five crops. `progress` is called with images done and all of them.
+    The recogniser is used in evaluation mode and left in the mode it was in. With `augment.crops` above 1, both are
+    means over the crops. `progress` is called with images done and all of them.
     """
     normalise = Normalise(augment)
-    crops = 5 if augment.five_crop else 1
+    crops = augment.crops
     training = recogniser.training
     recogniser.eval()
     features, scores = [], []
     order = torch.arange(len(images)).split(max(1, batch_size // crops))
     for part, _ in Feed(images, torch.zeros(len(images)), hardware.device, resident=False).batches(order):
-        if augment.five_crop:
+        if crops > 1:
             part = five_crop(part).flatten(0, 1)
         with hardware.autocast():
             x, logits = recogniser(hardware.layout(normalise(part)))

@@ -41,13 +41,14 @@ def test_levels_give_finite_float_images(name, channels):
 
 
 def test_levels_follow_table_1_of_ecan():
-    steps = {"crop_padding", "brightness", "mirror", "rotation", "erasing", "grayscale", "blur", "shear", "five_crop"}
-    used = {name: {step for step in steps if getattr(config, step)} for name, config in LEVELS.items()}
+    steps = {"crop_padding", "brightness", "mirror", "rotation", "erasing", "grayscale", "blur", "shear", "crops"}
+    off = AugmentConfig()
+    used = {name: {s for s in steps if getattr(level, s) != getattr(off, s)} for name, level in LEVELS.items()}
     weak = {"crop_padding", "mirror", "rotation", "erasing", "grayscale"}
     assert used == {
         "none": set(),
         "weak": weak,
-        "strong": weak | {"brightness", "shear", "five_crop"},
+        "strong": weak | {"brightness", "shear", "crops"},
         "none-rafdb": set(),
         "weak-rafdb": {"mirror", "erasing", "grayscale"},
         "strong-rafdb": weak | {"brightness", "blur"},

@@ -83,7 +83,7 @@ def assert_same(one, other):
 def trainer(*flags, recipe="ecan"):
     """A trainer of one step an epoch, by default with all that a run can hold: key encoder, bank, moving centers."""
     small = ("--epochs", "2", "--batch_size", "4", "--augment.size", "32", "--augment.channels", "3")
-    small += ("--augment.mean", "0.5", "--augment.deviation", "0.25", "--augment.five_crop", "false")
+    small += ("--augment.mean", "0.5", "--augment.deviation", "0.25", "--augment.crops", "1")
     small += ("--model.bank_groups", "2", "--model.stem", "standard", "--model.nodes", "16", "--hardware.device", "cpu")
     config, _ = resolve(config_parser(), [*small, *flags], [recipe_layer(recipe)])
     images = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

@@ -348,7 +348,7 @@ def test_bfloat16_trains_on_a_cpu():
 
 
 def test_five_crops_average_to_probabilities():
-    trainer = fitted(configure("--augment.five_crop", "true"))
+    trainer = fitted(configure("--augment.crops", "5"))
     _, scores = predict(trainer.learner.recogniser, faces().images, trainer.config.augment, trainer.hardware)
     assert scores.shape == (24, 3)
     torch.testing.assert_close(scores.sum(1), torch.ones(24))
