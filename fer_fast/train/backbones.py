@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
+from fer_fast.train.convolution import as_products
 
 COUNTER = "num_batches_tracked"  # a tensor that older files lack and that no network needs
 
@@ -123,7 +124,7 @@ def build_backbone(name: str, channels: int = 3, *, stem: str = "standard", caff
         info.small_stem(network, channels)
     elif stem != "standard":
         raise InputError(f"model.stem is {stem!r}; allowed: standard, small")
-    return Backbone(network, info, caffe)
+    return Backbone(as_products(network), info, caffe)
 
 
 def _timm(model: str, channels: int) -> nn.Module:
