@@ -90,7 +90,8 @@ class ObjectiveConfig:
 
     Args:
         classifier: the classifier beside an auxiliary loss; null takes the one of its paper.
-        classifier_weight: weight of the classifier; null takes the paper's (1, or 0.8 beside a contrastive loss).
+        classifier_weight: weight of the classifier; null takes the paper's: 1, or what a
+            contrastive loss leaves, 1 - weight.
         weight: weight of the auxiliary loss; null takes the paper's.
         extra: further auxiliary losses and their weights by the name of the loss they go with, e.g. {ensc: {mva: 0.7}}.
         options: constructor keywords by loss name, e.g. {lmcl: {s: 30, m: 0.35}}.

@@ -61,7 +61,7 @@ class LossSetup:
         width: whose width the loss is built for, "features" or "projection".
         weight: weight in the total loss.
         classifier: the classifier the loss brings along; None for a loss that is one.
-        classifier_weight: weight of that classifier.
+        shares: whether that classifier's weight is what this loss leaves of 1, in place of 1.
     """
 
     feed: Callable[[Batch], tuple[Tensor, Tensor]] = _features
@@ -69,7 +69,7 @@ class LossSetup:
     width: str = "features"
     weight: float = 1.0
     classifier: str | None = "softmax"
-    classifier_weight: float = 1.0
+    shares: bool = False
 
 
 _SMALL = LossSetup(weight=0.001)  # variant-loss paper, section 4.1: for center, range, marginal and variant alike
@@ -78,7 +78,7 @@ _FAMILIES = {
     "center": _SMALL,
     "pairwise": _SMALL,
     "correlation": LossSetup(_embeddings, "embeddings", weight=0.5),  # Ad-Corre, section IV-D
-    "contrastive": LossSetup(_both_views, "two-views", weight=0.2, classifier_weight=0.8),  # ECAN, eq. 11
+    "contrastive": LossSetup(_both_views, "two-views", weight=0.2, shares=True),  # ECAN, eq. 11
 }
 _SPECIAL = {
     "weighted-cluster": LossSetup(weight=1.0, classifier="weighted-softmax"),
@@ -132,8 +132,21 @@ def plan_losses(config: RunConfig) -> Plan:
     shapes = sorted({loss_setup(name).shape for name in auxiliary} - {"single"})
     if len(shapes) > 1:
         raise InputError(f"losses {', '.join(auxiliary)} need different model shapes: {' and '.join(shapes)}")
-    weight = setup.classifier_weight if objective.classifier_weight is None else objective.classifier_weight
-    return Plan(classifier, weight, auxiliary, shapes[0] if shapes else "single")
+    return Plan(classifier, _classifier_weight(config, auxiliary), auxiliary, shapes[0] if shapes else "single")
+
+
+def _classifier_weight(config: RunConfig, auxiliary: dict[str, float]) -> float:
+    """The weight as configured, else as the paper of the loss has it."""
+    if config.objective.classifier_weight is not None:
+        return config.objective.classifier_weight
+    if not loss_setup(config.loss).shares:
+        return 1.0
+    if (left := 1 - auxiliary[config.loss]) < 0:
+        raise InputError(
+            f"objective.weight is {auxiliary[config.loss]}, which leaves nothing to the classifier; allowed: 0 to 1, "
+            "or any with objective.classifier_weight"
+        )
+    return left
 
 
 def build_loss(

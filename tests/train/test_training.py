@@ -185,6 +185,15 @@ def test_plans_follow_the_papers():
     assert plan_losses(configure("--loss", "softmax", recipe="ecan")).auxiliary == {}
 
 
+def test_a_contrastive_loss_shares_its_weight_with_the_classifier():
+    """ECAN, equation 11: (1 - λ₁) · CE + λ₁ · ENSC."""
+    assert plan_losses(configure("--objective.weight", "0.25", recipe="ecan")).classifier_weight == 0.75
+    both = ("--objective.weight", "0.25", "--objective.classifier_weight", "0.5")
+    assert plan_losses(configure(*both, recipe="ecan")).classifier_weight == 0.5
+    with pytest.raises(InputError, match=r"objective.weight is 1\.5, which leaves nothing"):
+        plan_losses(configure("--objective.weight", "1.5", recipe="ecan"))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
