@@ -45,10 +45,10 @@ def write_report(
     Args:
         path: the file to write.
         title: the headline.
-        metrics: what `fer_fast.train.metrics.evaluate` returns; shown too where present: ``split``, ``recipe``,
-            ``epoch``, ``epochs``, ``val_accuracy``, ``seconds``, ``intervals`` (headline number -> [low, high]),
-            ``crops`` (number of crops -> headline numbers), ``command``, ``commit``, ``data`` (name -> digest),
-            ``versions`` (name -> version) and ``notes`` (lines on the data).
+        metrics: what `fer_fast.train.metrics.evaluate` returns; shown too where present: ``split``, ``epoch``,
+            ``epochs``, ``val_accuracy``, ``seconds``, ``intervals`` (headline number -> [low, high]), ``intervals_by``
+            (image, subject or group), ``crops`` (number of crops -> headline numbers), ``notes`` (lines on the data)
+            and what `shown.tables` takes.
         history: rows of ``log.jsonl``, one an epoch; numbers under further names get a panel each. Without
             rows (an evaluation) there are no curves.
         config: the resolved configuration, nested as it likes.
@@ -72,6 +72,7 @@ def write_report(
         title=title,
         facts=_facts(metrics, len(labels), len(classes)),
         headlines=tiles(metrics),
+        unit=metrics.get("intervals_by", "image"),
         crops=_crops(metrics.get("crops") or {}),
         curves=_curves(history),
         classes=classes,

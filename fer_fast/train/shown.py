@@ -1,5 +1,6 @@
 """How the numbers of runs are shown, on pages and on the terminal alike."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ HEADLINES = {
     "auc": "AUC",
     "auc_pr": "AUC-PR",
 }
+# Axes of a study that repeat a run; each other axis makes another point of a grid.
+REPEATS = {"seed": "seed", "data.fold": "fold"}
+ORIGIN = ("command", "recipe", "commit", "device", "weights")
 
 
 def tiles(numbers: dict[str, Any], deviation: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -66,10 +70,39 @@ def flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 
 def tables(numbers: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What a result comes from, as headings and rows."""
+    """What a result comes from, as headings and rows: `ORIGIN`, ``versions`` and ``data`` of it, the configuration."""
     return [
-        ("Where it comes from", [(key, numbers[key]) for key in ("command", "recipe", "commit") if numbers.get(key)]),
+        ("Where it comes from", list(flatten({key: numbers[key] for key in ORIGIN if numbers.get(key)}))),
         ("Configuration", list(flatten(config))),
         ("Versions", list(flatten(numbers.get("versions", {})))),
         ("SHA-256 of the data", list(flatten(numbers.get("data", {})))),
     ]
+
+
+def ranked(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Points of a grid from the best mean validation accuracy down, those without one last."""
+    return sorted(points, key=lambda point: -finite(point["mean"].get("val_accuracy"), -1.0))
+
+
+def spread(axes: dict[str, Sequence[Any]]) -> str | None:
+    """What the deviation of a study's headline numbers is over; None where nothing is repeated."""
+    seeds, folds = (len(axes.get(key, ())) for key in REPEATS)
+    if seeds > 1:
+        first = f", each the mean over {counted(folds, 'fold')}" if folds > 1 else ""
+        return f"Mean ± sample deviation over {counted(seeds, 'seed')}{first}."
+    return f"Mean ± sample deviation over {counted(folds, 'fold')}." if folds > 1 else None
+
+
+def words(point: dict[str, Any]) -> str:
+    """The settings of a point in a line."""
+    return ", ".join(f"{short(key)} {value}" for key, value in point.items())
+
+
+def short(key: str) -> str:
+    """The last part of a dotted key."""
+    return key.rpartition(".")[2]
+
+
+def finite(value: Any, otherwise: float) -> float:
+    """The value where it is a finite number."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else otherwise

@@ -9,10 +9,22 @@ from urllib.parse import quote
 
 from fer_fast.page import write_page
 from fer_fast.train import figures
-from fer_fast.train.shown import HEADLINES, counted, duration, shares, tables, tiles
+from fer_fast.train.shown import (
+    HEADLINES,
+    REPEATS,
+    counted,
+    duration,
+    finite,
+    ranked,
+    shares,
+    short,
+    spread,
+    tables,
+    tiles,
+    words,
+)
 
 MOST_MAPS = 6  # pairs of heat maps; more than the table says nobody compares
-_REPEATS = {"seed": "seed", "data.fold": "fold"}  # axes that repeat a run; every other one makes another point
 _SHOWN = ("accuracy", "average_accuracy", "macro_f1")
 _MAPS = {"val_accuracy": "Validation accuracy", "accuracy": "Test accuracy"}
 
@@ -25,28 +37,27 @@ def write_study_report(
     Args:
         path: the file to write, in the folder of the study.
         title: the headline.
-        summary: of the study, as its ``metrics.json`` holds it. The headline numbers are means; ``deviation``,
-            ``runs``, ``axes`` (key -> values), ``confusion_matrix``, ``per_class`` and ``classes`` are needed;
-            ``points``, ``pooled``, ``notes``, ``config``, ``command``, ``recipe``, ``commit``, ``versions`` and
-            ``data`` are shown where present.
+        summary: of the study, as its ``metrics.json`` holds it. The headline numbers are means, those of the point with
+            the best validation accuracy where there is a grid; ``deviation``, ``runs``, ``axes`` (key -> values),
+            ``confusion_matrix``, ``per_class`` and ``classes`` are needed; ``points``, ``pooled``, ``notes`` and what
+            `shown.tables` takes are shown where present.
         histories: rows of ``log.jsonl`` by the folder of the run.
 
     Raises:
         InputError: a file that cannot be written.
     """
     runs, axes = summary["runs"], summary["axes"]
-    grid = {key: list(values) for key, values in axes.items() if key not in _REPEATS}
+    grid = {key: list(values) for key, values in axes.items() if key not in REPEATS}
     points = ranked(summary.get("points") or [])
     chosen = points[0] if points else None
-    headline, deviation = (chosen["mean"], chosen["deviation"]) if chosen else (summary, summary["deviation"])
     write_page(
         path,
         "train/study.html.j2",
         title=title,
         facts=_facts(runs, axes),
-        headlines=tiles(headline, deviation),
-        spread=_spread(axes),
-        chosen=_words(chosen["point"]) if chosen else None,
+        headlines=tiles(summary, summary["deviation"]),
+        spread=spread(axes),
+        chosen=words(chosen["point"]) if chosen else None,
         notes=summary.get("notes") or [],
         axes=list(grid),
         points=[_point(point) for point in points],
@@ -55,6 +66,7 @@ def write_study_report(
         curves=figures.run_curves(histories, "val_accuracy", title="Validation accuracy"),
         columns={key: HEADLINES[key] for key in _SHOWN},
         runs=[_run(run) for run in runs],
+        count=counted(len(chosen["runs"] if chosen else runs), "run"),
         classes=summary["classes"],
         confusion=shares(summary["confusion_matrix"]),
         per_class=summary["per_class"],
@@ -63,25 +75,11 @@ def write_study_report(
     )
 
 
-def ranked(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Points of a grid from the best mean validation accuracy down, those without one last."""
-    return sorted(points, key=lambda point: -_finite(point["mean"].get("val_accuracy"), -1.0))
-
-
 def _facts(runs: Sequence[dict[str, Any]], axes: dict[str, Sequence[Any]]) -> list[str]:
-    seconds = sum(_finite(run.get("seconds"), 0.0) for run in runs)
-    repeats = [counted(len(values), _REPEATS[key]) for key, values in axes.items() if key in _REPEATS]
-    grid = [f"{_short(key)} {', '.join(map(str, values))}" for key, values in axes.items() if key not in _REPEATS]
+    seconds = sum(finite(run.get("seconds"), 0.0) for run in runs)
+    repeats = [counted(len(values), REPEATS[key]) for key, values in axes.items() if key in REPEATS]
+    grid = [f"{short(key)} {', '.join(map(str, values))}" for key, values in axes.items() if key not in REPEATS]
     return [counted(len(runs), "run"), *repeats, *grid, duration(seconds)]
-
-
-def _spread(axes: dict[str, Sequence[Any]]) -> str | None:
-    """What the deviation of a headline number is over."""
-    seeds, folds = (len(axes.get(key, ())) for key in _REPEATS)
-    if seeds > 1:
-        first = f", each the mean over {counted(folds, 'fold')}" if folds > 1 else ""
-        return f"Mean ± sample deviation over {counted(seeds, 'seed')}{first}."
-    return f"Mean ± sample deviation over {counted(folds, 'fold')}." if folds > 1 else None
 
 
 def _run(run: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def _plot(points: Sequence[dict[str, Any]], grid: dict[str, list[Any]]) -> Any |
         name: [(point["mean"].get(number), (point.get("deviation") or {}).get(number)) for point in along]
         for number, name in _MAPS.items()
     }
-    return figures.axis_plot([point["point"][key] for point in along], series, label=_short(key))
+    return figures.axis_plot([point["point"][key] for point in along], series, label=short(key))
 
 
 def _maps(points: Sequence[dict[str, Any]], grid: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -138,8 +136,8 @@ def _maps(points: Sequence[dict[str, Any]], grid: dict[str, list[Any]]) -> list[
 
     return [
         {
-            "heading": f"{name}{''.join(f' · {word}' for word in [_words(fixed)] if word)}",
-            "corner": (_short(down), _short(across)),
+            "heading": f"{name}{''.join(f' · {word}' for word in [words(fixed)] if word)}",
+            "corner": (short(down), short(across)),
             "across": grid[across],
             "rows": [
                 (row, [cell(number, {**fixed, down: row, across: column}) for column in grid[across]])
@@ -154,15 +152,3 @@ def _maps(points: Sequence[dict[str, Any]], grid: dict[str, list[Any]]) -> list[
 def _scale(values: Sequence[Any]) -> tuple[float, float]:
     known = [value for value in values if value is not None] or [0.0]
     return min(known), max(known)
-
-
-def _words(point: dict[str, Any]) -> str:
-    return ", ".join(f"{_short(key)} {value}" for key, value in point.items())
-
-
-def _short(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
-def _finite(value: Any, otherwise: float) -> float:
-    return value if isinstance(value, int | float) and math.isfinite(value) else otherwise
