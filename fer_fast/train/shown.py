@@ -36,7 +36,7 @@ def tiles(numbers: dict[str, Any], deviation: dict[str, Any] | None = None) -> l
 
 
 def counted(number: int, name: str) -> str:
-    """ "1 run", "1 200 runs": thin spaces between thousands."""
+    """A number and what it is of, with thin spaces between thousands."""
     return f"{number:,} {name}{'s' * (number != 1)}".replace(",", "\u202f")
 
 
