@@ -127,7 +127,7 @@ def run_curves(histories: dict[str, Sequence[dict[str, Any]]], key: str, *, titl
 
 
 def axis_plot(
-    values: Sequence[float], series: dict[str, Sequence[tuple[float, float | None]]], *, label: str
+    values: Sequence[float], series: dict[str, Sequence[tuple[float | None, float | None]]], *, label: str
 ) -> Markup:
     """Draw numbers and their deviations against a setting; settings that span decades on a logarithmic axis.
 
@@ -163,7 +163,7 @@ def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     Returns:
         An SVG element and a line on what it shows; ``None`` and the reason where there is nothing to show.
     """
-    kept, note = sample(features, MOST_POINTS)
+    kept, note = sample(features, MOST_POINTS, "with features that are not finite")
     if len(kept) < FEWEST_POINTS:
         return None, f"No map: it takes {FEWEST_POINTS} images with finite features, there are {len(kept)}."
     points = _embed(features[kept].astype(np.float64))
@@ -185,14 +185,14 @@ def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         return _svg(figure, "t-SNE"), f"t-SNE of the features of {note}. Distances between far groups mean little."
 
 
-def sample(rows: np.ndarray, most: int) -> tuple[np.ndarray, str]:
-    """Indices of the finite rows of (n, d), at most `most`, the same ones each time; and how many of how many."""
+def sample(rows: np.ndarray, most: int, lost: str) -> tuple[np.ndarray, str]:
+    """Indices of finite rows of (n, d), at most `most`, the same ones each time; how many these are, and the `lost`."""
     kept = np.flatnonzero(np.isfinite(rows).all(1))
     dropped = len(rows) - len(kept)
     if len(kept) > most:
         kept = np.sort(np.random.default_rng(0).choice(kept, most, replace=False))
     note = f"{len(kept)} of {len(rows)} images"
-    return kept, note + (f"; {dropped} with features that are not finite" if dropped else "")
+    return kept, note + (f"; {dropped} {lost}" if dropped else "")
 
 
 def _embed(features: np.ndarray) -> np.ndarray | None:

@@ -59,7 +59,7 @@ def sphere(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 
     features = features.astype(np.float64)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     directions = np.divide(features, lengths, out=np.full_like(features, np.nan), where=lengths > 0)
-    kept, note = sample(directions, MOST_POINTS)
+    kept, note = sample(directions, MOST_POINTS, "without a direction")
     if len(kept) < FEWEST_POINTS:
         return None
     sums = {c: directions[(labels == c) & np.isfinite(directions).all(1)].sum(0) for c in range(len(classes))}

@@ -24,7 +24,8 @@ from fer_fast.train.shown import (
     words,
 )
 
-MOST_MAPS = 6  # pairs of heat maps; more than the table says nobody compares
+MOST_MAPS = 6  # pairs of heat maps; more than that nobody compares
+MOST_VALUES = 8  # of an axis that the first line names
 _SHOWN = ("accuracy", "average_accuracy", "macro_f1")
 _MAPS = {"val_accuracy": "Validation accuracy", "accuracy": "Test accuracy"}
 
@@ -78,7 +79,13 @@ def write_study_report(
 def _facts(runs: Sequence[dict[str, Any]], axes: dict[str, Sequence[Any]]) -> list[str]:
     seconds = sum(finite(run.get("seconds"), 0.0) for run in runs)
     repeats = [counted(len(values), REPEATS[key]) for key, values in axes.items() if key in REPEATS]
-    grid = [f"{short(key)} {', '.join(map(str, values))}" for key, values in axes.items() if key not in REPEATS]
+    grid = [
+        f"{short(key)} {', '.join(map(str, values))}"
+        if len(values) <= MOST_VALUES
+        else f"{len(values)} values of {short(key)}"
+        for key, values in axes.items()
+        if key not in REPEATS
+    ]
     return [counted(len(runs), "run"), *repeats, *grid, duration(seconds)]
 
 
@@ -94,8 +101,7 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _point(point: dict[str, Any]) -> dict[str, Any]:
-    mean, deviation = point["mean"], point.get("deviation") or {}
-    keys = ("val_accuracy", *_SHOWN)
+    mean, deviation, keys = point["mean"], point["deviation"], ("val_accuracy", *_SHOWN)
     return {
         "values": list(point["point"].values()),
         "numbers": [{"key": key, "value": mean.get(key), "deviation": deviation.get(key)} for key in keys],
@@ -111,7 +117,7 @@ def _plot(points: Sequence[dict[str, Any]], grid: dict[str, list[Any]]) -> Any |
         return None
     along = sorted(points, key=lambda point: point["point"][key])
     series = {
-        name: [(point["mean"].get(number), (point.get("deviation") or {}).get(number)) for point in along]
+        name: [(point["mean"].get(number), point["deviation"].get(number)) for point in along]
         for number, name in _MAPS.items()
     }
     return figures.axis_plot([point["point"][key] for point in along], series, label=short(key))
@@ -136,7 +142,7 @@ def _maps(points: Sequence[dict[str, Any]], grid: dict[str, list[Any]]) -> list[
 
     return [
         {
-            "heading": f"{name}{''.join(f' · {word}' for word in [words(fixed)] if word)}",
+            "heading": " · ".join(filter(None, (name, words(fixed)))),
             "corner": (short(down), short(across)),
             "across": grid[across],
             "rows": [

@@ -248,6 +248,7 @@ def test_three_dimensions_lie_on_a_sphere(tmp_path):
 def test_a_sphere_of_every_kind(features, points):
     drawn = sphere(features.float().numpy(), np.arange(len(features)) % 3, CLASSES)
     assert (len(drawn.points) if drawn else 0) == points
+    assert drawn is None or ("; 15 without a direction" in drawn.note) == (points == 25)
 
 
 def test_a_sphere_of_hostile_and_many_classes(tmp_path):

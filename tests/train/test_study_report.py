@@ -151,6 +151,7 @@ def test_an_axis_further_out_has_maps_of_its_own_where_they_are_few(tmp_path, lo
 )
 def test_an_axis_without_numbers_has_the_table_alone(tmp_path, key, values):
     page = written(tmp_path, **study({key: values}))
+    assert f"{key.rpartition('.')[2]} {', '.join(map(str, values))}" in page.words
     assert f"{values[0]} 80.0 70.0 50.0 0.500" in page.words
     assert page.tags.count("svg") == 1
 
@@ -170,6 +171,12 @@ def test_the_plot_along_an_axis_shows_numbers_and_deviations():
     unit = (line[0, 1] - line[2, 1]) / 0.4  # of the picture, for a difference of 1
     bars = [np.ptp(points[:, 1]) / unit for points in drawn if len(points) == 2 and np.ptp(points[:, 0]) == 0]
     assert {0.2, 0.1} <= {round(float(height), 3) for height in bars}
+
+
+def test_a_long_axis_is_named_by_its_length(tmp_path):
+    page = written(tmp_path, **study({S: range(20, 50)}))
+    assert "30 runs · 30 values of s" in page.words
+    assert page.tags.count("svg") == 2
 
 
 def test_names_stand_beside_up_to_eight_curves(tmp_path):
