@@ -1,28 +1,20 @@
 """The report of a run: one HTML file that shows how well a model does, where it fails and what it was."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fer_fast.errors import InputError
 from fer_fast.page import picture, write_page
 from fer_fast.train import figures
+from fer_fast.train.shown import counted, duration, shares, tables, tiles
+from fer_fast.train.sphere import sphere
 
 MOST_MISTAKES = 24
 
-_HEADLINES = {
-    "accuracy": "Accuracy",
-    "average_accuracy": "Average accuracy",
-    "macro_f1": "Macro F1",
-    "cohen_kappa": "Cohen's κ",
-    "krippendorff_alpha": "Krippendorff's α",
-    "auc": "AUC",
-    "auc_pr": "AUC-PR",
-}
 # Title of the panel, its columns with their names, the scale of its axis.
 _PANELS = (
     ("Loss", {"train_loss": "training", "val_loss": "validation"}, "linear"),
@@ -30,6 +22,7 @@ _PANELS = (
     ("Images per second", {"images_per_second": "images/s"}, "from zero"),
     ("Learning rate", {"learning_rate": "learning rate"}, "log"),
 )
+_CROPS = {"1": "whole image", "5": "five crops", "10": "ten crops, five of them mirrored"}
 _NO_CURVE = {"epoch", "step", "seconds"}
 
 
@@ -52,9 +45,10 @@ def write_report(
     Args:
         path: the file to write.
         title: the headline.
-        metrics: what `fer_fast.train.metrics.evaluate` returns; shown too where present: ``split``, ``seconds``,
-            ``data`` (name -> digest), ``versions`` (name -> version) and ``notes`` (lines on
-            the data).
+        metrics: what `fer_fast.train.metrics.evaluate` returns; shown too where present: ``split``, ``epoch``,
+            ``epochs``, ``val_accuracy``, ``seconds``, ``intervals`` (headline number -> [low, high]), ``intervals_by``
+            (image, subject or group), ``crops`` (number of crops -> headline numbers), ``notes`` (lines on the data)
+            and what `shown.tables` takes.
         history: rows of ``log.jsonl``, one an epoch; numbers under further names get a panel each. Without
             rows (an evaluation) there are no curves.
         config: the resolved configuration, nested as it likes.
@@ -77,32 +71,40 @@ def write_report(
         "train/report.html.j2",
         title=title,
         facts=_facts(metrics, len(labels), len(classes)),
-        headlines=[(name, metrics.get(key), key) for key, name in _HEADLINES.items()],
+        headlines=tiles(metrics),
+        unit=metrics.get("intervals_by", "image"),
+        crops=_crops(metrics.get("crops") or {}),
         curves=_curves(history),
         classes=classes,
-        confusion=_confusion(metrics["confusion_matrix"]),
+        confusion=shares(metrics["confusion_matrix"]),
         per_class=metrics["per_class"],
         notes=metrics.get("notes", []),
+        sphere=sphere(flat, labels.numpy(), classes),
         feature_map=feature_map,
         map_note=map_note,
         mistakes=_mistakes(labels, scores, images, names, classes),
         wrong=int((scores.argmax(1) != labels).sum()),
-        tables=[
-            ("Configuration", list(_flatten(config))),
-            ("Versions", list(_flatten(metrics.get("versions", {})))),
-            ("SHA-256 of the data", list(_flatten(metrics.get("data", {})))),
-        ],
+        tables=tables(metrics, config),
     )
 
 
 def _facts(metrics: dict[str, Any], images: int, classes: int) -> list[str]:
-    facts = [f"{images:,} images".replace(",", "\u202f"), f"{classes} classes"]
+    facts = [counted(images, "image"), f"{classes} classes"]
     if "split" in metrics:
         facts.insert(0, f"split {metrics['split']}")
+    if metrics.get("epoch"):
+        facts.append(f"epoch {metrics['epoch']} of {metrics.get('epochs', '?')}")
+    if isinstance(metrics.get("val_accuracy"), int | float):
+        facts.append(f"validation accuracy {100 * metrics['val_accuracy']:.1f} %")
     if isinstance(metrics.get("seconds"), int | float):
-        minutes, seconds = divmod(round(metrics["seconds"]), 60)
-        facts.append(f"{minutes} min {seconds} s" if minutes else f"{metrics['seconds']:.1f} s")
+        facts.append(duration(metrics["seconds"]))
     return facts
+
+
+def _crops(crops: dict[str, dict[str, float]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """What was tested on -> its headline numbers, where there is more than one such."""
+    kinds = [(_CROPS.get(count, f"{count} crops"), tiles(numbers)[:3]) for count, numbers in crops.items()]
+    return kinds if len(kinds) > 1 else []
 
 
 def _curves(history: Sequence[dict[str, Any]]) -> list[Any]:
@@ -111,16 +113,6 @@ def _curves(history: Sequence[dict[str, Any]]) -> list[Any]:
     panels = (*_PANELS, *((key, {key: key}, "linear") for key in further))
     drawn = (figures.curves(history, columns, title=title, scale=scale) for title, columns, scale in panels)
     return [curve for curve in drawn if curve is not None]
-
-
-def _confusion(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
-    """Count and share of its row, cell by cell."""
-    counts = np.asarray(matrix, dtype=np.float64)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    return [
-        [(int(count), float(share)) for count, share in zip(row, row_shares, strict=True)]
-        for row, row_shares in zip(matrix, shares, strict=True)
-    ]
 
 
 def _mistakes(
@@ -140,16 +132,6 @@ def _mistakes(
         }
         for i in surest
     ]
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as rows: dotted name, value."""
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, dict) and inner:
-            yield from _flatten(inner, f"{name}.")
-        else:
-            yield name, "none" if inner is None else str(inner)
 
 
 def _check(

@@ -1,6 +1,7 @@
 """The command line: what each command prints and leaves, and that bad input is one line and exit status 2."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -76,7 +77,7 @@ def test_eval_agrees_with_the_end_of_training(trained, tmp_path, capsys):
     printed = capsys.readouterr().out
     one, other = (json.loads((folder / "metrics.json").read_text()) for folder in (trained, out))
     assert {key: one[key] for key in METRICS - {"seconds"}} == {key: other[key] for key in METRICS - {"seconds"}}
-    assert f"accuracy {one['accuracy']:.4f}" in printed
+    assert re.search(rf"^accuracy +{one['accuracy']:.4f}", printed, re.MULTILINE)
     assert (out / "report.html").stat().st_size > 1000
     assert "already holds" in fails(["eval", "--checkpoint", trained, "--out", out], capsys)
     assert main(["eval", "--checkpoint", str(trained), "--split", "val"]) == 0

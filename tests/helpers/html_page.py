@@ -11,12 +11,14 @@ class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.text, self.images, self.tags, self.links, self.attributes, self._open = [], [], [], [], set(), []
+        self.elements = []
         self.feed(text)
         assert not self._open
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.tags.append(tag)
+        self.elements.append(attrs)
         self.attributes |= attrs.keys()
         self.links += [attrs[key] for key in ("src", "href", "xlink:href") if key in attrs]
         if tag == "img":

@@ -13,6 +13,8 @@ from fer_fast.errors import InputError
 from fer_fast.train import figures
 from fer_fast.train.metrics import evaluate
 from fer_fast.train.report import MOST_MISTAKES, write_report
+from fer_fast.train.sphere import MOST_POINTS as MOST_ON_SPHERE
+from fer_fast.train.sphere import sphere
 from html_page import Page
 
 CLASSES = ("neutral", "happiness", "sadness")
@@ -63,8 +65,42 @@ def test_everything_is_on_the_page(tmp_path):
         assert " ".join(f"{100 * count / sum(row):.1f} {count}" for count in row) in page.words
 
 
-def test_the_page_needs_nothing_from_outside(tmp_path):
-    text, page = written(tmp_path, **run())
+def test_what_later_versions_measure_is_shown(tmp_path):
+    arguments = run()
+    arguments["metrics"] |= {
+        "accuracy": 0.5528,
+        "intervals": {"accuracy": [0.5364, 0.5692], "average_accuracy": [0.4, 0.6], "macro_f1": [0.1234, 0.25]},
+        "intervals_by": "subject",
+        "crops": {
+            "1": {"accuracy": 0.5411, "average_accuracy": 0.5, "macro_f1": 0.4567},
+            "5": {"accuracy": 0.5528, "average_accuracy": 0.51, "macro_f1": None},
+        },
+        **{"epoch": 17, "epochs": 20, "val_accuracy": 0.6129, "seconds": 4383.4},
+        **{"command": "fer-fast train --recipe <x>", "commit": "d09d820", "recipe": "ecan", "device": {"type": "cpu"}},
+    }
+    _, page = written(tmp_path, **arguments)
+    for shown in (
+        "55.3 % [53.6, 56.9] Accuracy",
+        "[0.123, 0.250] Macro F1",
+        "intervals of 95 % confidence by bootstrap, each subject drawn as a whole",
+        "Tested on Accuracy Average accuracy Macro F1 whole image 54.1 50.0 0.457 five crops 55.3 51.0 –",
+        "epoch 17 of 20 · validation accuracy 61.3 % · 1 h 13 min",
+        "command fer-fast train --recipe <x> recipe ecan commit d09d820 device.type cpu",
+    ):
+        assert shown in page.words
+
+
+def test_metrics_of_earlier_versions_are_shown_without_the_rest(tmp_path):
+    _, page = written(tmp_path, **run())
+    for absent in ("Tested on", "bootstrap", "validation accuracy", "Where it comes from", "["):
+        assert absent not in page.words
+    metrics = {**run()["metrics"], "crops": {"1": {"accuracy": 0.5}}}  # one view is the headline already
+    assert "Tested on" not in written(tmp_path, **run(metrics=metrics))[1].words
+
+
+@pytest.mark.parametrize("dimensions", [3, 8])
+def test_the_page_needs_nothing_from_outside(tmp_path, dimensions):
+    text, page = written(tmp_path, **run(features=torch.randn(40, dimensions)))
     assert "script" not in page.tags
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
     assert not re.search(r"@import|url\((?!#)", text)
@@ -173,6 +209,53 @@ def test_the_map_keeps_groups_together():
     centers = np.stack([points[labels == c].mean(0) for c in range(3)])
     nearest = np.linalg.norm(points[:, None] - centers, axis=2).argmin(1)
     assert (nearest == labels).mean() > 0.95
+
+
+def on_the_sphere(page: Page, kind: str) -> np.ndarray:
+    """Places of a page's sphere as unit vectors (n, 3): to the right, up, towards the reader."""
+    styles = [attributes["style"] for attributes in page.elements if attributes.get("class") == kind]
+    degrees = [re.match(r"--e: (\S+); --n: (\S+);", style).groups() for style in styles]
+    east, north = np.radians(np.array(degrees, dtype=float).reshape(-1, 2)).T
+    return np.stack((np.sin(east) * np.cos(north), np.sin(north), np.cos(east) * np.cos(north)), axis=1)
+
+
+def test_three_dimensions_lie_on_a_sphere(tmp_path):
+    """Lengths are gone, directions are kept: the third axis up, the second away from the reader."""
+    directions = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, -1], [0, -1, 0], [3, 4, 12]])
+    lengths = torch.tensor([2.0, 1e-20, 1e20, 0.5, 7, 1])[:, None]
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    _, page = written(tmp_path, **run(n=6, features=directions * lengths, labels=labels))
+    wanted = [[1, 0, 0], [0, 0, -1], [0, 1, 0], [0, -1, 0], [0, 0, 1], np.array([3, 12, -4]) / 13]
+    np.testing.assert_allclose(on_the_sphere(page, "at disc"), wanted, atol=2e-3)
+    middle = np.array(wanted)[4:].sum(0)
+    wanted = [[np.sqrt(0.5), 0, -np.sqrt(0.5)], middle / np.linalg.norm(middle)]  # class 1 points nowhere on average
+    np.testing.assert_allclose(on_the_sphere(page, "at disc mean"), wanted, atol=2e-3)
+    assert "The features of 6 of 6 images" in page.words
+
+
+@pytest.mark.parametrize(
+    ("features", "points"),
+    [
+        (torch.randn(40, 3), 40),
+        (torch.randn(1000, 3), MOST_ON_SPHERE),
+        (torch.randn(40, 3).index_fill(0, torch.arange(10), torch.nan).index_fill(0, torch.arange(10, 15), 0), 25),
+        (torch.full((40, 3), torch.nan), 0),
+        (torch.zeros(40, 3), 0),
+        (torch.randn(40, 2), 0),
+        (torch.randn(40, 4), 0),
+    ],
+)
+def test_a_sphere_of_every_kind(features, points):
+    drawn = sphere(features.float().numpy(), np.arange(len(features)) % 3, CLASSES)
+    assert (len(drawn.points) if drawn else 0) == points
+    assert drawn is None or ("; 15 without a direction" in drawn.note) == (points == 25)
+
+
+def test_a_sphere_of_hostile_and_many_classes(tmp_path):
+    for classes in (("<b>", "$x$", 'a" onload="x'), tuple(f"class {c}" for c in range(60))):
+        _, page = written(tmp_path, **run(n=120, features=torch.randn(120, 3), classes=classes, history=[]))
+        assert all(name in page.words for name in classes)
+        assert not [name for name in page.attributes if name.startswith("on")]
 
 
 def test_mistakes_are_the_surest_wrong_ones(tmp_path):
