@@ -9,7 +9,7 @@ import torch
 
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
-from fer_fast.train.config import file_layer, from_dict, to_dict
+from fer_fast.train.config import file_layer
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Trained, load_trained, loss_and_accuracy, measure, predict
 from fer_fast.train.provenance import last_sitting, membership, provenance
@@ -124,11 +124,10 @@ def _briefly(run: str, findings: list[Finding]) -> list[Finding]:
 
 def _files(folder: Path, state: dict[str, Any]) -> Iterator[Finding]:
     """The copies of what the checkpoint says, for people."""
-    if (folder / "checkpoint.json").exists():
-        yield _compared("checkpoint.json", read_json(folder / "checkpoint.json"), state, said="as the checkpoint")
-    if (folder / "config.yaml").exists():
-        kept, config = (to_dict(from_dict(each)) for each in (file_layer(folder / "config.yaml"), state["config"]))
-        yield _compared("config.yaml", kept, config, said="as the checkpoint")
+    copies = (("checkpoint.json", read_json, state), ("config.yaml", file_layer, state["config"]))
+    for name, read, told in copies:
+        if (folder / name).exists():
+            yield _compared(name, read(folder / name), told, said="as the checkpoint")
 
 
 def _elsewhere(trained: Trained) -> list[Finding]:

@@ -18,10 +18,9 @@ from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.data import load_splits
 from fer_fast.train.evaluation import load_trained, measure
 from fer_fast.train.metrics import of_confusion
-from stub_datasets import photograph, put
+from stub_datasets import photograph, put, put_classes
 from tiny_backbone import TINY
 
-CLASSES = ("asleep", "awake", "yawning")
 COUNTS = {"train": 8, "val": 4, "test": 6}  # of each class
 
 
@@ -33,14 +32,9 @@ def tiny_backbone(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder of pictures, brighter by class, and a finished run on them."""
+    """A folder of pictures and a finished run on them."""
     folder = tmp_path_factory.mktemp("made")
-    seed = 0
-    for split, count in COUNTS.items():
-        for label, name in enumerate(CLASSES):
-            for i in range(count):
-                put(folder / "data" / split / name / f"{i}.png", photograph(seed, size=32) // 2 + 40 * label)
-                seed += 1
+    put_classes(folder / "data", COUNTS)
     command = ["train", "--backbone=tiny", "--dataset=folder", f"--root={folder / 'data'}", "--batch_size=8"]
     command += ["--augment.size=32", "--augment.crops=5", "--epochs=3", "--optimiser.rate=0.02", "--ema=0"]
     with pytest.MonkeyPatch.context() as patch:
