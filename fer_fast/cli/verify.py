@@ -34,7 +34,7 @@ def _show(folder: Path, findings: Iterable[Finding]) -> int:
     if count["differs"]:
         words, status = f"does not hold: {count['differs']} of {count['differs'] + count['holds']} statements differ", 1
     elif count["failed"]:
-        words, status = f"cannot be verified: {count['failed']} runs failed", 2
+        words, status = f"cannot be verified: {count['failed']} could not be looked at", 2
     else:
         words, status = f"holds: {count['holds']} statements", 0
     print(printable(f"{folder} {words}"))

@@ -94,9 +94,13 @@ def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
             results.append({**read_json(folder / run.folder / "metrics.json"), **about})
         except InputError as error:
             yield Finding("failed", run.folder, str(error))
-    if len(results) == len(study.runs):
+    if len(results) < len(study.runs):
+        return
+    try:
         summary = json.loads(json.dumps(summarise(study.axes, results)))
         yield _compared("summary", stated, summary, said="follows from the runs")
+    except (LookupError, TypeError, ValueError) as error:
+        yield Finding("failed", "summary", f"a run does not state what it is made of: {error}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -313,3 +313,73 @@ def test_what_differs_is_named_with_the_first_place():
     assert verify._compared("x", 0.1, 0.2, slack=0.11).verdict == "holds"
     assert verify._compared("x", float("nan"), 0.2, slack=1).verdict == "differs"
     assert verify._compared("x", [1], [1, 2]).verdict == verify._compared("x", "1", 1).verdict == "differs"
+
+
+# Studies
+
+
+@pytest.fixture
+def study(made, tmp_path, monkeypatch):
+    """A finished study of two seeds."""
+    pytest.importorskip("fer_fast.train.study")
+    command = ["train", "--backbone=tiny", "--dataset=folder", f"--root={made / 'data'}", "--batch_size=8", "--ema=0"]
+    command += ["--augment.size=32", "--epochs=1", "--hardware.device=cpu", "--seeds=2"]
+    assert main([*command, f"--out={tmp_path / 'study'}"]) == 0
+    return tmp_path / "study"
+
+
+def verified_study(study, capsys):
+    capsys.readouterr()
+    status = main(["verify", str(study), "--device=cpu"])
+    *lines, end = capsys.readouterr().out.splitlines()
+    assert end.startswith(f"{study} ")
+    return status, [line.split(maxsplit=2)[:2] for line in lines], lines
+
+
+def test_a_study_holds_with_all_its_runs(study, capsys):
+    status, verdicts, _ = verified_study(study, capsys)
+    assert (status, verdicts) == (0, [["holds", "seed-0"], ["holds", "seed-1"], ["holds", "summary"]])
+
+
+def test_a_changed_run_of_a_study_is_found_though_the_summary_follows(study, capsys):
+    path = study / "seed-1" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["macro_f1"] += 1e-6
+    path.write_text(json.dumps(metrics))
+    status, verdicts, lines = verified_study(study, capsys)
+    assert (status, verdicts) == (1, [["holds", "seed-0"], ["differs", "seed-1:"], ["differs", "summary"]])
+    assert lines[1].split()[2] == "macro_f1"
+
+
+def test_runs_in_the_place_of_others_are_found(study, capsys):
+    (study / "seed-1").rename(study / "seed-2")
+    shutil.copytree(study / "seed-0", study / "seed-1")
+    status, verdicts, lines = verified_study(study, capsys)
+    assert status == 1
+    assert ["differs", "seed-1"] in verdicts
+    assert "is not the run that study.json asks for: seed was 0 and is now 1" in lines[2]
+
+
+def test_a_study_without_one_of_its_runs_cannot_be_verified(study, capsys):
+    shutil.rmtree(study / "seed-1")
+    status, verdicts, _ = verified_study(study, capsys)
+    assert (status, verdicts) == (2, [["holds", "seed-0"], ["failed", "seed-1"]])
+
+
+def test_a_run_that_does_not_tell_what_the_study_needs_is_named(study, capsys):
+    path = study / "seed-1" / "metrics.json"
+    path.write_text(json.dumps({"accuracy": json.loads(path.read_text())["accuracy"]}))
+    status, verdicts, lines = verified_study(study, capsys)
+    assert status == 1
+    assert ["failed", "summary"] in verdicts
+    assert lines[-1].endswith("a run does not state what it is made of: 'average_accuracy'")
+
+
+def test_a_changed_summary_is_found(study, capsys):
+    path = study / "metrics.json"
+    summary = json.loads(path.read_text())
+    summary["deviation"]["accuracy"] = 0.0123
+    path.write_text(json.dumps(summary))
+    status, verdicts, lines = verified_study(study, capsys)
+    assert (status, verdicts[-1]) == (1, ["differs", "summary"])
+    assert "deviation: accuracy: stated 0.0123, found " in lines[-1]
