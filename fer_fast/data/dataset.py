@@ -166,8 +166,9 @@ class FaceDataset:
         state = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
         pixels = self.images.marks[self.images.rows] if isinstance(self.images, Images) else self.images.contiguous()
         state.update(pixels.numpy())
-        for column in filter(lambda column: column is not None, (self.labels, self.votes)):
-            state.update(column.contiguous().numpy())
+        state.update(self.labels.contiguous().numpy())
+        if self.votes is not None:
+            state.update(self.votes.contiguous().numpy())
         return state.hexdigest()
 
 
