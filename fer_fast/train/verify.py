@@ -151,7 +151,7 @@ def _data(stated: dict[str, Any], splits: Splits) -> Iterator[Finding]:
     counts = ", ".join(f"{dataset.split} {len(dataset):,}" for dataset in parts) + " images"
     kinds = (("data", pixels, "pixels and labels"), ("splits", membership(parts), "names"))
     for key, found, what in (kind for kind in kinds if kind[0] in stated):
-        told = stated.get(key)
+        told = stated[key]
         if wrong := [split for split in found if not isinstance(told, dict) or told.get(split) != found[split]]:
             yield Finding("differs", key, f"{', '.join(wrong)}: other {what} than the run's")
         elif found:
@@ -159,7 +159,7 @@ def _data(stated: dict[str, Any], splits: Splits) -> Iterator[Finding]:
 
 
 def _selection(folder: Path, trained: Trained, val: FaceDataset, elsewhere: bool) -> Iterator[Finding]:
-    """That the epoch is the one that the validation split selects, with the accuracy that was seen there."""
+    """That the epoch is the one that the validation split selects, or the last, with the accuracy that was seen."""
     state = {key: trained.state.get(key) for key in ("epoch", "val_accuracy")}
     try:
         lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -168,7 +168,7 @@ def _selection(folder: Path, trained: Trained, val: FaceDataset, elsewhere: bool
         selected = {"epoch": chosen, "val_accuracy": log[chosen - 1]}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder / 'log.jsonl'} cannot be read: {' '.join(str(error).split())}") from None
-    yield _compared("selection", state, selected, said=f"epoch {chosen} of {len(log)} by validation accuracy")
+    yield _compared("selection", state, selected, said=f"epoch {chosen} of {len(log)}, {trained.config.select}")
     _, scores = predict(trained.recogniser, val.images, trained.config.augment, trained.hardware)
     slack = _allowed(len(val)) / len(val) if elsewhere else 0
     yield _compared("val_accuracy", state["val_accuracy"], loss_and_accuracy(scores, val.labels)[1], slack)
