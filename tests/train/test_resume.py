@@ -25,7 +25,7 @@ SMALL = (
     *("--augment.size", "32", "--data.image_size", "32", "--data.options", "{faces: {samples: 48}}"),
 )
 TIMES = ("seconds", "images_per_second")
-SITTINGS = ("command", "resumed")  # what tells a resumed run from another
+SITTINGS = ("command", "commit", "resumed")  # what tells a run from another of the same numbers
 # A shell lets what it starts in the background ignore Ctrl-C, and so do its children.
 PROGRAM = """
 import signal
