@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from fer_fast.errors import InputError
+from fer_fast.train.provenance import chip
 
 from .contenders import installed
 
@@ -92,19 +93,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-@cache
-def chip(device: torch.device) -> str:
-    """The name that the maker gave the processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return name.group(1).strip() if name else platform.processor() or platform.machine()
 
 
 @cache

@@ -14,6 +14,7 @@ from fer_fast.suggest import one_of
 COMMANDS = {
     "train": ("fer_fast.cli.train", "train a model; without options: the quick recipe on generated faces"),
     "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
+    "verify": ("fer_fast.cli.verify", "whether what a run says is so: its data, its weights, its numbers again"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
     "data": ("fer_fast.cli.data", "look at a dataset on disk, or read about one: fer-fast data check DIR"),
     "bench": ("fer_fast.bench.command", "time, memory and error of every loss beside its peers and the floor"),

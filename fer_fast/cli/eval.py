@@ -1,9 +1,12 @@
 """``fer-fast eval``."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_metrics
+from fer_fast.data.augment import CROPS
 from fer_fast.train.config import DataConfig
 from fer_fast.train.data import open_data
 from fer_fast.train.evaluation import load_trained
@@ -19,6 +22,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--fold", type=int, help="which fold is the test split, for data that is cut by subject")
     parser.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
+    parser.add_argument("--crops", type=int, choices=CROPS, help="average over so many views (default: the run's)")
     parser.add_argument("--out", metavar="DIR", help="write metrics.json and report.html there")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     given = parser.parse_args(argv)
@@ -34,8 +38,12 @@ def run(argv: list[str]) -> int:
         config.data.fold = given.fold
     if given.order is not None:
         config.data.order = given.order
-    metrics = evaluate_checkpoint(trained, open_data(config).split(given.split), Path(given.out) if given.out else None)
+    if given.crops is not None:
+        config.augment = replace(config.augment, crops=given.crops)
+    out = Path(given.out) if given.out else None
+    command = shlex.join(("fer-fast", "eval", *argv))
+    metrics = evaluate_checkpoint(trained, open_data(config).split(given.split), out, command=command)
     print_metrics(metrics)
-    if given.out:
-        print(f"report: {Path(given.out) / 'report.html'}")
+    if out:
+        print(f"report: {out / 'report.html'}")
     return 0

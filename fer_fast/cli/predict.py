@@ -65,7 +65,7 @@ def predict_photos(trained: Trained, paths: list[str], broken: list[str]) -> Ite
         if not part:
             continue
         images = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2).contiguous()
-        _, scores = predict(trained.recogniser, images, augment, trained.hardware)
+        _, scores = predict(trained.recogniser, images, augment, trained.hardware, crops=augment.crops)
         for path, face, row in zip(part, faces, scores, strict=True):
             best = int(row.argmax())
             yield {

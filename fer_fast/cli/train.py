@@ -1,6 +1,7 @@
 """``fer-fast train``."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def run(argv: list[str]) -> int:
         refuse_idle(config, argv, *layers)
     out = out or fresh_folder(config.recipe)
     try:
-        metrics = train(config, out, resume=given.resume)
+        metrics = train(config, out, resume=given.resume, command=shlex.join(("fer-fast", "train", *argv)))
     except KeyboardInterrupt:
         kept = f"continue with: fer-fast train --resume --out {out}" if (out / RESUME).exists() else ""
         raise KeyboardInterrupt(kept) from None

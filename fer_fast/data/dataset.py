@@ -162,11 +162,13 @@ class FaceDataset:
         return {name: None if column is None else change(column) for name, column in columns.items()}
 
     def digest(self) -> str:
-        """SHA-256 of images, shape, labels and class names, in hexadecimal: the same data, the same digest."""
+        """SHA-256 of images, shape, labels, votes and class names, in hexadecimal: the same data, the same digest."""
         state = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
         pixels = self.images.marks[self.images.rows] if isinstance(self.images, Images) else self.images.contiguous()
         state.update(pixels.numpy())
         state.update(self.labels.contiguous().numpy())
+        if self.votes is not None:
+            state.update(self.votes.contiguous().numpy())
         return state.hexdigest()
 
 

@@ -240,7 +240,7 @@ def resolve(parser: ArgumentParser, arguments: list[str], layers: list[dict[str,
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range.
     """
-    merged = functools.reduce(_lay_over, layers, {})
+    merged = functools.reduce(_lay_over, map(_renamed, layers), {})
     try:
         values = parser.parse_args(arguments, namespace=parser.parse_object(merged))
     except ArgumentError as error:
@@ -335,6 +335,15 @@ _PLAIN = (  # what jsonargparse says, and what a user reads
 _UNKNOWN_OPTION = re.compile(
     r"unrecognized arguments: --(?P<flag>[^\s=]+)|(Group '(?P<group>\S+)' does not accept o|O)ption '(?P<key>\S+)'"
 )
+
+
+def _renamed(layer: dict[str, Any]) -> dict[str, Any]:
+    """A layer in which `augment.five_crop`, as earlier versions wrote it, is `augment.crops`."""
+    augment = layer.get("augment")
+    if not isinstance(augment, dict) or "five_crop" not in augment:
+        return layer
+    rest = {key: value for key, value in augment.items() if key != "five_crop"}
+    return {**layer, "augment": {"crops": 5 if augment["five_crop"] else 1, **rest}}
 
 
 def _lay_over(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:

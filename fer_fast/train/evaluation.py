@@ -1,17 +1,18 @@
-"""From a trained recogniser to probabilities, and from a checkpoint to a recogniser."""
+"""From a checkpoint to a recogniser, from there to probabilities, and from these to the numbers of a split."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_fast.data.augment import AugmentConfig, Normalise, five_crop
+from fer_fast.data.augment import CROPS, AugmentConfig, Normalise, views
 from fer_fast.data.dataset import FaceDataset, Images
 from fer_fast.data.prepare import Preparation
+from fer_fast.data.progress import watched
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import load_checkpoint, restore
 from fer_fast.train.config import RunConfig, from_dict
@@ -20,6 +21,7 @@ from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_recogniser
 from fer_fast.train.models import Recogniser
 from fer_fast.train.objective import plan_losses
+from fer_fast.train.provenance import membership, weights_digest
 
 
 @dataclass(frozen=True)
@@ -82,21 +84,20 @@ def predict(
     hardware: Hardware,
     batch_size: int = 256,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    crops: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Features (n, d) and class probabilities (n, C), float32 on the CPU, for images uint8 (n, c, h, w).
 
-    The recogniser is used in evaluation mode and left in the mode it was in. With `augment.crops` above 1, both are
-    means over the crops. `progress` is called with images done and all of them.
+    The recogniser is used in evaluation mode and left in the mode it was in. Both are means over the `crops`, 1, 5 or
+    10 (see `fer_fast.data.augment.views`). `progress` is called with images done and all of them.
     """
     normalise = Normalise(augment)
-    crops = augment.crops
     training = recogniser.training
     recogniser.eval()
     features, scores = [], []
     order = torch.arange(len(images)).split(max(1, batch_size // crops))
     for part, _ in Feed(images, torch.zeros(len(images)), hardware.device, resident=False).batches(order):
-        if crops > 1:
-            part = five_crop(part).flatten(0, 1)
+        part = views(part, crops).flatten(0, 1)
         with hardware.autocast():
             x, logits = recogniser(hardware.layout(normalise(part)))
         features.append(x.float().unflatten(0, (-1, crops)).mean(1))
@@ -104,6 +105,60 @@ def predict(
         progress(sum(map(len, scores)), len(images))
     recogniser.train(training)
     return torch.cat(features).cpu(), torch.cat(scores).cpu()
+
+
+class Measured(NamedTuple):
+    """How a recogniser does on a split.
+
+    Attributes:
+        metrics: what `fer_fast.train.metrics.evaluate` gives and what it was of, as `fer-fast eval` writes it.
+        labels: (n,) as indices into the classes of the model.
+        features: (n, d).
+        scores: (n, C) probabilities.
+    """
+
+    metrics: dict[str, Any]
+    labels: Tensor
+    features: Tensor
+    scores: Tensor
+
+
+def measure(trained: Trained, dataset: FaceDataset) -> Measured:
+    """Evaluate on a dataset with the test crops of the run, and with fewer crops too, so that they are told apart.
+
+    Raises:
+        InputError: the dataset has images of a class the model does not know.
+    """
+    # torchmetrics takes seconds to import, which a mistake on the command line must not wait for.
+    from fer_fast.train.metrics import HEADLINES, evaluate
+
+    labels, (unit, units) = match_classes(dataset, trained.classes), drawn_together(dataset)
+    augment, apart = trained.config.augment, {}
+    for crops in (count for count in CROPS if count <= augment.crops):
+        with watched(f"evaluating {dataset.split}" + (f", {crops} crops" if crops > 1 else "")) as progress:
+            features, scores = predict(
+                trained.recogniser, dataset.images, augment, trained.hardware, progress=progress, crops=crops
+            )
+        metrics = evaluate(labels, scores, trained.classes, units)
+        apart[str(crops)] = {key: metrics[key] for key in HEADLINES}
+    metrics |= {
+        "intervals_by": unit,
+        **({"crops": apart} if len(apart) > 1 else {}),
+        "split": dataset.split,
+        "images": len(dataset),
+        "data": {dataset.split: dataset.digest()},
+        "splits": membership((dataset,)),
+        "weights": weights_digest(trained.recogniser.state_dict()),
+    }
+    return Measured(metrics, labels, features, scores)
+
+
+def drawn_together(dataset: FaceDataset) -> tuple[str, Tensor | None]:
+    """What an interval resamples: subjects where they are known, else groups, else images; and their numbers (n,)."""
+    for unit, numbers in (("subject", dataset.subjects), ("group", dataset.groups)):
+        if numbers is not None and (numbers != numbers[0]).any():  # one alone says nothing of others
+            return unit, numbers
+    return "image", None
 
 
 def loss_and_accuracy(scores: Tensor, labels: Tensor) -> tuple[float, float]:

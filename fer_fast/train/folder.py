@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from fer_fast.errors import InputError
 
 LOCK = ".lock"
+STUDY = "study.json"  # what makes a folder that of many runs
 
 
 @contextmanager

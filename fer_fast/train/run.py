@@ -1,10 +1,8 @@
 """A run from configuration to report: its folder, its data, training or continuing, and what is written at the end."""
 
 import json
-import platform
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,26 @@ import torch
 
 from fer_fast.data.augment import FOURTEEN_ANGLES
 from fer_fast.data.dataset import FaceDataset
-from fer_fast.data.progress import watched
 from fer_fast.errors import InputError
-from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, restore, save_checkpoint, save_resume, write_text
+from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, save_checkpoint, save_resume, write_text
 from fer_fast.train.config import RunConfig, difference, from_dict, to_dict, to_yaml
 from fer_fast.train.data import Splits, load_splits
-from fer_fast.train.evaluation import Trained, match_classes, predict
+from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
 from fer_fast.train.folder import claimed, make_folder, refuse_results
 from fer_fast.train.loop import Trainer
 from fer_fast.train.preflight import check_end, check_model
 from fer_fast.train.progress import make_progress
+from fer_fast.train.provenance import membership, provenance
 from fer_fast.train.weights import read_weights
 
+_RECORDED = (
+    *("epoch", "epochs", "val_accuracy", "data", "splits", "notes"),
+    *("command", "commit", "versions", "device", "resumed"),
+)
 _Stored = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
-def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, Any]:
+def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | None = None) -> dict[str, Any]:
     """Train, evaluate on the test split, and leave everything about the run in `out`; return the metrics.
 
     All that the run needs to its end is opened and counted before its first batch.
@@ -36,6 +38,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
         config: of the run; to resume, the same as that of the run in `out`, or one of more epochs.
         out: folder of the run, made if it is not there.
         resume: continue after the last finished epoch of the run in `out`; a finished run goes on to more epochs.
+        command: the command line that asks for it, as the run's files will say; None from Python.
 
     Raises:
         InputError: a bad configuration or dataset, a folder that already holds a run or is being written by one,
@@ -47,16 +50,16 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
         if stored is None:
             refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
         trainer, splits = _prepare(config, stored)
-        test = splits.test
-        labels = match_classes(test, splits.train.classes)
-        parts = (splits.train, splits.val, test)
+        match_classes(splits.test, splits.train.classes)
+        parts = (splits.train, splits.val, splits.test)
         common = {
             "config": to_dict(trainer.config),
             "classes": list(splits.train.classes),
             "images": list(splits.train.images.shape[1:3]),  # channels, side
             "data": {dataset.split: dataset.digest() for dataset in parts},
+            "splits": membership(parts),
             "notes": list(splits.notes),
-            "versions": versions(),
+            **provenance(command, trainer.hardware.device, stored[1] if stored else None),
         }
         if stored:
             _continue(trainer, *stored, common["data"], out)
@@ -64,16 +67,21 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
         write_text(out / "config.yaml", to_yaml(trainer.config))
         if splits.folds:
             write_text(out / "folds.json", json.dumps(splits.folds, indent=1) + "\n")
-        _announce(trainer, len(test), out)
+        _announce(trainer, len(splits.test), out)
         if stored:  # a kill may have come between two files, and a run that is extended has another length
             _keep(trainer, common, out, anew=True)
         with make_progress() as progress:
             trainer.fit(progress, lambda: _keep(trainer, common, out))
-        return _conclude(trainer, common, test, labels, out)
+        return _conclude(trainer, splits.test, out)
 
 
-def evaluate_checkpoint(trained: Trained, dataset: FaceDataset, out: Path | None) -> dict[str, Any]:
+def evaluate_checkpoint(
+    trained: Trained, dataset: FaceDataset, out: Path | None, *, command: str | None = None
+) -> dict[str, Any]:
     """Metrics of a checkpoint on a dataset; with `out`, metrics.json and report.html are written there.
+
+    Args:
+        command: the command line that asks for it, as the files will say; None from Python.
 
     Raises:
         InputError: classes the model does not know, or a folder that already holds metrics.
@@ -81,27 +89,13 @@ def evaluate_checkpoint(trained: Trained, dataset: FaceDataset, out: Path | None
     if out is not None:
         refuse_results(out, "metrics.json", "report.html")
     started = time.perf_counter()
-    labels = match_classes(dataset, trained.classes)
-    with watched(f"evaluating {dataset.split}") as progress:
-        features, scores = predict(
-            trained.recogniser, dataset.images, trained.config.augment, trained.hardware, progress=progress
-        )
-    metrics = _metrics(dataset, labels, scores, trained.classes, seconds=time.perf_counter() - started)
+    measured = measure(trained, dataset)
+    measured.metrics["seconds"] = time.perf_counter() - started
+    measured.metrics.update(provenance(command, trained.hardware.device))
     if out is not None:
         make_folder(out)
-        _write_results(out, trained.config, metrics, [], dataset, labels, features, scores, trained.classes)
-    return metrics
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {
-        "fer-fast": version("fer-fast"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),
-        "timm": version("timm"),
-    }
+        _write_results(out, trained.config, [], dataset, measured)
+    return measured.metrics
 
 
 def _prepare(config: RunConfig, stored: _Stored | None) -> tuple[Trainer, Splits]:
@@ -129,6 +123,10 @@ def _stored(config: RunConfig, out: Path) -> _Stored:
     extended = config.epochs > stored["epochs"]
     if changed := difference(stored, {**wanted, "epochs": stored["epochs"]} if extended else wanted):
         raise InputError(f"cannot resume {out} with another configuration: {changed}")
+    if state["config"]["augment"].get("five_crop") and config.select == "best":
+        raise InputError(
+            f"cannot resume {out}: an earlier version selected its epochs by five crops, this one does by single views"
+        )
     if not extended and _epochs_reported(out) == state["epochs"]:
         raise InputError(
             f"nothing to resume: the run in {out} is finished ({state['epoch']} epochs); more --epochs extend it"
@@ -170,7 +168,11 @@ def _keep(trainer: Trainer, common: dict[str, Any], out: Path, *, anew: bool = F
     save_resume(out, trainer.tensors(), {**trainer.state(), **common, "epochs": trainer.epochs})
     epoch, tensors = _selected(trainer)
     if anew or epoch == trainer.epoch:
-        about = {"epoch": epoch, "val_accuracy": trainer.history[epoch - 1]["val_accuracy"]}
+        about = {
+            "epoch": epoch,
+            "epochs": trainer.epochs,
+            "val_accuracy": trainer.history[epoch - 1]["val_accuracy"],
+        }
         save_checkpoint(out, tensors, {**about, **common})
 
 
@@ -180,68 +182,44 @@ def _selected(trainer: Trainer) -> tuple[int, dict[str, torch.Tensor]]:
     return trainer.best["epoch"] if name == "best" else trainer.epoch, tensors
 
 
-def _conclude(
-    trainer: Trainer, common: dict[str, Any], test: FaceDataset, labels: torch.Tensor, out: Path
-) -> dict[str, Any]:
-    """Evaluate the selected weights on the test split and write what a finished run leaves."""
+def _conclude(trainer: Trainer, test: FaceDataset, out: Path) -> dict[str, Any]:
+    """Evaluate the checkpoint that the run leaves on the test split and write what a finished run leaves."""
     started = time.perf_counter()
-    config, recogniser, classes = trainer.config, trainer.learner.recogniser, trainer.train_set.classes
-    epoch, tensors = _selected(trainer)
-    restore(recogniser, tensors, "the selected weights")
-    with watched("evaluating test") as progress:
-        features, scores = predict(recogniser, test.images, config.augment, trainer.hardware, progress=progress)
+    # From its file, as `fer-fast eval` and `fer-fast verify` do, so that these find the same numbers.
+    trained = load_trained(out, str(trainer.hardware.device))
+    measured = measure(trained, test)
     seconds = sum(row["seconds"] for row in trainer.history) + time.perf_counter() - started
-    metrics = _metrics(test, labels, scores, classes, seconds=seconds)
-    metrics |= {"epoch": epoch, "epochs": trainer.epochs, "seed": config.seed, "data": common["data"]}
-    metrics["notes"] = common["notes"]
-    _write_results(out, config, metrics, trainer.history, test, labels, features, scores, classes)
-    return metrics
+    measured.metrics.update(recorded(trained.state), seconds=seconds)
+    _write_results(out, trainer.config, trainer.history, test, measured)
+    return measured.metrics
 
 
-def _metrics(
-    dataset: FaceDataset, labels: torch.Tensor, scores: torch.Tensor, classes: tuple[str, ...], *, seconds: float
-) -> dict[str, Any]:
-    # torchmetrics takes seconds to import, which a mistake on the command line must not wait for.
-    from fer_fast.train.metrics import evaluate
-
-    return {
-        **evaluate(labels, scores, classes),
-        "split": dataset.split,
-        "seconds": seconds,
-        "images": len(dataset),
-        "data": {dataset.split: dataset.digest()},
-        "versions": versions(),
-    }
+def recorded(state: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json repeats of a checkpoint's state, as far as it is there."""
+    settings = {key: state["config"][key] for key in ("recipe", "seed")}
+    return settings | {key: state[key] for key in _RECORDED if key in state}
 
 
 def _write_results(
-    out: Path,
-    config: RunConfig,
-    metrics: dict[str, Any],
-    history: list[dict[str, Any]],
-    dataset: FaceDataset,
-    labels: torch.Tensor,
-    features: torch.Tensor,
-    scores: torch.Tensor,
-    classes: tuple[str, ...],
+    out: Path, config: RunConfig, history: list[dict[str, Any]], dataset: FaceDataset, measured: Measured
 ) -> None:
     """report.html, then metrics.json, whose presence marks a finished run."""
-    from fer_fast.train.report import write_report  # matplotlib and scikit-learn: as above
+    from fer_fast.train.report import write_report  # matplotlib and scikit-learn take seconds to import
 
     write_report(
         out / "report.html",
         title=f"{config.loss} · {config.backbone} · {config.dataset}",
-        metrics=metrics,
+        metrics=measured.metrics,
         history=history,
         config=to_dict(config),
-        features=features,
-        labels=labels,
-        scores=scores,
+        features=measured.features,
+        labels=measured.labels,
+        scores=measured.scores,
         images=dataset.images,
         names=dataset.names,
-        classes=classes,
+        classes=measured.metrics["classes"],
     )
-    write_text(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_text(out / "metrics.json", json.dumps(measured.metrics, indent=1) + "\n")
 
 
 def _announce(trainer: Trainer, tested: int, out: Path) -> None:

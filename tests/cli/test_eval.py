@@ -1,13 +1,17 @@
-"""`fer-fast eval` and `--resume` on other data than a run began with: another copy, another dataset, another fold."""
+"""`fer-fast eval` and `--resume` on other data than a run began with: another copy, another dataset, another fold. What
+an evaluation tells, and that the test split selects nothing."""
 
 import json
 import shutil
 
 import pytest
+import torch
 
 from fer_fast.cli import main
 from fer_fast.train.backbones import BACKBONES
+from fer_fast.train.checkpoint import load_checkpoint
 from layouts import LAYOUTS
+from stub_datasets import put_classes
 from tiny_backbone import TINY
 
 
@@ -40,9 +44,10 @@ def trained(fer_fast, tmp_path):
         if not root.exists():
             build(root)
         command = ["train", "--backbone=tiny", "--batch_size=4", "--augment.size=32", "--hardware.device=cpu"]
+        command += ["--epochs=1"]
         command += [f"--dataset={dataset}", f"--root={root}", f"--out={tmp_path / into}", *options]
         command += [f"--data.order={order}"] if order else []
-        assert fer_fast(*command, "--epochs=1") == 0
+        assert fer_fast(*command) == 0
         return command, root, tmp_path / into
 
     return run
@@ -112,3 +117,78 @@ def test_the_cache_may_go_while_a_run_trains(trained, fer_fast, tmp_path, monkey
     _, _, out = trained("folder", into="without")
     assert not (tmp_path / "another").exists()
     assert metrics(out)["per_class"] == metrics(whole)["per_class"]
+
+
+HEADLINES = ("accuracy", "average_accuracy", "macro_f1")
+
+
+def test_crops_and_single_views_are_told_apart(trained, fer_fast, tmp_path):
+    _, _, out = trained("fer2013 folders", "--augment.crops=5")
+    told = metrics(out)
+    assert told["crops"].keys() == {"1", "5"}
+    for crops in ("1", "5", "10"):
+        folder = tmp_path / crops
+        assert fer_fast("eval", "--checkpoint", out, "--device=cpu", f"--crops={crops}", "--out", folder) == 0
+    one, five, ten = (metrics(tmp_path / crops) for crops in ("1", "5", "10"))
+    for found, crops in ((one, "1"), (five, "5"), (ten, "10")):
+        apart = found.get("crops", {"1": found})
+        assert {key: found[key] for key in HEADLINES} == {key: apart[crops][key] for key in HEADLINES}
+    assert "crops" not in one
+    assert five["crops"] == told["crops"]
+    assert {key: five[key] for key in HEADLINES} == {key: told[key] for key in HEADLINES}
+    assert ten["crops"].items() > told["crops"].items()
+    assert len({found["auc"] for found in (one, five, ten)}) == 3
+    assert "argument --crops: invalid choice" in fer_fast("eval", "--checkpoint", out, "--crops=3")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "unit"),
+    [
+        ("ckplus", "train", "subject"),
+        ("ckplus", "test", "group"),  # sequences of one person
+        ("expw", "test", "group"),  # faces of a photograph
+        ("folder", "test", "image"),
+    ],
+)
+def test_intervals_are_over_what_belongs_together(trained, fer_fast, tmp_path, name, split, unit):
+    _, _, out = trained(name)
+    assert fer_fast("eval", "--checkpoint", out, "--device=cpu", "--split", split, "--out", tmp_path / "eval") == 0
+    found = metrics(tmp_path / "eval")
+    assert found["intervals_by"] == unit
+    assert all(low <= found[key] <= high for key, (low, high) in found["intervals"].items())
+
+
+def test_an_evaluation_tells_what_made_it(trained, fer_fast, tmp_path):
+    _, _, out = trained("folder")
+    assert fer_fast("eval", "--checkpoint", out, "--split", "val", "--device=cpu", "--out", tmp_path / "val it is") == 0
+    run, found = metrics(out), metrics(tmp_path / "val it is")
+    assert found["command"] == f"fer-fast eval --checkpoint {out} --split val --device=cpu --out '{tmp_path}/val it is'"
+    for key in ("commit", "versions", "device", "weights"):
+        assert found[key] == run[key]
+    for key in ("data", "splits"):
+        assert found[key] == {"val": run[key]["val"]}
+    assert found["accuracy"] == run["val_accuracy"]
+
+
+def test_the_test_split_selects_nothing(trained, tmp_path):
+    """Other labels of the test images leave the epoch, the weights and all that is seen in training as they are."""
+    put_classes(tmp_path / "folder", {"train": 8, "val": 4, "test": 4})
+    flags = ("--epochs=8", "--loss=weighted-cluster", "--optimiser.rate=0.05", "--schedule.name=constant")
+    _, root, out = trained("folder", *flags, into="true")
+    for name in ("asleep", "yawning"):
+        for path in (root / "test" / name).iterdir():
+            path.rename(root / "test" / "awake" / f"{name}-{path.name}")
+    _, _, other = trained("folder", *flags, into="false")
+    rows = [[json.loads(line) for line in (folder / "log.jsonl").open()] for folder in (out, other)]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"], row["images_per_second"]
+    assert rows[0] == rows[1]
+    (weights, state), (others, others_state) = load_checkpoint(out), load_checkpoint(other)
+    assert state["epoch"] == others_state["epoch"] == metrics(other)["epoch"]
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+    data, changed = metrics(out)["data"], metrics(other)["data"]
+    assert {split for split in data if data[split] != changed[split]} == {"test"}
+    assert metrics(other)["accuracy"] != metrics(out)["accuracy"]
+    # There is something to select: neither the first epoch nor the last is the best.
+    assert 1 < state["epoch"] < 8

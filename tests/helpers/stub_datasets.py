@@ -26,6 +26,16 @@ def put(path: Path, image: np.ndarray) -> Path:
     return path
 
 
+def put_classes(root: Path, counts: dict[str, int], classes: Sequence[str] = ("asleep", "awake", "yawning")) -> None:
+    """A folder of split/class/number.png, so many pictures a class, brighter by class: something to learn."""
+    seed = 0
+    for split, count in counts.items():
+        for label, name in enumerate(classes):
+            for i in range(count):
+                put(root / split / name / f"{i}.png", photograph(seed, size=32) // 2 + 40 * label)
+                seed += 1
+
+
 def listed(
     paths: Sequence[Path], classes: Sequence[str] = ("a", "b"), labels=None, part: str = "train", **columns
 ) -> Listing:

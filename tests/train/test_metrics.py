@@ -1,15 +1,17 @@
-"""Metrics against cases worked out by hand, and against what cannot be defined."""
+"""Metrics against cases worked out by hand, against what cannot be defined, and intervals against simulated data."""
 
 import json
 import math
+import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_fast.errors import InputError
-from fer_fast.train.metrics import evaluate, krippendorff_alpha
+from fer_fast.train.metrics import HEADLINES, evaluate, intervals, krippendorff_alpha, of_confusion
 
 ABC = ("a", "b", "c")
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
@@ -166,3 +168,129 @@ def test_bad_input_is_one_clear_line(labels, scores, classes, message):
     with pytest.raises(InputError, match=message) as error:
         evaluate(labels, scores, classes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("units", [torch.zeros(3, dtype=torch.int64), torch.zeros(2), torch.zeros(2, 1).long()])
+def test_units_are_one_integer_a_sample(units):
+    with pytest.raises(InputError, match=r"units: integers of shape \(2,\) are needed, got shape"):
+        evaluate(torch.tensor([0, 1]), one_hot([0, 1]), ABC, units)
+
+
+def test_what_a_confusion_matrix_decides_is_what_its_samples_give():
+    confusion = torch.tensor([[5, 2, 0], [1, 0, 3], [0, 0, 0]])
+    truth, predicted = (axis.repeat_interleave(confusion.flatten()) for axis in torch.ones(3, 3).nonzero().T)
+    whole = evaluate(truth, one_hot(predicted.tolist()), ABC)
+    alone = of_confusion(confusion, ABC)
+    assert alone == {key: whole[key] for key in alone}
+    assert whole.keys() - alone.keys() == {"auc", "auc_pr", "intervals"}
+
+
+# Intervals
+
+
+def drawn(generator, units, rights=(0.8, 0.7, 0.6)):
+    """Predictions of units of one class and one to eight samples, each unit with a share of right answers of its own.
+
+    Gives labels, predictions and units (n,). The shares are those of `rights` by class, in the mean over units.
+    """
+    truth, sizes = generator.integers(len(rights), size=units), generator.integers(1, 9, size=units)
+    means = np.array(rights)[truth]
+    right = generator.random(sizes.sum()) < np.repeat(generator.beta(4 * means, 4 * (1 - means)), sizes)
+    labels, unit = np.repeat(truth, sizes), np.repeat(np.arange(units), sizes)
+    wrong = (labels + generator.integers(1, len(rights), size=len(labels))) % len(rights)
+    return labels, np.where(right, labels, wrong), unit
+
+
+def found(labels, predicted, unit=None):
+    """The intervals of `evaluate` as an array (3, 2)."""
+    units = None if unit is None else torch.from_numpy(unit)
+    result = evaluate(torch.from_numpy(labels), one_hot(predicted.tolist()), ABC, units)["intervals"]
+    return np.array([result[key] for key in HEADLINES])
+
+
+def by_hand(labels, predicted):
+    """Accuracy, mean recall and mean F1 over the classes present, by counting."""
+    recalls, f1s = [], []
+    for c in set(labels.tolist()):
+        hits = np.sum((labels == c) & (predicted == c))
+        recalls.append(hits / np.sum(labels == c))
+        f1s.append(2 * hits / (np.sum(labels == c) + np.sum(predicted == c)))
+    return np.mean(labels == predicted), np.mean(recalls), np.mean(f1s)
+
+
+@pytest.mark.parametrize("by_unit", [False, True])
+def test_intervals_are_those_of_resampled_predictions(by_unit):
+    generator = np.random.default_rng(3)
+    labels, predicted, unit = drawn(generator, 120)
+    members = [np.flatnonzero(unit == u) for u in range(120)] if by_unit else np.arange(len(labels))[:, None]
+    resampled = []
+    for _ in range(2000):
+        rows = np.concatenate([members[i] for i in generator.integers(len(members), size=len(members))])
+        resampled.append(by_hand(labels[rows], predicted[rows]))
+    expected = np.quantile(resampled, (0.025, 0.975), axis=0).T
+    # An end of 2 000 resamples varies by its density: sqrt(0.025 · 0.975 / 2 000) / 0.058 = 0.06 deviations, and both
+    # ends compared do; four times that.
+    allowed = 4 * math.sqrt(2) * 0.06 * np.std(resampled, axis=0)[:, None]
+    assert (np.abs(found(labels, predicted, unit if by_unit else None) - expected) < allowed).all()
+
+
+def test_intervals_cover_what_they_should():
+    # Cells of known chances; 0.7 of the samples are right. Two deviations of 300 trials are 2.5 %.
+    chances = np.array([[30, 6, 4], [5, 20, 5], [4, 6, 20]]) / 100
+    generator, covered = np.random.default_rng(1), np.zeros(3)
+    rows, columns = np.divmod(np.arange(9), 3)
+    truth = by_hand(*(np.repeat(axis, (100 * chances).round().astype(int).ravel()) for axis in (rows, columns)))
+    for _ in range(300):
+        cells = generator.choice(9, size=300, p=chances.ravel())
+        ends = found(rows[cells], columns[cells])
+        covered += (ends[:, 0] <= truth) & (truth <= ends[:, 1])
+    assert truth[0] == pytest.approx(0.7)
+    assert ((covered / 300 >= 0.93) & (covered / 300 <= 0.97)).all(), covered / 300
+
+
+def test_samples_that_belong_together_must_be_drawn_together():
+    # As many right by class as `drawn` says; every wrong answer equally often.
+    rights = np.array([0.8, 0.7, 0.6])
+    matrix = np.diag(rights) + (1 - np.eye(3)) * ((1 - rights) / 2)[:, None]
+    truth = (0.7, 0.7, np.mean(2 * rights / (1 + matrix.sum(0))))
+    generator, together, apart = np.random.default_rng(2), np.zeros(3), np.zeros(3)
+    for _ in range(200):
+        labels, predicted, unit = drawn(generator, 80)
+        for covered, units in ((together, unit), (apart, None)):
+            ends = found(labels, predicted, units)
+            covered += (ends[:, 0] <= truth) & (truth <= ends[:, 1])
+    assert ((together / 200 >= 0.93) & (together / 200 <= 0.97)).all(), together / 200
+    assert (apart / 200 < 0.9).all(), apart / 200
+
+
+def test_units_of_one_sample_are_samples():
+    labels, predicted, _ = drawn(np.random.default_rng(4), 50)
+    alone = found(labels, predicted, np.arange(len(labels)) * 7 - 3)
+    # The same kinds in another order draw other numbers of the same distribution.
+    np.testing.assert_allclose(alone, found(labels, predicted), atol=0.02)
+
+
+def test_intervals_of_a_class_that_is_absent_are_those_without_it():
+    labels, predicted = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 0, 1, 1, 0])
+    two = evaluate(torch.from_numpy(labels), one_hot(predicted.tolist(), 2), ABC[:2])["intervals"]
+    assert evaluate(torch.from_numpy(labels), one_hot(predicted.tolist()), ABC)["intervals"] == two
+    assert all(0 <= low < high <= 1 for low, high in two.values())
+
+
+def test_where_every_sample_is_right_intervals_have_no_width():
+    result = evaluate(torch.tensor([0, 1, 2, 1]), one_hot([0, 1, 2, 1]), ABC)
+    assert result["intervals"] == {key: [1.0, 1.0] for key in HEADLINES}
+
+
+def test_many_units_and_classes_take_little_memory():
+    # Unlike units, the worst case; all resamples at once would be 2 000 × 5 000 × 16 bytes = 160 MB.
+    generator = np.random.default_rng(0)
+    kinds = generator.integers(0, 3, size=(5000, 3, 60), dtype=np.int32)
+    tracemalloc.start()
+    try:
+        ends = intervals(kinds, np.ones(len(kinds), np.int64))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6
+    assert ends["accuracy"][0] < 1 < ends["accuracy"][1]  # hits and samples of a class are drawn alike here

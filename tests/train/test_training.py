@@ -18,6 +18,7 @@ from fer_fast.train.config import (
     RunConfig,
     config_parser,
     difference,
+    file_layer,
     from_dict,
     recipe_layer,
     resolve,
@@ -77,6 +78,14 @@ def test_a_mapping_is_one_value():
     config, _ = resolve(config_parser(), [], layers)
     assert config.data.options == {"faces": {"samples": 7}}
     assert config.data.image_size == 48
+
+
+@pytest.mark.parametrize(("old", "crops"), [(True, 5), (False, 1)])
+def test_five_crop_of_earlier_versions_is_crops(old, crops, tmp_path):
+    assert from_dict({"augment": {"five_crop": old, "size": 32}}).augment.crops == crops
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"recipe": "ecan", "augment": {"five_crop": old}}))
+    assert resolve(config_parser(), [], [recipe_layer("ecan"), file_layer(path)])[0].augment.crops == crops
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -356,11 +365,25 @@ def test_bfloat16_trains_on_a_cpu():
     assert math.isfinite(trainer.history[-1]["train_loss"])
 
 
-def test_five_crops_average_to_probabilities():
-    trainer = fitted(configure("--augment.crops", "5"))
-    _, scores = predict(trainer.learner.recogniser, faces().images, trainer.config.augment, trainer.hardware)
-    assert scores.shape == (24, 3)
-    torch.testing.assert_close(scores.sum(1), torch.ones(24))
+@pytest.mark.parametrize("crops", [1, 5, 10])
+def test_predictions_of_crops_are_averaged(crops):
+    trainer = fitted(configure())
+    recogniser, augment, hardware = trainer.learner.recogniser, trainer.config.augment, trainer.hardware
+    images = faces(3).images
+    features, scores = predict(recogniser, images, augment, hardware, crops=crops)
+    torch.testing.assert_close(scores.sum(1), torch.ones(3))
+    # Nine tenths of 32 pixels are 29; the corners, then the centre, then all of them from the other side.
+    corners = ((0, 0), (0, 3), (3, 0), (3, 3), (1, 1))
+    cut = [images[:, :, y : y + 29, x : x + 29] for y, x in corners]
+    cut += [each.flip(3) for each in cut]
+    apart = [predict(recogniser, each, augment, hardware) for each in ([images] if crops == 1 else cut[:crops])]
+    torch.testing.assert_close(features, torch.stack([f for f, _ in apart]).mean(0))
+    torch.testing.assert_close(scores, torch.stack([s for _, s in apart]).mean(0))
+
+
+def test_epochs_are_selected_by_single_views():
+    one, ten = (fitted(configure("--augment.crops", crops)).history for crops in ("1", "10"))
+    assert [row["val_loss"] for row in one] == [row["val_loss"] for row in ten]
 
 
 def test_too_little_data():

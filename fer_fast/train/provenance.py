@@ -1,0 +1,114 @@
+"""What made a run: the command, the code, the libraries, the machine, and digests of what it read and gave."""
+
+import hashlib
+import json
+import platform
+import re
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fer_fast.data.dataset import FaceDataset
+
+_LIBRARIES = {  # as it is called here: as it is installed
+    **{name: name for name in ("fer-fast", "torch", "torchvision", "timm", "numpy", "triton")},
+    "opencv": "opencv-python-headless",
+}
+
+
+def provenance(command: str | None, device: torch.device, stored: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What made a run, as JSON values.
+
+    Args:
+        command: as it was typed; None where the run was started from Python.
+        device: the run's.
+        stored: the state of the run that is resumed; it keeps what made its first part.
+
+    Returns:
+        ``command``, ``commit``, ``versions`` and ``device`` of the sitting that began the run, and ``resumed``: the
+        same of every later one.
+    """
+    here = {"command": command, "commit": commit(), "versions": versions(), "device": describe_device(device)}
+    if stored is None:
+        return {**here, "resumed": []}
+    began = {key: stored.get(key) for key in here}  # a run of an earlier version tells less
+    return {**began, "resumed": [*stored.get("resumed", []), here]}
+
+
+def last_sitting(made: dict[str, Any]) -> dict[str, Any]:
+    """Of what `provenance` gave, the part on the sitting that ended the run and worked its numbers out."""
+    return (made.get("resumed") or [made])[-1]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on, where it is installed."""
+    found = {"python": platform.python_version()}
+    for name, distribution in _LIBRARIES.items():
+        try:
+            found[name] = version(distribution)
+        except PackageNotFoundError:
+            continue
+    return found | {"torch": torch.__version__}  # which CUDA it was built for is in no other version
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Where a run computes: ``type``, ``name`` as its maker has it, ``count``, ``threads`` of the host, ``system``."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return {
+        "type": device.type,
+        "name": chip(device),
+        "count": torch.distributed.get_world_size() if distributed else 1,
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+    }
+
+
+@cache
+def chip(device: torch.device) -> str:
+    """The name that the maker gave the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return name.group(1).strip() if name else platform.processor() or platform.machine()
+
+
+def commit(file: Path = Path(__file__)) -> str | None:
+    """The git commit of the checkout that holds a file, with "-dirty" where it was changed since.
+
+    None for an installed copy, also one that lies inside somebody's checkout.
+    """
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(("git", "-C", file.parent, *words), capture_output=True, text=True, check=False)
+        except OSError:  # no git
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if not git("ls-files", "--error-unmatch", file.name):
+        return None
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def membership(datasets: tuple[FaceDataset, ...]) -> dict[str, str]:
+    """Split -> SHA-256 of the names of its images, whatever their size, order and labels; drawn images have none."""
+    named = {dataset.split: sorted({*dataset.names}) for dataset in datasets if dataset.names}
+    return {split: hashlib.sha256(json.dumps(names).encode()).hexdigest() for split, names in named.items()}
+
+
+def weights_digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of tensors: names, dtypes, shapes and every bit."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        state.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return state.hexdigest()

@@ -1,0 +1,385 @@
+"""`fer-fast verify`: a run that holds, and whatever is changed of its numbers, its weights or its data."""
+
+import copy
+import functools
+import json
+import operator
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fer_fast.cli import main
+from fer_fast.train import provenance, verify
+from fer_fast.train.backbones import BACKBONES
+from fer_fast.train.data import load_splits
+from fer_fast.train.evaluation import load_trained, measure
+from fer_fast.train.metrics import of_confusion
+from stub_datasets import photograph, put, put_classes
+from tiny_backbone import TINY
+
+COUNTS = {"train": 8, "val": 4, "test": 6}  # of each class
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch, tmp_path_factory):
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    monkeypatch.setenv("FER_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of pictures and a finished run on them."""
+    folder = tmp_path_factory.mktemp("made")
+    put_classes(folder / "data", COUNTS)
+    command = ["train", "--backbone=tiny", "--dataset=folder", f"--root={folder / 'data'}", "--batch_size=8"]
+    command += ["--augment.size=32", "--augment.crops=5", "--epochs=3", "--optimiser.rate=0.02", "--ema=0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", TINY)
+        patch.setenv("FER_FAST_CACHE", str(folder / "cache"))
+        assert main([*command, "--hardware.device=cpu", "--schedule.name=constant", f"--out={folder / 'run'}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """The run and its data, to be changed."""
+    for name in ("data", "run"):
+        shutil.copytree(made / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def verified(folder, capsys):
+    """Verifies the copy: its exit status, what each line says by what it is about, and the conclusion."""
+
+    def verify(*options, root=None):
+        capsys.readouterr()
+        status = main(["verify", str(folder / "run"), f"--root={root or folder / 'data'}", "--device=cpu", *options])
+        *lines, end = capsys.readouterr().out.splitlines()
+        verdicts = {line[9:27].strip(): (line[:7].strip(), line[29:]) for line in lines}
+        return status, verdicts, end
+
+    return verify
+
+
+def differing(verdicts):
+    return {what for what, (verdict, _) in verdicts.items() if verdict == "differs"}
+
+
+def edit(folder, change):
+    """Change the numbers that a run states."""
+    path = folder / "run" / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    change(metrics)
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def test_a_run_holds_wherever_its_data_lies(verified, made, folder):
+    status, verdicts, end = verified()
+    metrics = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert status == 0
+    assert verdicts.pop("seconds") == ("note", "not looked at")
+    assert {verdict for verdict, _ in verdicts.values()} == {"holds"}
+    assert end == f"{folder / 'run'} holds: {len(verdicts)} statements"
+    assert verdicts["data"] == verdicts["splits"] == ("holds", "train 24, val 12, test 18 images")
+    assert verdicts["accuracy"] == ("holds", f"{metrics['accuracy']:.4f}")
+    assert verdicts["confusion_matrix"] == ("holds", "0 of 18 predictions differ")
+    stated = {*metrics} - {"seconds", "data", "splits", "confusion_matrix"}
+    recorded = {"recipe", "seed", "epoch", "epochs", "notes", "command", "commit", "versions", "device", "resumed"}
+    assert verdicts.keys() >= stated - recorded  # the record is one line
+    assert recorded <= stated
+    assert verified(root=made / "data")[0] == 0
+
+
+PLACES = {
+    "accuracy": ("accuracy",),
+    "average_accuracy": ("average_accuracy",),
+    "macro_f1": ("macro_f1",),
+    "cohen_kappa": ("cohen_kappa",),
+    "krippendorff_alpha": ("krippendorff_alpha",),
+    "auc": ("auc",),
+    "auc_pr": ("auc_pr",),
+    "intervals": ("intervals", "macro_f1", 0),
+    "per_class": ("per_class", "yawning", "recall"),
+    "confusion_matrix": ("confusion_matrix", 2, 2),
+    "crops": ("crops", "1", "accuracy"),
+    "images": ("images",),
+    "classes": ("classes", 0),
+    "weights": ("weights",),
+    "intervals_by": ("intervals_by",),
+}
+
+
+@pytest.fixture(scope="module")
+def numbers(made):
+    """The numbers that the run states, and those that are found again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", TINY)
+        patch.setenv("FER_FAST_CACHE", str(made / "cache"))
+        trained = load_trained(made / "run", "cpu")
+        found = measure(trained, load_splits(trained.config).test).metrics
+    return json.loads((made / "run" / "metrics.json").read_text(encoding="utf-8")), found
+
+
+def wrong_numbers(stated, found):
+    return {finding.what for finding in verify._numbers(stated, found, False) if finding.verdict == "differs"}
+
+
+@pytest.mark.parametrize("what", PLACES)
+def test_one_changed_number_is_found(numbers, what):
+    stated, found = copy.deepcopy(numbers)
+    assert wrong_numbers(stated, found) == set()
+    *way, last = PLACES[what]
+    values = functools.reduce(operator.getitem, way, stated)
+    more = {str: "x", int: 1, float: 1e-12}[type(values[last])]
+    values[last] += more
+    assert wrong_numbers(stated, found) == {what}
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, [[1.5]], [["a"]], [[1], [2, 3]], [[0, 0, 0]] * 3])
+def test_a_confusion_matrix_that_is_none_differs(numbers, value):
+    stated, found = numbers
+    assert wrong_numbers({**stated, "confusion_matrix": value}, found) == {"confusion_matrix"}
+
+
+def test_one_changed_number_of_a_run_is_found(verified, folder):
+    edit(folder, lambda metrics: metrics.update(auc=metrics["auc"] + 1e-12))
+    status, verdicts, end = verified()
+    assert (status, differing(verdicts)) == (1, {"auc"})
+    assert re.fullmatch(rf"{folder / 'run'} does not hold: 1 of 2\d statements differ", end)
+
+
+def test_a_changed_record_is_found(verified, folder):
+    edit(folder, lambda metrics: metrics.update(epoch=9))
+    status, verdicts, _ = verified()
+    assert (status, differing(verdicts)) == (1, {"record"})
+    assert re.fullmatch(r"epoch: stated 9, found [123]", verdicts["record"][1])
+    keys = ("val_accuracy", "epochs", "seed", "recipe", "command", "commit", "versions", "device", "notes")
+    edit(folder, lambda metrics: metrics.update(dict.fromkeys(keys, "other")))
+    assert verified()[1]["record"][1].endswith("(and 9 more)")
+
+
+def test_one_changed_weight_is_found(verified, folder):
+    path = folder / "run" / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    next(iter(tensors.values())).view(-1)[0] += 1e-6  # too little for any prediction
+    save_file(tensors, path, metadata)
+    status, verdicts, _ = verified()
+    assert status == 1
+    assert "weights" in differing(verdicts)
+    assert verdicts["confusion_matrix"][0] == "holds"
+
+
+def _paint(data):
+    put(data / "test" / "awake" / "3.png", photograph(999, size=32))
+
+
+def _relabel(data):
+    (data / "test" / "awake" / "3.png").rename(data / "test" / "asleep" / "9.png")
+
+
+def _move(data):
+    (data / "train" / "awake" / "7.png").rename(data / "test" / "awake" / "9.png")
+
+
+def _swap(data):
+    (data / "val").rename(data / "other")
+    (data / "test").rename(data / "val")
+    (data / "other").rename(data / "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "pixels", "names"),
+    [
+        (_paint, {"test"}, set()),
+        (_relabel, {"test"}, {"test"}),  # a folder of a class is part of a name
+        (_move, {"train", "test"}, {"train", "test"}),
+        (_swap, {"val", "test"}, {"val", "test"}),
+    ],
+)
+def test_changed_data_is_found(verified, folder, change, pixels, names):
+    change(folder / "data")
+    status, verdicts, _ = verified()
+    assert status == 1
+    for key, splits, what in (("data", pixels, "pixels and labels"), ("splits", names, "names")):
+        if splits:
+            assert verdicts[key] == (
+                "differs",
+                f"{', '.join(s for s in COUNTS if s in splits)}: other {what} than the run's",
+            )
+        else:
+            assert verdicts[key][0] == "holds"
+
+
+def test_another_epoch_than_the_selected_is_found(verified, folder):
+    log = folder / "run" / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    best = max(row["val_accuracy"] for row in rows)
+    rows[-1]["val_accuracy"] = best + 0.01
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, verdicts, _ = verified()
+    assert (status, differing(verdicts)) == (1, {"selection"})
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoint.json"])
+def test_a_changed_copy_of_the_settings_is_found(verified, folder, name):
+    path = folder / "run" / name
+    text = path.read_text(encoding="utf-8")
+    assert "0.02" in text
+    path.write_text(text.replace("0.02", "0.03", 1), encoding="utf-8")
+    status, verdicts, _ = verified()
+    assert (status, differing(verdicts)) == (1, {name})
+    path.unlink()
+    assert verified()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", None, "cannot read "),
+        ("metrics.json", b"{", "metrics.json is damaged: "),
+        ("metrics.json", b"[]", "metrics.json is damaged: it holds no mapping"),
+        ("checkpoint.safetensors", None, "no checkpoint at "),
+        ("checkpoint.safetensors", b"\0" * 100, "corrupt or unreadable"),
+        ("checkpoint.json", b"\xff", "checkpoint.json is damaged: "),
+        ("config.yaml", b"a: [", "config.yaml is not valid YAML"),
+        ("log.jsonl", b"{}\n", "log.jsonl cannot be read"),
+        ("log.jsonl", None, "log.jsonl cannot be read"),
+    ],
+)
+def test_what_is_damaged_or_missing_cannot_be_verified(folder, capsys, name, content, message):
+    path = folder / "run" / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["verify", str(folder / "run"), f"--root={folder / 'data'}"]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_without_its_data_a_run_cannot_be_verified(folder, capsys):
+    assert main(["verify", str(folder / "run"), f"--root={folder / 'none'}"]) == 2
+    assert f"{folder / 'none'} does not exist" in capsys.readouterr().err
+
+
+def _turned(metrics, count):
+    """As if so many predictions of the first class had been others, and the numbers those of them."""
+    row = metrics["confusion_matrix"][0]
+    full, other = sorted(range(3), key=row.__getitem__)[::-1][:2]
+    row[full], row[other] = row[full] - count, row[other] + count
+    metrics.update(of_confusion(torch.tensor(metrics["confusion_matrix"]), metrics["classes"]))
+
+
+def test_elsewhere_one_prediction_in_a_thousand_may_turn(verified, folder, monkeypatch):
+    edit(folder, lambda metrics: _turned(metrics, 1))
+    assert "confusion_matrix" in differing(verified()[1])  # not on the same machine
+    here = provenance.describe_device
+    monkeypatch.setattr(provenance, "describe_device", lambda device: {**here(device), "threads": 99})
+    status, verdicts, _ = verified()
+    assert (status, differing(verdicts)) == (0, set())
+    assert verdicts["device"] == ("note", "threads: stated 1, found 99; rounding may differ")
+    assert verdicts["confusion_matrix"] == ("holds", "1 of 18 predictions differ, 1 may")
+    edit(folder, lambda metrics: metrics.update(accuracy=metrics["accuracy"] + 1e-3))  # does not follow from the matrix
+    assert differing(verified()[1]) == {"accuracy"}
+    edit(folder, lambda metrics: _turned(metrics, 1))
+    assert "confusion_matrix" in differing(verified()[1])
+
+
+def test_other_versions_are_named(verified, monkeypatch):
+    here = provenance.versions
+    monkeypatch.setattr(provenance, "versions", lambda: {**here(), "numpy": "9.9"})
+    status, verdicts, _ = verified()
+    assert status == 0
+    assert verdicts["versions"][1].endswith('found "9.9"; rounding may differ')
+
+
+def test_numbers_that_are_not_stated_are_named(verified, folder):
+    edit(folder, lambda metrics: [metrics.pop(key) for key in ("intervals", "splits")])
+    status, verdicts, _ = verified()
+    assert (status, differing(verdicts)) == (0, set())
+    assert verdicts["intervals"] == verdicts["splits"] == ("note", "not stated")
+
+
+def test_what_differs_is_named_with_the_first_place():
+    found = verify._compared("x", {"a": [1, {"b": 2.5}], "c": None}, {"a": [1, {"b": 2}], "d": "e"})
+    assert found == ("differs", "x", "a: b: stated 2.5, found 2 (and 1 more)")
+    assert verify._compared("x", 0.1, 0.2, slack=0.11).verdict == "holds"
+    assert verify._compared("x", float("nan"), 0.2, slack=1).verdict == "differs"
+    assert verify._compared("x", [1], [1, 2]).verdict == verify._compared("x", "1", 1).verdict == "differs"
+
+
+# Studies
+
+
+@pytest.fixture
+def study(made, tmp_path, monkeypatch):
+    """A finished study of two seeds."""
+    pytest.importorskip("fer_fast.train.study")
+    command = ["train", "--backbone=tiny", "--dataset=folder", f"--root={made / 'data'}", "--batch_size=8", "--ema=0"]
+    command += ["--augment.size=32", "--epochs=1", "--hardware.device=cpu", "--seeds=2"]
+    assert main([*command, f"--out={tmp_path / 'study'}"]) == 0
+    return tmp_path / "study"
+
+
+def verified_study(study, capsys):
+    capsys.readouterr()
+    status = main(["verify", str(study), "--device=cpu"])
+    *lines, end = capsys.readouterr().out.splitlines()
+    assert end.startswith(f"{study} ")
+    return status, [line.split(maxsplit=2)[:2] for line in lines], lines
+
+
+def test_a_study_holds_with_all_its_runs(study, capsys):
+    status, verdicts, _ = verified_study(study, capsys)
+    assert (status, verdicts) == (0, [["holds", "seed-0"], ["holds", "seed-1"], ["holds", "summary"]])
+
+
+def test_a_changed_run_of_a_study_is_found_though_the_summary_follows(study, capsys):
+    path = study / "seed-1" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["macro_f1"] += 1e-6
+    path.write_text(json.dumps(metrics))
+    status, verdicts, lines = verified_study(study, capsys)
+    assert (status, verdicts) == (1, [["holds", "seed-0"], ["differs", "seed-1:"], ["differs", "summary"]])
+    assert lines[1].split()[2] == "macro_f1"
+
+
+def test_runs_in_the_place_of_others_are_found(study, capsys):
+    (study / "seed-1").rename(study / "seed-2")
+    shutil.copytree(study / "seed-0", study / "seed-1")
+    status, verdicts, lines = verified_study(study, capsys)
+    assert status == 1
+    assert ["differs", "seed-1"] in verdicts
+    assert "is not the run that study.json asks for: seed was 0 and is now 1" in lines[2]
+
+
+def test_a_study_without_one_of_its_runs_cannot_be_verified(study, capsys):
+    shutil.rmtree(study / "seed-1")
+    status, verdicts, _ = verified_study(study, capsys)
+    assert (status, verdicts) == (2, [["holds", "seed-0"], ["failed", "seed-1"]])
+
+
+def test_a_run_that_does_not_tell_what_the_study_needs_is_named(study, capsys):
+    path = study / "seed-1" / "metrics.json"
+    path.write_text(json.dumps({"accuracy": json.loads(path.read_text())["accuracy"]}))
+    status, verdicts, lines = verified_study(study, capsys)
+    assert status == 1
+    assert ["failed", "summary"] in verdicts
+    assert lines[-1].endswith("a run does not state what it is made of: 'average_accuracy'")
+
+
+def test_a_changed_summary_is_found(study, capsys):
+    path = study / "metrics.json"
+    summary = json.loads(path.read_text())
+    summary["deviation"]["accuracy"] = 0.0123
+    path.write_text(json.dumps(summary))
+    status, verdicts, lines = verified_study(study, capsys)
+    assert (status, verdicts[-1]) == (1, ["differs", "summary"])
+    assert "deviation: accuracy: stated 0.0123, found " in lines[-1]
