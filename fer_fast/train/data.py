@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fer_fast.data import DATASETS, Drawn, OnDisk, Wanted, open_dataset, splits
 from fer_fast.data.augment import fourteen_fold
-from fer_fast.data.crossed import Crossed
+from fer_fast.data.crossed import Crossed, of_classes
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.opened import OF_COPIES, Reading, read_copy
 from fer_fast.data.splits import Role
@@ -64,6 +64,18 @@ def open_reported(config: RunConfig) -> Drawn | OnDisk | None:
     if (config.root and root and _same(config.root, root)) or (name == config.dataset and root is None):
         raise InputError(f"{root or name} is what is trained on; leave test_dataset out to report its own test split")
     return open_dataset(name, root, _wanted(config, name, "report"))
+
+
+def load_reported(config: RunConfig, classes: tuple[str, ...]) -> FaceDataset:
+    """The test split of the other dataset, for a model of these classes; the one that was trained on is not needed.
+
+    Raises:
+        InputError: as `open_data`.
+    """
+    test = of_classes(open_reported(config).split("test"), classes)
+    for line in test.notes:
+        warnings.warn(line, stacklevel=2)
+    return test
 
 
 def cuts_validation(config: RunConfig) -> bool:
