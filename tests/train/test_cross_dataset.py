@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -277,7 +278,6 @@ def test_validation_is_refused_where_nothing_is_cut_for_it(name, crossed, acts, 
 # The command
 
 
-@pytest.mark.filterwarnings("always::UserWarning")
 def test_a_run_on_expw_is_reported_on_ckplus(tmp_path, capsys):
     """Seven classes with neutral are trained on; CK+ has contempt, and none of neutral."""
     LAYOUTS["expw"].build(tmp_path / "expw")
@@ -297,6 +297,7 @@ def test_a_run_on_expw_is_reported_on_ckplus(tmp_path, capsys):
     assert not (tmp_path / "out/folds.json").exists()
     # The checkpoint is evaluated on what its run reported, without the images that it was trained on.
     shutil.rmtree(tmp_path / "expw")
+    warnings.simplefilter("always")  # until pytest puts its own filters back
     capsys.readouterr()
     for number, options in enumerate(([], ["--dataset=ckplus"], [f"--root={tmp_path / 'ckplus'}"])):
         out = tmp_path / f"eval-{number}"
