@@ -60,7 +60,7 @@ class Reading:
             raise InputError(f"image_size is {self.image_size!r}; allowed: 8 to 4096")
         if self.folds < 3:
             raise InputError(f"folds is {self.folds}; allowed: 3 or more, to test, select and train on")
-        if not (0 < self.validation < 1 or (self.validation >= 1 and self.validation == int(self.validation))):
+        if not (0 < self.validation < 1 or (self.validation >= 1 and self.validation % 1 == 0)):
             allowed = "a share of the training images below 1, or so many images a class"
             raise InputError(f"validation is {self.validation:g}; allowed: {allowed}")
 

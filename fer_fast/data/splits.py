@@ -246,6 +246,7 @@ def _validation(listing: Listing, part: Part, rows: np.ndarray, validation: floa
     for word, count in _images(listing, part.labels[rows]).items():
         if 0 < count <= validation and validation >= 1:
             raise InputError(
-                f"{name}: validation takes {validation:.0f} images of each class; of {word} there are {count}"
+                f"{name}: validation takes {validation:.0f} images of each class, of {word} there are {count}; "
+                "data.validation says how many"
             )
     return cut(part, rows, validation, seed)

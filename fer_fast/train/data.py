@@ -58,7 +58,8 @@ def open_reported(config: RunConfig) -> Drawn | OnDisk | None:
         return None
     one_of(name, DATASETS, "test_dataset")
     if DATASETS[name].needs_root and root is None:
-        raise InputError(f"{name} is read from a folder; give its path as test_root (--test_root DIR)")
+        itself = f"or report on {config.dataset} itself (--test_dataset null)"
+        raise InputError(f"{name} is read from a folder; give its path as test_root (--test_root DIR), {itself}")
     if not DATASETS[name].needs_root and root is not None:
         raise InputError(f"{name} are drawn and read no folder; leave test_root out")
     if (config.root and root and _same(config.root, root)) or (name == config.dataset and root is None):
@@ -95,12 +96,11 @@ def _same(one: str, other: str) -> bool:
 
 
 def _wanted(config: RunConfig, name: str, role: Role) -> Wanted:
-    """What is wanted of a dataset: settings of the training data alone are not for the reported one."""
+    """What is wanted of a dataset, of all that the other one or a recipe wants."""
     reading = {field.name: getattr(config.data, field.name) for field in fields(Reading)}
-    if role != "both":
-        of_training = ("order", "validation", "duplicates") if role == "report" else ()
-        for key in of_training if DATASETS[name].needs_root else OF_COPIES:
-            del reading[key]
+    of_training = ("order", "validation", "duplicates") if role == "report" else ()
+    for key in of_training if DATASETS[name].needs_root else OF_COPIES:
+        del reading[key]
     return Wanted(**reading, seed=config.seed, options=config.data.options.get(name, {}), role=role)
 
 

@@ -228,7 +228,7 @@ def test_the_share_that_is_cut_can_be_said():
 @pytest.mark.parametrize("validation", [3, 4, 500])
 def test_a_class_is_larger_than_what_validation_takes_of_it(validation):
     copy = listing(train=part([0] * 1000 + [2] * 3), test=part([0]))
-    with pytest.raises(InputError, match=f"drawn: validation takes {validation} images of each class; of fear there"):
+    with pytest.raises(InputError, match=f"drawn: validation takes {validation} images of each class, of fear there"):
         rows(copy, "train", validation=validation)
     assert len(rows(copy, "val", validation=2)) == 4
 

@@ -102,7 +102,7 @@ def test_seeds_cut_and_so_many_images_a_class_are_cut(splits, tmp_path):
     first, again, other = (splits(tested, [0], f"--seed={seed}").val for seed in (0, 0, 1))
     assert names(first) == names(again) != names(other)
     assert splits(tested, [0], "--data.validation=2").val.class_counts().tolist() == [2, 2, 2]
-    with pytest.raises(InputError, match="trained: validation takes 8 images of each class; of happiness there are 8"):
+    with pytest.raises(InputError, match="trained: validation takes 8 images of each class, of happiness there are 8"):
         splits(tested, [0], "--data.validation=8")
 
 
