@@ -308,6 +308,23 @@ def test_a_run_on_expw_is_reported_on_ckplus(tmp_path, capsys):
     assert "a run that is reported on another dataset has no folds; leave fold out" in capsys.readouterr().err
 
 
+def test_both_folders_may_move_before_a_run_goes_on(tmp_path, capsys):
+    LAYOUTS["expw"].build(tmp_path / "expw")
+    LAYOUTS["ck48"].build(tmp_path / "ck48")
+    run = ["train", "--backbone=tiny", "--augment.size=32", "--batch_size=4", f"--out={tmp_path / 'out'}"]
+    run += ["--dataset=expw", "--test_dataset=ckplus", "--data.faces=whole", "--hardware.device=cpu"]
+    roots = [f"--root={tmp_path / 'expw'}", f"--test_root={tmp_path / 'ck48'}"]
+    assert main([*run, *roots, "--epochs=1"]) == 0
+    assert "parameters), expw for ckplus: " in capsys.readouterr().out
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("expw", "ck48"):
+        (tmp_path / name).rename(moved / name)
+    assert main([*run, f"--root={moved / 'expw'}", f"--test_root={moved / 'ck48'}", "--epochs=2", "--resume"]) == 0
+    assert main([*run, f"--root={moved / 'expw'}", "--test_dataset=faces", "--epochs=3", "--resume"]) == 2
+    assert "test_dataset was ckplus and is now faces" in capsys.readouterr().err
+
+
 def test_no_image_of_training_is_evaluated_as_test(tmp_path, capsys):
     """Of a dataset without a test part that was trained on whole there is none."""
     LAYOUTS["expw"].build(tmp_path / "expw")
