@@ -81,16 +81,24 @@ class Wanted(Reading):
     role: Role = "both"
 
 
-# What is wanted of pictures on disk, and of those that are trained on.
-OF_COPIES = ("faces", "no_face", "unreadable", "duplicates", "folds", "fold", "validation", "order")
+FOLDING = ("folds", "fold")
+# What is wanted of pictures on disk.
+OF_COPIES = ("faces", "no_face", "unreadable", "duplicates", *FOLDING, "validation", "order")
 
 
 class Drawn:
     """A dataset that the package draws.
 
+    Attributes:
+        notes: what is known of it as a whole: nothing.
+        folds: None; it is not cut.
+
     Raises:
         InputError: something is wanted that can be had of pictures on disk alone.
     """
+
+    notes: tuple[str, ...] = ()
+    folds: None = None
 
     def __init__(self, info: DatasetInfo, wanted: Wanted):
         for key in OF_COPIES:
@@ -99,11 +107,8 @@ class Drawn:
         self.info, self.wanted = info, wanted
         self._options = _options(info.name, info.draw, wanted)
 
-    notes: tuple[str, ...] = ()
-    folds: None = None
-
     def duplicated(self, split: str) -> int:
-        """None is in the test split as well."""
+        """How many images of a split are also in the test split: each is drawn anew."""
         return 0
 
     def split(self, split: str) -> FaceDataset:

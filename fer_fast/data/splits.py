@@ -117,7 +117,7 @@ def manifest(listing: Listing, folds: int = FOLDS) -> dict[str, dict[str, Any]] 
 def absences(
     listing: Listing, labels: np.ndarray, split: str, fold: int | None, folds: int = FOLDS, role: Role = "both"
 ) -> tuple[str, ...]:
-    """A line where a split that accuracies are computed on lacks a class of the data it was cut from.
+    """A line where a split lacks a class of the data that it was cut from.
 
     Args:
         listing: of the copy.
@@ -130,7 +130,9 @@ def absences(
     absent = [name for name, count in _images(listing, labels).items() if count == 0]
     shown = ((fold or 1) - (split == "test")) % folds + 1  # the validation split is the fold after the test fold
     where = f"fold {shown}" if role == "both" and is_folded(listing) else f"the {split} split"
-    return () if split == "train" or role == "report" else absence(where, absent)
+    if split == "train":
+        return (f"no image of {' and none of '.join(absent)} is trained on",) if absent else ()
+    return () if role == "report" else absence(where, absent)
 
 
 def absence(where: str, absent: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from fer_fast.data import DATASETS, Drawn, OnDisk, Wanted, open_dataset, splits
 from fer_fast.data.augment import fourteen_fold
 from fer_fast.data.crossed import Crossed, of_classes
 from fer_fast.data.dataset import FaceDataset
-from fer_fast.data.opened import OF_COPIES, Reading, read_copy
+from fer_fast.data.opened import FOLDING, OF_COPIES, Reading, read_copy
 from fer_fast.data.splits import Role
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
@@ -96,11 +96,12 @@ def _same(one: str, other: str) -> bool:
 
 
 def _wanted(config: RunConfig, name: str, role: Role) -> Wanted:
-    """What is wanted of a dataset, of all that the other one or a recipe wants."""
+    """What is wanted of a dataset; a recipe, or the other dataset, may want more than there is to be had of it."""
     reading = {field.name: getattr(config.data, field.name) for field in fields(Reading)}
     of_training = ("order", "validation", "duplicates") if role == "report" else ()
     for key in of_training if DATASETS[name].needs_root else OF_COPIES:
-        del reading[key]
+        if key not in FOLDING:  # folds of what has none would be the same run again and again
+            del reading[key]
     return Wanted(**reading, seed=config.seed, options=config.data.options.get(name, {}), role=role)
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from fer_fast import losses
 from fer_fast.data import DATASETS
-from fer_fast.data.opened import OF_COPIES
+from fer_fast.data.opened import FOLDING, OF_COPIES
 from fer_fast.errors import InputError
 from fer_fast.registry import find
 from fer_fast.train.backbones import find_backbone
@@ -69,11 +69,11 @@ _ACT: tuple[tuple[tuple[str, ...], str, Callable[[RunConfig, Plan], bool]], ...]
         _on_disk,
     ),
     (
-        ("data.fold", "data.folds", "data.validation", "data.order", "data.duplicates"),
+        tuple(f"data.{name}" for name in (*FOLDING, "validation", "order", "duplicates")),
         "on training images that are read from a folder",
         _trains_on_disk,
     ),
-    (("data.fold", "data.folds"), "without test_dataset", lambda config, _: config.test_dataset is None),
+    (tuple(f"data.{name}" for name in FOLDING), "without test_dataset", lambda config, _: config.test_dataset is None),
     (
         ("data.duplicates",),
         "where the test images are read from a folder, too",

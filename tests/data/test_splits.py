@@ -409,7 +409,9 @@ def test_a_fold_that_lacks_a_class_is_named():
     assert absences(copy, np.array([0, 1]), "val", None, role="training") == (
         "the val split has no fear: mean accuracy is over the classes present",
     )
-    assert absences(copy, np.array([0, 1]), "train", 1) == ()
+    assert absences(copy, np.array([1, 1]), "train", 1) == ("no image of happiness and none of fear is trained on",)
+    assert absences(copy, np.array([0, 1, 2]), "train", 1) == ()
+    assert absences(copy, np.array([0, 1]), "test", None, role="report") == ()  # of what training has, elsewhere
     assert absences(copy, np.array([0, 1, 2]), "test", 1) == ()
 
 

@@ -275,6 +275,13 @@ def test_validation_is_refused_where_nothing_is_cut_for_it(name, crossed, acts, 
         refuse_idle(config, flags, {}, {})
 
 
+def test_what_a_recipe_wants_of_pictures_on_disk_does_not_keep_it_from_drawn_ones():
+    flags = ["--data.validation=500", "--data.faces=haar", "--data.options.faces.samples=8"]
+    assert len(load_splits(resolve(config_parser(), flags, [])[0]).val) == 8
+    with pytest.raises(InputError, match="faces is drawn, so fold does nothing; leave fold out"):
+        load_splits(resolve(config_parser(), [*flags, "--data.fold=2"], [])[0])
+
+
 # The command
 
 
