@@ -37,8 +37,8 @@ class Reading:
             test split.
         folds: how many folds data is cut into by subject, 3 or more.
         fold: 1 to `folds`, the one that is tested on; null is the first.
-        validation: what is cut from the training images where there is no validation part: a share below 1, or so many
-            images a class.
+        validation: what is cut from the training images where there is no validation part: a share below 1, or so
+            many images a class.
         order: the order of class numbers, for a copy that does not tell it.
     """
 
