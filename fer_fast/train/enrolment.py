@@ -148,9 +148,10 @@ def _check_classifier(trained: Trained) -> None:
 
 def _features(trained: Trained, dataset: FaceDataset) -> Tensor:
     with watched(f"reading {dataset.split}") as progress:
-        return predict(trained.recogniser, dataset.images, trained.config.augment, trained.hardware, progress=progress)[
-            0
-        ]
+        features, _ = predict(
+            trained.recogniser, dataset.images, trained.config.augment, trained.hardware, progress=progress
+        )
+    return features
 
 
 def _score(labels: Tensor, predictions: Tensor, classes: Sequence[str]) -> dict[str, Any]:
