@@ -1,15 +1,19 @@
 """``fer-fast eval``."""
 
 import shlex
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
+from fer_fast.cli import custom_classes
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_metrics
+from fer_fast.data import Drawn, FaceDataset, OnDisk
 from fer_fast.data.augment import CROPS
-from fer_fast.train.config import DataConfig
-from fer_fast.train.data import open_data
-from fer_fast.train.evaluation import load_trained
+from fer_fast.data.crossed import Crossed
+from fer_fast.train.config import DataConfig, RunConfig
+from fer_fast.train.data import load_reported, open_data
+from fer_fast.train.evaluation import Trained, load_trained
 from fer_fast.train.run import evaluate_checkpoint
 
 
@@ -17,20 +21,48 @@ def run(argv: list[str]) -> int:
     """Evaluate as the arguments say."""
     parser = Parser(prog="fer-fast eval", description="Evaluate a checkpoint on a dataset.")
     parser.add_argument("--checkpoint", metavar="F", required=True, help="checkpoint.safetensors or a run's folder")
-    parser.add_argument("--dataset", metavar="NAME", help="default: the dataset the checkpoint was trained on")
-    parser.add_argument("--root", metavar="DIR", help="folder of the dataset (default: where it was for training)")
+    parser.add_argument("--dataset", metavar="NAME", help="default: the dataset of the run")
+    parser.add_argument("--root", metavar="DIR", help="folder of the dataset (default: where it was for the run)")
     parser.add_argument("--split", default="test", help="train, val or test (default: test)")
     parser.add_argument("--fold", type=int, help="which fold is the test split, for data that is cut by subject")
     parser.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
     parser.add_argument("--crops", type=int, choices=CROPS, help="average over so many views (default: the run's)")
     parser.add_argument("--out", metavar="DIR", help="write metrics.json and report.html there")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    custom_classes.add_options(parser)
     given = parser.parse_args(argv)
+    enrolment = custom_classes.enrolment(given)
     trained = load_trained(given.checkpoint, given.device)
+    if given.crops is not None:
+        trained.config.augment = replace(trained.config.augment, crops=given.crops)
+    out = Path(given.out) if given.out else None
+    if enrolment:
+        custom_classes.run(trained, _opened(given, trained.config), given.split, enrolment, out)
+        return 0
+    command = shlex.join(("fer-fast", "eval", *argv))
+    metrics = evaluate_checkpoint(trained, _dataset(given, trained), out, command=command)
+    print_metrics(metrics)
+    if out:
+        print(f"report: {out / 'report.html'}")
+    return 0
+
+
+def _dataset(given: Namespace, trained: Trained) -> FaceDataset:
+    """The images that are evaluated on; of a run that reports on another dataset, that one's."""
     config = trained.config
+    if not (config.test_dataset and given.split == "test" and given.dataset in (None, config.test_dataset)):
+        return _opened(given, config).split(given.split)
+    config.test_root, config.data.fold = given.root or config.test_root, given.fold
+    if given.order is not None:
+        config.data.options.setdefault(config.test_dataset, {})["order"] = given.order
+    return load_reported(config, trained.classes)
+
+
+def _opened(given: Namespace, config: RunConfig) -> Drawn | OnDisk | Crossed:
+    """The dataset that is asked for, read as the run has it where it is the run's."""
     data = config.data
     if given.dataset not in (None, config.dataset):  # what was said of the copy trained on does not hold for another
-        config.dataset, config.root = given.dataset, given.root
+        config.dataset, config.root, config.test_dataset, config.test_root = given.dataset, given.root, None, None
         config.data = DataConfig(data.image_size, data.channels, options=data.options)
     elif given.root:
         config.root, data.order = given.root, None
@@ -38,12 +70,5 @@ def run(argv: list[str]) -> int:
         config.data.fold = given.fold
     if given.order is not None:
         config.data.order = given.order
-    if given.crops is not None:
-        config.augment = replace(config.augment, crops=given.crops)
-    out = Path(given.out) if given.out else None
-    command = shlex.join(("fer-fast", "eval", *argv))
-    metrics = evaluate_checkpoint(trained, open_data(config).split(given.split), out, command=command)
-    print_metrics(metrics)
-    if out:
-        print(f"report: {out / 'report.html'}")
-    return 0
+    opened = open_data(config)
+    return opened.trained if given.dataset and isinstance(opened, Crossed) else opened

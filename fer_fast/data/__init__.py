@@ -30,13 +30,16 @@ __all__ = [
 ]
 
 
-def open_dataset(name: str, root: str | Path | None = None, wanted: Wanted | None = None) -> Drawn | OnDisk:
+def open_dataset(
+    name: str, root: str | Path | None = None, wanted: Wanted | None = None, reported: Drawn | OnDisk | None = None
+) -> Drawn | OnDisk:
     """Finds a dataset and reads what is in it; `.split("train")` of the result gives images.
 
     Args:
         name: a key of `DATASETS`.
         root: the user's folder or file; its layout is detected. Left out for datasets that are drawn.
         wanted: how images are wanted.
+        reported: the dataset whose test split is reported, where it is another one.
 
     Raises:
         InputError: an unknown name or option, a missing folder, or a copy that is not what it should be.
@@ -48,7 +51,8 @@ def open_dataset(name: str, root: str | Path | None = None, wanted: Wanted | Non
         raise InputError(f"{name} is read from a folder; give its path as root (--root DIR)")
     if not info.needs_root and root is not None:
         raise InputError(f"{name} are drawn and read no folder; name the dataset that lies in {root} (--dataset NAME)")
-    return OnDisk(info, Path(root), wanted or Wanted()) if info.needs_root else Drawn(info, wanted or Wanted())
+    wanted = wanted or Wanted()
+    return OnDisk(info, Path(root), wanted, reported) if info.needs_root else Drawn(info, wanted)
 
 
 def load_dataset(

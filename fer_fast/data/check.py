@@ -16,7 +16,7 @@ from fer_fast.data.labels import FAR, distance
 from fer_fast.data.listing import FaceChoice, Listing
 from fer_fast.data.opened import Wanted, decoded, preparation, read_copy
 from fer_fast.data.prepare import Preparation
-from fer_fast.data.splits import manifest
+from fer_fast.data.splits import FOLDS, manifest
 from fer_fast.errors import InputError
 
 LISTED = 20  # files or rows of one kind that are spelled out
@@ -167,8 +167,12 @@ def _faceless(stores: Mapping[str, Store], how: Preparation) -> Iterator[str]:
 
 
 def _thin_folds(listing: Listing) -> Iterator[str]:
-    folds = (manifest(listing) or {}).items()
-    if thin := [f"fold {number} ({', '.join(about['absent'])})" for number, about in folds if about["absent"]]:
+    folds = manifest(listing) or {}
+    if empty := [number for number, about in folds.items() if not about["subjects"]]:
+        yield f"{_many(FOLDS - len(empty), 'subject')}, too few for {FOLDS} folds: --data.folds says how many"
+    elif thin := [
+        f"fold {number} ({', '.join(about['absent'])})" for number, about in folds.items() if about["absent"]
+    ]:
         yield f"folds without an image of a class, where accuracies are over the others: {', '.join(thin)}"
 
 

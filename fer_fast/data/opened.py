@@ -17,7 +17,7 @@ from fer_fast.data.listing import FaceChoice, Listing, Part
 from fer_fast.data.near import duplicates_across
 from fer_fast.data.prepare import Preparation
 from fer_fast.data.progress import watched
-from fer_fast.data.splits import absences, rows_of
+from fer_fast.data.splits import FOLDS, Role, absences, manifest, rows_of
 from fer_fast.data.table import DatasetInfo
 from fer_fast.errors import InputError
 
@@ -35,7 +35,7 @@ class Reading:
         unreadable: whether a picture that cannot be read is an error or left out (skip).
         duplicates: keep, or drop the images to train on and select by that are also, pixel for pixel or nearly, in the
             test split.
-        folds: how many folds data is cut into by subject.
+        folds: how many folds data is cut into by subject, 3 or more.
         fold: 1 to `folds`, the one that is tested on; null is the first.
         validation: what is cut from the training images where there is no validation part: a share below 1, or so
             many images a class.
@@ -48,7 +48,7 @@ class Reading:
     no_face: Literal["whole", "skip"] = "whole"
     unreadable: Literal["error", "skip"] = "error"
     duplicates: Literal["keep", "drop"] = "keep"
-    folds: int = 10
+    folds: int = FOLDS
     fold: int | None = None
     validation: float = VALIDATION_FRACTION
     order: str | None = None
@@ -58,6 +58,11 @@ class Reading:
             raise InputError(f"channels is {self.channels!r}; allowed: 1 or 3")
         if self.image_size is not None and not (isinstance(self.image_size, int) and 8 <= self.image_size <= 4096):
             raise InputError(f"image_size is {self.image_size!r}; allowed: 8 to 4096")
+        if self.folds < 3:
+            raise InputError(f"folds is {self.folds}; allowed: 3 or more, to test, select and train on")
+        if not (0 < self.validation < 1 or (self.validation >= 1 and self.validation % 1 == 0)):
+            allowed = "a share of the training images below 1, or so many images a class"
+            raise InputError(f"validation is {self.validation:g}; allowed: {allowed}")
 
 
 @dataclass
@@ -67,21 +72,33 @@ class Wanted(Reading):
     Args:
         seed: decides what is cut, and everything about generated faces.
         options: keywords of the dataset's own reader, for instance `labels` of FER+.
+        role: "training" keeps no test split back, as another dataset is reported on; "report" is that other one: its
+            test split is the official one, or else everything.
     """
 
     seed: int = 0
     options: Mapping[str, Any] | None = None
+    role: Role = "both"
 
 
-OF_COPIES = ("faces", "no_face", "unreadable", "duplicates", "fold", "order")  # what is wanted of pictures on disk
+FOLDING = ("folds", "fold")
+# What is wanted of pictures on disk.
+OF_COPIES = ("faces", "no_face", "unreadable", "duplicates", *FOLDING, "validation", "order")
 
 
 class Drawn:
     """A dataset that the package draws.
 
+    Attributes:
+        notes: what is known of it as a whole: nothing.
+        folds: None; it is not cut.
+
     Raises:
         InputError: something is wanted that can be had of pictures on disk alone.
     """
+
+    notes: tuple[str, ...] = ()
+    folds: None = None
 
     def __init__(self, info: DatasetInfo, wanted: Wanted):
         for key in OF_COPIES:
@@ -89,6 +106,10 @@ class Drawn:
                 raise InputError(f"{info.name} is drawn, so {key} does nothing; leave {key} out")
         self.info, self.wanted = info, wanted
         self._options = _options(info.name, info.draw, wanted)
+
+    def duplicated(self, split: str) -> int:
+        """How many images of a split are also in the test split: each is drawn anew."""
+        return 0
 
     def split(self, split: str) -> FaceDataset:
         """One split."""
@@ -104,13 +125,21 @@ class Drawn:
 class OnDisk:
     """A copy in the user's folder.
 
+    Args:
+        info: the dataset.
+        root: the folder.
+        wanted: how its images are wanted.
+        reported: the dataset whose test split is reported, where it is another one.
+
+    Attributes:
+        notes: what is known of the copy as a whole, a line each.
+        folds: fold -> subjects and images a class, where it is cut by subject.
+
     Raises:
         InputError: the folder does not hold this dataset, or cannot be told what is in it.
     """
 
-    def __init__(self, info: DatasetInfo, root: Path, wanted: Wanted):
-        if not root.exists():
-            raise InputError(f"{shown(root)} does not exist")
+    def __init__(self, info: DatasetInfo, root: Path, wanted: Wanted, reported: "Drawn | OnDisk | None" = None):
         self.info, self.root, self.wanted = info, root, wanted
         listing = read_copy(info, root, wanted)
         if listing.faults:
@@ -121,8 +150,11 @@ class OnDisk:
         listing.compare(info.published)
         self.listing: Listing = listing
         self.preparation = preparation(info, listing, wanted)
+        self.reported = reported or self
+        self.notes = (*listing.notes, *listing.problems)
+        self.folds = manifest(listing, wanted.folds) if wanted.role == "both" else None
         self._stores: dict[str, Store] = {}
-        for line in (*listing.notes, *listing.problems):
+        for line in self.notes:
             warnings.warn(f"{info.name} in {shown(root)}: {line}", stacklevel=3)
 
     def split(self, split: str) -> FaceDataset:
@@ -132,17 +164,18 @@ class OnDisk:
             InputError: no such split, a picture that cannot be read, or no image left.
         """
         wanted = self.wanted
-        name, rows = rows_of(self.listing, split, seed=wanted.seed, fold=wanted.fold, name=self.info.name)
+        name, rows = self._rows(split)
         part, kept = self.listing.parts[name], self._store(name)
         rows, notes = self._readable(name, rows)
-        if split != "test" and wanted.duplicates == "drop":
-            again = self._in_test(name, rows)
-            notes += (f"{again.sum()} images that are also in the test split are left out",)
+        # Nothing says that two datasets share no picture, and what is reported must not select the model.
+        if split != "test" and (wanted.duplicates == "drop" or (split == "val" and self.reported is not self)):
+            if (again := self._in_test(name, rows)).any():
+                notes += (f"{again.sum()} images that are also in the test split are left out",)
             rows = rows[~again]
         if len(rows) == 0:
             why = "; ".join((f"{shown(self.root)}: no image of {self.info.name} is left for {split}", *notes))
             raise InputError(why)
-        notes += absences(self.listing, part.labels[rows], split, wanted.fold)
+        notes += absences(self.listing, part.labels[rows], split, wanted.fold, wanted.folds, wanted.role)
         chosen = torch.from_numpy(rows)
         return FaceDataset(
             images=Images(kept.pixels, kept.marks, chosen, kept.file),
@@ -161,17 +194,30 @@ class OnDisk:
             self._stores[name] = decoded(self.info, self.root, name, self.listing.parts[name], self.preparation)
         return self._stores[name]
 
+    def _rows(self, split: str) -> tuple[str, np.ndarray]:
+        """The part a split is taken from, and its rows."""
+        wanted = self.wanted
+        return rows_of(
+            self.listing,
+            split,
+            seed=wanted.seed,
+            fold=wanted.fold,
+            name=self.info.name,
+            folds=wanted.folds,
+            validation=wanted.validation,
+            role=wanted.role,
+        )
+
     def duplicated(self, split: str) -> int:
         """How many images of a split are also, pixel for pixel or nearly, in the test split."""
-        name, rows = rows_of(self.listing, split, seed=self.wanted.seed, fold=self.wanted.fold, name=self.info.name)
-        return int(self._in_test(name, rows).sum())
+        return int(self._in_test(*self._rows(split)).sum())
 
     def _in_test(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Which of these rows of a part are, pixel for pixel or nearly, in the test split: bool (len(rows),)."""
-        tested, test_rows = rows_of(
-            self.listing, "test", seed=self.wanted.seed, fold=self.wanted.fold, name=self.info.name
-        )
-        return duplicates_across(_only(self._store(name), rows), _only(self._store(tested), test_rows))[rows]
+        if isinstance(self.reported, Drawn):
+            return np.zeros(len(rows), bool)
+        tested, test_rows = self.reported._rows("test")
+        return duplicates_across(_only(self._store(name), rows), _only(self.reported._store(tested), test_rows))[rows]
 
     def _readable(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         """The rows that are used, and a line for every kind that is not, or not as it should be."""
@@ -206,6 +252,8 @@ def read_copy(info: DatasetInfo, root: Path, wanted: Wanted) -> Listing:
     Raises:
         InputError: nothing of it, an option it does not have or need, or a copy that cannot be told what is in it.
     """
+    if not root.exists():
+        raise InputError(f"{shown(root)} does not exist")
     options = _options(info.name, info.read, wanted)
     listing = info.read(root, **options)
     if listing is None:

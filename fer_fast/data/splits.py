@@ -1,6 +1,7 @@
 """Which pictures of a copy are trained on, select the model, and are reported: official parts, cuts and folds."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,9 +11,21 @@ from fer_fast.errors import InputError
 
 FOLDS = 10
 TEST_FRACTION = 0.2  # where the data has neither an official test part nor subjects
+# What a dataset is for: everything, or one side of a run that trains on one dataset and reports on another.
+Role = Literal["both", "training", "report"]
 
 
-def rows_of(listing: Listing, split: str, *, seed: int, fold: int | None, name: str) -> tuple[str, np.ndarray]:
+def rows_of(
+    listing: Listing,
+    split: str,
+    *,
+    seed: int,
+    fold: int | None,
+    name: str,
+    folds: int = FOLDS,
+    validation: float = VALIDATION_FRACTION,
+    role: Role = "both",
+) -> tuple[str, np.ndarray]:
     """The part that `split` is taken from, and its rows, in order.
 
     An official part is taken as it is. Where there is no validation part, one eighth of the training pictures is, by
@@ -20,35 +33,54 @@ def rows_of(listing: Listing, split: str, *, seed: int, fold: int | None, name: 
     next one (after the last the first) the validation split. Without subjects a fifth of the pictures, by class and
     whole units, is the test split.
 
+    Data that is trained on alone keeps no test split back: what has no official part is all trained on, but for the
+    validation cut. Of data that is reported on alone the test split is the official one, or else everything.
+
     Args:
         listing: of the copy.
         split: "train", "val" or "test".
         seed: decides the cuts; folds do not depend on it.
-        fold: 1 to 10, for data that is cut by subject; None is 1.
+        fold: 1 to `folds`, for data that is cut by subject; None is 1.
         name: of the dataset, for errors.
+        folds: how many folds data is cut into by subject.
+        validation: what is cut off for validation: a share below 1 of each class, or about so many images of each.
+        role: what the data is for.
 
     Raises:
-        InputError: no such split here, a fold where there are no subjects, or too few subjects for it.
+        InputError: no such split here, folds where there are none, too few subjects for them, or a class that is not
+            larger than what validation takes of it.
     """
     if split not in SPLITS:
         raise InputError(f"{name} has no split {split!r}; allowed: {', '.join(SPLITS)}")
-    if fold is not None:
-        _check_fold(listing, fold, name)
-    if "all" in listing.parts:
+    _check_fold(listing, fold, folds, role, name)
+    if role == "both" and "all" in listing.parts:
         part = listing.parts["all"]
-        return "all", _fold(part, split, fold or 1, name) if part.subjects else _share(part, split, seed)
-    source = "train" if split == "val" and "val" not in listing.parts else split
-    if source not in listing.parts:
-        raise InputError(f"{name} ({listing.layout}) has no {source} images; it has: {', '.join(listing.parts)}")
-    rows = np.arange(len(listing.parts[source]))
-    if source != "train" or "val" in listing.parts:
+        if is_folded(listing):
+            return "all", _fold(part, split, fold or 1, folds, name)
+        test = cut(part, np.arange(len(part)), TEST_FRACTION, seed)
+        source, rows, seed = "all", np.flatnonzero(test if split == "test" else ~test), seed + 1
+    else:
+        source = _source(listing, split, role, name)
+        rows = np.arange(len(listing.parts[source]))
+    if split == "test" or not cuts_validation(listing, role):
         return source, rows
-    held_out = cut(listing.parts[source], rows, VALIDATION_FRACTION, seed)
+    held_out = _validation(listing, listing.parts[source], rows, validation, seed, name)
     return source, rows[held_out if split == "val" else ~held_out]
 
 
-def folds_of(part: Part) -> np.ndarray:
-    """The fold, 0 to 9, of each picture: subject i of the sorted ones is in fold i mod 10.
+def is_folded(listing: Listing) -> bool:
+    """Whether the data is cut into folds by subject where it is both trained on and reported."""
+    part = listing.parts.get("all")
+    return part is not None and part.subjects is not None
+
+
+def cuts_validation(listing: Listing, role: Role) -> bool:
+    """Whether a validation split is cut off: there is no official one, nor a fold that serves as such."""
+    return "val" not in listing.parts and not (role == "both" and is_folded(listing))
+
+
+def folds_of(part: Part, folds: int = FOLDS) -> np.ndarray:
+    """The fold, from 0, of each picture: of ten folds, subject i of the sorted ones is in fold i mod 10.
 
     Subjects that share a group (two people in a photograph) stand together where the first of them does.
     """
@@ -56,23 +88,23 @@ def folds_of(part: Part) -> np.ndarray:
     firsts: dict[int, str] = {}
     for unit, subject in zip(units.tolist(), part.subjects or (), strict=True):
         firsts[unit] = min(subject, firsts.get(unit, subject))
-    numbers = {unit: i % FOLDS for i, unit in enumerate(sorted(firsts, key=firsts.__getitem__))}
+    numbers = {unit: i % folds for i, unit in enumerate(sorted(firsts, key=firsts.__getitem__))}
     return np.array([numbers[unit] for unit in units.tolist()], np.int64)
 
 
-def manifest(listing: Listing) -> dict[str, dict[str, Any]] | None:
+def manifest(listing: Listing, folds: int = FOLDS) -> dict[str, dict[str, Any]] | None:
     """What the folder of a run says of the folds: fold -> its subjects, its images of each class, the classes it lacks.
 
     Returns:
-        "1" to "10" -> {"subjects": [...], "images": {class: n}, "absent": [...]}; None where the data is not cut by
+        "1", "2", ... -> {"subjects": [...], "images": {class: n}, "absent": [...]}; None where the data is not cut by
         subject.
     """
-    part = listing.parts.get("all")
-    if part is None or part.subjects is None:
+    if not is_folded(listing):
         return None
-    folds, about = folds_of(part), {}
-    for fold in range(FOLDS):
-        rows = np.flatnonzero(folds == fold)
+    part, about = listing.parts["all"], {}
+    numbers = folds_of(part, folds)
+    for fold in range(folds):
+        rows = np.flatnonzero(numbers == fold)
         images = _images(listing, part.labels[rows])
         about[str(fold + 1)] = {
             "subjects": sorted({part.subjects[row] for row in rows.tolist()}),
@@ -82,31 +114,38 @@ def manifest(listing: Listing) -> dict[str, dict[str, Any]] | None:
     return about
 
 
-def absences(listing: Listing, labels: np.ndarray, split: str, fold: int | None) -> tuple[str, ...]:
-    """A line where a split that accuracies are computed on lacks a class of the data.
+def absences(
+    listing: Listing, labels: np.ndarray, split: str, fold: int | None, folds: int = FOLDS, role: Role = "both"
+) -> tuple[str, ...]:
+    """A line where a split lacks a class of the data that it was cut from.
 
     Args:
         listing: of the copy.
         labels: of the pictures of the split.
         split: its name.
         fold: the test fold that was asked for.
+        folds: how many there are.
+        role: what the data is for.
     """
     absent = [name for name, count in _images(listing, labels).items() if count == 0]
-    if not absent or split == "train":
-        return ()
-    part = listing.parts.get("all")
-    folded = part is not None and part.subjects is not None
-    shown = ((fold or 1) - (split == "test")) % FOLDS + 1  # the validation split is the fold after the test fold
-    where = f"fold {shown}" if folded else f"the {split} split"
-    return (f"{where} has no {' and no '.join(absent)}: mean accuracy is over the classes present",)
+    shown = ((fold or 1) - (split == "test")) % folds + 1  # the validation split is the fold after the test fold
+    where = f"fold {shown}" if role == "both" and is_folded(listing) else f"the {split} split"
+    if split == "train":
+        return (f"no image of {' and none of '.join(absent)} is trained on",) if absent else ()
+    return () if role == "report" else absence(where, absent)
 
 
-def cut(part: Part, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """bool (len(rows),): which of the rows are cut off, about `fraction` of each class; `seed` alone decides.
+def absence(where: str, absent: Sequence[str]) -> tuple[str, ...]:
+    """The line that says which classes there are not, where there are such."""
+    return (f"{where} has no {' and no '.join(absent)}: mean accuracy is over the classes present",) if absent else ()
+
+
+def cut(part: Part, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """bool (len(rows),): which of the rows are cut off, about `share` of each class, or so many; `seed` alone decides.
 
     What must not be cut apart (groups, subjects, else single pictures) goes as a whole, in random order; the rarest
     class first, since a unit of several classes counts for all of them. Of two units or more whose rarest class is the
-    same, at least one is cut off, and one is not.
+    same, at least one is cut off, and one is not. No class is cut off as a whole.
 
     Raises:
         InputError: no class has two units.
@@ -115,20 +154,26 @@ def cut(part: Part, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     held = np.zeros((units.max(initial=-1) + 1, labels.max(initial=-1) + 1), np.int64)  # pictures: unit, class
     np.add.at(held, (units, labels), 1)
     totals = held.sum(0)
+    wanted = share * totals if share < 1 else np.full(len(totals), share)
     ranks = np.argsort(np.argsort(totals, kind="stable"))
+    sole = ((held == totals) & (held > 0)).any(1)  # has all there is of a class, so it stays
     rarest = np.where(held > 0, ranks, len(totals)).argmin(1) if len(held) else np.empty(0, np.int64)
     generator = np.random.default_rng(seed)
     off = np.zeros(len(held), bool)
     for label in np.argsort(totals, kind="stable").tolist():
         members = generator.permutation(np.flatnonzero(rarest == label))
+        members = members[np.argsort(sole[members], kind="stable")]
         if len(members) < 2:
             continue
         sizes, taken = held[members, label], held[off, label].sum()
         # A unit goes over where it brings the number nearer; the last never does.
-        over = taken + np.cumsum(sizes) - sizes / 2 <= fraction * totals[label]
+        over = taken + np.cumsum(sizes) - sizes / 2 <= wanted[label]
         over[0] |= taken == 0
         over[-1] = False
-        off[members[over]] = True
+        off[members[over & ~sole[members]]] = True
+    while len(gone := np.flatnonzero((totals > 0) & (held[~off].sum(0) == 0))):  # with units of a rarer class
+        holders = np.flatnonzero(held[:, gone[0]])
+        off[holders[held[holders].sum(1).argmin()]] = False
     if not off.any():
         raise InputError("no class has the two training images that cutting a validation part needs")
     return off[units]
@@ -158,33 +203,52 @@ def _units(part: Part, rows: np.ndarray) -> np.ndarray:
             return units
 
 
-def _check_fold(listing: Listing, fold: int, name: str) -> None:
-    if not 1 <= fold <= FOLDS:
-        raise InputError(f"fold is {fold}; allowed: 1 to {FOLDS}")
+def _check_fold(listing: Listing, fold: int | None, folds: int, role: Role, name: str) -> None:
+    if fold is None and folds == FOLDS:
+        return
+    asked = "fold" if folds == FOLDS else "folds"
+    if fold is not None and not 1 <= fold <= folds:
+        raise InputError(f"fold is {fold}; allowed: 1 to {folds}")
+    if role != "both":
+        raise InputError(f"{name}: a run that is reported on another dataset has no folds; leave {asked} out")
     if all(part.subjects is None for part in listing.parts.values()):
         raise InputError(
             f"{name} ({listing.layout}): this copy does not say who is in a picture, so there are no folds by subject; "
-            "leave fold out"
+            f"leave {asked} out"
         )
     if "all" not in listing.parts:
-        raise InputError(f"{name} ({listing.layout}) has official parts ({', '.join(listing.parts)}); leave fold out")
+        raise InputError(
+            f"{name} ({listing.layout}) has official parts ({', '.join(listing.parts)}); leave {asked} out"
+        )
 
 
-def _fold(part: Part, split: str, fold: int, name: str) -> np.ndarray:
-    folds = folds_of(part)
-    test, val = folds == fold - 1, folds == fold % FOLDS
-    rows = np.flatnonzero({"test": test, "val": val, "train": ~(test | val)}[split])
-    if len(rows) == 0:
-        subjects = len(set(part.subjects or ()))
-        raise InputError(f"{name}: fold {fold} has no {split} images; ten folds need 10 subjects, here are {subjects}")
-    return rows
+def _source(listing: Listing, split: str, role: Role, name: str) -> str:
+    """The part that a split is taken from, whole or cut."""
+    parts = tuple(listing.parts)
+    if role == "report" and "test" not in parts and len(parts) == 1:
+        return parts[0]
+    source = "train" if split == "val" and "val" not in parts else split
+    if role == "training" and source == "train" and "all" in parts:
+        return "all"
+    if source not in parts:
+        raise InputError(f"{name} ({listing.layout}) has no {source} images; it has: {', '.join(parts)}")
+    return source
 
 
-def _share(part: Part, split: str, seed: int) -> np.ndarray:
-    rows = np.arange(len(part))
-    test = cut(part, rows, TEST_FRACTION, seed)
-    if split == "test":
-        return rows[test]
-    rest = rows[~test]
-    val = cut(part, rest, VALIDATION_FRACTION, seed + 1)
-    return rest[val if split == "val" else ~val]
+def _fold(part: Part, split: str, fold: int, folds: int, name: str) -> np.ndarray:
+    numbers = folds_of(part, folds)
+    if (people := numbers.max() + 1) < folds:
+        raise InputError(f"{name}: {folds} folds need {folds} subjects, here are {people}; data.folds says how many")
+    test, val = numbers == fold - 1, numbers == fold % folds
+    return np.flatnonzero({"test": test, "val": val, "train": ~(test | val)}[split])
+
+
+def _validation(listing: Listing, part: Part, rows: np.ndarray, validation: float, seed: int, name: str) -> np.ndarray:
+    """bool (len(rows),): which of the rows are cut off to select by."""
+    for word, count in _images(listing, part.labels[rows]).items():
+        if 0 < count <= validation and validation >= 1:
+            raise InputError(
+                f"{name}: validation takes {validation:.0f} images of each class, of {word} there are {count}; "
+                "data.validation says how many"
+            )
+    return cut(part, rows, validation, seed)

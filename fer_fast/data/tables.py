@@ -54,7 +54,7 @@ class Labelled(NamedTuple):
         pictures: of all files, in order.
         labels: int64 (n,), as written; -1 where there is none.
         classes: the names of the numbers, from the metadata of a ClassLabel column or a column of words.
-        names: file and row of each picture.
+        names: folder, file and row of each picture.
         sizes: pictures in each file.
     """
 
@@ -83,7 +83,8 @@ def read_labelled(files: Sequence[Path]) -> Labelled | None:
     columns = [_read_column(file, wanted) for file in files]
     chunks = pa.chunked_array([chunk for column in columns for chunk in column.chunks], type=columns[0].type)
     labels, classes = _numbered(chunks, spoken.pop(), files[0])
-    names = (f"{file.name}:{row}" for file, column in zip(files, columns, strict=True) for row in range(len(column)))
+    called = (f"{file.parent.name}/{file.name}" for file in files)  # the parts of a copy can have files of one name
+    names = (f"{name}:{row}" for name, column in zip(called, columns, strict=True) for row in range(len(column)))
     return Labelled(Rows(files, images), labels, classes, tuple(names), tuple(map(len, columns)))
 
 

@@ -17,6 +17,8 @@ from .base import HostState, Loss
 class ClassifierLoss(Loss):
     """A loss with a weight per class, called as `loss(x, y)` with features x (n, d) and labels y (n,)."""
 
+    directional = False  # whether a class is the direction of its weight, whose length does nothing
+
     def __init__(self, num_classes: int, feature_dim: int, **common):
         super().__init__(**common)
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
@@ -76,6 +78,7 @@ class LMCLLoss(ClassifierLoss):
     """
 
     name = "lmcl"
+    directional = True
 
     def logits(self, x: Tensor) -> Tensor:
         return reference.lmcl_logits(x, self.weight, self.s)
@@ -85,6 +88,7 @@ class ArcFaceLoss(ClassifierLoss):
     """Cross-entropy of s·cos θ_j, the target's angle larger by `m` radians; see :func:`fer_fast.reference.arcface`."""
 
     name = "arcface"
+    directional = True
 
     def logits(self, x: Tensor) -> Tensor:
         return reference.lmcl_logits(x, self.weight, self.s)
@@ -130,6 +134,7 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
     """A-softmax (SphereFace): class weights of length one; see :func:`fer_fast.reference.a_softmax`."""
 
     name = "a-softmax"
+    directional = True
 
     def logits(self, x: Tensor) -> Tensor:
         return reference.a_softmax_logits(x, self.weight)

@@ -9,11 +9,12 @@ import yaml
 
 from fer_fast import losses
 from fer_fast.data import DATASETS
-from fer_fast.data.opened import OF_COPIES
+from fer_fast.data.opened import FOLDING, OF_COPIES
 from fer_fast.errors import InputError
 from fer_fast.registry import find
 from fer_fast.train.backbones import find_backbone
 from fer_fast.train.config import RunConfig, config_parser, resolve, to_dict
+from fer_fast.train.data import cuts_validation
 from fer_fast.train.objective import Plan, loss_setup, plan_losses
 
 
@@ -28,7 +29,15 @@ def _reads_bank(_config: RunConfig, plan: Plan) -> bool:
 
 
 def _on_disk(config: RunConfig, _plan: Plan) -> bool:
-    return config.dataset not in DATASETS or DATASETS[config.dataset].needs_root
+    return _is_read(config.dataset) or _is_read(config.test_dataset)
+
+
+def _trains_on_disk(config: RunConfig, _plan: Plan) -> bool:
+    return _is_read(config.dataset)
+
+
+def _is_read(dataset: str | None) -> bool:
+    return dataset is not None and (dataset not in DATASETS or DATASETS[dataset].needs_root)
 
 
 # Keys -> when they act, in words and as a test.
@@ -59,6 +68,22 @@ _ACT: tuple[tuple[tuple[str, ...], str, Callable[[RunConfig, Plan], bool]], ...]
         "on a dataset that is read from a folder",
         _on_disk,
     ),
+    (
+        tuple(f"data.{name}" for name in (*FOLDING, "validation", "order", "duplicates")),
+        "on training images that are read from a folder",
+        _trains_on_disk,
+    ),
+    (tuple(f"data.{name}" for name in FOLDING), "without test_dataset", lambda config, _: config.test_dataset is None),
+    (
+        ("data.duplicates",),
+        "where the test images are read from a folder, too",
+        lambda config, _: _is_read(config.test_dataset or config.dataset),
+    ),
+    (
+        ("data.validation",),
+        "where there is neither an official validation part nor a fold for it",
+        lambda config, _: config.root is None or cuts_validation(config),
+    ),
     (("data.no_face",), "unless data.faces is whole", lambda config, _: config.data.faces != "whole"),
     (("augment.grayscale", "augment.saturation"), "on colour images, with data and augment.channels of 3", _colour),
     (("augment.erasing_area",), "with augment.erasing above 0", lambda config, _: config.augment.erasing > 0),
@@ -80,7 +105,7 @@ _ACT: tuple[tuple[tuple[str, ...], str, Callable[[RunConfig, Plan], bool]], ...]
 _READ: dict[str, Callable[[RunConfig, Plan], tuple[str, ...]]] = {
     "objective.options": lambda _, plan: (plan.classifier, *plan.auxiliary),
     "objective.extra": lambda config, _: (config.loss,),
-    "data.options": lambda config, _: (config.dataset,),
+    "data.options": lambda config, _: tuple(filter(None, (config.dataset, config.test_dataset))),
 }
 
 

@@ -119,7 +119,8 @@ def _stored(config: RunConfig, out: Path) -> _Stored:
     stored, wanted = to_dict(from_dict(state["config"])), to_dict(config)
     if config.model.geometry == "auto":
         wanted["model"]["geometry"] = stored["model"]["geometry"]
-    wanted["root"] = stored["root"]  # a folder may have moved: digests tell whether it is the same data
+    for root in ("root", "test_root"):
+        wanted[root] = stored[root]  # a folder may have moved: digests tell whether it is the same data
     extended = config.epochs > stored["epochs"]
     if changed := difference(stored, {**wanted, "epochs": stored["epochs"]} if extended else wanted):
         raise InputError(f"cannot resume {out} with another configuration: {changed}")
@@ -225,9 +226,10 @@ def _write_results(
 def _announce(trainer: Trainer, tested: int, out: Path) -> None:
     config, train_set = trainer.config, trainer.train_set
     copies = f" ({len(FOURTEEN_ANGLES) * 2} copies of each)" if config.data.fourteen_fold else ""
+    datasets = " for ".join(filter(None, (config.dataset, config.test_dataset)))
     parameters = sum(p.numel() for p in trainer.learner.recogniser.parameters()) / 1e6
     print(
-        f"{config.recipe}: {config.loss} on {config.backbone} ({parameters:.1f} M parameters), {config.dataset}: "
+        f"{config.recipe}: {config.loss} on {config.backbone} ({parameters:.1f} M parameters), {datasets}: "
         f"{len(train_set)} train{copies}, {len(trainer.val_set)} val, {tested} test images, "
         f"{len(train_set.classes)} classes, {trainer.hardware.device} {trainer.hardware.precision}"
     )

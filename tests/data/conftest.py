@@ -19,10 +19,16 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def press_photos():
-    """Sixty real photographs, drawn by a fixed seed."""
+def press_archive():
+    """Real photographs and their labels.csv."""
     if not PRESS_PHOTOS.exists():
         pytest.skip(f"needs {PRESS_PHOTOS}")
-    with zipfile.ZipFile(PRESS_PHOTOS) as archive:
+    return PRESS_PHOTOS
+
+
+@pytest.fixture(scope="session")
+def press_photos(press_archive):
+    """Sixty real photographs, drawn by a fixed seed."""
+    with zipfile.ZipFile(press_archive) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
         return [decode(archive.read(name), gray=False) for name in random.Random(0).sample(names, 60)]

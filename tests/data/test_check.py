@@ -204,6 +204,12 @@ def test_the_same_picture_in_two_folds(tmp_path, only):
     assert note.endswith(": " + ", ".join(f"fold {fold} (b)" for fold in range(4, 11)))
 
 
+def test_fewer_subjects_than_folds_are_told(tmp_path, only):
+    files = [put(tmp_path / f"{i}.png", photograph(i)) for i in range(8)]
+    only(row(lambda root: listed(files, labels=[0, 1] * 4, part="all", subjects=tuple("aabbccdd"))))
+    assert check(tmp_path).notes == ("4 subjects, too few for 10 folds: --data.folds says how many",)
+
+
 def test_what_a_reader_tells_is_passed_on(tmp_path, only):
     files = [put(tmp_path / f"{i}.png", photograph(i)) for i in range(4)]
     only(

@@ -1,6 +1,9 @@
 """A folder of the user's own, with parts and without, tidy and hostile."""
 
+import csv
 import os
+import zipfile
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_trees import draw, touch
+from data_trees import draw, touch, write
 from fer_fast.data import load_dataset
 from fer_fast.data.files import JUNK
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.sources.folder import read_folder
+from fer_fast.data.splits import manifest
 from fer_fast.errors import InputError
 
 
@@ -237,3 +241,22 @@ def test_another_table_is_none(tmp_path):
     table(tmp_path, "index,pth", "0,1.jpg")
     grow(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg")
     assert read_folder(tmp_path).layout == "train/<class>/"
+
+
+@pytest.mark.parametrize("folds", [5, 10])
+def test_each_person_of_the_press_photographs_is_in_one_fold(tmp_path, press_archive, folds):
+    with zipfile.ZipFile(press_archive) as archive:
+        text = archive.read("faces_in_the_wild/labels.csv").decode()
+    write(tmp_path / "labels.csv", text)
+    listed = list(csv.DictReader(text.splitlines()))
+    people = sorted({row["subject"] for row in listed})
+    for row in listed:
+        touch(tmp_path / "images" / row["image"])
+    listing = read_folder(tmp_path)
+    about = manifest(listing, folds)
+    for number, fold in enumerate(about.values()):
+        assert fold["subjects"] == people[number::folds]
+        here = Counter(row["emotion"] for row in listed if row["subject"] in set(fold["subjects"]))
+        assert fold["images"] == {name: here[name] for name in listing.classes}
+        assert fold["absent"] == [name for name in listing.classes if not here[name]]
+    assert sum(sum(fold["images"].values()) for fold in about.values()) == len(listed) == 1461

@@ -21,6 +21,8 @@ NUMBERED = ("fer2013 parquet", "affectnet newer", "affectnet.csv", "rafdb")
         ("unreadable", "skip"),
         ("duplicates", "drop"),
         ("fold", 1),
+        ("folds", 5),
+        ("validation", 0.25),
         ("order", "official"),
     ],
 )
@@ -82,6 +84,32 @@ def test_a_switch_is_true_or_false(value, tmp_path):
     LAYOUTS["mmi"].build(tmp_path)
     with pytest.raises(InputError, match=f"mmi: stills is {value!r}; allowed: true or false"):
         open_dataset("mmi", tmp_path, Wanted(options={"stills": value}))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"folds": 2}, "folds is 2; allowed: 3 or more, to test, select and train on"),
+        ({"validation": 0}, "validation is 0; allowed: a share of the training images below 1, or so many images a"),
+        ({"validation": -0.5}, "validation is -0.5; allowed"),
+        ({"validation": 1.5}, "validation is 1.5; allowed"),
+        ({"validation": float("nan")}, "validation is nan; allowed"),
+        ({"validation": float("inf")}, "validation is inf; allowed"),
+    ],
+)
+def test_cuts_out_of_range_are_refused(wanted, message):
+    with pytest.raises(InputError, match=message):
+        Wanted(**wanted)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_folds_share_one_cache(tmp_path, cache):
+    """Whatever number of them, and whatever is cut for validation."""
+    LAYOUTS["oulu_casia"].build(tmp_path)
+    for wanted in ({}, {"fold": 2}, {"folds": 3, "fold": 3}, {"role": "training", "validation": 5}):
+        opened = open_dataset("oulu-casia", tmp_path, Wanted(**wanted))
+        assert len(opened.split("train")) + len(opened.split("val")) > 0
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
 
 
 def test_a_split_that_loses_all_its_images_says_why(tmp_path):

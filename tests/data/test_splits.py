@@ -26,8 +26,8 @@ def listing(**parts: Part) -> Listing:
     return Listing("drawn", CLASSES, parts)
 
 
-def rows(copy: Listing, split: str, *, seed: int = 0, fold: int | None = None) -> set[int]:
-    return set(rows_of(copy, split, seed=seed, fold=fold, name="drawn")[1].tolist())
+def rows(copy: Listing, split: str, *, seed: int = 0, fold: int | None = None, **protocol) -> set[int]:
+    return set(rows_of(copy, split, seed=seed, fold=fold, name="drawn", **protocol)[1].tolist())
 
 
 def picked(column: tuple[str, ...], of: set[int]) -> set[str]:
@@ -45,17 +45,21 @@ def people(draw, fewest: int = FOLDS):
     return part([labels[i] for i in order], [subjects[i] for i in order], [groups[i] for i in order])
 
 
-@given(people())
-def test_every_picture_is_reported_in_exactly_one_fold(data):
+NUMBERS = st.sampled_from((3, 5, FOLDS))
+
+
+@given(people(), NUMBERS)
+def test_every_picture_is_reported_in_exactly_one_fold(data, folds):
     copy = listing(all=data)
-    reported = [row for fold in range(1, FOLDS + 1) for row in rows(copy, "test", fold=fold)]
+    reported = [row for fold in range(1, folds + 1) for row in rows(copy, "test", fold=fold, folds=folds)]
     assert sorted(reported) == list(range(len(data)))
 
 
-@given(people(), st.integers(1, FOLDS))
-def test_splits_of_a_fold_share_no_picture_subject_or_group(data, fold):
-    copy = listing(all=data)
-    splits = [rows(copy, split, fold=fold) for split in SPLITS]
+@given(people(), NUMBERS, st.data())
+def test_splits_of_a_fold_share_no_picture_subject_or_group(data, folds, draw):
+    copy, fold = listing(all=data), draw.draw(st.integers(1, folds))
+    splits = [rows(copy, split, fold=fold, folds=folds) for split in SPLITS]
+    assert all(splits)
     assert set.union(*splits) == set(range(len(data)))
     assert sum(map(len, splits)) == len(data)
     for column in (data.subjects, data.groups):
@@ -63,16 +67,19 @@ def test_splits_of_a_fold_share_no_picture_subject_or_group(data, fold):
         assert len(set.union(*sides)) == sum(map(len, sides))
 
 
-@given(people(), st.integers(1, FOLDS))
-def test_the_validation_split_is_the_test_split_of_the_next_fold(data, fold):
-    copy = listing(all=data)
-    assert rows(copy, "val", fold=fold) == rows(copy, "test", fold=fold % FOLDS + 1)
+@given(people(), NUMBERS, st.data())
+def test_the_validation_split_is_the_test_split_of_the_next_fold(data, folds, draw):
+    copy, fold = listing(all=data), draw.draw(st.integers(1, folds))
+    assert rows(copy, "val", fold=fold, folds=folds) == rows(copy, "test", fold=fold % folds + 1, folds=folds)
 
 
 def test_subject_i_of_the_sorted_ones_is_in_fold_i_mod_ten():
     subjects = [f"S{number:03d}" for number in (5, 10, 11, 14, 22, 26, 28, 29, 32, 34, 35, 37)]
     shuffled = np.random.default_rng(0).permutation(subjects * 3).tolist()
-    assert folds_of(part([0] * 36, shuffled)).tolist() == [subjects.index(name) % 10 for name in shuffled]
+    for folds in (3, 10):
+        expected = [subjects.index(name) % folds for name in shuffled]
+        assert folds_of(part([0] * 36, shuffled), folds).tolist() == expected
+    assert folds_of(part([0] * 36, shuffled)).tolist() == expected
 
 
 @given(people(), st.randoms(use_true_random=False))
@@ -94,17 +101,27 @@ def test_the_default_fold_is_the_first():
     assert rows(data, "test") == rows(data, "test", fold=1) == {0, 10}
 
 
-@pytest.mark.parametrize("fold", [0, -1, 11])
-def test_folds_are_one_to_ten(fold):
-    with pytest.raises(InputError, match=f"fold is {fold}; allowed: 1 to 10"):
-        rows(listing(all=part([0] * 12, range(12))), "test", fold=fold)
+@pytest.mark.parametrize(("fold", "folds"), [(0, 10), (-1, 10), (11, 10), (6, 5)])
+def test_folds_are_one_to_so_many(fold, folds):
+    with pytest.raises(InputError, match=f"fold is {fold}; allowed: 1 to {folds}"):
+        rows(listing(all=part([0] * 12, range(12))), "test", fold=fold, folds=folds)
 
 
-def test_fewer_than_ten_subjects_leave_folds_empty_and_say_so():
-    data = listing(all=part([0, 1, 2], ["a", "b", "c"]))
-    assert rows(data, "test", fold=3) == {2}
-    with pytest.raises(InputError, match="fold 4 has no test images; ten folds need 10 subjects, here are 3"):
-        rows(data, "test", fold=4)
+@pytest.mark.parametrize("fold", [None, 1, 3])
+def test_there_are_no_more_folds_than_subjects(fold):
+    data = listing(all=part([0, 1, 2, 0], ["a", "b", "c", "a"]))
+    assert [rows(data, "test", fold=fold, folds=3) for fold in (1, 2, 3)] == [{0, 3}, {1}, {2}]
+    with pytest.raises(InputError, match=r"drawn: 10 folds need 10 subjects, here are 3; data\.folds says how many"):
+        rows(data, "test", fold=fold)
+    with pytest.raises(InputError, match="drawn: 4 folds need 4 subjects, here are 3"):
+        rows(data, "train", fold=fold, folds=4)
+
+
+def test_people_in_one_photograph_make_one_fold():
+    data = listing(all=part([0] * 4, "abcd", ["p1", "p1", "p2", "p3"]))
+    assert rows(data, "test", fold=1, folds=3) == {0, 1}
+    with pytest.raises(InputError, match="4 folds need 4 subjects, here are 3"):
+        rows(data, "test", folds=4)
 
 
 def test_a_fold_without_subjects_is_an_error_that_says_why():
@@ -116,8 +133,58 @@ def test_a_fold_without_subjects_is_an_error_that_says_why():
 
 def test_a_fold_of_official_parts_is_an_error():
     people = part([0, 1], ["a", "b"])
-    with pytest.raises(InputError, match="official parts"):
+    with pytest.raises(InputError, match=r"official parts \(train, test\); leave fold out"):
         rows(listing(train=people, test=people), "test", fold=1)
+    with pytest.raises(InputError, match=r"official parts \(train, test\); leave folds out"):
+        rows(listing(train=people, test=people), "test", folds=5)
+
+
+@pytest.mark.parametrize("role", ["training", "report"])
+@pytest.mark.parametrize(("asked", "named"), [({"fold": 1}, "fold"), ({"folds": 5}, "folds")])
+def test_a_fold_of_data_that_is_trained_or_reported_as_a_whole_is_an_error(role, asked, named):
+    with pytest.raises(InputError, match=f"reported on another dataset has no folds; leave {named} out"):
+        rows(listing(all=part([0] * 12, range(12))), "test", role=role, **asked)
+
+
+# One dataset to train on, another to report on
+
+
+@given(people(), st.integers(0, 3))
+def test_data_that_is_trained_on_alone_keeps_nothing_back(data, seed):
+    for copy in (listing(all=data), listing(train=data, test=part([0]))):
+        try:
+            train, val = (rows(copy, split, seed=seed, role="training") for split in ("train", "val"))
+        except InputError:
+            reject()  # one unit
+        assert train | val == set(range(len(data)))
+        assert min(len(train), len(val)) > 0
+        assert not train & val
+        for column in (data.subjects, data.groups):
+            assert not picked(column, train) & picked(column, val)
+
+
+def test_official_parts_stay_what_they_are_in_training():
+    copy = listing(train=part([0] * 8), val=part([0] * 2), test=part([0] * 3))
+    assert (rows(copy, "train", role="training"), rows(copy, "val", role="training")) == (set(range(8)), {0, 1})
+
+
+@pytest.mark.parametrize(
+    ("parts", "taken"),
+    [(("train", "val", "test"), "test"), (("train", "test"), "test"), (("all",), "all"), (("train",), "train")],
+)
+def test_what_is_reported_is_the_official_test_part_or_everything(parts, taken):
+    sizes = {"train": 5, "val": 2, "test": 3, "all": 7}
+    copy = listing(**{name: part([0] * sizes[name], range(sizes[name])) for name in parts})
+    name, chosen = rows_of(copy, "test", seed=3, fold=None, name="drawn", role="report")
+    assert (name, chosen.tolist()) == (taken, list(range(sizes[taken])))
+
+
+def test_parts_without_a_test_part_are_not_reported():
+    with pytest.raises(InputError, match="has no test images; it has: train, val"):
+        rows(listing(train=part([0]), val=part([1])), "test", role="report")
+
+
+# What is cut for validation
 
 
 def test_official_parts_are_taken_as_they_are():
@@ -136,6 +203,55 @@ def test_a_validation_part_is_cut_from_train_and_nothing_else():
     assert not train & val
     assert [sum(row < 40 for row in val), sum(row >= 40 for row in val)] == [5, 10]
     assert rows(copy, "test") == {0, 1}
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("all",)])
+@pytest.mark.parametrize("seed", range(3))
+def test_so_many_images_of_each_class_are_cut(parts, seed):
+    copy = listing(**{name: part([0] * 30 + [1] * 200 + [2] * 41) for name in parts})
+    train, val = (rows(copy, split, seed=seed, validation=20) for split in ("train", "val"))
+    labels = copy.parts[parts[0]].labels
+    assert np.bincount(labels[sorted(val)]).tolist() == [20, 20, 20]
+    assert not train & val
+    if parts == ("train", "test"):
+        assert train | val == set(range(271))
+        assert rows(copy, "val", seed=seed + 1, validation=20) != val
+
+
+def test_the_share_that_is_cut_can_be_said():
+    copy = listing(train=part([0] * 40 + [1] * 80), test=part([0]))
+    for share, counts in ((0.25, [10, 20]), (0.05, [2, 4]), (0.99, [39, 79])):
+        val = rows(copy, "val", validation=share)
+        assert np.bincount(copy.parts["train"].labels[sorted(val)]).tolist() == counts
+
+
+@pytest.mark.parametrize("validation", [3, 4, 500])
+def test_a_class_is_larger_than_what_validation_takes_of_it(validation):
+    copy = listing(train=part([0] * 1000 + [2] * 3), test=part([0]))
+    with pytest.raises(InputError, match=f"drawn: validation takes {validation} images of each class, of fear there"):
+        rows(copy, "train", validation=validation)
+    assert len(rows(copy, "val", validation=2)) == 4
+
+
+def test_whole_units_are_cut_near_so_many_images_of_each_class():
+    data = part(np.repeat(np.arange(120) % 3, 5), subjects=np.repeat(np.arange(120), 5))
+    for copy, role in ((listing(train=data, test=data), "both"), (listing(all=data), "training")):
+        val = rows(copy, "val", validation=52, role=role)
+        assert np.bincount(data.labels[sorted(val)]).tolist() == [50, 50, 50]
+        assert not picked(data.subjects, val) & picked(data.subjects, rows(copy, "train", validation=52, role=role))
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), min_size=2, max_size=12), st.integers(0, 5))
+def test_no_class_is_cut_off_as_a_whole(groups, seed):
+    """Nor with pictures of a rarer class that it shares its groups with."""
+    data = part([label for group in groups for label in group], groups=[i for i, g in enumerate(groups) for _ in g])
+    for share in (VALIDATION_FRACTION, 0.9, 1, 2):
+        try:
+            off = cut(data, np.arange(len(data)), share, seed)
+        except InputError:
+            continue
+        assert set(data.labels[~off]) == set(data.labels)
+        assert off.any()
 
 
 @pytest.mark.parametrize("split", ["test", "nowhere"])
@@ -261,6 +377,16 @@ def test_the_manifest_names_subjects_images_and_absent_classes_of_every_fold():
     assert sum(n for fold in about.values() for n in fold["images"].values()) == len(data)
 
 
+def test_the_manifest_is_of_so_many_folds():
+    about = manifest(listing(all=part([0, 1, 2] * 4, range(12))), 4)
+    assert {fold: row["subjects"] for fold, row in about.items()} == {
+        "1": ["0", "2", "6"],  # of 0, 1, 10, 11, 2, 3, ...
+        "2": ["1", "3", "7"],
+        "3": ["10", "4", "8"],
+        "4": ["11", "5", "9"],
+    }
+
+
 def test_there_is_no_manifest_where_there_are_no_folds():
     assert manifest(listing(train=part([0, 1]))) is None
     assert manifest(listing(all=part([0, 1]))) is None
@@ -277,7 +403,15 @@ def test_a_fold_that_lacks_a_class_is_named():
     ):
         chosen = rows_of(copy, split, seed=0, fold=fold, name="drawn")[1]
         assert absences(copy, copy.parts["all"].labels[chosen], split, fold) == (line,)
-    assert absences(copy, np.array([0, 1]), "train", 1) == ()
+    assert absences(copy, np.array([0, 1]), "val", 3, 3) == (
+        "fold 1 has no fear: mean accuracy is over the classes present",
+    )
+    assert absences(copy, np.array([0, 1]), "val", None, role="training") == (
+        "the val split has no fear: mean accuracy is over the classes present",
+    )
+    assert absences(copy, np.array([1, 1]), "train", 1) == ("no image of happiness and none of fear is trained on",)
+    assert absences(copy, np.array([0, 1, 2]), "train", 1) == ()
+    assert absences(copy, np.array([0, 1]), "test", None, role="report") == ()  # of what training has, elsewhere
     assert absences(copy, np.array([0, 1, 2]), "test", 1) == ()
 
 

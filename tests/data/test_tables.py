@@ -147,7 +147,7 @@ def test_rows_are_the_same_in_every_form(word, table, tmp_path):
     names = [FOLDERS[number] for number, _ in rows("train")]
     assert [read.classes[label] if read.classes else FOLDERS[label] for label in read.labels.tolist()] == names
     assert (len(read.pictures), sum(read.sizes), len(read.sizes)) == (21, 21, len(files[word]))
-    assert read.names[-1] == f"{files[word][-1].name}:{read.sizes[-1] - 1}"
+    assert read.names[-1] == f"{files[word][-1].parent.name}/{files[word][-1].name}:{read.sizes[-1] - 1}"
     shuffled = np.random.default_rng(0).permutation(21)
     taken = read.pictures.take(shuffled)
     with ThreadPoolExecutor(4) as pool:
