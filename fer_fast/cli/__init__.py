@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
     "data": ("fer_fast.cli.data", "look at a dataset on disk, or read about one: fer-fast data check DIR"),
+    "table": ("fer_fast.cli.table", "a paper's results beside those of your runs, and the command of every row"),
     "bench": ("fer_fast.bench.command", "time, memory and error of every loss beside its peers and the floor"),
     "list": ("fer_fast.cli.list", "losses, backbones, datasets and recipes by name"),
 }

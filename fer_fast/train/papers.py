@@ -1,0 +1,259 @@
+"""The results tables of the papers: what they print, and the recipe of every row that is trained."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from fer_fast.errors import InputError
+from fer_fast.suggest import one_of
+
+PAPERS = ("variant", "weighted-cluster", "ad-corre", "lmcl", "ecan")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What trains one row of a table, or one cell of a grid.
+
+    Attributes:
+        name: paper/table/row, or paper/table where the whole table is one run.
+        title: the row in the paper's words.
+        base: the recipe of the paper that `settings` are laid over.
+        settings: configuration keys, nested as in a recipe file.
+        folds: how many folds the paper averages over; 0 for one run.
+        weights: what the run starts from, a file that the user has to have; None for fresh weights.
+    """
+
+    name: str
+    title: str
+    base: str
+    settings: dict[str, Any]
+    folds: int = 0
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A row or a column of a table as its file has it; a bare string there is the title.
+
+    Attributes:
+        title: in the paper's words.
+        settings: configuration keys, dotted, of the runs of this row or column; None where it makes no run of its own.
+        weights: as of `Recipe`.
+        metric: what its cells show, in place of the table's.
+        percent: whether its numbers are percentages; None as the table says.
+    """
+
+    title: str
+    settings: dict[str, Any] | None = None
+    weights: str | None = None
+    metric: str | None = None
+    percent: bool | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        published: by the paper; None where it prints none.
+        metric: path of the number in the metrics of a run, e.g. per_class.fear.recall; confusion.fear.anger is the
+            share of fear taken for anger.
+        percent: whether the paper prints it as a percentage.
+        recipe: what makes it; None where it is not trained, or another method's.
+    """
+
+    published: float | None
+    metric: str = ""
+    percent: bool = True
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: paper/label, e.g. variant/8 or ad-corre/figure-6.
+        caption, note: what it shows, and what to know of its numbers.
+        columns: titles.
+        rows: title -> cells; other methods last.
+        command: what makes all of it; None where its recipes do.
+        computed: whether it is counted from the networks.
+        enrol: how many images of each class are enrolled first; 0 for none.
+    """
+
+    name: str
+    caption: str
+    note: str | None
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[Cell, ...]]
+    command: str | None
+    computed: bool
+    enrol: int
+
+    @property
+    def title(self) -> str:
+        """As the paper refers to it: Table 8, Figure 6."""
+        label = self.name.rpartition("/")[2]
+        return label.replace("-", " ").capitalize() if "-" in label else f"Table {label}"
+
+    @functools.cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """What is trained for it, by name."""
+        return {cell.recipe.name: cell.recipe for cells in self.rows.values() for cell in cells if cell.recipe}
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper: who, when, what, what to know of all its numbers, and its tables by label."""
+
+    name: str
+    authors: str
+    year: int
+    title: str
+    note: str
+    tables: dict[str, Table]
+
+    @functools.cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """What is trained for it, by name."""
+        return {name: recipe for table in self.tables.values() for name, recipe in table.recipes.items()}
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A table as its file has it.
+
+    A run is a row and a column that have settings: its configuration is the paper's recipe, then the settings of table,
+    column and row. Its name joins theirs, the column's first unless `name` says otherwise.
+
+    Attributes:
+        caption, note: of `Table`.
+        columns, rows: name -> title or keywords of `Heading`.
+        values: name of a row -> its numbers.
+        others: title -> numbers of what is not trained here.
+        metric: path of a cell's number, where {row} and {column} stand for the names.
+        settings, weights: of all rows.
+        by_column: configuration key -> its value in each column.
+        name: of a run.
+        percent: whether the numbers are percentages.
+        protocol: folds, enrol.
+        command, computed: of `Table`.
+    """
+
+    caption: str
+    columns: dict[str, Any]
+    rows: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+    others: dict[str, list[float | None]] = field(default_factory=dict)
+    note: str | None = None
+    metric: str = "accuracy"
+    settings: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    by_column: dict[str, list[Any]] = field(default_factory=dict)
+    name: str = "{column}-{row}"
+    percent: bool = True
+    protocol: dict[str, int] = field(default_factory=dict)
+    command: str | None = None
+    computed: bool = False
+
+
+@functools.cache
+def load_paper(name: str) -> Paper:
+    """A paper by its name.
+
+    Raises:
+        InputError: no such paper.
+    """
+    one_of(name, PAPERS, "paper")
+    text = resources.files("fer_fast.train").joinpath("papers", f"{name}.yaml").read_text(encoding="utf-8")
+    given = yaml.safe_load(text)
+    tables = {
+        str(label): _table(f"{name}/{label}", given["recipe"], _Written(**table))
+        for label, table in given["tables"].items()
+    }
+    return Paper(name, given["authors"], given["year"], given["title"], given["note"], tables)
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a row.
+
+    Raises:
+        InputError: no such paper, table or row, or a table that is not trained.
+    """
+    paper = load_paper(one_of(name.partition("/")[0], PAPERS, "recipe: paper"))
+    tables = {table.name: table for table in paper.tables.values()}
+    label = "/".join(name.split("/")[:2])
+    table = tables[one_of(label, tables, "recipe: table")]
+    if not table.recipes:
+        raise InputError(f"recipe: {label} is not trained; fer-fast table {paper.name} says what makes it")
+    return table.recipes[one_of(name, table.recipes, "recipe")]
+
+
+def nested(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted keys, later layers over earlier ones, as the mapping of mappings that a recipe file holds."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            *groups, last = key.split(".")
+            functools.reduce(lambda inner, group: inner.setdefault(group, {}), groups, merged)[last] = value
+    return merged
+
+
+def _table(name: str, base: str, written: _Written) -> Table:
+    columns, rows = _headings(written.columns), _headings(written.rows)
+    if rows.keys() != written.values.keys():
+        raise ValueError(f"{name}: rows {list(rows)} and values {list(written.values)} differ")
+    cells = {row.title: tuple(_cells(name, base, written, key, row, columns)) for key, row in rows.items()}
+    percents = [_first(column.percent, written.percent) for column in columns.values()]
+    for title, values in written.others.items():
+        cells[title] = tuple(Cell(value, percent=percent) for value, percent in zip(values, percents, strict=True))
+    return Table(
+        name,
+        written.caption,
+        written.note,
+        tuple(column.title for column in columns.values()),
+        cells,
+        written.command,
+        written.computed,
+        written.protocol.get("enrol", 0),
+    )
+
+
+def _cells(
+    table: str, base: str, written: _Written, name: str, row: Heading, columns: dict[str, Heading]
+) -> Iterator[Cell]:
+    for i, (column_name, column) in enumerate(columns.items()):
+        names = {"row": name, "column": column_name}
+        parts = {key: part for key, part in (("column", column), ("row", row)) if part.settings is not None}
+        pattern = written.name if len(parts) == 2 else "".join(f"{{{key}}}" for key in parts)
+        by_column = {key: values[i] for key, values in written.by_column.items()}
+        recipe = Recipe(
+            "/".join(filter(None, (table, pattern.format(**names)))),
+            ", ".join(part.title for part in parts.values()),
+            base,
+            nested(written.settings, *(part.settings for part in parts.values()), by_column),
+            written.protocol.get("folds", 0),
+            _first(row.weights, column.weights, written.weights),
+        )
+        yield Cell(
+            written.values[name][i],
+            _first(row.metric, column.metric, written.metric).format(**names),
+            _first(row.percent, column.percent, written.percent),
+            None if written.command or written.computed else recipe,
+        )
+    if len(written.values[name]) != len(columns):
+        raise ValueError(f"{table}: row {name} has {len(written.values[name])} numbers for {len(columns)} columns")
+
+
+def _headings(given: dict[str, Any]) -> dict[str, Heading]:
+    return {str(name): Heading(value) if isinstance(value, str) else Heading(**value) for name, value in given.items()}
+
+
+def _first(*values: Any) -> Any:
+    """The first that is not None, if any."""
+    return next((value for value in values if value is not None), None)
