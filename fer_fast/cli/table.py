@@ -68,7 +68,7 @@ def _computed(paper: Paper, table: Table) -> Result:
     """The sizes of networks in place of a run's metrics."""
     config, _ = resolve(config_parser(), [], [recipe_layer(paper.name)])
     counts = {int(cell.metric.rpartition(".")[2]) for cells in table.rows.values() for cell in cells}
-    return Result((Finished(Path(), embedding_sizes(config, tuple(counts)), {}),))
+    return Result((Finished(Path(), embedding_sizes(config, counts), {}),))
 
 
 def _show(paper: Paper, table: Table, results: dict[str, list[Result]]) -> None:
@@ -95,13 +95,8 @@ def _print_grid(table: Table, results: dict[str, list[Result]], marks: dict[str,
     grid.add_column("")
     for title in table.columns:
         grid.add_column(escape(title), justify="right")
-    decimals = [_decimals(column) for column in zip(*table.rows.values(), strict=True)]
     for title, cells in table.rows.items():
-        texts = (
-            _text(cell, places, _results(table, cell, results), marks)
-            for cell, places in zip(cells, decimals, strict=True)
-        )
-        grid.add_row(escape(title), *texts)
+        grid.add_row(escape(title), *(_text(cell, _results(table, cell, results), marks) for cell in cells))
     Console(highlight=False).print(grid)
 
 
@@ -110,13 +105,13 @@ def _results(table: Table, cell: Cell, results: dict[str, list[Result]]) -> list
     return results.get(cell.recipe.name if cell.recipe else table.name, []) if cell.metric else []
 
 
-def _text(cell: Cell, places: int, results: list[Result], marks: dict[str, str]) -> str:
+def _text(cell: Cell, results: list[Result], marks: dict[str, str]) -> str:
     """The published number, and a line for each result of ours."""
-    lines = ["-" if cell.published is None else f"{cell.published:,.{places}f}"]
+    lines = [cell.text]
     for result in results:
         mean, deviation = _scaled(cell, result)
-        words = ["-" if mean is None else f"{mean:,.{places}f}"]
-        words += [] if deviation is None else [f"±{deviation:.{places}f}"]
+        words = ["-" if mean is None else f"{mean:,.{cell.places}f}"]
+        words += [] if deviation is None else [f"±{deviation:.{cell.places}f}"]
         words += [marks[result.differences]] if result.differences else []
         lines.append(" ".join(words))
     return "\n".join(lines)
@@ -126,11 +121,6 @@ def _scaled(cell: Cell, result: Result) -> list[float | None]:
     """Mean and deviation in the unit of the paper."""
     unit = 100 if cell.percent else 1
     return [None if value is None else unit * value for value in result.number(cell.metric)]
-
-
-def _decimals(cells: tuple[Cell, ...]) -> int:
-    """As many as the paper prints in a column."""
-    return max(len(str(cell.published).partition(".")[2]) for cell in cells if cell.published is not None)
 
 
 def _say_runs(table: Table, results: dict[str, list[Result]], marks: dict[str, str]) -> None:

@@ -112,7 +112,7 @@ def same_run(paper: Paper, recipe: Recipe) -> list[str]:
     """Names of the recipes of a paper that make the same run, the given one included."""
 
     def key(other: Recipe) -> tuple:
-        return other.folds, other.weights, _settled(other.name)
+        return other.folds, other.weights, settled(other.name)
 
     return [other.name for other in paper.recipes.values() if key(other) == key(recipe)]
 
@@ -152,7 +152,7 @@ def _lacking_folds(recipe: Recipe, runs: list[Finished]) -> str:
 
 def _differences(recipe: Recipe, config: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Keys whose values differ, with that of the run and that of the row."""
-    run, row = _comparable(config), dict(_settled(recipe.name))
+    run, row = comparable(config), dict(settled(recipe.name))
     if row["model.geometry"] == "auto":
         row["model.geometry"] = run["model.geometry"]
     if recipe.weights:
@@ -171,12 +171,12 @@ def _words(differences: list[tuple[str, Any, Any]]) -> str:
 
 
 @functools.cache
-def _settled(name: str) -> dict[str, Any]:
+def settled(name: str) -> dict[str, Any]:
     """What a recipe resolves to, by dotted keys."""
-    return _comparable(lay_over(to_dict(RunConfig()), recipe_layer(name)))
+    return comparable(lay_over(to_dict(RunConfig()), recipe_layer(name)))
 
 
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in leaves(config) if not {key, key.split(".")[0]} & FREE and value != {}}
 
 

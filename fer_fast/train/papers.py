@@ -1,8 +1,8 @@
 """The results tables of the papers: what they print, and the recipe of every row that is trained."""
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
@@ -63,13 +63,20 @@ class Cell:
         metric: path of the number in the metrics of a run, e.g. per_class.fear.recall; confusion.fear.anger is the
             share of fear taken for anger.
         percent: whether the paper prints it as a percentage.
+        places: decimals that the paper prints in this column.
         recipe: what makes it; None where it is not trained, or another method's.
     """
 
     published: float | None
     metric: str = ""
     percent: bool = True
+    places: int = 0
     recipe: Recipe | None = None
+
+    @property
+    def text(self) -> str:
+        """The published number."""
+        return "-" if self.published is None else f"{self.published:,.{self.places}f}"
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,7 @@ class _Written:
         by_column: configuration key -> its value in each column.
         name: of a run.
         percent: whether the numbers are percentages.
+        places: decimals; None as many as the numbers of a column have.
         protocol: folds, enrol.
         command, computed: of `Table`.
     """
@@ -157,6 +165,7 @@ class _Written:
     by_column: dict[str, list[Any]] = field(default_factory=dict)
     name: str = "{column}-{row}"
     percent: bool = True
+    places: int | None = None
     protocol: dict[str, int] = field(default_factory=dict)
     command: str | None = None
     computed: bool = False
@@ -208,16 +217,19 @@ def _table(name: str, base: str, written: _Written) -> Table:
     columns, rows = _headings(written.columns), _headings(written.rows)
     if rows.keys() != written.values.keys():
         raise ValueError(f"{name}: rows {list(rows)} and values {list(written.values)} differ")
-    cells = {row.title: tuple(_cells(name, base, written, key, row, columns)) for key, row in rows.items()}
-    percents = [_first(column.percent, written.percent) for column in columns.values()]
+    cells = {row.title: _cells(name, base, written, key, row, columns) for key, row in rows.items()}
     for title, values in written.others.items():
-        cells[title] = tuple(Cell(value, percent=percent) for value, percent in zip(values, percents, strict=True))
+        cells[title] = [
+            Cell(value, percent=_first(column.percent, written.percent))
+            for value, column in zip(values, columns.values(), strict=True)
+        ]
+    places = [_first(written.places, _places(column)) for column in zip(*cells.values(), strict=True)]
     return Table(
         name,
         written.caption,
         written.note,
         tuple(column.title for column in columns.values()),
-        cells,
+        {title: tuple(map(_printed, row, places)) for title, row in cells.items()},
         written.command,
         written.computed,
         written.protocol.get("enrol", 0),
@@ -225,29 +237,44 @@ def _table(name: str, base: str, written: _Written) -> Table:
 
 
 def _cells(
-    table: str, base: str, written: _Written, name: str, row: Heading, columns: dict[str, Heading]
-) -> Iterator[Cell]:
-    for i, (column_name, column) in enumerate(columns.items()):
-        names = {"row": name, "column": column_name}
-        parts = {key: part for key, part in (("column", column), ("row", row)) if part.settings is not None}
-        pattern = written.name if len(parts) == 2 else "".join(f"{{{key}}}" for key in parts)
-        by_column = {key: values[i] for key, values in written.by_column.items()}
-        recipe = Recipe(
-            "/".join(filter(None, (table, pattern.format(**names)))),
-            ", ".join(part.title for part in parts.values()),
-            base,
-            nested(written.settings, *(part.settings for part in parts.values()), by_column),
-            written.protocol.get("folds", 0),
-            _first(row.weights, column.weights, written.weights),
-        )
-        yield Cell(
-            written.values[name][i],
-            _first(row.metric, column.metric, written.metric).format(**names),
+    table: str, base: str, written: _Written, row_name: str, row: Heading, columns: dict[str, Heading]
+) -> list[Cell]:
+    return [
+        Cell(
+            published,
+            _first(row.metric, column.metric, written.metric).format(row=row_name, column=name),
             _first(row.percent, column.percent, written.percent),
-            None if written.command or written.computed else recipe,
+            recipe=_recipe(table, base, written, {"row": (row_name, row), "column": (name, column)}, i),
         )
-    if len(written.values[name]) != len(columns):
-        raise ValueError(f"{table}: row {name} has {len(written.values[name])} numbers for {len(columns)} columns")
+        for i, (published, (name, column)) in enumerate(zip(written.values[row_name], columns.items(), strict=True))
+    ]
+
+
+def _recipe(
+    table: str, base: str, written: _Written, headings: dict[str, tuple[str, Heading]], index: int
+) -> Recipe | None:
+    """What makes the cell of a row and of the column of that index."""
+    if written.command or written.computed:
+        return None
+    order = sorted(headings, key=written.name.index)
+    own = [headings[key] for key in order if headings[key][1].settings is not None]
+    by_column = {key: values[index] for key, values in written.by_column.items()}
+    return Recipe(
+        "/".join(filter(None, (table, "-".join(name for name, _ in own)))),
+        ", ".join(heading.title for _, heading in own),
+        base,
+        nested(written.settings, *(heading.settings for _, heading in own), by_column),
+        written.protocol.get("folds", 0),
+        _first(*(heading.weights for _, heading in headings.values()), written.weights),
+    )
+
+
+def _places(column: tuple[Cell, ...]) -> int:
+    return max(len(str(cell.published).partition(".")[2]) for cell in column if cell.published is not None)
+
+
+def _printed(cell: Cell, places: int) -> Cell:
+    return replace(cell, places=places)
 
 
 def _headings(given: dict[str, Any]) -> dict[str, Heading]:
