@@ -1,7 +1,7 @@
 """``fer-fast table``."""
 
 import json
-import os
+from collections import Counter
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -68,7 +68,7 @@ def _computed(paper: Paper, table: Table) -> Result:
     """The sizes of networks in place of a run's metrics."""
     config, _ = resolve(config_parser(), [], [recipe_layer(paper.name)])
     counts = {int(cell.metric.rpartition(".")[2]) for cells in table.rows.values() for cell in cells}
-    return Result((Finished(Path(), embedding_sizes(config, counts), {}),))
+    return Result((Finished(Path(), Path(), embedding_sizes(config, counts), {}),))
 
 
 def _show(paper: Paper, table: Table, results: dict[str, list[Result]]) -> None:
@@ -135,8 +135,8 @@ def _say_runs(table: Table, results: dict[str, list[Result]], marks: dict[str, s
 
 
 def _folders(result: Result) -> str:
-    folders = [run.folder for run in result.runs]
-    return str(folders[0]) if len(folders) == 1 else f"{len(folders)} runs in {os.path.commonpath(folders)}"
+    counts = Counter(run.given for run in result.runs)
+    return ", ".join(f"{given}{f' ({count} runs)' if count > 1 else ''}" for given, count in counts.items())
 
 
 def _print_commands(paper: Paper, table: Table) -> None:

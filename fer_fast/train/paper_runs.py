@@ -21,9 +21,16 @@ NEEDED = {"accuracy", "classes", "confusion_matrix", "per_class"}
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its folder, metrics.json, and config.yaml, {} where an evaluation after enrolment has none."""
+    """A finished run.
+
+    Attributes:
+        folder: its own.
+        given: that of the study it belongs to, else its own.
+        metrics, config: metrics.json and config.yaml; an evaluation after enrolment may have no configuration, {}.
+    """
 
     folder: Path
+    given: Path
     metrics: dict[str, Any]
     config: dict[str, Any]
 
@@ -61,7 +68,7 @@ class Result:
         return Number(fmean(means) if means else None, stdev(spread) if len(spread) > 1 else None)
 
 
-def read_runs(folder: Path) -> list[Finished]:
+def read_runs(folder: Path, study: Path | None = None) -> list[Finished]:
     """The run of a folder, or all runs of a study.
 
     Raises:
@@ -73,13 +80,13 @@ def read_runs(folder: Path) -> list[Finished]:
         raise InputError(f"the run in {folder} is not finished: there is no metrics.json")
     metrics = _json(folder / "metrics.json")
     if (folder / "study.json").exists():
-        return [run for entry in metrics.get("runs", ()) for run in read_runs(folder / entry["folder"])]
+        return [run for entry in metrics.get("runs", ()) for run in read_runs(folder / entry["folder"], folder)]
     if missing := NEEDED - metrics.keys():
         raise InputError(f"{folder / 'metrics.json'} is damaged: it has no {min(missing)}")
     if "enrol" in metrics and not (folder / "config.yaml").exists():
-        return [Finished(folder, metrics, {})]
+        return [Finished(folder, study or folder, metrics, {})]
     try:
-        return [Finished(folder, metrics, to_dict(from_dict(file_layer(folder / "config.yaml"))))]
+        return [Finished(folder, study or folder, metrics, to_dict(from_dict(file_layer(folder / "config.yaml"))))]
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
 
@@ -127,10 +134,7 @@ def _row_of(paper: Paper, run: Finished) -> tuple[str | None, str]:
     found = {name: _differences(recipe, run.config) for name, recipe in paper.recipes.items()}
     nearest = min(found, key=lambda name: len(found[name]))
     if found[nearest]:
-        return (
-            None,
-            f"its recipe is {named} and no row has its settings; nearest is {nearest}, {_words(found[nearest])}",
-        )
+        return None, f"no row has its settings; nearest is {nearest}, {_words(found[nearest])}"
     return nearest, ""
 
 
