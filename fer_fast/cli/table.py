@@ -22,6 +22,7 @@ from fer_fast.train.papers import PAPERS, Cell, Paper, Recipe, Table, load_paper
 DESCRIPTION = """Print the results tables of a paper, the numbers of finished runs below the published ones, and the
 command that makes each row. A RUN is the folder of a run or of a study; several runs of a row are averaged. What a run
 did otherwise than its row is said below the table."""
+TITLE = 32  # characters of a row's title before it is broken
 
 
 def run(argv: list[str]) -> int:
@@ -31,7 +32,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="*", help="folder of a run or of a study")
     parser.add_argument("--table", metavar="N", help="one table alone, e.g. 8 or figure-6")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)  # a RUN may follow an option
     paper = load_paper(given.paper)
     tables = paper.tables
     if given.table is not None:
@@ -72,8 +73,8 @@ def _computed(paper: Paper, table: Table) -> Result:
 
 
 def _show(paper: Paper, table: Table, results: dict[str, list[Result]]) -> None:
-    ours = [result for name in (table.name, *table.recipes) for result in results.get(name, ())]
-    otherwise = dict.fromkeys(result.differences for result in ours if result.differences)
+    ours = {name: results[name] for name in (table.name, *table.recipes) if name in results}
+    otherwise = dict.fromkeys(result.differences for row in ours.values() for result in row if result.differences)
     marks = {words: ascii_lowercase[i % 26] * (i // 26 + 1) for i, words in enumerate(otherwise)}
     percent = all(cell.percent for cells in table.rows.values() for cell in cells)
     print()
@@ -86,18 +87,26 @@ def _show(paper: Paper, table: Table, results: dict[str, list[Result]]) -> None:
     if table.computed:
         say("Below the published numbers: ours.")
     elif ours:
-        _say_runs(table, results, marks)
+        _say_runs(ours, marks)
     _print_commands(paper, table)
 
 
 def _print_grid(table: Table, results: dict[str, list[Result]], marks: dict[str, str]) -> None:
+    """Deviations stand beside the means where the terminal is wide enough, else below them."""
+    console = Console(highlight=False)
+    beside, below = (_grid(table, results, marks, gap) for gap in " \n")
+    wanted = console.measure(beside, options=console.options.update(width=10_000)).maximum
+    console.print(beside if wanted <= console.width else below)
+
+
+def _grid(table: Table, results: dict[str, list[Result]], marks: dict[str, str], gap: str) -> Grid:
     grid = Grid(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("")
+    grid.add_column("", max_width=TITLE)
     for title in table.columns:
         grid.add_column(escape(title), justify="right")
     for title, cells in table.rows.items():
-        grid.add_row(escape(title), *(_text(cell, _results(table, cell, results), marks) for cell in cells))
-    Console(highlight=False).print(grid)
+        grid.add_row(escape(title), *(_text(cell, _results(table, cell, results), marks, gap) for cell in cells))
+    return grid
 
 
 def _results(table: Table, cell: Cell, results: dict[str, list[Result]]) -> list[Result]:
@@ -105,15 +114,14 @@ def _results(table: Table, cell: Cell, results: dict[str, list[Result]]) -> list
     return results.get(cell.recipe.name if cell.recipe else table.name, []) if cell.metric else []
 
 
-def _text(cell: Cell, results: list[Result], marks: dict[str, str]) -> str:
-    """The published number, and a line for each result of ours."""
+def _text(cell: Cell, results: list[Result], marks: dict[str, str], gap: str) -> str:
+    """The published number, and below it each result of ours, its deviation after `gap`."""
     lines = [cell.text]
     for result in results:
         mean, deviation = _scaled(cell, result)
-        words = ["-" if mean is None else f"{mean:,.{cell.places}f}"]
-        words += [] if deviation is None else [f"±{deviation:.{cell.places}f}"]
-        words += [marks[result.differences]] if result.differences else []
-        lines.append(" ".join(words))
+        text = "-" if mean is None else f"{mean:,.{cell.places}f}"
+        text += "" if deviation is None else f"{gap}±{deviation:.{cell.places}f}"
+        lines.append(text + (f" {marks[result.differences]}" if result.differences else ""))
     return "\n".join(lines)
 
 
@@ -123,10 +131,10 @@ def _scaled(cell: Cell, result: Result) -> list[float | None]:
     return [None if value is None else unit * value for value in result.number(cell.metric)]
 
 
-def _say_runs(table: Table, results: dict[str, list[Result]], marks: dict[str, str]) -> None:
+def _say_runs(ours: dict[str, list[Result]], marks: dict[str, str]) -> None:
     say("Below the published numbers: means of these runs, ± the deviation over seeds, or over the folds of one seed.")
-    for name in (table.name, *table.recipes):
-        for result in results.get(name, ()):
+    for name, results in ours.items():
+        for result in results:
             mark = f", {marks[result.differences]}" if result.differences else ""
             say(f"  {name}: {_folders(result)}{mark}")
     for words, mark in marks.items():

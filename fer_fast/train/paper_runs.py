@@ -15,7 +15,14 @@ from fer_fast.train.papers import Paper, Recipe
 
 # What tells where a run was made, or which of several equal ones it is.
 FREE = {"recipe", "root", "test_root", "seed", "data.fold", "data.order", "hardware"}
-SIZES = {"epochs", "iterations", "augment.size", "data.image_size", "enrol"}  # less of them is a cut
+SIZES = {
+    "epochs",
+    "iterations",
+    "augment.size",
+    "data.image_size",
+    "enrol.samples",
+    "enrol.verify",
+}  # less of them is a cut
 NEEDED = {"accuracy", "classes", "confusion_matrix", "per_class"}
 
 
@@ -142,8 +149,10 @@ def _enrolled(paper: Paper, run: Finished) -> tuple[str | None, str]:
     tables = [table for table in paper.tables.values() if table.enrol]
     if not tables:
         return None, "its classes were enrolled; no table of this paper has such"
-    wanted, given = tables[0].enrol, run.metrics["enrol"]
-    return tables[0].name, "" if given == wanted else _words([("enrol", given, wanted)])
+    how = run.metrics["enrol"]
+    return tables[0].name, _words(
+        [(f"enrol.{k}", how.get(k), v) for k, v in tables[0].enrol.items() if how.get(k) != v]
+    )
 
 
 def _lacking_folds(recipe: Recipe, runs: list[Finished]) -> str:

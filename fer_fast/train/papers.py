@@ -90,7 +90,7 @@ class Table:
         rows: title -> cells; other methods last.
         command: what makes all of it; None where its recipes do.
         computed: whether it is counted from the networks.
-        enrol: how many images of each class are enrolled first; 0 for none.
+        enrol: how classes are enrolled first, as `fer_fast.train.enrolment` says it; {} for none.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Table:
     rows: dict[str, tuple[Cell, ...]]
     command: str | None
     computed: bool
-    enrol: int
+    enrol: dict[str, Any]
 
     @property
     def title(self) -> str:
@@ -166,7 +166,7 @@ class _Written:
     name: str = "{column}-{row}"
     percent: bool = True
     places: int | None = None
-    protocol: dict[str, int] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
     command: str | None = None
     computed: bool = False
 
@@ -232,7 +232,7 @@ def _table(name: str, base: str, written: _Written) -> Table:
         {title: tuple(map(_printed, row, places)) for title, row in cells.items()},
         written.command,
         written.computed,
-        written.protocol.get("enrol", 0),
+        written.protocol.get("enrol", {}),
     )
 
 

@@ -68,7 +68,10 @@ def test_published_numbers_and_a_command_for_every_row(capsys):
         (["weighted-cluster", "--table", "5"], "--recipe weighted-cluster/5/model-10 --root DIR --model.weights FILE"),
         (["weighted-cluster", "--table", "6"], "FILE: weights that you have, of ImageNet's ResNet-50"),
         (["lmcl", "--table", "2"], "--recipe lmcl/2/s30-m0.36 --root DIR --test_root DIR\n"),
-        (["lmcl", "--table", "3"], "fer-fast eval --checkpoint RUN --dataset rafdb-compound --root DIR --enrol 10"),
+        (
+            ["lmcl", "--table", "3"],
+            "fer-fast eval --checkpoint RUN --dataset rafdb-compound --root DIR --enrol 10 --verify 10",
+        ),
         (["ecan", "--table", "2"], "DIR: rafdb, fer2013 (fer-fast data about NAME)"),
         (["ad-corre", "--table", "figure-6"], "Figure 6. The weight λ of the loss, on AffectNet-7, %"),
     ],
@@ -199,18 +202,20 @@ def test_runs_without_a_row_are_matched_by_their_settings(capsys, write):
 
 
 def test_enrolled_classes_stand_in_their_table(capsys, write, tmp_path):
-    names = ("neutral", "happily surprised", "sadly angry")
-    per_class = {
-        name: {"precision": 1.0, "recall": recall, "f1": 1.0} for name, recall in zip(names, (0, 0.7, 0.9), strict=True)
-    }
-    run = write("enrolled", "lmcl", 0.8, classes=names, per_class=per_class, average_accuracy=0.8, enrol=10)
-    (tmp_path / "enrolled/config.yaml").unlink()
-    results = cells(capsys, "lmcl", run, "--table", "3")
-    means = [
-        results[row, "Accuracy"][0]["mean"] for row in ("Happily surprised", "Sadly angry", "Sadly fearful", "Average")
-    ]
+    names = ("sadly angry", "happily surprised")
+    per_class = {name: {"recall": recall} for name, recall in zip(names, (0.9, 0.7), strict=True)}
+    how = {"samples": 10, "threshold": 0.6, "verify": 10, "seed": 3, "unknown": 0.1}
+    for name, changes in (("as-printed", {}), ("fewer", {"samples": 5, "verify": None})):
+        write(name, "lmcl", 0.9, classes=names, per_class=per_class, enrol={**how, **changes})
+        (tmp_path / name / "config.yaml").unlink()
+    results = cells(capsys, "lmcl", "as-printed", "--table", "3")
+    rows = ("Happily surprised", "Sadly angry", "Sadly fearful", "Average")
+    means = [results[row, "Accuracy"][0]["mean"] for row in rows]
     assert means == [pytest.approx(70), pytest.approx(90), None, pytest.approx(80)]
-    assert "enrolled is of no row here" in shown(capsys, "ecan", run, "--table", "5")
+    printed = shown(capsys, "lmcl", "as-printed", "fewer", "--table", "3")
+    assert "  lmcl/3: as-printed\n  lmcl/3: fewer, a\n" in printed
+    assert "  a  cut: enrol.samples 5 of 10; changed: enrol.verify none for 10\n" in printed
+    assert "fewer is of no row here" in shown(capsys, "ecan", "fewer", "--table", "5")
 
 
 def test_sizes_are_counted(capsys):
