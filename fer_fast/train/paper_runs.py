@@ -87,7 +87,9 @@ def read_runs(folder: Path, study: Path | None = None) -> list[Finished]:
         raise InputError(f"the run in {folder} is not finished: there is no metrics.json")
     metrics = _json(folder / "metrics.json")
     if (folder / "study.json").exists():
-        return [run for entry in metrics.get("runs", ()) for run in read_runs(folder / entry["folder"], folder)]
+        if not metrics.get("runs"):
+            raise InputError(f"{folder / 'metrics.json'} is damaged: it names no runs")
+        return [run for entry in metrics["runs"] for run in read_runs(folder / entry["folder"], folder)]
     if missing := NEEDED - metrics.keys():
         raise InputError(f"{folder / 'metrics.json'} is damaged: it has no {min(missing)}")
     if "enrol" in metrics and not (folder / "config.yaml").exists():

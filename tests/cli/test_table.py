@@ -161,6 +161,8 @@ def test_a_study_stands_for_its_runs(capsys, write, tmp_path):
     (result,) = cells(capsys, "variant", "study", "--table", "6")["Center", "AlexNet"]
     assert (result["mean"], result["differences"]) == (pytest.approx(55.5), "")
     assert "variant/6/alexnet-center: study (10 runs)\n" in shown(capsys, "variant", "study", "--table", "6")
+    metrics.write_text("{}")
+    assert "names no runs" in fails(capsys, "variant", "study")
     metrics.unlink()
     assert "the run in study is not finished" in fails(capsys, "variant", "study")
 
