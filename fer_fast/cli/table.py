@@ -139,6 +139,8 @@ def _say_runs(ours: dict[str, list[Result]], marks: dict[str, str]) -> None:
             say(f"  {name}: {_folders(result)}{mark}")
     for words, mark in marks.items():
         say(f"  {mark}  {words}")
+    for note in dict.fromkeys(note for results in ours.values() for result in results for note in result.notes):
+        say(f"  data: {note}")
     print()
 
 
@@ -192,5 +194,10 @@ def _table_as_dict(table: Table, results: dict[str, list[Result]]) -> dict[str, 
 
 def _result_as_dict(cell: Cell, result: Result) -> dict[str, Any]:
     mean, deviation = _scaled(cell, result)
-    folders = [str(run.folder) for run in result.runs]
-    return {"mean": mean, "deviation": deviation, "runs": folders, "differences": result.differences}
+    return {
+        "mean": mean,
+        "deviation": deviation,
+        "runs": [str(run.folder) for run in result.runs],
+        "differences": result.differences,
+        "notes": result.notes,
+    }

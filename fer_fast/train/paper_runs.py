@@ -15,14 +15,8 @@ from fer_fast.train.papers import Paper, Recipe
 
 # What tells where a run was made, or which of several equal ones it is.
 FREE = {"recipe", "root", "test_root", "seed", "data.fold", "data.order", "hardware"}
-SIZES = {
-    "epochs",
-    "iterations",
-    "augment.size",
-    "data.image_size",
-    "enrol.samples",
-    "enrol.verify",
-}  # less of them is a cut
+# Less of these is a cut.
+SIZES = {"epochs", "iterations", "augment.size", "data.image_size", "enrol.samples", "enrol.verify"}
 NEEDED = {"accuracy", "classes", "confusion_matrix", "per_class"}
 
 
@@ -33,7 +27,7 @@ class Finished:
     Attributes:
         folder: its own.
         given: that of the study it belongs to, else its own.
-        metrics, config: metrics.json and config.yaml; an evaluation after enrolment may have no configuration, {}.
+        metrics, config: metrics.json and config.yaml; an evaluation of enrolled classes has no configuration, {}.
     """
 
     folder: Path
@@ -60,6 +54,11 @@ class Result:
 
     runs: tuple[Finished, ...]
     differences: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the runs say of their data, such as an official part that is not there."""
+        return list(dict.fromkeys(note for run in self.runs for note in run.metrics.get("notes", ())))
 
     def number(self, metric: str) -> Number:
         """One number of `Cell.metric`.
@@ -92,23 +91,18 @@ def read_runs(folder: Path, study: Path | None = None) -> list[Finished]:
         return [run for entry in metrics["runs"] for run in read_runs(folder / entry["folder"], folder)]
     if missing := NEEDED - metrics.keys():
         raise InputError(f"{folder / 'metrics.json'} is damaged: it has no {min(missing)}")
-    if "enrol" in metrics and not (folder / "config.yaml").exists():
-        return [Finished(folder, study or folder, metrics, {})]
-    try:
-        return [Finished(folder, study or folder, metrics, to_dict(from_dict(file_layer(folder / "config.yaml"))))]
-    except InputError as error:
-        raise InputError(f"{folder}: {error}") from None
+    return [Finished(folder, study or folder, metrics, {} if "enrol" in metrics else _configuration(folder))]
 
 
 def place(paper: Paper, runs: Iterable[Finished]) -> tuple[dict[str, list[Result]], dict[Path, str]]:
-    """Find the rows that runs are of.
+    """Find the rows that runs are of. A run stands in every row that makes the same run.
 
     Returns:
         Name of a recipe, or of a table of enrolled classes -> results; and folder -> why the run is of no row.
     """
     groups: dict[tuple[str, str], list[Finished]] = defaultdict(list)
     strays = {}
-    for run in runs:
+    for run in {run.folder.resolve(): run for run in runs}.values():
         name, words = _enrolled(paper, run) if "enrol" in run.metrics else _row_of(paper, run)
         if name is None:
             strays[run.folder] = words
@@ -137,7 +131,8 @@ def _row_of(paper: Paper, run: Finished) -> tuple[str | None, str]:
     """Name of the row and what the run did otherwise, or None and why it is of none."""
     named = run.config["recipe"]
     if named in paper.recipes:
-        return named, _words(_differences(paper.recipes[named], run.config))
+        recipe = paper.recipes[named]
+        return same_run(paper, recipe)[0], _words(_differences(recipe, run.config))
     if "/" in named:
         return None, f"it is of {named}"
     found = {name: _differences(recipe, run.config) for name, recipe in paper.recipes.items()}
@@ -152,9 +147,8 @@ def _enrolled(paper: Paper, run: Finished) -> tuple[str | None, str]:
     if not tables:
         return None, "its classes were enrolled; no table of this paper has such"
     how = run.metrics["enrol"]
-    return tables[0].name, _words(
-        [(f"enrol.{k}", how.get(k), v) for k, v in tables[0].enrol.items() if how.get(k) != v]
-    )
+    otherwise = [(f"enrol.{key}", how.get(key), row) for key, row in tables[0].enrol.items() if how.get(key) != row]
+    return tables[0].name, _words(otherwise)
 
 
 def _lacking_folds(recipe: Recipe, runs: list[Finished]) -> str:
@@ -192,6 +186,7 @@ def settled(name: str) -> dict[str, Any]:
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that make a run another run, dotted, with their values."""
     return {key: value for key, value in leaves(config) if not {key, key.split(".")[0]} & FREE and value != {}}
 
 
@@ -211,6 +206,13 @@ def _share(metrics: list[dict[str, Any]], truth: str, predicted: str) -> list[fl
             row = dict(zip(each["classes"], each["confusion_matrix"][each["classes"].index(truth)], strict=True))
             hits, total = hits + row.get(predicted, 0), total + sum(row.values())
     return [hits / total] if total else []
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    try:
+        return to_dict(from_dict(file_layer(folder / "config.yaml")))
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
 
 
 def _json(path: Path) -> dict[str, Any]:

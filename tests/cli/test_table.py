@@ -95,7 +95,7 @@ def test_tables_fit_a_terminal(capsys, monkeypatch, write, paper, width):
 def test_a_run_stands_below_the_number_of_its_row(capsys, write):
     run = write("one", "variant/8/resnet18-center", 0.5432, "--root", "/somewhere", "--hardware.device", "cpu")
     results = cells(capsys, "variant", run, "--table", "8")
-    expected = {"mean": pytest.approx(54.32), "deviation": None, "runs": ["one"], "differences": ""}
+    expected = {"mean": pytest.approx(54.32), "deviation": None, "runs": ["one"], "differences": "", "notes": []}
     assert {key: value for key, value in results.items() if value} == {("Center", "ResNet"): [expected]}
     printed = shown(capsys, "variant", run, "--table", "8")
     lines = printed.splitlines()
@@ -149,6 +149,15 @@ def test_one_run_stands_in_every_table_that_prints_it(capsys, write):
         **{f"ad-corre/{label}": 1 for label in ("2", "8", "9", "figure-6")},
         **{"ad-corre/5": 21, "ad-corre/11": 10},
     }
+
+
+def test_runs_of_one_row_under_several_names_are_averaged_and_each_counts_once(capsys, write):
+    one = write("one", "ad-corre/9/k7", 0.61, "--seed", "1", notes=["test: half of it"])
+    other = write("other", "ad-corre/2", 0.63, "--seed", "2", notes=["test: half of it", "train: small"])
+    (result,) = cells(capsys, "ad-corre", one, other, f"{one}/", "--table", "8")["Ad-Corre", "Accuracy"]
+    assert (result["mean"], result["runs"]) == (pytest.approx(62), ["one", "other"])
+    printed = shown(capsys, "ad-corre", one, other, "--table", "2")
+    assert printed.count("  data: test: half of it\n  data: train: small\n") == 1
 
 
 def test_a_study_stands_for_its_runs(capsys, write, tmp_path):
