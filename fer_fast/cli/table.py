@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
     """Print the tables."""
     parser = Parser(prog="fer-fast table", description=DESCRIPTION)
     parser.add_argument("paper", metavar="PAPER", help=", ".join(PAPERS))
-    parser.add_argument("runs", metavar="RUN", nargs="*", help="folder of a run or of a study")
+    parser.add_argument("runs", metavar="RUN", nargs="*", default=[], help="folder of a run or of a study")
     parser.add_argument("--table", metavar="N", help="one table alone, e.g. 8 or figure-6")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_intermixed_args(argv)  # a RUN may follow an option

@@ -271,6 +271,18 @@ def recipe_layer(name: str) -> dict[str, Any]:
     return lay_over(base, row.settings) if row else base
 
 
+def _row(recipe: str) -> Recipe | None:
+    """The row of a paper's table that a recipe names, or None for a file of the package.
+
+    Raises:
+        InputError: neither.
+    """
+    if "/" in recipe:
+        return find_recipe(recipe)
+    one_of(recipe, RECIPES, "recipe")
+    return None
+
+
 def file_layer(path: str | Path) -> dict[str, Any]:
     """The contents of a user's configuration file.
 
@@ -293,6 +305,15 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return _plain(asdict(config))
 
 
+def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a configuration under its dotted key; a mapping without keys is a value."""
+    if not isinstance(values, dict) or not values:
+        yield key, values
+        return
+    for name, inner in values.items():
+        yield from leaves(inner, f"{key}.{name}" if key else str(name))
+
+
 def to_yaml(config: RunConfig) -> str:
     """The text of config.yaml, which can be given back with --config."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
@@ -308,15 +329,6 @@ def difference(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "")
         elif one != other:
             return f"{prefix}{key} was {one} and is now {other}"
     return None
-
-
-def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a configuration under its dotted key; a mapping without keys is a value."""
-    if not isinstance(values, dict) or not values:
-        yield key, values
-        return
-    for name, inner in values.items():
-        yield from leaves(inner, f"{key}.{name}" if key else str(name))
 
 
 def one_line(error: Exception, parser: ArgumentParser) -> str:
@@ -347,18 +359,6 @@ _PLAIN = (  # what jsonargparse says, and what a user reads
 _UNKNOWN_OPTION = re.compile(
     r"unrecognized arguments: --(?P<flag>[^\s=]+)|(Group '(?P<group>\S+)' does not accept o|O)ption '(?P<key>\S+)'"
 )
-
-
-def _row(recipe: str) -> Recipe | None:
-    """The row of a paper's table that a recipe names, or None for a file of the package.
-
-    Raises:
-        InputError: neither.
-    """
-    if "/" in recipe:
-        return find_recipe(recipe)
-    one_of(recipe, RECIPES, "recipe")
-    return None
 
 
 def lay_over(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
