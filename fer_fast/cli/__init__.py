@@ -17,6 +17,7 @@ COMMANDS = {
     "verify": ("fer_fast.cli.verify", "whether what a run says is so: its data, its weights, its numbers again"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
     "data": ("fer_fast.cli.data", "look at a dataset on disk, or read about one: fer-fast data check DIR"),
+    "table": ("fer_fast.cli.table", "a paper's results beside those of your runs, and the command of every row"),
     "bench": ("fer_fast.bench.command", "time, memory and error of every loss beside its peers and the floor"),
     "list": ("fer_fast.cli.list", "losses, backbones, datasets and recipes by name"),
 }

@@ -6,15 +6,12 @@ import sys
 from itertools import chain
 from typing import get_args
 
-from rich.console import Console
-
 from fer_fast.cli.about import about, add_about
 from fer_fast.cli.cache import add_cache, cache
 from fer_fast.cli.parser import Parser
-from fer_fast.cli.summary import print_table
+from fer_fast.cli.summary import print_table, say
 from fer_fast.data.check import CheckReport, check
 from fer_fast.data.check_page import write_check_page
-from fer_fast.data.files import shown
 from fer_fast.data.listing import FaceChoice
 
 
@@ -58,21 +55,21 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _show(report: CheckReport) -> None:
-    _say(f"{report.dataset}: {report.layout}")
+    say(f"{report.dataset}: {report.layout}")
     if report.licence:
-        _say(f"licence: {report.licence}")
+        say(f"licence: {report.licence}")
     _show_counts(report)
     for kind in ("subjects", "sequences", "unlabelled"):
         if (number := getattr(report, kind)) is not None:
-            _say(f"{kind}: {number}")
+            say(f"{kind}: {number}")
     for why, number in report.ignored.items():
-        _say(f"ignored: {number} {why}")
+        say(f"ignored: {number} {why}")
     for line in report.notes:
-        _say(f"note: {line}")
+        say(f"note: {line}")
     for line in report.problems:
-        _say(f"problem: {line}")
+        say(f"problem: {line}")
     if not report.problems:
-        _say("no problems found")
+        say("no problems found")
 
 
 def _show_counts(report: CheckReport) -> None:
@@ -97,9 +94,3 @@ ACTIONS = {
     "about": lambda given: about(given.name),
     "cache": lambda given: cache(given.name, given.clear),
 }
-
-
-def _say(line: str) -> None:
-    """Wrapped between words in a terminal, one line anywhere else."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(shown(line), soft_wrap=not console.is_terminal)

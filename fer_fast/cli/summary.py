@@ -25,6 +25,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     console.print(table)
 
 
+def say(line: str) -> None:
+    """Print a line: wrapped between words in a terminal, one line anywhere else."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(printable(line), soft_wrap=not console.is_terminal)
+
+
 def print_metrics(metrics: dict[str, Any]) -> None:
     """The headline numbers, one row for each class, and what the run was."""
     print(f"\n{metrics['split']} ({metrics['images']} images)")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fer_fast.data.augment import LEVELS, Augment, AugmentConfig, Normalise
+from fer_fast.data.augment import Augment, AugmentConfig, Normalise
 from fer_fast.data.dataset import SPLITS, FaceDataset, Images
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.opened import Drawn, OnDisk, Wanted
@@ -15,7 +15,6 @@ from fer_fast.errors import InputError
 __all__ = [
     "CLASSES",
     "DATASETS",
-    "LEVELS",
     "SPLITS",
     "Augment",
     "AugmentConfig",

@@ -82,18 +82,6 @@ class AugmentConfig:
             raise InputError(f"deviation is {self.deviation}; allowed: above 0")
 
 
-# ECAN, Table 1: which steps each level has; the paper gives no strengths. Without a suffix: its FER2013 columns.
-_WEAK = AugmentConfig(crop_padding=0.1, mirror=0.5, rotation=10.0, erasing=0.5, grayscale=0.2)
-LEVELS = {
-    "none": AugmentConfig(),
-    "weak": _WEAK,
-    "strong": replace(_WEAK, brightness=0.3, contrast=0.3, saturation=0.3, scale=(0.9, 1.1), shear=5.0, crops=5),
-    "none-rafdb": AugmentConfig(),
-    "weak-rafdb": AugmentConfig(mirror=0.5, erasing=0.5, grayscale=0.2),
-    "strong-rafdb": replace(_WEAK, brightness=0.3, contrast=0.3, saturation=0.3, blur=0.2),
-}
-
-
 class Normalise:
     """uint8 images -> network input, without randomness: equalise, resize, channels, mean and deviation."""
 

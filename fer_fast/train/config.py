@@ -3,6 +3,7 @@
 import difflib
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from fer_fast.data.augment import AugmentConfig
 from fer_fast.data.opened import Reading
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
+from fer_fast.train.papers import Recipe, find_recipe
 from fer_fast.train.schedule import ScheduleConfig
 
 RECIPES: dict[str, str] = {
@@ -161,7 +163,8 @@ class RunConfig:
     """Everything that decides a training run.
 
     Args:
-        recipe: the recipe the run started from.
+        recipe: the recipe the run started from: a file of the package, or a row of a paper's table, e.g.
+            variant/8/resnet18-softmax.
         dataset: name of the dataset.
         root: folder of the dataset; generated faces need none.
         test_dataset: another dataset to report on, by classes of the same names; null reports on the dataset's own test
@@ -217,7 +220,7 @@ class RunConfig:
         _check(self.iterations >= 0, "iterations", self.iterations, "0 or more")
         _check(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
         _check(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
-        one_of(self.recipe, RECIPES, "recipe")
+        _row(self.recipe)
 
     @property
     def loss_batch(self) -> int:
@@ -240,7 +243,7 @@ def resolve(parser: ArgumentParser, arguments: list[str], layers: list[dict[str,
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range.
     """
-    merged = functools.reduce(_lay_over, map(_renamed, layers), {})
+    merged = functools.reduce(lay_over, map(_renamed, layers), {})
     try:
         values = parser.parse_args(arguments, namespace=parser.parse_object(merged))
     except ArgumentError as error:
@@ -262,10 +265,23 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
 
 
 def recipe_layer(name: str) -> dict[str, Any]:
-    """The contents of a recipe file of the package."""
-    one_of(name, RECIPES, "recipe")
-    text = resources.files("fer_fast.train").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8")
-    return {"recipe": name, **yaml.safe_load(text)}
+    """What a recipe sets: a file of the package, or a row of a paper's table laid over its paper's file."""
+    row = _row(name)
+    file = resources.files("fer_fast.train").joinpath("recipes", f"{row.base if row else name}.yaml")
+    base = {"recipe": name, **yaml.safe_load(file.read_text(encoding="utf-8"))}
+    return lay_over(base, row.settings) if row else base
+
+
+def _row(recipe: str) -> Recipe | None:
+    """The row of a paper's table that a recipe names, or None for a file of the package.
+
+    Raises:
+        InputError: neither.
+    """
+    if "/" in recipe:
+        return find_recipe(recipe)
+    one_of(recipe, RECIPES, "recipe")
+    return None
 
 
 def file_layer(path: str | Path) -> dict[str, Any]:
@@ -288,6 +304,15 @@ def file_layer(path: str | Path) -> dict[str, Any]:
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain YAML and JSON values."""
     return _plain(asdict(config))
+
+
+def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a configuration under its dotted key; a mapping without keys is a value."""
+    if not isinstance(values, dict) or not values:
+        yield key, values
+        return
+    for name, inner in values.items():
+        yield from leaves(inner, f"{key}.{name}" if key else str(name))
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -346,7 +371,7 @@ def _renamed(layer: dict[str, Any]) -> dict[str, Any]:
     return {**layer, "augment": {"crops": 5 if augment["five_crop"] else 1, **rest}}
 
 
-def _lay_over(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
+def lay_over(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     """One layer over another: groups key by key; a value that is a mapping itself is replaced whole."""
     groups = {key: {**base[key], **value} for key, value in layer.items() if _both_mappings(base.get(key), value)}
     return {**base, **layer, **groups}

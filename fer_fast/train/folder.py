@@ -72,9 +72,12 @@ def make_folder(out: Path) -> None:
 def fresh_folder(recipe: str, parent: Path = Path("runs")) -> Path:
     """Make the first free runs/<recipe>-<n>, so that no run started at the same time takes it too.
 
+    A row of a paper's table, as variant/8/resnet18-softmax, is written with dashes.
+
     Raises:
         InputError: it cannot be made.
     """
+    recipe = recipe.replace("/", "-")
     number = _last_number(recipe, parent)
     folder = parent
     try:
@@ -96,6 +99,7 @@ def latest_folder(recipe: str, parent: Path = Path("runs")) -> Path:
     Raises:
         InputError: there is none.
     """
+    recipe = recipe.replace("/", "-")
     number = _last_number(recipe, parent)
     if number == 0:
         raise InputError(f"nothing to resume: there is no {parent / recipe}-<n>; name the folder with --out")

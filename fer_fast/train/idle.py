@@ -13,7 +13,7 @@ from fer_fast.data.opened import FOLDING, OF_COPIES
 from fer_fast.errors import InputError
 from fer_fast.registry import find
 from fer_fast.train.backbones import find_backbone
-from fer_fast.train.config import RunConfig, config_parser, resolve, to_dict
+from fer_fast.train.config import RunConfig, config_parser, leaves, resolve, to_dict
 from fer_fast.train.data import cuts_validation
 from fer_fast.train.objective import Plan, loss_setup, plan_losses
 
@@ -137,18 +137,10 @@ def _of_arguments(arguments: list[str]) -> Iterator[str]:
                 given = yaml.safe_load(value if equals else following)
             except yaml.YAMLError:
                 given = None  # a value that is no YAML, such as a path
-            yield from (name for name, _ in _leaves(given, key))
+            yield from (name for name, _ in leaves(given, key))
 
 
 def _of_file(recipe: dict[str, Any], file: dict[str, Any]) -> Iterator[str]:
     """The keys whose value in the file is not what they would have without it."""
-    without = dict(_leaves(to_dict(resolve(config_parser(), [], [recipe])[0])))
-    return (key for key, value in _leaves(file) if key not in without or without[key] != value)
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        yield key, value
-        return
-    for name, inner in value.items():
-        yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    without = dict(leaves(to_dict(resolve(config_parser(), [], [recipe])[0])))
+    return (key for key, value in leaves(file) if key not in without or without[key] != value)

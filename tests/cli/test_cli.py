@@ -146,6 +146,19 @@ def test_list_names_everything(capsys):
     assert {*RECIPES, *BACKBONES, *(row.name for row in available())} <= {*words}
 
 
+def test_list_names_the_rows_of_the_papers_tables_where_they_are_asked_for(capsys):
+    assert main(["list", "recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("weighted-cluster/5/model-3 "))
+    assert row.split() == [
+        *("weighted-cluster/5/model-3", "Ngo", "&", "Yoon", "2020", "Table", "5"),
+        *("3", "Weighted-softmax", "56.37", "(first", "of", "6)"),
+    ]
+    assert sum("/" in line.split(" ")[0] for line in lines) == 235
+    assert main(["list", "losses"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]} == {row.name for row in available()}
+
+
 def test_help_and_version(capsys):
     assert main([]) == main(["--help"]) == main(["--version"]) == 0
     printed = capsys.readouterr().out
@@ -187,7 +200,7 @@ def test_help_and_version(capsys):
         (["predict", "--checkpoint", "f"], "IMAGE"),
         (["data", "chek", "x"], "check"),
         (["data", "check", "/nonexistent/x"], "/nonexistent/x"),
-        (["list", "losses"], "losses"),
+        (["list", "loses"], 'did you mean "losses"'),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):

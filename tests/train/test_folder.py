@@ -68,6 +68,11 @@ def test_runs_begun_at_once_get_folders_of_their_own(tmp_path):
         latest_folder("ecan", tmp_path)
 
 
+def test_a_row_of_a_paper_has_one_folder_and_not_three(tmp_path):
+    assert fresh_folder("variant/8/resnet18-softmax", tmp_path) == tmp_path / "variant-8-resnet18-softmax-1"
+    assert latest_folder("variant/8/resnet18-softmax", tmp_path) == tmp_path / "variant-8-resnet18-softmax-1"
+
+
 def test_places_that_are_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file; a folder is needed"), claimed(tmp_path / "file"):

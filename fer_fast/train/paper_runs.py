@@ -1,0 +1,225 @@
+"""Finished runs beside the papers' tables: the row a run is of, what it did otherwise, and the mean of several."""
+
+import functools
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from fer_fast.errors import InputError
+from fer_fast.train.config import RunConfig, file_layer, from_dict, lay_over, leaves, recipe_layer, to_dict
+from fer_fast.train.papers import Paper, Recipe
+
+# What tells where a run was made, or which of several equal ones it is.
+FREE = {"recipe", "root", "test_root", "seed", "data.fold", "data.order", "hardware"}
+# Less of these is a cut.
+SIZES = {"epochs", "iterations", "augment.size", "data.image_size", "enrol.samples", "enrol.verify"}
+NEEDED = {"accuracy", "classes", "confusion_matrix", "per_class"}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        folder: its own.
+        given: that of the study it belongs to, else its own.
+        metrics, config: metrics.json and config.yaml; an evaluation of enrolled classes has no configuration, {}.
+    """
+
+    folder: Path
+    given: Path
+    metrics: dict[str, Any]
+    config: dict[str, Any]
+
+
+class Number(NamedTuple):
+    """The mean over runs, and the deviation where there are several; None where it is not defined."""
+
+    mean: float | None
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Runs of one row that agree in everything but seed and fold.
+
+    Attributes:
+        runs: at least one.
+        differences: what they did otherwise than the row; empty for nothing.
+    """
+
+    runs: tuple[Finished, ...]
+    differences: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the runs say of their data, such as an official part that is not there."""
+        return list(dict.fromkeys(note for run in self.runs for note in run.metrics.get("notes", ())))
+
+    def number(self, metric: str) -> Number:
+        """One number of `Cell.metric`.
+
+        Folds are averaged first, or their confusion matrices added. The deviation is over seeds; over the folds of one.
+        """
+        seeds = defaultdict(list)
+        for run in self.runs:
+            seeds[run.config.get("seed")].append(run.metrics)
+        folds = [_values(metrics, metric) for metrics in seeds.values()]
+        means = [fmean(values) for values in folds if values]
+        spread = means if len(means) > 1 else [value for values in folds for value in values]
+        return Number(fmean(means) if means else None, stdev(spread) if len(spread) > 1 else None)
+
+
+def read_runs(folder: Path, study: Path | None = None) -> list[Finished]:
+    """The run of a folder, or all runs of a study.
+
+    Raises:
+        InputError: no such folder, or a run in it that is not finished or damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} {'is no folder of a run' if folder.exists() else 'does not exist'}")
+    if not (folder / "metrics.json").exists():
+        raise InputError(f"the run in {folder} is not finished: there is no metrics.json")
+    metrics = _json(folder / "metrics.json")
+    if (folder / "study.json").exists():
+        if not metrics.get("runs"):
+            raise InputError(f"{folder / 'metrics.json'} is damaged: it names no runs")
+        return [run for entry in metrics["runs"] for run in read_runs(folder / entry["folder"], folder)]
+    if missing := NEEDED - metrics.keys():
+        raise InputError(f"{folder / 'metrics.json'} is damaged: it has no {min(missing)}")
+    return [Finished(folder, study or folder, metrics, {} if "enrol" in metrics else _configuration(folder))]
+
+
+def place(paper: Paper, runs: Iterable[Finished]) -> tuple[dict[str, list[Result]], dict[Path, str]]:
+    """Find the rows that runs are of. A run stands in every row that makes the same run.
+
+    Returns:
+        Name of a recipe, or of a table of enrolled classes -> results; and folder -> why the run is of no row.
+    """
+    groups: dict[tuple[str, str], list[Finished]] = defaultdict(list)
+    strays = {}
+    for run in {run.folder.resolve(): run for run in runs}.values():
+        name, words = _enrolled(paper, run) if "enrol" in run.metrics else _row_of(paper, run)
+        if name is None:
+            strays[run.folder] = words
+        else:
+            groups[name, words].append(run)
+    results = defaultdict(list)
+    for (name, words), members in groups.items():
+        recipe = paper.recipes.get(name)
+        lacking = _lacking_folds(recipe, members) if recipe else ""
+        result = Result(tuple(members), "; ".join(filter(None, (lacking, words))))
+        for twin in same_run(paper, recipe) if recipe else (name,):
+            results[twin].append(result)
+    return results, strays
+
+
+def same_run(paper: Paper, recipe: Recipe) -> list[str]:
+    """Names of the recipes of a paper that make the same run, the given one included."""
+
+    def key(other: Recipe) -> tuple:
+        return other.folds, other.weights, settled(other.name)
+
+    return [other.name for other in paper.recipes.values() if key(other) == key(recipe)]
+
+
+def _row_of(paper: Paper, run: Finished) -> tuple[str | None, str]:
+    """Name of the row and what the run did otherwise, or None and why it is of none."""
+    named = run.config["recipe"]
+    if named in paper.recipes:
+        recipe = paper.recipes[named]
+        return same_run(paper, recipe)[0], _words(_differences(recipe, run.config))
+    if "/" in named:
+        return None, f"it is of {named}"
+    found = {name: _differences(recipe, run.config) for name, recipe in paper.recipes.items()}
+    nearest = min(found, key=lambda name: len(found[name]))
+    if found[nearest]:
+        return None, f"no row has its settings; nearest is {nearest}, {_words(found[nearest])}"
+    return nearest, ""
+
+
+def _enrolled(paper: Paper, run: Finished) -> tuple[str | None, str]:
+    tables = [table for table in paper.tables.values() if table.enrol]
+    if not tables:
+        return None, "its classes were enrolled; no table of this paper has such"
+    how = run.metrics["enrol"]
+    otherwise = [(f"enrol.{key}", how.get(key), row) for key, row in tables[0].enrol.items() if how.get(key) != row]
+    return tables[0].name, _words(otherwise)
+
+
+def _lacking_folds(recipe: Recipe, runs: list[Finished]) -> str:
+    seeds = defaultdict(set)
+    for run in runs:
+        seeds[run.config["seed"]].add(run.config["data"]["fold"])
+    fewest = min(map(len, seeds.values()))
+    return f"cut: folds {fewest} of {recipe.folds}" if fewest < recipe.folds else ""
+
+
+def _differences(recipe: Recipe, config: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Keys whose values differ, with that of the run and that of the row."""
+    run, row = comparable(config), dict(settled(recipe.name))
+    if row["model.geometry"] == "auto":
+        row["model.geometry"] = run["model.geometry"]
+    if recipe.weights:
+        row["model.weights"] = run["model.weights"] or recipe.weights
+    return [(key, run.get(key), row.get(key)) for key in dict.fromkeys((*row, *run)) if run.get(key) != row.get(key)]
+
+
+def _words(differences: list[tuple[str, Any, Any]]) -> str:
+    cut, changed = [], []
+    for key, run, row in differences:
+        if key in SIZES and run and row and run < row:
+            cut.append(f"{key} {run} of {row}")
+        else:
+            changed.append(f"{key} {'none' if run is None else run} for {'none' if row is None else row}")
+    return "; ".join(f"{word}: {', '.join(lines)}" for word, lines in (("cut", cut), ("changed", changed)) if lines)
+
+
+@functools.cache
+def settled(name: str) -> dict[str, Any]:
+    """What a recipe resolves to, by dotted keys."""
+    return comparable(lay_over(to_dict(RunConfig()), recipe_layer(name)))
+
+
+def comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that make a run another run, dotted, with their values."""
+    return {key: value for key, value in leaves(config) if not {key, key.split(".")[0]} & FREE and value != {}}
+
+
+def _values(metrics: list[dict[str, Any]], path: str) -> list[float]:
+    """A number of each run that has it; of confusions one number, of the added matrices."""
+    kind, _, rest = path.partition(".")
+    if kind == "confusion":
+        return _share(metrics, *rest.split("."))
+    found = (functools.reduce(lambda inner, key: (inner or {}).get(key), path.split("."), each) for each in metrics)
+    return [value for value in found if value is not None]
+
+
+def _share(metrics: list[dict[str, Any]], truth: str, predicted: str) -> list[float]:
+    hits = total = 0
+    for each in metrics:
+        if truth in each["classes"]:
+            row = dict(zip(each["classes"], each["confusion_matrix"][each["classes"].index(truth)], strict=True))
+            hits, total = hits + row.get(predicted, 0), total + sum(row.values())
+    return [hits / total] if total else []
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    try:
+        return to_dict(from_dict(file_layer(folder / "config.yaml")))
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: it holds no mapping")
+    return content
