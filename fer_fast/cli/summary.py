@@ -8,8 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer_fast.errors import printable
-
-_NUMBERS = ("accuracy", "average_accuracy", "macro_f1", "cohen_kappa", "krippendorff_alpha", "auc", "auc_pr")
+from fer_fast.train.study_summary import HEADLINE
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -27,7 +26,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
 def print_metrics(metrics: dict[str, Any]) -> None:
     """The headline numbers, and one row for each class."""
     print(f"\n{metrics['split']} ({metrics['images']} images), {metrics['seconds']:.0f} s")
-    print("  ".join(f"{name} {_number(metrics[name])}" for name in _NUMBERS))
+    print("  ".join(f"{name} {_number(metrics[name])}" for name in HEADLINE))
     columns = ("class", "precision", "recall", "f1", "support")
     rows = (
         (name, *(_number(row[key]) for key in columns[1:4]), str(row["support"]))

@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -84,8 +84,10 @@ _READ: dict[str, Callable[[RunConfig, Plan], tuple[str, ...]]] = {
 }
 
 
-def refuse_idle(config: RunConfig, arguments: list[str], recipe: dict[str, Any], file: dict[str, Any]) -> None:
-    """Refuse options of the command line and of a configuration file that do nothing.
+def refuse_idle(
+    configs: Sequence[RunConfig], arguments: list[str], recipe: dict[str, Any], file: dict[str, Any]
+) -> None:
+    """Refuse options of the command line and of a configuration file that do nothing in any of these runs.
 
     What a recipe sets is its own affair. A file may be a run's config.yaml, which has every key: there those count
     whose value is neither the recipe's nor the default.
@@ -93,17 +95,24 @@ def refuse_idle(config: RunConfig, arguments: list[str], recipe: dict[str, Any],
     Raises:
         InputError: the first such option, and when it would do something.
     """
-    plan = plan_losses(config)
-    for key in (*_of_arguments(arguments), *_of_file(recipe, file)):
-        for keys, when, acts in _ACT:
-            if key in keys and not acts(config, plan):
-                raise InputError(f"{key} does nothing in this run; it acts {when}")
-        mapping, name = ".".join(key.split(".")[:2]), ".".join(key.split(".")[2:3])
-        if name and mapping in _READ and name not in (names := _READ[mapping](config, plan)):
-            raise InputError(f"{mapping}.{name} does nothing in this run, which reads those of {', '.join(names)}")
+    planned = [(config, plan_losses(config)) for config in configs]
+    for key in (*given_keys(arguments), *_of_file(recipe, file)):
+        whys = [_why_idle(key, config, plan) for config, plan in planned]
+        if all(whys):
+            raise InputError(whys[0])
 
 
-def _of_arguments(arguments: list[str]) -> Iterator[str]:
+def _why_idle(key: str, config: RunConfig, plan: Plan) -> str | None:
+    for keys, when, acts in _ACT:
+        if key in keys and not acts(config, plan):
+            return f"{key} does nothing in this run; it acts {when}"
+    mapping, name = ".".join(key.split(".")[:2]), ".".join(key.split(".")[2:3])
+    if name and mapping in _READ and name not in (names := _READ[mapping](config, plan)):
+        return f"{mapping}.{name} does nothing in this run, which reads those of {', '.join(names)}"
+    return None
+
+
+def given_keys(arguments: list[str]) -> Iterator[str]:
     """The keys given as --key VALUE or --key=VALUE, where a value may be a mapping of further keys."""
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         if argument.startswith("--"):
