@@ -1,4 +1,4 @@
-"""What the commands share that run many times: the axes of a study from options, and its numbers in the terminal."""
+"""What the commands share that run many times: the options that make axes of a study, and which of them are refused."""
 
 import argparse
 import json
@@ -8,13 +8,10 @@ from typing import Any
 
 import yaml
 
-from fer_fast.cli.summary import print_table
 from fer_fast.errors import InputError
 from fer_fast.train.config import RunConfig
 from fer_fast.train.idle import given_keys, refuse_idle
 from fer_fast.train.study import FOLD, MOST_RUNS, SEED, Study
-
-_SHOWN = {"accuracy": "accuracy", "average_accuracy": "average accuracy", "macro_f1": "macro F1"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -88,34 +85,3 @@ def refuse_idle_study(study: Study, argv: list[str], recipe: dict[str, Any], fil
     for run in points:
         axes = run.point if run.fold is None else {**run.point, FOLD: run.fold}
         refuse_idle([run.config], [f"--{key}={json.dumps(value)}" for key, value in axes.items()], {}, {})
-
-
-def print_study(summary: dict[str, Any]) -> None:
-    """A row for each run and their mean; for a grid a row for each point, by validation accuracy."""
-    print(f"\n{len(summary['runs'])} runs, {summary['seconds']:.0f} s, on the {summary['split']} split:")
-    if summary["points"]:
-        _print_points(summary)
-        return
-    rows = ((run["folder"], *(f"{run[key]:.4f}" for key in _SHOWN), str(run["epoch"])) for run in summary["runs"])
-    print_table(("folder", *_SHOWN.values(), "epoch"), rows, right=(*_SHOWN.values(), "epoch"))
-    over = {"seed": " ± deviation over seeds", "fold": " ± deviation over folds", None: ""}[summary["deviation_over"]]
-    means = (f"{name} {_with_deviation(summary[key], summary['deviation'][key])}" for key, name in _SHOWN.items())
-    print(f"mean{over}:", "  ".join(means), sep="\n")
-
-
-def _print_points(summary: dict[str, Any]) -> None:
-    columns = {"val_accuracy": "val accuracy", "accuracy": "accuracy", "average_accuracy": "average accuracy"}
-    rows = (
-        (_words(row["point"]), *(_with_deviation(row["mean"][key], row["deviation"][key]) for key in columns))
-        for row in summary["points"]
-    )
-    print_table(("", *columns.values()), rows, right=tuple(columns.values()))
-    print(f"chosen by validation accuracy alone: {_words(summary['chosen'])}")
-
-
-def _words(point: dict[str, Any]) -> str:
-    return "  ".join(f"{key.rpartition('.')[2]} {json.dumps(value)}" for key, value in point.items())
-
-
-def _with_deviation(mean: float, deviation: float | None) -> str:
-    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")

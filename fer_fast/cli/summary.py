@@ -10,6 +10,8 @@ from rich.table import Table
 from fer_fast.errors import printable
 from fer_fast.train.study_summary import HEADLINE
 
+_SHOWN = {"val_accuracy": "validation", "accuracy": "accuracy", "average_accuracy": "average", "macro_f1": "macro F1"}
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """Print aligned columns; those named in `right` are numbers."""
@@ -33,6 +35,32 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         for name, row in metrics["per_class"].items()
     )
     print_table(columns, rows, right=columns[1:])
+
+
+def print_study(summary: dict[str, Any]) -> None:
+    """A row for each run, or for each point of a grid by its validation accuracy, and the means with deviations."""
+    print(f"\n{summary['split']}, runs: {len(summary['runs'])}, {summary['seconds']:.0f} s")
+    if points := summary["points"]:
+        rows = ((_words(point["point"]), *_means(point["mean"], point["deviation"], _SHOWN)) for point in points)
+        print_table(("", *_SHOWN.values()), rows, right=(*_SHOWN.values(),))
+        print(f"\n{_words(points[0]['point'])}: chosen by validation accuracy alone, the test split took no part")
+    else:
+        right = (*_SHOWN.values(), "epoch")
+        rows = ((run["folder"], *(_number(run[key]) for key in _SHOWN), str(run["epoch"])) for run in summary["runs"])
+        print_table(("folder", *right), rows, right=right)
+        print()
+    over = f"mean ± deviation over {summary['deviation_over']}s" if summary["deviation_over"] else "mean"
+    rows = zip(HEADLINE, _means(summary, summary["deviation"], HEADLINE), strict=True)
+    print_table(("metric", over), rows)
+
+
+def _means(mean: dict[str, Any], deviation: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    spread = {key: f" ± {value:.3f}" for key, value in deviation.items() if value is not None}
+    return [_number(mean[key]) + spread.get(key, "") for key in keys]
+
+
+def _words(point: dict[str, Any]) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in point.items())
 
 
 def _number(value: float | None) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_fast.cli.parser import Parser, underscored
-from fer_fast.cli.study import add_study_options, axes_of, fold_layer, print_study, refuse_idle_study
-from fer_fast.cli.summary import print_metrics
+from fer_fast.cli.study import add_study_options, axes_of, fold_layer, refuse_idle_study
+from fer_fast.cli.summary import print_metrics, print_study
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import RESUME, load_resume
 from fer_fast.train.config import config_parser, file_layer, recipe_layer, resolve, to_dict

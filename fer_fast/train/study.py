@@ -182,7 +182,8 @@ def _conclude(study: Study, out: Path) -> dict[str, Any]:
         results.append({**metrics, **{key: getattr(run, key) for key in ("folder", "point", "seed", "fold")}})
     summary = summarise(study.axes, results)
     title = f"{study.base.recipe}: {len(results)} runs over {', '.join(study.axes)}"
-    write_study_report(out / "report.html", title=title, summary=summary, histories=histories)
+    shown = {**summary, "config": to_dict(study.base)}
+    write_study_report(out / "report.html", title=title, summary=shown, histories=histories)
     write_text(out / "metrics.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
