@@ -81,7 +81,8 @@ def refuse_idle_study(study: Study, argv: list[str], recipe: dict[str, Any], fil
     if idle := [key for key in given_keys(argv) if key in study.axes and key != SEED]:
         raise InputError(f"--{idle[0]} does nothing beside the values that runs are given for it")
     points = [next(runs) for _, runs in groupby(study.runs, key=lambda run: run.point)]
-    refuse_idle([run.config for run in points], argv, recipe, file)
+    first, *others = (run.config for run in points)
+    refuse_idle(first, argv, recipe, file, others)
     for run in points:
         axes = run.point if run.fold is None else {**run.point, FOLD: run.fold}
-        refuse_idle([run.config], [f"--{key}={json.dumps(value)}" for key, value in axes.items()], {}, {})
+        refuse_idle(run.config, [f"--{key}={json.dumps(value)}" for key, value in axes.items()], {}, {})

@@ -58,7 +58,7 @@ def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int
         raise InputError("a sweep needs --grid KEY=[VALUE,...], e.g. optimiser.rate=[0.1,0.01]")
     study = Study(config, axes) if axes else None
     if not given.resume:  # what is resumed was begun with what it has
-        refuse_idle_study(study, argv, *layers) if study else refuse_idle([config], argv, *layers)
+        refuse_idle_study(study, argv, *layers) if study else refuse_idle(config, argv, *layers)
     out = out or fresh_folder(config.recipe)
     try:
         metrics = run_study(study, out, resume=given.resume) if study else train(config, out, resume=given.resume)

@@ -85,19 +85,23 @@ _READ: dict[str, Callable[[RunConfig, Plan], tuple[str, ...]]] = {
 
 
 def refuse_idle(
-    configs: Sequence[RunConfig], arguments: list[str], recipe: dict[str, Any], file: dict[str, Any]
+    config: RunConfig,
+    arguments: list[str],
+    recipe: dict[str, Any],
+    file: dict[str, Any],
+    others: Sequence[RunConfig] = (),
 ) -> None:
-    """Refuse options of the command line and of a configuration file that do nothing in any of these runs.
+    """Refuse options of the command line and of a configuration file that do nothing.
 
     What a recipe sets is its own affair. A file may be a run's config.yaml, which has every key: there those count
-    whose value is neither the recipe's nor the default.
+    whose value is neither the recipe's nor the default. Of several runs, an option need act in one.
 
     Raises:
         InputError: the first such option, and when it would do something.
     """
-    planned = [(config, plan_losses(config)) for config in configs]
+    planned = [(each, plan_losses(each)) for each in (config, *others)]
     for key in (*given_keys(arguments), *_of_file(recipe, file)):
-        whys = [_why_idle(key, config, plan) for config, plan in planned]
+        whys = [_why_idle(key, each, plan) for each, plan in planned]
         if all(whys):
             raise InputError(whys[0])
 

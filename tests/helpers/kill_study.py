@@ -77,7 +77,7 @@ def live(arguments: list[str], log: Path, *, seconds: float = 0, step: int = 0) 
 
 
 def left(out: Path) -> tuple:
-    """All that a study leaves, without the times: files, numbers, logs, weights."""
+    """All that a study leaves besides weights and times: files, numbers, logs."""
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     numbers = {path: timeless(json.loads((out / path).read_text())) for path in files if path.endswith("metrics.json")}
     logs = {
@@ -90,8 +90,8 @@ def left(out: Path) -> tuple:
 
 def timeless(value):
     if isinstance(value, dict):
-        times = ("seconds", "images_per_second")
-        return {key: timeless(item) for key, item in value.items() if key not in times}
+        own = ("seconds", "images_per_second", "command", "resumed")  # of the processes that a run took
+        return {key: timeless(item) for key, item in value.items() if key not in own}
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 

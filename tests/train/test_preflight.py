@@ -273,7 +273,7 @@ def test_no_face_can_be_missing_where_none_is_looked_for():
     with pytest.raises(
         InputError, match=r"data\.no_face does nothing in this run; it acts unless data\.faces is whole"
     ):
-        refuse_idle([config], arguments, recipe_layer("quick"), {})
+        refuse_idle(config, arguments, recipe_layer("quick"), {})
 
 
 @pytest.mark.parametrize(
@@ -294,15 +294,15 @@ def test_no_face_can_be_missing_where_none_is_looked_for():
 def test_options_that_act_are_taken(flags):
     arguments = flags.split()
     config, _ = resolve(config_parser(), arguments, [recipe_layer("quick")])
-    refuse_idle([config], arguments, recipe_layer("quick"), {})
+    refuse_idle(config, arguments, recipe_layer("quick"), {})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_a_recipe_sets_is_its_own_affair(recipe):
     config, _ = resolve(config_parser(), ["--loss", "softmax"], [recipe_layer(recipe)])
-    refuse_idle([config], ["--loss", "softmax"], recipe_layer(recipe), {})
+    refuse_idle(config, ["--loss", "softmax"], recipe_layer(recipe), {})
     written = yaml.safe_load(run.to_yaml(config))
-    refuse_idle([config], [], recipe_layer(recipe), written)
+    refuse_idle(config, [], recipe_layer(recipe), written)
 
 
 def test_a_file_is_asked_for_what_it_changes(tmp_path, capsys, unopened):
