@@ -181,7 +181,7 @@ def _conclude(study: Study, out: Path) -> dict[str, Any]:
         histories[run.folder] = metrics.pop("history")
         results.append({**metrics, **{key: getattr(run, key) for key in ("folder", "point", "seed", "fold")}})
     summary = summarise(study.axes, results)
-    title = f"{study.base.recipe}: {len(results)} runs over {', '.join(study.axes)}"
+    title = f"{study.base.recipe}: {len(results)} runs over {', '.join(key.split('.')[-1] for key in study.axes)}"
     shown = {**summary, "config": to_dict(study.base)}
     write_study_report(out / "report.html", title=title, summary=shown, histories=histories)
     write_text(out / "metrics.json", json.dumps(summary, indent=1) + "\n")
