@@ -13,6 +13,7 @@ from fer_fast.suggest import one_of
 # Modules are imported when their command runs: `fer-fast --help` must not wait for torch.
 COMMANDS = {
     "train": ("fer_fast.cli.train", "train a model; without options: the quick recipe on generated faces"),
+    "sweep": ("fer_fast.cli.sweep", "train every combination of values of some options, ranked by validation"),
     "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
     "verify": ("fer_fast.cli.verify", "whether what a run says is so: its data, its weights, its numbers again"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),

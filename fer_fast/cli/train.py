@@ -5,64 +5,84 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fer_fast.cli.parser import Parser
-from fer_fast.cli.summary import print_metrics
+from fer_fast.cli.parser import Parser, underscored
+from fer_fast.cli.study import add_study_options, axes_of, fold_layer, refuse_idle_study
+from fer_fast.cli.summary import print_metrics, print_study
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import RESUME, load_resume
-from fer_fast.train.config import config_parser, file_layer, recipe_layer, resolve
-from fer_fast.train.folder import fresh_folder, latest_folder
+from fer_fast.train.config import config_parser, file_layer, recipe_layer, resolve, to_dict
+from fer_fast.train.folder import STUDY, fresh_folder, latest_folder
 from fer_fast.train.idle import refuse_idle
 from fer_fast.train.run import train
+from fer_fast.train.study import Study, read_study, run_study
 
-USAGE = """fer-fast train [--recipe NAME] [--dataset NAME] [--root DIR] [--backbone NAME] [--loss NAME]
-                      [--epochs N] [--out DIR] [--seed N] [--resume] [--config FILE] [--GROUP.KEY VALUE ...]"""
-DESCRIPTION = """Train a model, evaluate it on the test split, and leave config.yaml, log.jsonl, a checkpoint,
+ABOUT = {
+    "prog": "fer-fast train",
+    "usage": """fer-fast train [--recipe NAME] [--dataset NAME] [--root DIR] [--backbone NAME] [--loss NAME]
+                      [--epochs N] [--out DIR] [--seed N] [--seeds N] [--folds K] [--resume]
+                      [--config FILE] [--GROUP.KEY VALUE ...]""",
+    "description": """Train a model, evaluate it on the test split, and leave config.yaml, log.jsonl, a checkpoint,
 metrics.json and report.html in the run's folder. Without options: the quick recipe on generated faces. A key takes its
-value from the last of: defaults, recipe, --config FILE, options."""
+value from the last of: defaults, recipe, --config FILE, options.""",
+}
 
 
 def run(argv: list[str]) -> int:
     """Train as the arguments say."""
+    return start(argv, ABOUT)
+
+
+def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int:
+    """Begin or resume one run, or a study, as the arguments of a command say.
+
+    Args:
+        argv: its arguments.
+        about: keywords of its parser.
+        sweep: whether it takes a grid, and so is always a study.
+    """
+    argv, command = underscored(argv), shlex.join((*about["prog"].split(), *argv))
     # Recipe and file are what the other options are laid over, so they are looked for first.
     early = Parser(add_help=False)
     early.add_argument("--recipe")
-    _add_run_options(early)
+    _add_run_options(early, sweep)
     given, _ = early.parse_known_args(argv)
     out = Path(given.out) if given.out else None
     if given.resume and out is None:
         out = latest_folder(given.recipe or "quick")
-    parser = config_parser(prog="fer-fast train", usage=USAGE, description=DESCRIPTION)
-    _add_run_options(parser)
-    layers = _layers(given, out)
-    config, _ = resolve(parser, argv, layers)
-    if not given.resume:  # a resumed run was begun with what it has
-        refuse_idle(config, argv, *layers)
+    begun = read_study(out) if given.resume and (sweep or (out / STUDY).exists()) else None
+    parser = config_parser(**about)
+    _add_run_options(parser, sweep)
+    layers = _layers(given, out, begun)
+    config, _ = resolve(parser, argv, [*layers, fold_layer(given, begun)])
+    axes = (begun.axes if begun else {}) | axes_of(given, config)
+    if sweep and not axes:
+        raise InputError("a sweep needs --grid KEY=[VALUE,...], e.g. optimiser.rate=[0.1,0.01]")
+    study = Study(config, axes) if axes else None
+    if not given.resume:  # what is resumed was begun with what it has
+        refuse_idle_study(study, argv, *layers) if study else refuse_idle(config, argv, *layers)
     out = out or fresh_folder(config.recipe)
     try:
-        metrics = train(config, out, resume=given.resume, command=shlex.join(("fer-fast", "train", *argv)))
+        how = {"resume": given.resume, "command": command}
+        metrics = run_study(study, out, **how) if study else train(config, out, **how)
     except KeyboardInterrupt:
-        kept = f"continue with: fer-fast train --resume --out {out}" if (out / RESUME).exists() else ""
-        raise KeyboardInterrupt(kept) from None
-    except torch.OutOfMemoryError:
-        hint = f"try a batch_size below {config.batch_size}, with virtual_batch"
-        raise InputError(f"out of device memory: {hint}") from None
-    print_metrics(metrics)
+        begun = any((out / name).exists() for name in (STUDY, RESUME))
+        raise KeyboardInterrupt(f"continue with: fer-fast train --resume --out {out}" if begun else "") from None
+    print_study(metrics) if study else print_metrics(metrics)
     print(f"report: {out / 'report.html'}")
     return 0
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def _add_run_options(parser: argparse.ArgumentParser, sweep: bool) -> None:
     parser.add_argument("--config", metavar="FILE", help="YAML file of configuration keys, e.g. config.yaml of a run")
     parser.add_argument("--out", metavar="DIR", help="folder of the run; by itself the next free runs/<recipe>-<n>")
-    help_resume = "continue the run in --out, or the latest of the recipe; a finished one with more --epochs"
+    help_resume = "continue what is in --out, or the latest of the recipe; a finished run with more --epochs"
     parser.add_argument("--resume", action="store_true", help=help_resume)
+    add_study_options(parser, sweep)
 
 
-def _layers(given: argparse.Namespace, out: Path | None) -> list[dict[str, Any]]:
-    """What the options are laid over: the resumed run's configuration, or recipe and file."""
+def _layers(given: argparse.Namespace, out: Path | None, begun: Study | None) -> list[dict[str, Any]]:
+    """What the options are laid over: the configuration of what is resumed, or recipe and file."""
     if given.resume and not given.recipe and not given.config:
-        return [load_resume(out, tensors=False)[1]["config"]]
+        return [to_dict(begun.base) if begun else load_resume(out, tensors=False)[1]["config"]]
     file = file_layer(given.config) if given.config else {}
     return [recipe_layer(given.recipe or file.get("recipe", "quick")), file]

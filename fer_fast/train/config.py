@@ -332,6 +332,18 @@ def difference(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "")
     return None
 
 
+def changed(stored: dict[str, Any], config: RunConfig) -> str | None:
+    """The first key in which a run begun with the stored configuration cannot be resumed with another, or None.
+
+    A folder of data may have moved (digests tell whether it is the same), and what was "auto" may have been settled.
+    """
+    # Through the dataclasses, so that a field added since the run began compares by its default.
+    began, wanted = to_dict(from_dict(stored)), to_dict(config)
+    if config.model.geometry == "auto":
+        wanted["model"]["geometry"] = began["model"]["geometry"]
+    return difference(began, {**wanted, "root": began["root"], "test_root": began["test_root"]})
+
+
 def one_line(error: Exception, parser: ArgumentParser) -> str:
     """What a jsonargparse error says, in one line, with the closest option where one is unknown."""
     text = " ".join(str(error).split())

@@ -130,7 +130,7 @@ def measure(trained: Trained, dataset: FaceDataset) -> Measured:
         InputError: the dataset has images of a class the model does not know.
     """
     # torchmetrics takes seconds to import, which a mistake on the command line must not wait for.
-    from fer_fast.train.metrics import HEADLINES, evaluate
+    from fer_fast.train.metrics import BOUNDED, evaluate
 
     labels, (unit, units) = match_classes(dataset, trained.classes), drawn_together(dataset)
     augment, apart = trained.config.augment, {}
@@ -140,7 +140,7 @@ def measure(trained: Trained, dataset: FaceDataset) -> Measured:
                 trained.recogniser, dataset.images, augment, trained.hardware, progress=progress, crops=crops
             )
         metrics = evaluate(labels, scores, trained.classes, units)
-        apart[str(crops)] = {key: metrics[key] for key in HEADLINES}
+        apart[str(crops)] = {key: metrics[key] for key in BOUNDED}
     metrics |= {
         "intervals_by": unit,
         **({"crops": apart} if len(apart) > 1 else {}),

@@ -48,12 +48,14 @@ def refuse_results(out: Path, *files: str) -> None:
     """Refuse a folder that already holds results.
 
     Raises:
-        InputError: one of the files is there, or the folder is a file itself.
+        InputError: one of the files is there, or a study, or the folder is a file itself.
     """
     _refuse_file(out)
-    if present := [name for name in files if (out / name).exists()]:
+    if present := [name for name in (STUDY, *files) if (out / name).exists()]:
+        kind = "study" if present[0] == STUDY else "run"
         raise InputError(
-            f"{out} already holds a run ({present[0]}); choose another --out, or continue it with --resume --out {out}"
+            f"{out} already holds a {kind} ({present[0]}); choose another --out, "
+            f"or continue it with --resume --out {out}"
         )
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -109,26 +109,39 @@ _READ: dict[str, Callable[[RunConfig, Plan], tuple[str, ...]]] = {
 }
 
 
-def refuse_idle(config: RunConfig, arguments: list[str], recipe: dict[str, Any], file: dict[str, Any]) -> None:
+def refuse_idle(
+    config: RunConfig,
+    arguments: list[str],
+    recipe: dict[str, Any],
+    file: dict[str, Any],
+    others: Sequence[RunConfig] = (),
+) -> None:
     """Refuse options of the command line and of a configuration file that do nothing.
 
     What a recipe sets is its own affair. A file may be a run's config.yaml, which has every key: there those count
-    whose value is neither the recipe's nor the default.
+    whose value is neither the recipe's nor the default. Of several runs, an option need act in one.
 
     Raises:
         InputError: the first such option, and when it would do something.
     """
-    plan = plan_losses(config)
-    for key in (*_of_arguments(arguments), *_of_file(recipe, file)):
-        for keys, when, acts in _ACT:
-            if key in keys and not acts(config, plan):
-                raise InputError(f"{key} does nothing in this run; it acts {when}")
-        mapping, name = ".".join(key.split(".")[:2]), ".".join(key.split(".")[2:3])
-        if name and mapping in _READ and name not in (names := _READ[mapping](config, plan)):
-            raise InputError(f"{mapping}.{name} does nothing in this run, which reads those of {', '.join(names)}")
+    planned = [(each, plan_losses(each)) for each in (config, *others)]
+    for key in (*given_keys(arguments), *_of_file(recipe, file)):
+        whys = [_why_idle(key, each, plan) for each, plan in planned]
+        if all(whys):
+            raise InputError(whys[0])
 
 
-def _of_arguments(arguments: list[str]) -> Iterator[str]:
+def _why_idle(key: str, config: RunConfig, plan: Plan) -> str | None:
+    for keys, when, acts in _ACT:
+        if key in keys and not acts(config, plan):
+            return f"{key} does nothing in this run; it acts {when}"
+    mapping, name = ".".join(key.split(".")[:2]), ".".join(key.split(".")[2:3])
+    if name and mapping in _READ and name not in (names := _READ[mapping](config, plan)):
+        return f"{mapping}.{name} does nothing in this run, which reads those of {', '.join(names)}"
+    return None
+
+
+def given_keys(arguments: list[str]) -> Iterator[str]:
     """The keys given as --key VALUE or --key=VALUE, where a value may be a mapping of further keys."""
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         if argument.startswith("--"):

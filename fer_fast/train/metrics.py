@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import (
 
 from fer_fast.errors import InputError
 
-HEADLINES = ("accuracy", "average_accuracy", "macro_f1")  # what an interval is given for
+BOUNDED = ("accuracy", "average_accuracy", "macro_f1")  # what an interval is given for
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -125,11 +125,11 @@ def intervals(kinds: np.ndarray, counts: np.ndarray) -> dict[str, list[float]]:
         parts.append(_headlines((drawn @ flat).reshape(-1, *kinds.shape[1:])))
     tail = (1 - CONFIDENCE) / 2
     ends = np.quantile(np.concatenate(parts), (tail, 1 - tail), axis=0)
-    return dict(zip(HEADLINES, ends.T.tolist(), strict=True))
+    return dict(zip(BOUNDED, ends.T.tolist(), strict=True))
 
 
 def _headlines(counts: np.ndarray) -> np.ndarray:
-    """(r, 3, C) counts as `intervals` takes them -> (r, 3): `HEADLINES` of each."""
+    """(r, 3, C) counts as `intervals` takes them -> (r, 3): `BOUNDED` of each."""
     hits, support, chosen = counts.transpose(1, 0, 2)
     present = support > 0
     recall = np.divide(hits, support, out=np.zeros_like(hits), where=present)

@@ -171,7 +171,7 @@ def build_loss(
         known["class_weights"] = class_weights
     try:
         return cls(**{key: value for key, value in known.items() if key in accepted} | options)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"objective.options.{name}: {error}") from None
 
 

@@ -2,7 +2,8 @@
 
 import importlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -49,6 +50,20 @@ def check_end(trainer: Trainer, out: Path) -> None:
     needed, free = needed_bytes(trainer, out), shutil.disk_usage(out).free
     if free < needed:
         raise InputError(f"{out} has {free / 1e6:,.0f} MB free; the run's files need {needed / 1e6:,.0f} MB")
+
+
+@contextmanager
+def memory_named(config: RunConfig) -> Iterator[None]:
+    """Say what helps where the device has too little memory.
+
+    Raises:
+        InputError: in place of torch's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        hint = f"try a batch_size below {config.batch_size}, with virtual_batch"
+        raise InputError(f"out of device memory: {hint}") from None
 
 
 def needed_bytes(trainer: Trainer, out: Path) -> int:

@@ -12,15 +12,15 @@ from fer_fast.data.augment import FOURTEEN_ANGLES
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, save_checkpoint, save_resume, write_text
-from fer_fast.train.config import RunConfig, difference, from_dict, to_dict, to_yaml
+from fer_fast.train.config import RunConfig, changed, difference, to_dict, to_yaml
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
 from fer_fast.train.folder import claimed, make_folder, refuse_results
 from fer_fast.train.loop import Trainer
-from fer_fast.train.preflight import check_end, check_model
+from fer_fast.train.preflight import check_end, check_model, memory_named
 from fer_fast.train.progress import make_progress
 from fer_fast.train.provenance import membership, provenance
-from fer_fast.train.weights import read_weights
+from fer_fast.train.weights import Weights, read_weights
 
 _RECORDED = (
     *("epoch", "epochs", "val_accuracy", "data", "splits", "notes"),
@@ -43,9 +43,9 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
     Raises:
         InputError: a bad configuration or dataset, a folder that already holds a run or is being written by one,
             nothing to resume, a resumed run that is finished or was configured otherwise, weights of another network,
-            too little room on the disk, a loss that is no longer finite.
+            too little room on the disk or the device, a loss that is no longer finite.
     """
-    with claimed(out):
+    with claimed(out), memory_named(config):
         stored = _stored(config, out) if resume else None
         if stored is None:
             refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
@@ -100,6 +100,17 @@ def evaluate_checkpoint(
 
 def _prepare(config: RunConfig, stored: _Stored | None) -> tuple[Trainer, Splits]:
     """The trainer and the images. Weights, device, network and losses come first: data can take long to open."""
+    config, weights = try_model(config, stored)
+    splits = load_splits(config)
+    return Trainer(config, splits.train, splits.val, weights), splits
+
+
+def try_model(config: RunConfig, stored: _Stored | None = None) -> tuple[RunConfig, Weights | None]:
+    """The configuration with its geometry settled, and the weights that a run begins with.
+
+    Raises:
+        InputError: weights, a device, a network or a loss that a run cannot begin with.
+    """
     # The state of a stored run holds what the weights gave; their file may be gone.
     weights = read_weights(config.model.weights) if config.model.weights and stored is None else None
     if config.model.geometry == "auto":
@@ -108,22 +119,16 @@ def _prepare(config: RunConfig, stored: _Stored | None) -> tuple[Trainer, Splits
             geometry = stored[1]["config"]["model"]["geometry"]
         config = replace(config, model=replace(config.model, geometry=geometry))
     check_model(config, weights)
-    splits = load_splits(config)
-    return Trainer(config, splits.train, splits.val, weights), splits
+    return config, weights
 
 
 def _stored(config: RunConfig, out: Path) -> _Stored:
     """Tensors and state to continue from, checked against the configuration asked for."""
     tensors, state = load_resume(out)
-    # Through the dataclasses, so that a field added since the run began compares by its default.
-    stored, wanted = to_dict(from_dict(state["config"])), to_dict(config)
-    if config.model.geometry == "auto":
-        wanted["model"]["geometry"] = stored["model"]["geometry"]
-    for root in ("root", "test_root"):
-        wanted[root] = stored[root]  # a folder may have moved: digests tell whether it is the same data
-    extended = config.epochs > stored["epochs"]
-    if changed := difference(stored, {**wanted, "epochs": stored["epochs"]} if extended else wanted):
-        raise InputError(f"cannot resume {out} with another configuration: {changed}")
+    epochs = state["config"]["epochs"]
+    extended = config.epochs > epochs
+    if other := changed(state["config"], replace(config, epochs=epochs) if extended else config):
+        raise InputError(f"cannot resume {out} with another configuration: {other}")
     if state["config"]["augment"].get("five_crop") and config.select == "best":
         raise InputError(
             f"cannot resume {out}: an earlier version selected its epochs by five crops, this one does by single views"
@@ -147,8 +152,8 @@ def _continue(
     trainer: Trainer, tensors: dict[str, torch.Tensor], state: dict[str, Any], data: dict[str, str], out: Path
 ) -> None:
     """Put the trainer where the stored run stood."""
-    if changed := difference(state["data"], data):
-        raise InputError(f"cannot resume {out}: the data changed; the digest of {changed}")
+    if other := difference(state["data"], data):
+        raise InputError(f"cannot resume {out}: the data changed; the digest of {other}")
     trainer.resume(tensors, state)
     if trainer.config.epochs == state["config"]["epochs"]:
         return

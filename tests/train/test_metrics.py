@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_fast.errors import InputError
-from fer_fast.train.metrics import HEADLINES, evaluate, intervals, krippendorff_alpha, of_confusion
+from fer_fast.train.metrics import BOUNDED, evaluate, intervals, krippendorff_alpha, of_confusion
 
 ABC = ("a", "b", "c")
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
@@ -205,7 +205,7 @@ def found(labels, predicted, unit=None):
     """The intervals of `evaluate` as an array (3, 2)."""
     units = None if unit is None else torch.from_numpy(unit)
     result = evaluate(torch.from_numpy(labels), one_hot(predicted.tolist()), ABC, units)["intervals"]
-    return np.array([result[key] for key in HEADLINES])
+    return np.array([result[key] for key in BOUNDED])
 
 
 def by_hand(labels, predicted):
@@ -279,7 +279,7 @@ def test_intervals_of_a_class_that_is_absent_are_those_without_it():
 
 def test_where_every_sample_is_right_intervals_have_no_width():
     result = evaluate(torch.tensor([0, 1, 2, 1]), one_hot([0, 1, 2, 1]), ABC)
-    assert result["intervals"] == {key: [1.0, 1.0] for key in HEADLINES}
+    assert result["intervals"] == {key: [1.0, 1.0] for key in BOUNDED}
 
 
 def test_many_units_and_classes_take_little_memory():

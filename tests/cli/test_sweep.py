@@ -1,0 +1,240 @@
+"""Many runs from the command line: seeds, folds and grids, what is refused, and what the terminal says."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from fer_fast.cli import main
+from fer_fast.cli.parser import underscored
+from fer_fast.train.backbones import BACKBONES
+from fer_fast.train.folder import claimed
+from stub_datasets import listed, photograph, put, row, table_of
+from tiny_backbone import TINY
+
+SMALL = (
+    *("--backbone", "tiny", "--epochs", "1", "--batch-size", "16", "--augment.size", "32"),
+    *("--data.image-size", "32", "--hardware.precision", "float32"),
+)
+FACES = (*SMALL, "--data.options", "{faces: {samples: 32}}")
+GRID = ("--loss", "lmcl", "--grid", "objective.options.lmcl.s=[20, 30]")
+
+
+def quicken(patch):
+    """A network that trains in an instant, and no pictures in the reports of runs."""
+    patch.setitem(BACKBONES, "tiny", TINY)
+    patch.setattr("fer_fast.train.report.write_report", lambda path, **_: path.touch())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    quicken(monkeypatch)
+
+
+def fails(arguments, capsys):
+    """Run, and return the last line on standard error."""
+    assert main([str(argument) for argument in arguments]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("fer-fast: error: ")
+    assert line.count("\n") == 1
+    return line
+
+
+@pytest.fixture
+def subjects(tmp_path):
+    """The flags of a dataset of two pictures of each of some people, in the table while the block lasts."""
+
+    def flags(people):
+        paths = [put(tmp_path / "data" / f"{i}.png", photograph(i)) for i in range(2 * people)]
+        who = tuple(f"S{i // 2:02d}" for i in range(2 * people))
+
+        def read(root):
+            return listed(paths, labels=[i % 2 for i in range(2 * people)], part="all", subjects=who)
+
+        return table_of(row(read)), (*SMALL, "--dataset", "stub", "--root", str(tmp_path / "data"))
+
+    return flags
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(patch)
+        grids = (*GRID, "--grid", "optimiser.rate=[1e-3]")
+        assert main(["sweep", *FACES, *grids, "--seeds", "2", "--seed", "5", "--out", str(out)]) == 0
+    return out
+
+
+def test_a_sweep_trains_every_combination_and_ranks_by_validation(swept, capsys):
+    folders = [f"s-{s}_rate-0.001/seed-{seed}" for s in (20, 30) for seed in (5, 6)]
+    metrics = json.loads((swept / "metrics.json").read_text())
+    assert [run["folder"] for run in metrics["runs"]] == folders
+    for run in metrics["runs"]:
+        written = yaml.safe_load((swept / run["folder"] / "config.yaml").read_text())
+        assert written["objective"]["options"]["lmcl"] == {"s": run["point"]["objective.options.lmcl.s"]}
+        assert (written["optimiser"]["rate"], written["seed"]) == (run["point"]["optimiser.rate"], run["seed"])
+        own = json.loads((swept / run["folder"] / "metrics.json").read_text())
+        assert run["accuracy"] == own["accuracy"]
+    means = [point["mean"]["val_accuracy"] for point in metrics["points"]]
+    assert means == sorted(means, reverse=True)
+    assert metrics["chosen"] == metrics["points"][0]["point"]
+    runs = [run for run in metrics["runs"] if run["point"] == metrics["chosen"]]
+    assert metrics["accuracy"] == pytest.approx(np.mean([run["accuracy"] for run in runs]))
+    assert (swept / "report.html").stat().st_size > 100
+    assert "is finished (4 runs)" in fails(["train", "--resume", "--out", swept], capsys)
+
+
+def test_a_sweep_prints_its_points_and_goes_on_alone(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["sweep", *FACES, *GRID, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    lines = printed.splitlines()
+    assert "run 2 of 2: s-30" in lines
+    first = next(place for place, line in enumerate(lines) if "validation" in line) + 1
+    for line, point in zip(lines[first : first + 2], metrics["points"], strict=True):
+        values = [point["mean"][key] for key in ("val_accuracy", "accuracy", "average_accuracy", "macro_f1")]
+        assert line.split() == ["s", str(point["point"]["objective.options.lmcl.s"]), *(f"{x:.4f}" for x in values)]
+    assert f"s {metrics['chosen']['objective.options.lmcl.s']}: chosen by validation accuracy" in printed
+    assert max(map(len, lines[first:-1])) <= 80  # the last is a path
+    (out / "metrics.json").unlink()
+    (out / "s-30" / "metrics.json").unlink()
+    assert main(["sweep", "--resume", "--out", str(out)]) == 0
+    assert "run 1 of 2: s-20 is finished" in capsys.readouterr().out
+    again = json.loads((out / "metrics.json").read_text())
+    assert again["points"] == metrics["points"]
+
+
+def test_seeds_without_out_have_a_folder_and_go_on_from_the_latest(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *FACES, "--seeds", "2", "--seed", "3"]) == 0
+    printed = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "runs" / "quick-1" / "metrics.json").read_text())
+    assert [run["folder"] for run in metrics["runs"]] == ["seed-3", "seed-4"]
+    for run in metrics["runs"]:
+        assert re.search(
+            rf"^{run['folder']} .*{run['accuracy']:.4f} .*{run['macro_f1']:.4f} +1\b", printed, re.MULTILINE
+        )
+    deviation = re.search(rf"{metrics['accuracy']:.4f} +± (0\.\d+)", printed)[1]
+    assert float(deviation) == pytest.approx(metrics["deviation"]["accuracy"], abs=5e-4)
+    assert "the study in runs/quick-1 is finished" in fails(["train", "--resume"], capsys)
+    assert "seed was [3, 4] and is now [3, 4, 5]" in fails(["train", "--resume", "--seeds", "3"], capsys)
+    assert "data.fold was None and is now [1, 2, 3]" in fails(["train", "--resume", "--folds", "3"], capsys)
+    assert "epochs was 1 and is now 2" in fails(["train", "--resume", "--epochs", "2"], capsys)
+    run = "runs/quick-1/seed-3"
+    assert "no study in runs/quick-1/seed-3 but a run" in fails(
+        ["train", "--resume", "--out", run, "--seeds", 2], capsys
+    )
+    assert "already holds a run" in fails(["train", *FACES, "--seeds", "2", "--out", run], capsys)
+    assert "already holds a study" in fails(["train", *FACES, "--out", "runs/quick-1"], capsys)
+
+
+def test_folds_are_runs_and_with_seeds_both(subjects, tmp_path, capsys):
+    table, flags = subjects(12)
+    with table:
+        assert main(["train", *flags, "--folds", "3", "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
+        metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert [run["folder"] for run in metrics["runs"]] == [
+            f"seed-{seed}/fold-{fold}" for seed in range(2) for fold in (1, 2, 3)
+        ]
+        for run in metrics["runs"]:
+            written = yaml.safe_load((tmp_path / "out" / run["folder"] / "config.yaml").read_text())
+            assert (written["data"]["fold"], written["data"]["folds"]) == (run["fold"], 3)
+        values = np.array([run["accuracy"] for run in metrics["runs"]]).reshape(2, 3)
+        assert metrics["accuracy"] == pytest.approx(values.mean())
+        assert metrics["deviation"]["accuracy"] == pytest.approx(values.mean(1).std(ddof=1))
+        resumed = ["train", "--resume", "--out", tmp_path / "out"]
+        assert "is finished (6 runs)" in fails([*resumed, "--seeds", 2], capsys)
+        assert "data.fold was [1, 2, 3] and is now [1, 2, 3, 4]" in fails([*resumed, "--folds", 4], capsys)
+        assert "data.folds was 3 and is now 7" in fails([*resumed, "--data.folds", 7], capsys)
+
+
+def test_too_few_people_for_the_folds_are_found_before_the_first(subjects, tmp_path, capsys):
+    table, flags = subjects(5)
+    with table:
+        line = fails(["train", *flags, "--folds", "10", "--out", tmp_path / "out"], capsys)
+    assert "stub: " in line
+    assert "folds need 10 subjects, here are 5" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", *FACES, "--seeds", "0"], "--seeds is 0; allowed: 1 to 1000"),
+        (["train", *FACES, "--seeds", "-1"], "--seeds is -1"),
+        (["train", *FACES, "--seeds", "99999999999"], "allowed: 1 to 1000"),
+        (["train", *FACES, "--seeds", "two"], "--seeds: invalid int value: 'two'"),
+        (["train", *FACES, "--folds", "0"], "--folds is 0; allowed: 1 to 1000"),
+        (["train", *FACES, "--folds", "10"], "data.fold does nothing in this run; it acts on a dataset that is read"),
+        (["train", *FACES, "--folds", "5", "--data.folds", "7"], "--folds is 5 and --data.folds 7"),
+        (["train", *FACES, "--folds", "5", "--data.fold", "2"], "--data.fold does nothing beside"),
+        (
+            ["train", *FACES, "--seeds", "2", "--optimiser.betas", "[0, 0]", "--optimiser.name", "sgd"],
+            "betas does nothing",
+        ),
+        (["train", *FACES, "--grid", "epochs=[1, 2]"], "unknown option --grid"),
+        (["sweep", *FACES], "a sweep needs --grid"),
+        (["sweep", *FACES, "--grid", "epochs"], "a key and a list of its values are needed"),
+        (["sweep", *FACES, "--grid", "epochs=3"], "a key and a list of its values are needed"),
+        (["sweep", *FACES, "--grid", "epochs=[1"], "a key and a list of its values are needed"),
+        (["sweep", *FACES, "--grid", "epochs=[]"], "axis epochs has no values"),
+        (["sweep", *FACES, "--grid", "epohs=[1]"], 'did you mean "epochs"'),
+        (["sweep", *FACES, "--grid", "seed=[abc]"], "seed-abc: --seed: expected a whole number. Got value: abc"),
+        (["sweep", *FACES, "--grid", "seed=[1, 2]", "--seeds", "2"], "the values of seed are given twice"),
+        (["sweep", *FACES, "--grid", "seed=[1]", "--grid", "seed=[2]"], "the values of seed are given twice"),
+        (["sweep", *FACES, "--grid", "accumulate=[2, 2]"], "would be the same run"),
+        (["sweep", *FACES, "--grid", "epochs=[1, 2]", "--epochs", "3"], "--epochs does nothing beside"),
+        (["sweep", *FACES, "--grid", "schedule.factor=[0.1, 0.5]"], "it acts with schedule.name step"),
+        (["sweep", *FACES, "--grid", "objective.options.lmcl.s=[1, 2]"], "objective.options.lmcl does nothing in this"),
+        (["sweep", *FACES, *GRID, "--grid", "objective.options.lmcl.z=[1]"], "'z' is not one of"),
+        (["sweep", *FACES, *GRID, "--grid", "objective.options.lmcl.m=[big]"], "m-big: objective.options.lmcl: "),
+        (["sweep", *FACES, *GRID, "--grid", "objective.options.lmcl.m=[2020-01-01]"], "holds what is no number"),
+        (["sweep", *FACES, *GRID, "--objective.options", "{lmcl: {s: 5}}"], "--objective.options.lmcl.s does nothing"),
+        (["sweep", "--resume", "--out", "none"], "nothing to resume: there is no study in none"),
+    ],
+)
+def test_bad_protocols_are_one_line_before_any_work(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*arguments] if "--resume" in arguments else [*arguments, "--out", "out"]
+    assert message in fails(arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_act_in_one_of_the_runs_are_no_mistake(tmp_path):
+    options = "{lmcl: {s: 20}, arcface: {s: 30}}"
+    grid = ("--grid", "loss=[lmcl, arcface]", "--objective.options", options)
+    assert main(["sweep", *FACES, *grid, "--out", str(tmp_path / "out")]) == 0
+
+
+def test_two_processes_do_not_share_a_study(tmp_path, capsys):
+    with claimed(tmp_path / "out"):
+        line = fails(["train", *FACES, "--seeds", "2", "--out", tmp_path / "out"], capsys)
+    assert "another run is writing in" in line
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fer_fast.train.study.train", stop)
+    out = tmp_path / "out"
+    assert main(["train", *FACES, "--seeds", "2", "--out", str(out)]) == 130
+    line = f"fer-fast: interrupted; continue with: fer-fast train --resume --out {out}\n"
+    assert capsys.readouterr().err == line
+
+
+def test_dashes_in_the_names_of_options_are_underscores():
+    given = [
+        "--batch-size",
+        "3",
+        "--data.image-size=a-b",
+        "--objective.options.weighted-cluster.alpha=1",
+        "--out",
+        "a-b",
+    ]
+    expected = ["--batch_size", "3", "--data.image_size=a-b", "--objective.options.weighted-cluster.alpha=1"]
+    assert underscored(given) == [*expected, "--out", "a-b"]
