@@ -29,7 +29,7 @@ STUDY = (
     *("--epochs", "3", "--batch_size", "16", "--augment.size", "32", "--data.image_size", "32", "--ema", "0.9"),
     *("--data.options", "{faces: {samples: 48}}"),
 )
-STEPS = 60  # a study's flushes, renames and removals are about three times as many
+STEPS = 60  # before and after each flush, rename and removal; a study takes about four times as many
 
 
 def begin(arguments: list[str], log: Path, dies_at: int) -> int:
