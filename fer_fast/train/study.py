@@ -211,7 +211,7 @@ def _finished(run: StudyRun, out: Path) -> dict[str, Any] | None:
             metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
             lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
             metrics["history"] = [json.loads(line) for line in lines]
-            whole = metrics.keys() >= _NEEDED
+            whole = metrics.keys() >= _NEEDED and len(lines) >= metrics["epoch"]
         except (OSError, ValueError, LookupError, TypeError):
             whole = False
     if not whole:

@@ -9,11 +9,13 @@ import torch
 
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
-from fer_fast.train.config import file_layer
+from fer_fast.train.config import changed, file_layer
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Trained, load_trained, loss_and_accuracy, measure, predict
 from fer_fast.train.provenance import last_sitting, membership, provenance
 from fer_fast.train.run import recorded
+from fer_fast.train.study import read_study
+from fer_fast.train.study_summary import summarise
 
 FLIPS = 1000  # elsewhere one prediction of so many may turn out otherwise, and one in any case
 _ROUNDING = 1e-6  # elsewhere, of numbers that follow from whole ones; in float32 in earlier versions
@@ -84,9 +86,6 @@ def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
     Raises:
         InputError: no finished study, or a damaged file of it.
     """
-    from fer_fast.train.config import changed
-    from fer_fast.train.study import read_study, summarise
-
     study, stated, results = read_study(folder), read_json(folder / "metrics.json"), []
     for run in study.runs:
         try:

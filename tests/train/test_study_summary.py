@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from fer_fast.train.study_summary import HEADLINE, summarise
+from fer_fast.train.shown import HEADLINES
+from fer_fast.train.study_summary import summarise
 
 
 def results(points, seed_count, fold_count, *, undefined=()):
@@ -15,8 +16,8 @@ def results(points, seed_count, fold_count, *, undefined=()):
     rows = []
     for place in itertools.product(points, range(seed_count), range(1, fold_count + 1)):
         point, seed, fold = place
-        values = generator.random(len(HEADLINE) + 1).tolist()
-        row = dict(zip((*HEADLINE, "val_accuracy"), values, strict=True))
+        values = generator.random(len(HEADLINES) + 1).tolist()
+        row = dict(zip((*HEADLINES, "val_accuracy"), values, strict=True))
         if len(rows) in undefined:
             row["auc"] = None
         confusion = generator.integers(1, 9, (3, 3)).tolist()
@@ -46,7 +47,7 @@ def test_numbers_of_a_grid_are_those_of_numpy():
     for row in summary["points"]:
         mine = by_point[row["point"]["s"]]
         assert row["runs"] == [run["folder"] for run in mine]
-        for key in (*HEADLINE, "val_accuracy"):
+        for key in (*HEADLINES, "val_accuracy"):
             assert (row["mean"][key], row["deviation"][key]) == pytest.approx(
                 numpy_numbers(mine, key, (4, 5)), abs=1e-12
             )

@@ -321,7 +321,6 @@ def test_what_differs_is_named_with_the_first_place():
 @pytest.fixture
 def study(made, tmp_path, monkeypatch):
     """A finished study of two seeds."""
-    pytest.importorskip("fer_fast.train.study")
     command = ["train", "--backbone=tiny", "--dataset=folder", f"--root={made / 'data'}", "--batch_size=8", "--ema=0"]
     command += ["--augment.size=32", "--epochs=1", "--hardware.device=cpu", "--seeds=2"]
     assert main([*command, f"--out={tmp_path / 'study'}"]) == 0
