@@ -122,7 +122,7 @@ class Timeline:
     def __init__(self, trainer: Trainer):
         self.device = trainer.hardware.device
         self.marks: list[tuple[str, Any]] = []
-        learner, optimiser = trainer.learner, trainer.optimiser
+        learner, optimiser = trainer.learner, trainer.update.optimiser
         learner.register_forward_pre_hook(lambda *_: self._mark("data"))
         learner.recogniser.encoder.register_forward_hook(self._after_encoder)
         if learner.key is not None:
