@@ -1,6 +1,7 @@
 """One optimiser step: what it does, and how a GPU repeats it without the host."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
@@ -101,7 +102,7 @@ class Update:
 
 
 class Replay:
-    """Updates replayed from a CUDA graph: those of the kind that first came `WARM_UP` times in a row.
+    """Updates replayed from a CUDA graph: those of the kind that was the first to come more than `WARM_UP` times.
 
     Updates are of one kind if their batches have the same sizes and whatever state the losses and the bank keep on the
     host gives the same kernels; a ragged last batch, say, is of another kind, and runs as it would without a graph. A
@@ -115,9 +116,9 @@ class Replay:
     def __init__(self, update: Update, required: bool):
         self.update, self.required = update, required
         self.hosts = [module for module in update.learner.modules() if isinstance(module, HostState)]
-        self.kind: Hashable = None
-        self.seen = 0  # updates of this kind in a row
+        self.seen: Counter[Hashable] = Counter()  # updates of each kind before the capture
         self.graph: Graph | None = None
+        self.kind: Hashable = None  # of what the graph holds
         self.held: Batches = ()  # what the graph reads
         self.failed = False
         self.count = 0  # updates that were replayed
@@ -125,10 +126,9 @@ class Replay:
     def __call__(self, batches: Batches) -> None:
         kind = (*(len(labels) for _, labels in batches), *(host.replay_key for host in self.hosts))
         if self.graph is None and not self.failed:
-            self.seen = self.seen + 1 if kind == self.kind else 1
-            self.kind = kind
-            if self.seen > WARM_UP:
-                self._capture(batches)
+            self.seen[kind] += 1
+            if self.seen[kind] > WARM_UP:
+                self._capture(batches, kind)
         if self.graph is None or kind != self.kind:
             self.update(batches)
             return
@@ -141,13 +141,13 @@ class Replay:
             for host in self.hosts:
                 host.replayed(len(labels))
 
-    def _capture(self, batches: Batches) -> None:
+    def _capture(self, batches: Batches, kind: Hashable) -> None:
         self.held = [(pixels.clone(), labels.clone()) for pixels, labels in batches]
         states = [host.host_state for host in self.hosts]
         graph = Graph(self.update.generator)
         try:
             graph.capture(lambda: self.update(self.held))
-            self.graph = graph
+            self.graph, self.kind = graph, kind
         except RuntimeError as error:
             self.failed = True
             reason = (str(error.__context__ or error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,6 @@
-"""What a CUDA graph does, on a CPU: operations recorded once, and run again on the same memory with the same numbers."""
+"""What a CUDA graph does, on a CPU: operations recorded once, and run again on the same memory."""
+
+from typing import ClassVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +15,7 @@ class Tape(TorchDispatchMode):
     """Stands in for `fer_fast.train.step.Graph`. Like it, a capture leaves everything as it was; a replay computes
     every operation from the recorded tensors into the recorded tensors, and knows nothing else."""
 
-    made = []  # every tape, for tests to look at
+    made: ClassVar = []  # every tape, for tests to look at
 
     def __init__(self, generator):
         super().__init__()
