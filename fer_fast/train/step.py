@@ -194,15 +194,16 @@ class Graph:
 
 
 class Running:
-    """Loss and accuracy of an epoch so far, kept on the device."""
+    """Loss and accuracy of an epoch so far, kept on the device: `sums` of the losses of images, of right answers, and of
+    batches before the first whose loss was not finite."""
 
     def __init__(self, device: torch.device):
-        self._sums = torch.zeros(3, device=device)
-        self._loss, self._right, self._finite = self._sums.unbind()
+        self.sums = torch.zeros(3, device=device)
+        self._loss, self._right, self._finite = self.sums.unbind()
 
     def reset(self) -> None:
         """Begin another epoch."""
-        self._sums.zero_()
+        self.sums.zero_()
 
     def update(self, loss: Tensor, predictions: Tensor, labels: Tensor) -> None:
         """Add a batch of `len(labels)` images with mean loss `loss`."""
@@ -212,5 +213,5 @@ class Running:
 
     def read(self, images: int, batches: int) -> tuple[float, float, int | None]:
         """Mean loss, accuracy and the first of the batches whose loss was not finite. Waits for the device."""
-        loss, right, finite = self._sums.tolist()
+        loss, right, finite = self.sums.tolist()
         return loss / images, right / images, int(finite) if finite < batches else None
