@@ -7,7 +7,6 @@ steps are replayed whole from a CUDA graph, too: `--hardware.compile` says how, 
 
 import statistics
 import time
-from argparse import Namespace
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -82,7 +81,7 @@ def run(argv: list[str]) -> int:
         torch.set_num_threads(given.threads)
     console = Console(highlight=False)
     for recipe in given.recipe or ["quick"]:
-        config = _config(recipe, options, given)
+        config = configured(recipe, options, given.steps)
         data = open_data(config)
         splits = data.split("train"), data.split("val")
         measured = [measure(config, splits, backend, given.steps) for backend in ("reference", "auto")]
@@ -94,13 +93,14 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _config(recipe: str, options: list[str], given: Namespace) -> RunConfig:
+def configured(recipe: str, options: list[str], steps: int) -> RunConfig:
     """The recipe on just as many generated faces as the steps take."""
     config, _ = resolve(config_parser(), [*options, "--dataset", "faces"], [recipe_layer(recipe)])
-    images = config.loss_batch * config.accumulate * (SETTLED + max(given.steps, CHECKED))
+    images = config.loss_batch * config.accumulate * (SETTLED + max(steps, CHECKED))
     config.data.options["faces"] = {"num_classes": 7, "samples": {"train": images, "val": 64, "test": 64}}
     config.epochs, config.iterations = 1, 0
     config.data.image_size, config.data.channels = config.augment.size, config.augment.channels
+    config.augment = replace(config.augment, crops=1)  # nobody times validation
     return config
 
 

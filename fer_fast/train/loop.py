@@ -4,7 +4,6 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -160,10 +159,7 @@ class Trainer:
     def _close_epoch(self, loss: float, accuracy: float, rate: float, speed: float, started: float) -> None:
         """Validate, write the epoch's row and keep the weights if they are the best so far."""
         recogniser = self.ema if self.ema is not None else self.learner.recogniser
-        augment = self.config.augment
-        if self.config.select == "last" and self.epoch < self.epochs:
-            augment = replace(augment, crops=1)  # nothing is chosen by it: no time for more views
-        _, scores = predict(recogniser, self.val_set.images, augment, self.hardware)
+        _, scores = predict(recogniser, self.val_set.images, self.config.augment, self.hardware)
         val_loss, val_accuracy = loss_and_accuracy(scores, self.val_set.labels)
         self.history.append(
             {

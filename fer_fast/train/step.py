@@ -71,8 +71,11 @@ class Update:
         self.running = Running(hardware.device)
         self.device_rate = torch.zeros((), device=hardware.device) if replayed else None
         self.whole = config.loss_batch
-        # Not the module: its parameters keep their names. A batch of another size would be compiled anew.
-        self.encode = torch.compile(encode, dynamic=False) if config.hardware.compile == "network" else encode
+        self.encode = encode
+        if config.hardware.compile == "network":
+            torch.compiler.reset()  # or the networks of earlier runs count against its limit
+            # Not the module: its parameters keep their names. A batch of another size would be compiled anew.
+            self.encode = torch.compile(encode, dynamic=False)
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the steps to come."""

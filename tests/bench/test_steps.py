@@ -2,7 +2,6 @@
 
 import json
 import re
-from argparse import Namespace
 from collections import Counter
 
 import pytest
@@ -77,7 +76,7 @@ def graphs(monkeypatch):
 def test_replayed_steps_are_timed_if_their_losses_are_those_of_steps_that_are_run(loses, monkeypatch):
     monkeypatch.setattr(Replayed, "loses", loses)
     flags = ("--backbone", "tiny", "--optimiser.rate", "0.1", "--hardware.device", "cpu")
-    config = steps._config("quick", [*TINY, *flags], Namespace(steps=2))
+    config = steps.configured("quick", [*TINY, *flags], 2)
     images = torch.randint(0, 256, (72, 1, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     faces = FaceDataset(images, torch.arange(72) % 7, CLASSES, "train")
     row = steps.whole(config, (faces, faces.subset(range(8), "val")), "graph")
@@ -95,6 +94,6 @@ def test_replayed_steps_are_timed_if_their_losses_are_those_of_steps_that_are_ru
 @pytest.mark.usefixtures("graphs")
 def test_steps_that_were_not_replayed_are_told():
     flags = ("--backbone", "tiny", "--loss", "a-softmax", "--hardware.device", "cpu")  # its blend moves every step
-    config = steps._config("quick", [*TINY, *flags], Namespace(steps=2))
+    config = steps.configured("quick", [*TINY, *flags], 2)
     faces = FaceDataset(torch.zeros(72, 1, 32, 32, dtype=torch.uint8), torch.arange(72) % 7, CLASSES, "train")
     assert steps.whole(config, (faces, faces), "graph").wrong == "no step was replayed"
