@@ -147,7 +147,7 @@ class HardwareConfig:
             where the device computes in it, else float32.
         channels_last: keep images and weights in channels-last order; much faster on CPUs and on tensor cores.
         compile: graph replays whole steps from a CUDA graph; network compiles the network by TorchInductor as well, for
-            long runs; none does neither; auto is graph on a CUDA device where every loss can be replayed, else none.
+            long runs; none does neither; auto is graph on a CUDA device, float16 and virtual batches apart, else none.
     """
 
     device: str = "auto"

@@ -197,8 +197,11 @@ class Graph:
 
 
 class Running:
-    """Loss and accuracy of an epoch so far, kept on the device: `sums` of the losses of images, of right answers, and of
-    batches before the first whose loss was not finite."""
+    """Loss and accuracy of an epoch so far, kept on the device.
+
+    Attributes:
+        sums: of the losses of all images, of right answers, and of batches before the first whose loss was not finite.
+    """
 
     def __init__(self, device: torch.device):
         self.sums = torch.zeros(3, device=device)
