@@ -32,17 +32,17 @@ def replays(config: RunConfig, hardware: Hardware) -> bool:
     Raises:
         InputError: `hardware.compile` asks for what cannot be.
     """
-    wanted, fault = config.hardware.compile, ""
+    wanted, faults = config.hardware.compile, []
     if config.virtual_batch > 1:
-        fault = "cannot repeat a virtual batch, which computes parts of a step twice"
-    elif wanted != "network" and hardware.device.type != "cuda":
-        fault = f"needs a CUDA device, not {hardware.device}"
-    elif wanted != "network" and hardware.scales_gradients:
-        fault = "cannot repeat float16, whose gradient scaler asks the host; bfloat16 needs none"
-    if fault and wanted in ("graph", "network"):
-        raise InputError(f"hardware.compile {wanted} {fault}; auto and none train without it")
-    captured = hardware.device.type == "cuda" and not hardware.scales_gradients
-    return wanted != "none" and not fault and captured
+        faults.append("cannot repeat a virtual batch, which computes parts of a step twice")
+    compiles = wanted == "network" and not faults  # a network is compiled where its steps cannot be replayed, too
+    if hardware.device.type != "cuda":
+        faults.append(f"needs a CUDA device, not {hardware.device}")
+    if hardware.scales_gradients:
+        faults.append("cannot repeat float16, whose gradient scaler asks the host; bfloat16 needs none")
+    if faults and wanted in ("graph", "network") and not compiles:
+        raise InputError(f"hardware.compile {wanted} {faults[0]}; auto and none train without it")
+    return wanted != "none" and not faults
 
 
 class Update:
