@@ -210,12 +210,12 @@ def _profile(found: Rows) -> Iterable[RenderableType]:
 
 
 def _steps(found: Rows) -> Iterable[RenderableType]:
-    table = Table("recipe", title="training steps, 48 pixels", box=None, header_style="bold")
+    table = Table("recipe", "loss", title="training steps, 48 pixels", box=None, header_style="bold")
     for title in ("batch", "compile", "precision", "images/s", "step", "first"):
         table.add_column(title, justify="right")
     for row in (row for row in found if row["status"] == "measured"):
         times = (f"{row['images_per_second']:,.0f}", seconds_text(row["seconds"]), seconds_text(row["first_seconds"]))
-        table.add_row(row["recipe"], str(row["batch"]), row["way"], row["precision"], *times)
+        table.add_row(row["recipe"], row["loss"], str(row["batch"]), row["way"], row["precision"], *times)
     yield table
     yield from _wrong(found)
 
