@@ -20,9 +20,9 @@ from .step import Asked
 
 DESCRIPTION = """Everything to ask of a GPU that is there for minutes, in the order of worth: rates, parity at large
 shapes, the benchmark table and its kernels, tile settings, CUDA graphs and streams, host time, repetitions,
-compute-sanitizer, Nsight Compute, feeding, training. Each step is a program of its own; each row is on disk before the
-next is measured, and is not measured again for the same chip, kernels and versions. `--prepare` compiles for a chip
-that is not there."""
+compute-sanitizer, Nsight Compute, training steps, feeding, training. Each is a program of its own; each row is on disk
+before the next is measured, and is not measured again for the same chip, kernels and versions. `--prepare` compiles for
+a chip that is not there."""
 REHEARSAL_MINUTES = 15.0
 
 

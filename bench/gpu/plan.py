@@ -44,6 +44,7 @@ STEPS = (
     Step("repeats", 45, 30),
     Step("sanitizer", 90, 90, least=TOOL),
     Step("profile", 60, 60, least=TOOL),
+    Step("steps", 300, 150),
     Step("feed", 75, 60),
     Step("training", 3600, 120),
 )

@@ -209,6 +209,17 @@ def _profile(found: Rows) -> Iterable[RenderableType]:
     yield table
 
 
+def _steps(found: Rows) -> Iterable[RenderableType]:
+    table = Table("recipe", "loss", title="training steps, 48 pixels", box=None, header_style="bold")
+    for title in ("batch", "compile", "precision", "images/s", "step", "first"):
+        table.add_column(title, justify="right")
+    for row in (row for row in found if row["status"] == "measured"):
+        times = (f"{row['images_per_second']:,.0f}", seconds_text(row["seconds"]), seconds_text(row["first_seconds"]))
+        table.add_row(row["recipe"], row["loss"], str(row["batch"]), row["way"], row["precision"], *times)
+    yield table
+    yield from _wrong(found)
+
+
 def _feed(found: Rows) -> Iterable[RenderableType]:
     for row in (row for row in found if row["status"] in FINAL):
         yield (
@@ -237,6 +248,7 @@ SUMMARIES = {
     "repeats": _repeats,
     "sanitizer": _sanitizer,
     "profile": _profile,
+    "steps": _steps,
     "feed": _feed,
     "training": _training,
 }

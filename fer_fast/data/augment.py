@@ -1,7 +1,7 @@
 """From uint8 images to network input, in batches on their device: augmentation, equalisation, test-time views."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -87,7 +87,7 @@ class Normalise:
 
     def __init__(self, config: AugmentConfig):
         self.config = config
-        self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._constants: dict[tuple[str, torch.device], Tensor] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
         """(n, 1 or 3, h, w) uint8 on any device -> float32 (n, channels, size, size) on that device."""
@@ -102,13 +102,15 @@ class Normalise:
         return to_channels(images, 1) if self.config.channels == 1 else images
 
     def _standardise(self, images: Tensor) -> Tensor:
-        # Copied to the device once: a copy at every batch would make the host wait for a GPU.
-        if images.device not in self._constants:
-            constants = (self.config.mean, self.config.deviation)
-            mean, deviation = (torch.tensor(c, dtype=torch.float32).view(1, -1, 1, 1) for c in constants)
-            self._constants[images.device] = (mean.to(images.device), deviation.to(images.device))
-        mean, deviation = self._constants[images.device]
+        mean = self._constant("mean", self.config.mean, images.device).view(1, -1, 1, 1)
+        deviation = self._constant("deviation", self.config.deviation, images.device).view(1, -1, 1, 1)
         return (to_channels(images, self.config.channels) - mean) / deviation
+
+    def _constant(self, name: str, values: float | Sequence[float], device: torch.device) -> Tensor:
+        """Numbers on the device, copied there once: a copy at every batch would make the host wait for a GPU."""
+        if (name, device) not in self._constants:
+            self._constants[name, device] = torch.tensor(values, dtype=torch.float32).to(device)
+        return self._constants[name, device]
 
 
 class Augment(Normalise):
@@ -132,11 +134,30 @@ class Augment(Normalise):
         """
         config = self.config
         uniform = torch.rand(len(images), len(self._COLUMNS), generator=generator, device=generator.device)
-        draws = dict(zip(self._COLUMNS, uniform.to(images.device, non_blocking=True).unbind(1), strict=True))
+        uniform = uniform.to(images.device, non_blocking=True)
+        draws = dict(zip(self._COLUMNS, uniform.unbind(1), strict=True)) | self._swings(uniform)
         unit = self._to_unit(images)
         unit = self._warp(unit, draws) if self._moves() else resize(unit, config.size)
         output = self._standardise(self._change_light(unit, draws))
         return self._erase(output, draws) if config.erasing else output
+
+    def _swings(self, uniform: Tensor) -> dict[str, Tensor]:
+        """What is drawn around zero: [0, 1) -> [-limit, limit), all in one go."""
+        config = self.config
+        limits = {
+            # The sampling square is 2 wide, so a fraction of the side counts double.
+            "shift_x": 2 * config.crop_padding,
+            "shift_y": 2 * config.crop_padding,
+            "angle": math.radians(config.rotation),
+            "shear": math.radians(config.shear),
+            "brightness": config.brightness,
+            "contrast": config.contrast,
+            "saturation": config.saturation,
+            "erase_aspect": math.log(3.3),  # 0.3 to 3.3, as in torchvision
+        }
+        ends = self._constant("limits", [limits.get(name, 0.0) for name in self._COLUMNS], uniform.device)
+        swings = (2 * uniform.t().contiguous() - 1) * ends[:, None]
+        return {name: swing for name, swing in zip(self._COLUMNS, swings, strict=True) if name in limits}
 
     def _moves(self) -> bool:
         config = self.config
@@ -149,19 +170,17 @@ class Augment(Normalise):
             images = resize(images, 2 * config.size)
         flip = torch.where(draws["mirror"] < config.mirror, -1.0, 1.0)
         theta = _affine(
-            angle=_symmetric(draws["angle"], math.radians(config.rotation)),
-            shear=torch.tan(_symmetric(draws["shear"], math.radians(config.shear))),
+            angle=draws["angle"],
+            shear=torch.tan(draws["shear"]),
             zoom=config.scale[0] + draws["zoom"] * (config.scale[1] - config.scale[0]),
             flip=flip,
-            # The sampling square is 2 wide, so a fraction of the side counts double.
-            shift=(_symmetric(draws[axis], 2 * config.crop_padding) for axis in ("shift_x", "shift_y")),
+            shift=(draws["shift_x"], draws["shift_y"]),
         )
         return _resample(images, theta, config.size)
 
     def _change_light(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
         config = self.config
-        limits = {"brightness": config.brightness, "contrast": config.contrast, "saturation": config.saturation}
-        factor = {name: _column(1 + _symmetric(draws[name], limit)) for name, limit in limits.items()}
+        factor = {name: _column(1 + draws[name]) for name in ("brightness", "contrast", "saturation")}
         if config.brightness:
             images = (images * factor["brightness"]).clamp_(0, 1)
         if config.contrast:
@@ -180,7 +199,7 @@ class Augment(Normalise):
         config = self.config
         low, high = config.erasing_area
         area = low + (high - low) * draws["erase_area"]
-        aspect = torch.exp(_symmetric(draws["erase_aspect"], math.log(3.3)))  # 0.3 to 3.3, as in torchvision
+        aspect = torch.exp(draws["erase_aspect"])
         height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
         centre = (torch.arange(config.size, device=images.device) + 0.5) / config.size
         rows = _inside(centre, draws["erase_y"] * (1 - height), height)
@@ -302,11 +321,6 @@ def _gaussian_blur(images: Tensor, deviation: Tensor, radius: int) -> Tensor:
     flat = F.conv2d(flat, kernel[:, :, None, :], groups=count * channels)
     flat = F.conv2d(flat, kernel[:, :, :, None], groups=count * channels)
     return flat.view(count, channels, height, width)
-
-
-def _symmetric(uniform: Tensor, limit: float) -> Tensor:
-    """[0, 1) -> [-limit, limit)."""
-    return (2 * uniform - 1) * limit
 
 
 def _column(values: Tensor) -> Tensor:

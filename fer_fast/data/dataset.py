@@ -184,10 +184,10 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
         return images
     if channels == 3:
         return images.expand(-1, 3, -1, -1)
-    weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
-    if images.dtype.is_floating_point:
-        return (images * weights.to(images.dtype)).sum(1, keepdim=True)
-    return (images * weights).sum(1, keepdim=True).round().to(images.dtype)
+    # Plain numbers as weights: a tensor of them would have to be copied to the device, which waits for it.
+    red, green, blue = (images[:, place : place + 1] * weight for place, weight in enumerate(LUMA))
+    luma = red + green + blue
+    return luma if images.dtype.is_floating_point else luma.round().to(images.dtype)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -13,12 +13,12 @@ from .base import HostState
 class MemoryBank(HostState):
     """The newest `capacity` rows given to :meth:`enqueue`, in any dtype, first in first out (Zhu et al. 2022, ECAN).
 
-    Rows are written in place over the oldest ones: nothing shifts, and the host, which knows every batch's size, keeps
-    the write position itself and never waits for the device. `features` (m, d) and `labels` (m,) are views of the
-    valid rows, in no particular order. A batch is a group; a batch larger than the capacity leaves its last rows.
+    Rows are written in place over the oldest ones: nothing shifts, and no call waits for the device, where the write
+    position is. `features` (m, d) and `labels` (m,) are views of the valid rows, in no particular order. A batch is a
+    group; a batch larger than the capacity leaves its last rows.
 
-    With Triton the position is on the device too, so that an `enqueue` captured in a CUDA graph moves on at every
-    replay. The host sees no replay: fill the bank before the capture, and capture no `groups`.
+    What was captured in a CUDA graph moves on at every replay. The host, which knows the sizes of the groups, sees no
+    replay: replay only where `replay_key` is that of the capture, and call `replayed` after each.
     """
 
     MOST_GROUPS = 64  # remembered; MVA asks for four
@@ -30,19 +30,30 @@ class MemoryBank(HostState):
         self.register_buffer("ring", torch.zeros(capacity, feature_dim, dtype=checks.floating(dtype, "dtype")))
         self.register_buffer("ring_labels", torch.full((capacity,), -1, dtype=torch.int64))
         self.register_buffer("cursor", torch.zeros(1, dtype=torch.int64), persistent=False)
-        self._cursor = 0
         self._filled = 0
         self._group_sizes: deque[int] = deque(maxlen=self.MOST_GROUPS)  # newest first
+        self._asked = 0  # the most groups that were asked for
 
     @property
     def host_state(self) -> list[int]:
-        return [int(self.cursor), self._filled, *self._group_sizes]  # the device's own: replays moved it alone
+        return [int(self.cursor), self._filled, *self._group_sizes]
 
     @host_state.setter
     def host_state(self, values: list[int]) -> None:
-        self._cursor, self._filled, *sizes = values
-        self.cursor.fill_(self._cursor)
+        cursor, self._filled, *sizes = values
+        self.cursor.fill_(cursor)
         self._group_sizes = deque(sizes, maxlen=self.MOST_GROUPS)
+
+    @property
+    def replay_key(self) -> tuple[int, ...]:
+        return self._filled, *list(self._group_sizes)[: self._asked]
+
+    def replayed(self, rows: int) -> None:
+        rows = min(rows, self.capacity)
+        self._filled = min(self._filled + rows, self.capacity)
+        self._group_sizes.appendleft(rows)
+        while sum(self._group_sizes) > self._filled:
+            self._group_sizes.pop()  # the oldest group has lost rows
 
     def __len__(self) -> int:
         return self._filled
@@ -60,37 +71,26 @@ class MemoryBank(HostState):
         """Append a group of embeddings z (n, d) with labels y (n,), converted to the bank's dtype on the way."""
         checks.table(z, "embeddings", self.feature_dim, None)
         y = checks.labels(y, len(z), None)[-self.capacity :]
-        z = z[-self.capacity :]
+        z, y = (t.to(self.ring.device, non_blocking=True) for t in (z[-self.capacity :], y))
         if resolve("auto", self.ring.device) == "triton" and self.ring.dtype != torch.float64:
-            z, y = (t.to(self.ring.device, non_blocking=True) for t in (z, y))
             ops.enqueue(self.ring, self.ring_labels, self.cursor, z, y)
         else:
-            self._write(z, y)
-        self._cursor = (self._cursor + len(z)) % self.capacity
-        self._filled = min(self._filled + len(z), self.capacity)
-        self._group_sizes.appendleft(len(z))
-        while sum(self._group_sizes) > self._filled:
-            self._group_sizes.pop()  # the oldest group has lost rows
-
-    def _write(self, z: Tensor, y: Tensor) -> None:
-        head = min(len(z), self.capacity - self._cursor)  # rows before the ring's end; the rest goes to its start
-        for rows, place in ((slice(0, head), self._cursor), (slice(head, len(z)), 0)):
-            size = rows.stop - rows.start
-            self.ring[place : place + size].copy_(z[rows], non_blocking=True)
-            self.ring_labels[place : place + size].copy_(y[rows], non_blocking=True)
-        self.cursor.fill_((self._cursor + len(z)) % self.capacity)
+            places = self._places(0, len(z))
+            self.ring.index_copy_(0, places, z.to(self.ring.dtype))
+            self.ring_labels.index_copy_(0, places, y.long())
+            self.cursor.add_(len(z)).remainder_(self.capacity)
+        self.replayed(len(z))
 
     def groups(self, count: int) -> list[tuple[Tensor, Tensor]]:
         """The newest `count` groups that are still whole, newest first, as features (n_v, d) and labels (n_v,)."""
-        groups, end = [], self._cursor
-        for size in list(self._group_sizes)[:count]:
-            start = end - size
-            if start >= 0:
-                groups.append((self.ring[start:end], self.ring_labels[start:end]))
-            else:  # this one wraps around the ring's end
-                groups.append(tuple(torch.cat([t[start:], t[:end]]) for t in (self.ring, self.ring_labels)))
-            end = start % self.capacity
-        return groups
+        self._asked = max(self._asked, count)
+        sizes = list(self._group_sizes)[:count][::-1]
+        places = self._places(-sum(sizes), 0)
+        return list(zip(self.ring[places].split(sizes), self.ring_labels[places].split(sizes), strict=True))[::-1]
+
+    def _places(self, start: int, end: int) -> Tensor:
+        """Rows of the ring from `start` to `end`, counted from the write position."""
+        return (self.cursor + torch.arange(start, end, device=self.ring.device)) % self.capacity
 
     def extra_repr(self) -> str:
         return (

@@ -1,5 +1,7 @@
 """What every loss module shares: its row in the registry, its reduction, its backend, and integers in its state."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
@@ -71,6 +73,15 @@ class HostState(nn.Module):
     @host_state.setter
     def host_state(self, values: list[int]) -> None:
         raise NotImplementedError
+
+    @property
+    def replay_key(self) -> Hashable:
+        """What of it the kernels of a step depend on: a step can be replayed from the CUDA graph of another step of the
+        same key. All of it, unless a subclass knows that less will do."""
+        return tuple(self.host_state)
+
+    def replayed(self, rows: int) -> None:
+        """Count a batch of `rows` whose step was replayed, which the host did not see."""
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)

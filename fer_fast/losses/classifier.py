@@ -126,6 +126,13 @@ class AngularSoftmaxLoss(HostState, ClassifierLoss):
         """The blend in force for the next forward pass."""
         return max(self.lambda_min, self.lambda_max * (1 + self.gamma * self._steps) ** -self.power)
 
+    @property
+    def replay_key(self) -> float:
+        return self.lambda_  # the same for good once it is λ_min
+
+    def replayed(self, rows: int) -> None:
+        self.step()
+
     def step(self) -> None:
         self._steps += self.training
 

@@ -1,6 +1,7 @@
 """The device of a run, its precision and its memory format."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,18 @@ class Hardware:
     def layout(self, images: Tensor) -> Tensor:
         """Images (n, c, h, w) in the memory format."""
         return images.contiguous(memory_format=self.memory_format)
+
+    @contextmanager
+    def side_stream(self) -> Iterator[None]:
+        """A stream of its own for the work inside, where there are streams: the default one cannot be captured."""
+        if self.device.type != "cuda":
+            yield
+            return
+        outer, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        side.wait_stream(outer)
+        with torch.cuda.stream(side):
+            yield
+        outer.wait_stream(side)
 
     def autocast(self) -> AbstractContextManager:
         """The context in which the network runs."""

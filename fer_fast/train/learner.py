@@ -1,6 +1,7 @@
 """Everything of a run that learns: recogniser, auxiliary losses, key encoder and memory bank, as one module."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from fer_fast.errors import InputError
 from fer_fast.losses import JointLoss, MemoryBank
 from fer_fast.train.backbones import build_backbone, find_backbone
 from fer_fast.train.config import OptimiserConfig, RunConfig
-from fer_fast.train.models import Encoder, Recogniser, encode, move_towards
+from fer_fast.train.models import Encoder, Outputs, Recogniser, encode, move_towards
 from fer_fast.train.objective import Batch, Plan, Term, build_loss, class_weights, plan_losses
 from fer_fast.train.transfer import CaffeInput
 
@@ -56,17 +57,23 @@ class Learner(nn.Module):
         """How many augmented views of each image a step needs."""
         return 1 if self.key is None else 2
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(
+        self,
+        views: list[Tensor],
+        labels: Tensor,
+        encoded: Callable[[Encoder, Tensor, int], Outputs] = encode,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Total loss of a batch, the classifier's predictions (n,), and the keys (n, p) for `remember`, if any.
 
         Args:
             views: one or two tensors (n, channels, height, width), the second for the key encoder.
             labels: (n,).
+            encoded: `encode`, as it is or compiled.
         """
-        outputs = encode(self.recogniser.encoder, views[0], self.real_batch)
+        outputs = encoded(self.recogniser.encoder, views[0], self.real_batch)
         with torch.no_grad():
             predictions = self.recogniser.classifier.logits(outputs.features).argmax(1)
-            keys = encode(self.key, views[1], self.real_batch).projection if self.key is not None else None
+            keys = encoded(self.key, views[1], self.real_batch).projection if self.key is not None else None
         with torch.autocast(labels.device.type, enabled=False):
             loss = self._total(Batch(outputs, labels, predictions, keys, self.bank))
         return loss, predictions, keys

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer_fast.data.augment import Augment
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.sampling import epoch_batches
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import below, optimiser_tensors, prefixed, restore, restore_optimiser
-from fer_fast.train.config import OptimiserConfig, RunConfig
+from fer_fast.train.config import RunConfig
 from fer_fast.train.evaluation import loss_and_accuracy, predict
 from fer_fast.train.feed import Feed
 from fer_fast.train.hardware import Hardware
@@ -24,18 +23,12 @@ from fer_fast.train.learner import build_learner
 from fer_fast.train.models import move_towards
 from fer_fast.train.progress import LineProgress
 from fer_fast.train.schedule import rate_factor
+from fer_fast.train.step import Replay, Update, replays
 from fer_fast.train.transfer import load_encoder
 from fer_fast.train.weights import Weights
 
 REFRESH_SECONDS = 0.5  # the least time between two reads of the running numbers, each of which waits for the device
 _ORDER, _AUGMENT, _NETWORK, _BANK, _LABELS = range(5)  # purposes of random numbers
-
-# Fused: one pass over each tensor in place of a dozen; a tenth to a fifth of a step on a CPU.
-OPTIMISERS: dict[str, Callable[[list[dict], OptimiserConfig], torch.optim.Optimizer]] = {
-    "sgd": lambda groups, c: torch.optim.SGD(groups, c.rate, c.momentum, nesterov=c.nesterov, fused=True),
-    "adam": lambda groups, c: torch.optim.Adam(groups, c.rate, c.betas, fused=True),
-    "adamw": lambda groups, c: torch.optim.AdamW(groups, c.rate, c.betas, fused=True),
-}
 
 
 class Trainer:
@@ -62,11 +55,10 @@ class Trainer:
         self.learner = build_learner(config, train.class_counts(), train.classes)
         self.started_from = self._prepare_encoders(weights)
         self.hardware.place(self.learner)
-        groups = self.learner.parameter_groups(config.optimiser)
-        self.optimiser = OPTIMISERS[config.optimiser.name](groups, config.optimiser)
-        self.scaler = torch.amp.GradScaler(self.hardware.device.type, enabled=self.hardware.scales_gradients)
+        replayed = replays(config, self.hardware)
+        self.update = Update(config, self.learner, self.hardware, replayed)
+        self.take_step = Replay(self.update, required=config.hardware.compile == "graph") if replayed else self.update
         self.ema = copy.deepcopy(self.learner.recogniser).requires_grad_(False) if config.ema else None
-        self.augment = Augment(config.augment)
         labels = train.labels.to(torch.int32)  # what kernels compare, in one instruction
         self.feed = Feed(train.images, labels, self.hardware.device)
         self.steps_per_epoch = math.ceil(len(self._batches(0)) / config.accumulate)
@@ -84,12 +76,13 @@ class Trainer:
         Raises:
             InputError: the loss is no longer finite.
         """
-        if self.epoch == 0 and self.learner.bank is not None:
-            self._fill_bank()
-        while self.epoch < self.epochs:
-            self._train_epoch(progress)
-            on_epoch()
-            progress.finish(self.history[-1], self.epochs)
+        with self.hardware.side_stream():
+            if self.epoch == 0 and self.learner.bank is not None:
+                self._fill_bank()
+            while self.epoch < self.epochs:
+                self._train_epoch(progress)
+                on_epoch()
+                progress.finish(self.history[-1], self.epochs)
 
     def weights(self) -> tuple[str, dict[str, Tensor]]:
         """The recogniser to evaluate now: its prefix in the checkpoint, and its state."""
@@ -105,7 +98,7 @@ class Trainer:
             **prefixed("learner", self.learner.state_dict()),
             **prefixed("ema", self.ema.state_dict() if self.ema is not None else {}),
             **prefixed("best", self.best_tensors),
-            **prefixed("optimiser", optimiser_tensors(self.optimiser)),
+            **prefixed("optimiser", optimiser_tensors(self.update.optimiser)),
         }
 
     def state(self) -> dict[str, Any]:
@@ -115,7 +108,7 @@ class Trainer:
             "step": self.step,
             "history": self.history,
             "best": self.best,
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.update.scaler.state_dict(),
         }
 
     def resume(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -127,9 +120,9 @@ class Trainer:
         restore(self.learner, below("learner", tensors), "the checkpoint")
         if self.ema is not None:
             restore(self.ema, below("ema", tensors), "the checkpoint's averaged weights")
-        restore_optimiser(self.optimiser, below("optimiser", tensors))
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
+        restore_optimiser(self.update.optimiser, below("optimiser", tensors))
+        if self.update.scaler.is_enabled():
+            self.update.scaler.load_state_dict(state["scaler"])
         self.best_tensors = below("best", tensors)
         self.epoch, self.step = state["epoch"], state["step"]
         self.history, self.best = state["history"], state["best"]
@@ -137,24 +130,28 @@ class Trainer:
     def _train_epoch(self, progress: LineProgress) -> None:
         started = time.perf_counter()
         torch.manual_seed(self._seed(_NETWORK, self.epoch))
-        generator = torch.Generator(self.hardware.device).manual_seed(self._seed(_AUGMENT, self.epoch))
+        self.update.generator.manual_seed(self._seed(_AUGMENT, self.epoch))
         batches = self._batches(self.epoch)[: (self.steps - self.step) * self.config.accumulate]
         total = sum(len(batch) for batch in batches)
         if self.train_set.votes is not None:
             self.feed.labels = self._drawn_labels(self.train_set.votes)
         fed = self.feed.batches(batches)
-        running = Running(self.hardware.device)
+        self.update.running.reset()
         progress.start(self.epoch + 1, self.epochs, total)
         self.learner.train()
-        refreshed = started
+        refreshed, done, images = started, 0, 0
         while group := list(islice(fed, self.config.accumulate)):
-            rate = self._set_rate()
-            self._optimiser_step(group, generator, running)
+            self.update.set_rate(rate := self.rate())
+            self.take_step(group)
+            self.step += 1
+            self._average()
+            done += len(group)
+            images += sum(len(labels) for _, labels in group)
             if (now := time.perf_counter()) - refreshed > REFRESH_SECONDS:
                 refreshed = now
-                loss, accuracy = self._read(running)
-                progress.update(running.count, loss, accuracy, running.count / (now - started))
-        loss, accuracy = self._read(running)
+                loss, accuracy = self._read(images, done)
+                progress.update(images, loss, accuracy, images / (now - started))
+        loss, accuracy = self._read(images, done)
         speed = total / (time.perf_counter() - started)
         self.epoch += 1
         self._close_epoch(loss, accuracy, rate, speed, started)
@@ -182,27 +179,8 @@ class Trainer:
             if self.config.select == "best":
                 self.best_tensors = {name: value.clone() for name, value in recogniser.state_dict().items()}
 
-    def _optimiser_step(
-        self, batches: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator, running: "Running"
-    ) -> None:
-        """One step over batches of pixels and labels."""
-        images = sum(len(labels) for _, labels in batches)
-        self.optimiser.zero_grad(set_to_none=True)
-        for pixels, labels in batches:
-            views = [self.hardware.layout(self.augment(pixels, generator)) for _ in range(self.learner.views)]
-            with self.hardware.autocast():
-                loss, predictions, keys = self.learner(views, labels)
-            self.scaler.scale(loss * (len(labels) / images)).backward()
-            self.learner.remember(keys, labels)
-            running.update(loss.detach(), predictions, labels, self.step)
-        if self.config.optimiser.clip:
-            self.scaler.unscale_(self.optimiser)
-            parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.config.optimiser.clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.step += 1
-        self.learner.after_step()
+    def _average(self) -> None:
+        """Move the averaged weights after a step. Not a part of it: their decay is another one at every early step."""
         if self.ema is not None:
             # An average over few steps so far must not remember the random weights it began with.
             decay = min(self.config.ema, self.step / (self.step + 10))
@@ -214,18 +192,14 @@ class Trainer:
             self.config.schedule, self.step, self.steps_per_epoch, self.steps
         )
 
-    def _set_rate(self) -> float:
-        rate = self.rate()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        return rate
-
-    def _read(self, running: "Running") -> tuple[float, float]:
-        loss, accuracy, bad_step = running.read()
-        if bad_step is not None:
+    def _read(self, images: int, batches: int) -> tuple[float, float]:
+        """Loss and accuracy of the epoch's images so far, which came in so many batches."""
+        loss, accuracy, bad = self.update.running.read(images, batches)
+        if bad is not None:
+            step = self.epoch * self.steps_per_epoch + bad // self.config.accumulate
             kept = f"; the checkpoint of epoch {self.epoch} is kept" if self.epoch else ""
             raise InputError(
-                f"the loss became infinite or not a number in epoch {self.epoch + 1}, step {bad_step + 1}{kept}; "
+                f"the loss became infinite or not a number in epoch {self.epoch + 1}, step {step + 1}{kept}; "
                 "try a lower optimiser.rate, or optimiser.clip"
             )
         return loss, accuracy
@@ -248,12 +222,12 @@ class Trainer:
 
     def _fill_bank(self) -> None:
         torch.manual_seed(self._seed(_BANK, 0))
-        generator = torch.Generator(self.hardware.device).manual_seed(self._seed(_BANK, 0))
+        generator = self.update.generator.manual_seed(self._seed(_BANK, 0))
         batches = self._batches(0)
         self.learner.train()
         groups = [batches[group % len(batches)] for group in range(self.config.model.bank_groups)]
         for pixels, labels in self.feed.batches(groups):
-            view = self.hardware.layout(self.augment(pixels, generator))
+            view = self.hardware.layout(self.update.augment(pixels, generator))
             with self.hardware.autocast():
                 self.learner.fill_bank(view, labels)
 
@@ -269,26 +243,3 @@ class Trainer:
         for each in filter(None, (encoder, key)):
             each.backbone.freeze(self.config.model.frozen_stages)
         return line
-
-
-class Running:
-    """Loss and accuracy of an epoch so far, kept on the device."""
-
-    def __init__(self, device: torch.device):
-        self.count = 0
-        self._loss = torch.zeros((), device=device)
-        self._right = torch.zeros((), device=device)
-        self._bad_step = torch.full((), -1.0, device=device)
-
-    def update(self, loss: Tensor, predictions: Tensor, labels: Tensor, step: int) -> None:
-        """Add a batch of `len(labels)` images with mean loss `loss`."""
-        self.count += len(labels)
-        self._loss += loss * len(labels)
-        self._right += (predictions == labels).sum()
-        first = (self._bad_step < 0) & ~torch.isfinite(loss)
-        self._bad_step = torch.where(first, float(step), self._bad_step)
-
-    def read(self) -> tuple[float, float, int | None]:
-        """Mean loss, accuracy and the first step whose loss was not finite. Waits for the device."""
-        loss, right, bad_step = torch.stack((self._loss, self._right, self._bad_step)).tolist()
-        return loss / self.count, right / self.count, int(bad_step) if bad_step >= 0 else None

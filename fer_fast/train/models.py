@@ -1,6 +1,7 @@
 """The model shapes: a backbone, a head that turns pooled features into what the losses need, and a classifier."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
@@ -159,5 +160,8 @@ def move_towards(target: nn.Module, source: nn.Module, momentum: float, *, copy_
     """
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), 1 - momentum)
     if copy_buffers:
+        pairs = defaultdict(list)  # by dtype, of which one launch takes one: statistics, counters
         for own, other in zip(target.buffers(), source.buffers(), strict=True):
-            own.copy_(other)
+            pairs[own.dtype].append((own, other))
+        for alike in pairs.values():
+            torch._foreach_copy_(*map(list, zip(*alike, strict=True)))

@@ -16,6 +16,7 @@ from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_encoder, build_loss_for
 from fer_fast.train.loop import Trainer
 from fer_fast.train.objective import plan_losses
+from fer_fast.train.step import replays
 from fer_fast.train.transfer import match_weights
 from fer_fast.train.weights import Weights
 
@@ -28,7 +29,7 @@ def check_model(config: RunConfig, weights: Weights | None) -> None:
     Raises:
         InputError: a device, network, loss or option that does not exist, or weights of another network.
     """
-    Hardware(config.hardware)
+    replays(config, Hardware(config.hardware))
     plan = plan_losses(config)
     with torch.device("meta"):
         encoder = build_encoder(config, plan.shape, num_classes=2)
@@ -80,7 +81,7 @@ def _optimiser_bytes(trainer: Trainer) -> int:
     """What the optimiser will hold after its first step: a momentum, or two moments, for each parameter."""
     config = trainer.config.optimiser
     copies = (1 if config.momentum else 0) if config.name == "sgd" else 2
-    return copies * _bytes(p for group in trainer.optimiser.param_groups for p in group["params"])
+    return copies * _bytes(p for group in trainer.update.optimiser.param_groups for p in group["params"])
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

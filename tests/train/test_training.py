@@ -26,7 +26,7 @@ from fer_fast.train.config import (
     to_yaml,
 )
 from fer_fast.train.evaluation import loss_and_accuracy, match_classes, predict
-from fer_fast.train.loop import Running, Trainer
+from fer_fast.train.loop import Trainer
 from fer_fast.train.models import move_towards
 from fer_fast.train.objective import class_weights, plan_losses
 from fer_fast.train.progress import LineProgress
@@ -286,7 +286,7 @@ def test_soft_labels_are_drawn_anew_every_epoch():
 
 def test_margin_layer_has_its_own_weight_decay():
     config = configure(recipe="lmcl")
-    groups = Trainer(config, faces(), faces(12, seed=1)).optimiser.param_groups
+    groups = Trainer(config, faces(), faces(12, seed=1)).update.optimiser.param_groups
     assert [group["weight_decay"] for group in groups] == [0.0004, 0.0005]
     assert [tuple(p.shape) for p in groups[1]["params"]] == [(3, 512)]
 
@@ -346,8 +346,7 @@ def test_key_encoder_follows_and_bank_holds_unit_rows_from_the_start():
     torch.testing.assert_close(learner.bank.features.norm(dim=1), torch.ones(len(learner.bank)))
     before = [key.clone() for key, _ in pairs]
     learner.train()
-    batches = list(trainer.feed.batches([torch.arange(8)]))
-    trainer._optimiser_step(batches, torch.Generator().manual_seed(0), Running(torch.device("cpu")))
+    trainer.update(list(trainer.feed.batches([torch.arange(8)])))
     for old, (key, query) in zip(before, pairs, strict=True):
         torch.testing.assert_close(key, 0.999 * old + 0.001 * query.detach())
         assert not torch.equal(key, old)
