@@ -20,7 +20,7 @@ from fer_fast.train.papers import Recipe, find_recipe
 from fer_fast.train.schedule import ScheduleConfig
 
 RECIPES: dict[str, str] = {
-    "quick": "generated faces on a CPU in under three minutes",
+    "quick": "generated faces on a CPU in one to two minutes",
     "variant": "softmax + variant loss, ResNet-18 (Pham et al. 2023)",
     "weighted-cluster": "weighted softmax + weighted-cluster loss, SE-ResNet-50 (Ngo & Yoon 2020)",
     "ad-corre": "softmax + Ad-Corre over k embeddings, Xception (Fard & Mahoor 2022)",

@@ -21,9 +21,11 @@ class SmallMapConv2d(nn.Conv2d):
         )
         if x.device.type != "cpu" or height * width > SMALL_MAP:
             return super().forward(x)
-        patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride).transpose(1, 2)
-        product = F.linear(patches, self.weight.flatten(1), self.bias)  # (n, positions, channels)
-        return product.unflatten(1, (height, width)).movedim(-1, 1)
+        patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride)
+        # Of two dimensions: without gradients bfloat16 took 25 times as long in three.
+        rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
+        product = F.linear(rows, self.weight.flatten(1), self.bias)
+        return product.view(-1, height, width, product.shape[1]).movedim(-1, 1)
 
 
 def as_products(network: nn.Module) -> nn.Module:
