@@ -1,8 +1,6 @@
 """The configuration of a run: dataclasses with their defaults, recipe files, and how they are laid over each other."""
 
-import difflib
 import functools
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -16,6 +14,7 @@ from fer_fast.data.augment import AugmentConfig
 from fer_fast.data.opened import Reading
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
+from fer_fast.train.option_errors import one_line
 from fer_fast.train.papers import Recipe, find_recipe
 from fer_fast.train.schedule import ScheduleConfig
 
@@ -343,36 +342,6 @@ def changed(stored: dict[str, Any], config: RunConfig) -> str | None:
     if config.model.geometry == "auto":
         wanted["model"]["geometry"] = began["model"]["geometry"]
     return difference(began, {**wanted, "root": began["root"], "test_root": began["test_root"]})
-
-
-def one_line(error: Exception, parser: ArgumentParser) -> str:
-    """What a jsonargparse error says, in one line, with the closest option where one is unknown."""
-    text = " ".join(str(error).split())
-    for pattern, words in _PLAIN:
-        text = re.sub(pattern, words, text)
-    found = _UNKNOWN_OPTION.search(text)
-    if not found:
-        return text
-    name = found["flag"] or ".".join(filter(None, (found["group"], found["key"])))
-    options = [option.lstrip("-") for action in parser._actions for option in action.option_strings or [action.dest]]
-    near = difflib.get_close_matches(name, options, n=1)
-    dashes = "--" if found["flag"] else ""
-    return f"unknown option {dashes}{name}" + (f" (did you mean {dashes}{near[0]}?)" if near else "")
-
-
-_PLAIN = (  # what jsonargparse says, and what a user reads
-    (
-        r"Does not validate .* Subtypes: \[(.*?)(, <class 'NoneType'>)?\] Errors: .* Given value: ",
-        r"Expected a \1. Got value: ",
-    ),
-    (r"Expected a (typing\.)?Literal", "expected one of "),
-    (r"Expected a (<class 'int'>|int)", "expected a whole number"),
-    (r"Expected a <class '(\w+)'>", r"expected a \1"),
-    (r'^Parser key "([^"]+)":', r"--\1:"),
-)
-_UNKNOWN_OPTION = re.compile(
-    r"unrecognized arguments: --(?P<flag>[^\s=]+)|(Group '(?P<group>\S+)' does not accept o|O)ption '(?P<key>\S+)'"
-)
 
 
 def _renamed(layer: dict[str, Any]) -> dict[str, Any]:
