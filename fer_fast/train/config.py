@@ -1,7 +1,6 @@
 """The configuration of a run: dataclasses with their defaults, recipe files, and how they are laid over each other."""
 
 import functools
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from fer_fast.data.augment import AugmentConfig
 from fer_fast.data.opened import Reading
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
+from fer_fast.train.nested import difference, lay_over, leaves, placed
 from fer_fast.train.option_errors import one_line
 from fer_fast.train.papers import Recipe, find_recipe
 from fer_fast.train.schedule import ScheduleConfig
@@ -238,12 +238,16 @@ def config_parser(**keywords: Any) -> ArgumentParser:
 def resolve(parser: ArgumentParser, arguments: list[str], layers: list[dict[str, Any]]) -> tuple[RunConfig, Namespace]:
     """Lay the defaults, the given layers and the command-line arguments over each other, later ones winning.
 
+    An argument below a mapping (--objective.options.lmcl.s 20) leaves what else the mapping holds.
+
     Returns the configuration and whatever options of the parser are not part of it.
 
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range.
     """
+    arguments, below = _split_mappings(arguments)
     merged = functools.reduce(lay_over, map(_renamed, layers), {})
+    merged = functools.reduce(lambda values, item: placed(values, *item), below.items(), merged)
     try:
         values = parser.parse_args(arguments, namespace=parser.parse_object(merged))
     except ArgumentError as error:
@@ -306,30 +310,9 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return _plain(asdict(config))
 
 
-def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a configuration under its dotted key; a mapping without keys is a value."""
-    if not isinstance(values, dict) or not values:
-        yield key, values
-        return
-    for name, inner in values.items():
-        yield from leaves(inner, f"{key}.{name}" if key else str(name))
-
-
 def to_yaml(config: RunConfig) -> str:
     """The text of config.yaml, which can be given back with --config."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-
-
-def difference(stored: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str | None:
-    """The first key in which two configurations differ, as "key: stored there, wanted here", or None."""
-    for key in dict.fromkeys((*stored, *wanted)):
-        one, other = stored.get(key), wanted.get(key)
-        if _both_mappings(one, other):
-            if found := difference(one, other, f"{prefix}{key}."):
-                return found
-        elif one != other:
-            return f"{prefix}{key} was {one} and is now {other}"
-    return None
 
 
 def changed(stored: dict[str, Any], config: RunConfig) -> str | None:
@@ -353,14 +336,26 @@ def _renamed(layer: dict[str, Any]) -> dict[str, Any]:
     return {**layer, "augment": {"crops": 5 if augment["five_crop"] else 1, **rest}}
 
 
-def lay_over(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
-    """One layer over another: groups key by key; a value that is a mapping itself is replaced whole."""
-    groups = {key: {**base[key], **value} for key, value in layer.items() if _both_mappings(base.get(key), value)}
-    return {**base, **layer, **groups}
-
-
-def _both_mappings(one: Any, other: Any) -> bool:
-    return isinstance(one, dict) and isinstance(other, dict)
+def _split_mappings(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Arguments without those below a mapping, and the values of these by their keys."""
+    mappings = tuple(key for key, value in leaves(to_dict(RunConfig())) if value == {})
+    rest, below, left = [], {}, iter(arguments)
+    for argument in left:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key.startswith(tuple(f"{mapping}." for mapping in mappings)):
+            rest.append(argument)
+            continue
+        text = value if equals else next(left, None)
+        if text is None:
+            raise InputError(f"--{key}: expected a value")
+        try:
+            below[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"--{key}: {text!r} is no value") from None
+    for mapping in mappings:
+        if f"--{mapping}" in rest and any(key.startswith(f"{mapping}.") for key in below):
+            raise InputError(f"--{mapping} is given as a whole and by keys; give it in one way")
+    return rest, below
 
 
 def _plain(value: Any) -> Any:

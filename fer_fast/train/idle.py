@@ -13,8 +13,9 @@ from fer_fast.data.opened import FOLDING, OF_COPIES
 from fer_fast.errors import InputError
 from fer_fast.registry import find
 from fer_fast.train.backbones import find_backbone
-from fer_fast.train.config import RunConfig, config_parser, leaves, resolve, to_dict
+from fer_fast.train.config import RunConfig, config_parser, resolve, to_dict
 from fer_fast.train.data import cuts_validation
+from fer_fast.train.nested import leaves
 from fer_fast.train.objective import Plan, loss_setup, plan_losses
 
 

@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from fer_fast.errors import InputError
-from fer_fast.train.config import RunConfig, file_layer, from_dict, lay_over, leaves, recipe_layer, to_dict
+from fer_fast.train.config import RunConfig, file_layer, from_dict, recipe_layer, to_dict
+from fer_fast.train.nested import lay_over, leaves
 from fer_fast.train.papers import Paper, Recipe
 
 # What tells where a run was made, or which of several equal ones it is.

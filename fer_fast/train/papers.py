@@ -10,6 +10,7 @@ import yaml
 
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
+from fer_fast.train.nested import placed
 
 PAPERS = ("variant", "weighted-cluster", "ad-corre", "lmcl", "ecan")
 
@@ -203,14 +204,10 @@ def find_recipe(name: str) -> Recipe:
     return table.recipes[one_of(name, table.recipes, "recipe")]
 
 
-def nested(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted keys, later layers over earlier ones, as the mapping of mappings that a recipe file holds."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            *groups, last = key.split(".")
-            functools.reduce(lambda inner, group: inner.setdefault(group, {}), groups, merged)[last] = value
-    return merged
+    items = (item for layer in layers for item in layer.items())
+    return functools.reduce(lambda merged, item: placed(merged, *item), items, {})
 
 
 def _table(name: str, base: str, written: _Written) -> Table:
@@ -263,7 +260,7 @@ def _recipe(
         "/".join(filter(None, (table, "-".join(name for name, _ in own)))),
         ", ".join(heading.title for _, heading in own),
         base,
-        nested(written.settings, *(heading.settings for _, heading in own), by_column),
+        _nested(written.settings, *(heading.settings for _, heading in own), by_column),
         written.protocol.get("folds", 0),
         _first(*(heading.weights for _, heading in headings.values()), written.weights),
     )

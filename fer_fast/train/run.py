@@ -12,11 +12,12 @@ from fer_fast.data.augment import FOURTEEN_ANGLES
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, save_checkpoint, save_resume, write_text
-from fer_fast.train.config import RunConfig, changed, difference, to_dict, to_yaml
+from fer_fast.train.config import RunConfig, changed, to_dict, to_yaml
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
 from fer_fast.train.folder import claimed, make_folder, refuse_results
 from fer_fast.train.loop import Trainer
+from fer_fast.train.nested import difference
 from fer_fast.train.preflight import check_end, check_model, memory_named
 from fer_fast.train.progress import make_progress
 from fer_fast.train.provenance import membership, provenance

@@ -15,11 +15,20 @@ from typing import Any, NamedTuple
 from fer_fast.errors import InputError, printable
 from fer_fast.suggest import one_of
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, write_text
-from fer_fast.train.config import RunConfig, changed, config_parser, difference, file_layer, from_dict, resolve, to_dict
+from fer_fast.train.config import (
+    RunConfig,
+    changed,
+    config_parser,
+    file_layer,
+    from_dict,
+    resolve,
+    to_dict,
+)
 from fer_fast.train.data import load_splits
 from fer_fast.train.evaluation import match_classes
 from fer_fast.train.folder import STUDY, claimed, refuse_results
 from fer_fast.train.loop import Trainer
+from fer_fast.train.nested import difference, placed
 from fer_fast.train.run import train, try_model
 from fer_fast.train.shown import HEADLINES
 from fer_fast.train.study_summary import summarise
@@ -82,7 +91,7 @@ class Study:
         for combination in itertools.product(*named):
             chosen = {key: value for key, (value, _) in zip(keys, combination, strict=True)}
             folder = _folder({key: name for key, (_, name) in zip(keys, combination, strict=True)})
-            values = functools.reduce(lambda values, item: _placed(values, *item), chosen.items(), base)
+            values = functools.reduce(lambda values, item: placed(values, *item), chosen.items(), base)
             with _named(folder):
                 config = resolve(parser, [], [values])[0]
             fold = config.data.fold if FOLD in chosen else None
@@ -284,15 +293,6 @@ def _check_axis(key: str, values: tuple[Any, ...]) -> None:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError):
         raise InputError(f"axis {key}: {list(values)} holds what is no number, word, list or mapping") from None
-
-
-def _placed(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The nested values with another at a dotted key."""
-    name, _, rest = key.partition(".")
-    if rest:
-        below = values.get(name)
-        value = _placed(below if isinstance(below, dict) else {}, rest, value)
-    return {**values, name: value}
 
 
 def _folder(names: dict[str, str]) -> str:

@@ -17,7 +17,6 @@ from fer_fast.train.config import (
     RECIPES,
     RunConfig,
     config_parser,
-    difference,
     file_layer,
     from_dict,
     recipe_layer,
@@ -28,6 +27,7 @@ from fer_fast.train.config import (
 from fer_fast.train.evaluation import loss_and_accuracy, match_classes, predict
 from fer_fast.train.loop import Trainer
 from fer_fast.train.models import move_towards
+from fer_fast.train.nested import difference
 from fer_fast.train.objective import class_weights, plan_losses
 from fer_fast.train.progress import LineProgress
 from fer_fast.train.schedule import ScheduleConfig, rate_factor
@@ -71,6 +71,28 @@ def test_later_layers_win():
     )
     assert (config.recipe, config.loss, config.optimiser.rate) == ("ecan", "ensc", 0.3)
     assert (config.optimiser.momentum, config.model.nodes) == (0.9, 0)
+
+
+@pytest.mark.parametrize("flags", [("--objective.options.lmcl.s", "20"), ("--objective.options.lmcl.s=20",)])
+def test_an_option_below_a_mapping_leaves_the_rest_of_it(flags):
+    layers = [recipe_layer("quick"), {"loss": "lmcl", "objective": {"options": {"lmcl": {"m": 0.2}, "arcface": {}}}}]
+    config, _ = resolve(config_parser(), [*flags, "--data.options.faces.samples=7"], layers)
+    assert config.objective.options == {"lmcl": {"m": 0.2, "s": 20}, "arcface": {}}
+    assert config.data.options == {"faces": {"num_classes": 8, "samples": 7}}
+    assert recipe_layer("quick")["data"]["options"]["faces"]["samples"] != 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--objective.options.lmcl.s",), "--objective.options.lmcl.s: expected a value"),
+        (("--objective.options.lmcl.s", "["), r"--objective.options.lmcl.s: '\[' is no value"),
+        (("--objective.options", "{}", "--objective.options.lmcl.s=1"), "as a whole and by keys"),
+    ],
+)
+def test_bad_options_below_a_mapping_say_so(flags, message):
+    with pytest.raises(InputError, match=message):
+        resolve(config_parser(), list(flags), [recipe_layer("quick")])
 
 
 def test_a_mapping_is_one_value():
