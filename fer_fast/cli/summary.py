@@ -48,7 +48,7 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     if "epoch" in metrics:
         chosen = f"epoch {metrics['epoch']} of {metrics['epochs']}"
         validation = f", validation accuracy {_number(metrics['val_accuracy'])}" if "val_accuracy" in metrics else ""
-        print(f"{chosen}{validation}; the whole run took {duration(metrics['seconds'])}")
+        print(f"{chosen}{validation}; the run took {duration(metrics['seconds'])}")
     else:
         print(f"took {duration(metrics['seconds'])}")
 

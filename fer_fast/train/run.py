@@ -46,8 +46,11 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
             nothing to resume, a resumed run that is finished or was configured otherwise, weights of another network,
             too little room on the disk or the device, a loss that is no longer finite.
     """
+    started = time.perf_counter()
     with claimed(out), memory_named(config):
         stored = _stored(config, out) if resume else None
+        if stored:  # what earlier sittings took
+            started -= sum(row["seconds"] for row in stored[1]["history"])
         if stored is None:
             refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
         trainer, splits = _prepare(config, stored)
@@ -73,7 +76,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
             _keep(trainer, common, out, anew=True)
         with make_progress() as progress:
             trainer.fit(progress, lambda: _keep(trainer, common, out))
-        return _conclude(trainer, splits.test, out)
+        return _conclude(trainer, splits.test, out, started)
 
 
 def evaluate_checkpoint(
@@ -189,14 +192,12 @@ def _selected(trainer: Trainer) -> tuple[int, dict[str, torch.Tensor]]:
     return trainer.best["epoch"] if name == "best" else trainer.epoch, tensors
 
 
-def _conclude(trainer: Trainer, test: FaceDataset, out: Path) -> dict[str, Any]:
+def _conclude(trainer: Trainer, test: FaceDataset, out: Path, started: float) -> dict[str, Any]:
     """Evaluate the checkpoint that the run leaves on the test split and write what a finished run leaves."""
-    started = time.perf_counter()
     # From its file, as `fer-fast eval` and `fer-fast verify` do, so that these find the same numbers.
     trained = load_trained(out, str(trainer.hardware.device))
     measured = measure(trained, test)
-    seconds = sum(row["seconds"] for row in trainer.history) + time.perf_counter() - started
-    measured.metrics.update(recorded(trained.state), seconds=seconds)
+    measured.metrics.update(recorded(trained.state), seconds=time.perf_counter() - started)
     _write_results(out, trainer.config, trainer.history, test, measured)
     return measured.metrics
 

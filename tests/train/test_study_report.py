@@ -253,7 +253,7 @@ def test_a_run_on_the_terminal(capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^accuracy +0\.7000  \[0\.5364, 0\.5692\]", printed, re.MULTILINE)
     assert re.search(r"^10 +0\.6000 +-$", printed, re.MULTILINE)
-    assert printed.endswith("\nepoch 3 of 5, validation accuracy 0.8125; the whole run took 1 min 28 s\n")
+    assert printed.endswith("\nepoch 3 of 5, validation accuracy 0.8125; the run took 1 min 28 s\n")
     assert max(map(len, printed.splitlines())) <= 80
 
 
