@@ -106,7 +106,8 @@ def evaluate_enrolment(
     Returns:
         "accuracy", "average_accuracy" (the mean of the recalls of classes present), "per_class" {name: "recall",
         "unknown", "support"}, "confusion_matrix" (its last column is "unknown"), "enrol" {"samples", "threshold",
-        "verify", "seed", "unknown": the share of images}, "classes", "split", "images", "seconds", "data" (digests).
+        "verify", "seed", "unknown": the share of images}, "classes", "recipe" (of the checkpoint), "split", "images",
+        "seconds", "data" (digests).
 
     Raises:
         InputError: a classifier of another kind, a class with too few images, or a folder that holds metrics.
@@ -124,6 +125,7 @@ def evaluate_enrolment(
     predictions = recognise(_features(trained, verified), directions, how.threshold)
     metrics = {
         **_score(match_classes(verified, classes), predictions, classes),
+        "recipe": trained.config.recipe,
         "split": verified.split,
         "images": len(verified),
         "seconds": time.perf_counter() - started,

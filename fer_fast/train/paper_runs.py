@@ -147,9 +147,14 @@ def _enrolled(paper: Paper, run: Finished) -> tuple[str | None, str]:
     tables = [table for table in paper.tables.values() if table.enrol]
     if not tables:
         return None, "its classes were enrolled; no table of this paper has such"
-    how = run.metrics["enrol"]
-    otherwise = [(f"enrol.{key}", how.get(key), row) for key, row in tables[0].enrol.items() if how.get(key) != row]
-    return tables[0].name, _words(otherwise)
+    (table,), how = tables, run.metrics["enrol"]
+    names = [cell.metric.split(".")[1] for cells in table.rows.values() for cell in cells if "per_class" in cell.metric]
+    if lacking := [name for name in names if name not in run.metrics["classes"]]:
+        return None, f"it enrolled other classes than {table.name}, whose {lacking[0]} is not among them"
+    otherwise = [(f"enrol.{key}", how.get(key), row) for key, row in table.enrol.items() if how.get(key) != row]
+    if (trained := run.metrics.get("recipe")) not in paper.recipes:
+        otherwise.append(("recipe of the checkpoint", trained, table.trained))
+    return table.name, _words(otherwise)
 
 
 def _lacking_folds(recipe: Recipe, runs: list[Finished]) -> str:
@@ -175,6 +180,8 @@ def _words(differences: list[tuple[str, Any, Any]]) -> str:
     for key, run, row in differences:
         if key in SIZES and run and row and run < row:
             cut.append(f"{key} {run} of {row}")
+        elif key == "iterations" and run and not row:  # which has as many as its epochs make
+            cut.append(f"iterations {run}")
         else:
             changed.append(f"{key} {'none' if run is None else run} for {'none' if row is None else row}")
     return "; ".join(f"{word}: {', '.join(lines)}" for word, lines in (("cut", cut), ("changed", changed)) if lines)

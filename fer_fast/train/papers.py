@@ -92,6 +92,7 @@ class Table:
         command: what makes all of it; None where its recipes do.
         computed: whether it is counted from the networks.
         enrol: how classes are enrolled first, as `fer_fast.train.enrolment` says it; {} for none.
+        trained: the recipe whose run they are enrolled in, if any.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Table:
     command: str | None
     computed: bool
     enrol: dict[str, Any]
+    trained: str | None
 
     @property
     def title(self) -> str:
@@ -150,7 +152,7 @@ class _Written:
         name: of a run.
         percent: whether the numbers are percentages.
         places: decimals; None as many as the numbers of a column have.
-        protocol: folds, enrol.
+        protocol: folds, enrol, trained.
         command, computed: of `Table`.
     """
 
@@ -230,6 +232,7 @@ def _table(name: str, base: str, written: _Written) -> Table:
         written.command,
         written.computed,
         written.protocol.get("enrol", {}),
+        written.protocol.get("trained"),
     )
 
 

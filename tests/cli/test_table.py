@@ -6,6 +6,7 @@ import pytest
 
 from fer_fast.cli import main
 from fer_fast.train.config import config_parser, recipe_layer, resolve, to_yaml
+from fer_fast.train.papers import load_paper
 
 CLASSES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 
@@ -213,11 +214,16 @@ def test_runs_without_a_row_are_matched_by_their_settings(capsys, write):
 
 
 def test_enrolled_classes_stand_in_their_table(capsys, write, tmp_path):
-    names = ("sadly angry", "happily surprised")
-    per_class = {name: {"recall": recall} for name, recall in zip(names, (0.9, 0.7), strict=True)}
+    table = load_paper("lmcl").tables["3"]
+    names = [title.lower() for title in table.rows if title != "Average"]
+    recalls = {"sadly angry": 0.9, "happily surprised": 0.7}
+    per_class = {name: {"recall": recalls.get(name)} for name in names}
     how = {"samples": 10, "threshold": 0.6, "verify": 10, "seed": 3, "unknown": 0.1}
     for name, changes in (("as-printed", {}), ("fewer", {"samples": 5, "verify": None})):
         write(name, "lmcl", 0.9, classes=names, per_class=per_class, enrol={**how, **changes})
+        file = tmp_path / name / "metrics.json"
+        trained = "lmcl/2/s30-m0.38" if name == "as-printed" else "quick"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "recipe": trained}))
         (tmp_path / name / "config.yaml").unlink()
     results = cells(capsys, "lmcl", "as-printed", "--table", "3")
     rows = ("Happily surprised", "Sadly angry", "Sadly fearful", "Average")
@@ -225,7 +231,14 @@ def test_enrolled_classes_stand_in_their_table(capsys, write, tmp_path):
     assert means == [pytest.approx(70), pytest.approx(90), None, pytest.approx(80)]
     printed = shown(capsys, "lmcl", "as-printed", "fewer", "--table", "3")
     assert "  lmcl/3: as-printed\n  lmcl/3: fewer, a\n" in printed
-    assert "  a  cut: enrol.samples 5 of 10; changed: enrol.verify none for 10\n" in printed
+    assert (
+        "  a  cut: enrol.samples 5 of 10; changed: enrol.verify none for 10, recipe of the checkpoint quick for "
+        in (printed)
+    )
+    write("faces", "lmcl", 0.9, classes=names[1:], per_class=per_class, enrol=how)
+    assert f"it enrolled other classes than lmcl/3, whose {names[0]} is not among them" in shown(
+        capsys, "lmcl", "faces", "--table", "3"
+    )
     assert "fewer is of no row here" in shown(capsys, "ecan", "fewer", "--table", "5")
 
 
