@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer_fast.errors import printable
-from fer_fast.train.shown import HEADLINES, counted, duration, ranked, spread, words
+from fer_fast.train.shown import HEADLINES, chosen_epoch, counted, duration, ranked, spread, words
 
 _COLUMNS = {"val_accuracy": "validation", "accuracy": "accuracy", "average_accuracy": "average", "macro_f1": "macro F1"}
 
@@ -46,9 +46,8 @@ def print_metrics(metrics: dict[str, Any]) -> None:
     print_table(columns, rows, right=columns[1:])
     print()
     if "epoch" in metrics:
-        chosen = f"epoch {metrics['epoch']} of {metrics['epochs']}"
         validation = f", validation accuracy {_number(metrics['val_accuracy'])}" if "val_accuracy" in metrics else ""
-        print(f"{chosen}{validation}; the run took {duration(metrics['seconds'])}")
+        print(f"{chosen_epoch(metrics)}{validation}; the run took {duration(metrics['seconds'])}")
     else:
         print(f"took {duration(metrics['seconds'])}")
 

@@ -66,10 +66,10 @@ def make_progress() -> LineProgress:
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
-    """One epoch in one line."""
+    """One epoch in one line: loss and accuracy of both splits, the rate, images a second."""
     width = len(str(epochs))
     return (
-        f"epoch {row['epoch']:>{width}}/{epochs}  train loss {row['train_loss']:.4f} "
-        f"accuracy {row['train_accuracy']:6.2%}  val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:6.2%}  "
-        f"rate {row['learning_rate']:.2e}  {row['images_per_second']:,.0f} images/s"
+        f"epoch {row['epoch']:>{width}}/{epochs}  train {row['train_loss']:.4f} {row['train_accuracy']:6.2%}  "
+        f"val {row['val_loss']:.4f} {row['val_accuracy']:6.2%}  rate {row['learning_rate']:.1e}  "
+        f"{row['images_per_second']:,.0f} images/s"
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from fer_fast.errors import InputError
 from fer_fast.page import picture, write_page
 from fer_fast.train import figures
-from fer_fast.train.shown import counted, duration, shares, tables, tiles
+from fer_fast.train.shown import chosen_epoch, counted, duration, shares, tables, tiles
 from fer_fast.train.sphere import sphere
 
 MOST_MISTAKES = 24
@@ -93,7 +93,7 @@ def _facts(metrics: dict[str, Any], images: int, classes: int) -> list[str]:
     if "split" in metrics:
         facts.insert(0, f"split {metrics['split']}")
     if metrics.get("epoch"):
-        facts.append(f"epoch {metrics['epoch']} of {metrics.get('epochs', '?')}")
+        facts.append(chosen_epoch(metrics))
     if isinstance(metrics.get("val_accuracy"), int | float):
         facts.append(f"validation accuracy {100 * metrics['val_accuracy']:.1f} %")
     if isinstance(metrics.get("seconds"), int | float):

@@ -24,7 +24,7 @@ from fer_fast.train.provenance import membership, provenance
 from fer_fast.train.weights import Weights, read_weights
 
 _RECORDED = (
-    *("epoch", "epochs", "val_accuracy", "data", "splits", "notes"),
+    *("epoch", "epochs", "step", "val_accuracy", "data", "splits", "notes"),
     *("command", "commit", "versions", "device", "resumed"),
 )
 _Stored = tuple[dict[str, torch.Tensor], dict[str, Any]]
@@ -181,7 +181,7 @@ def _keep(trainer: Trainer, common: dict[str, Any], out: Path, *, anew: bool = F
         about = {
             "epoch": epoch,
             "epochs": trainer.epochs,
-            "val_accuracy": trainer.history[epoch - 1]["val_accuracy"],
+            **{key: trainer.history[epoch - 1][key] for key in ("step", "val_accuracy")},
         }
         save_checkpoint(out, tensors, {**about, **common})
 
@@ -216,7 +216,7 @@ def _write_results(
 
     write_report(
         out / "report.html",
-        title=f"{config.loss} · {config.backbone} · {config.dataset}",
+        title=titled(config),
         metrics=measured.metrics,
         history=history,
         config=to_dict(config),
@@ -230,16 +230,23 @@ def _write_results(
     write_text(out / "metrics.json", json.dumps(measured.metrics, indent=1) + "\n")
 
 
+def titled(config: RunConfig) -> str:
+    """What a run is of, in a line."""
+    tested = f", tested on {config.test_dataset}" if config.test_dataset else ""
+    return f"{config.loss} · {config.backbone} · {config.dataset}{tested}"
+
+
 def _announce(trainer: Trainer, tested: int, out: Path) -> None:
     config, train_set = trainer.config, trainer.train_set
     copies = f" ({len(FOURTEEN_ANGLES) * 2} copies of each)" if config.data.fourteen_fold else ""
-    datasets = " for ".join(filter(None, (config.dataset, config.test_dataset)))
     parameters = sum(p.numel() for p in trainer.learner.recogniser.parameters()) / 1e6
     print(
-        f"{config.recipe}: {config.loss} on {config.backbone} ({parameters:.1f} M parameters), {datasets}: "
+        f"{config.recipe}: {titled(config)}, {parameters:.1f} M parameters: "
         f"{len(train_set)} train{copies}, {len(trainer.val_set)} val, {tested} test images, "
         f"{len(train_set.classes)} classes, {trainer.hardware.device} {trainer.hardware.precision}"
     )
     if trainer.started_from:
         print(trainer.started_from)
+    if trainer.steps < config.epochs * trainer.steps_per_epoch:
+        print(f"ends after {trainer.steps} steps; an epoch has {trainer.steps_per_epoch}")
     print(f"{f'continuing after epoch {trainer.epoch}' if trainer.epoch else 'writing'} in {out}", flush=True)

@@ -40,6 +40,12 @@ def counted(number: int, name: str) -> str:
     return f"{number:,} {name}{'s' * (number != 1)}".replace(",", "\u202f")
 
 
+def chosen_epoch(metrics: dict[str, Any]) -> str:
+    """The epoch whose weights were measured, and how many optimiser steps they took."""
+    steps = f", step {metrics['step']:,}" if "step" in metrics else ""
+    return f"epoch {metrics['epoch']} of {metrics.get('epochs', '?')}{steps}"
+
+
 def duration(seconds: float) -> str:
     """Hours and minutes, minutes and seconds, or seconds alone."""
     minutes, rest = divmod(round(seconds), 60)

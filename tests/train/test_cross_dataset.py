@@ -322,7 +322,7 @@ def test_both_folders_may_move_before_a_run_goes_on(tmp_path, capsys):
     run += ["--dataset=expw", "--test_dataset=ckplus", "--data.faces=whole", "--hardware.device=cpu"]
     roots = [f"--root={tmp_path / 'expw'}", f"--test_root={tmp_path / 'ck48'}"]
     assert main([*run, *roots, "--epochs=1"]) == 0
-    assert "parameters), expw for ckplus: " in capsys.readouterr().out
+    assert "expw, tested on ckplus, " in capsys.readouterr().out
     moved = tmp_path / "moved"
     moved.mkdir()
     for name in ("expw", "ck48"):
