@@ -55,7 +55,6 @@ class StepsRow:
     batch_size: int
     precision: str
     backend: str
-    compile: str
     images_per_second: float
     seconds: float  # median of a step
     first_seconds: float  # of the first step, compilation included
@@ -63,6 +62,7 @@ class StepsRow:
     steps: int
     environment: dict[str, Any]
     wrong: str = ""
+    compile: str = "none"
 
 
 def run(argv: list[str]) -> int:

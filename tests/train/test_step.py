@@ -243,6 +243,7 @@ def test_a_compiled_network_trains_the_same_weights_under_the_same_names(monkeyp
     """Slow: TorchInductor compiles a forward and a backward for the whole batches, and nothing else."""
     monkeypatch.setattr(loop, "replays", lambda config, hardware: False)
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     flags = ("--backbone", "normed", "--optimiser.name", "sgd", "--optimiser.rate", "0.1")
     compiled = trained(configure(*flags, "--hardware.compile", "network"))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

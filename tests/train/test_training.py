@@ -149,7 +149,7 @@ def test_unknown_keys_of_a_file_are_named():
 def test_difference_names_the_first_key():
     one, other = to_dict(configure()), to_dict(configure("--optimiser.rate", "0.5"))
     assert difference(one, one) is None
-    assert difference(one, other) == "optimiser.rate was 0.001 and is now 0.5"
+    assert difference(one, other) == f"optimiser.rate was {one['optimiser']['rate']} and is now 0.5"
 
 
 # Schedules
