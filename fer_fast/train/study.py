@@ -35,7 +35,7 @@ from fer_fast.train.study_summary import summarise
 
 SEED, FOLD = "seed", "data.fold"
 MOST_RUNS = 1000
-_NEEDED = {*HEADLINES, "split", "classes", "confusion_matrix", "epoch", "seconds", "val_accuracy"}
+_NEEDED = {*HEADLINES, "split", "classes", "confusion_matrix", "data", "epoch", "seconds", "val_accuracy"}
 
 
 class StudyRun(NamedTuple):
@@ -149,6 +149,7 @@ def run_study(study: Study, out: Path, *, resume: bool = False, command: str | N
             for run in study.runs:
                 refuse_results(out / run.folder, RESUME, CHECKPOINT, "metrics.json")
         finished = {run.folder: metrics for run in study.runs if (metrics := _finished(run, out))}
+        _check_data([(run, finished[run.folder]) for run in study.runs if run.folder in finished])
         if len(finished) == len(study.runs) and (out / "metrics.json").exists():
             raise InputError(f"nothing to resume: the study in {out} is finished ({len(finished)} runs)")
         _check([run for run in study.runs if run.folder not in finished and not (out / run.folder / RESUME).exists()])
@@ -195,6 +196,7 @@ def _conclude(study: Study, out: Path) -> dict[str, Any]:
             raise InputError(f"{out / run.folder} was finished and is no longer; --resume --out {out} runs it again")
         histories[run.folder] = metrics.pop("history")
         results.append({**metrics, **{key: getattr(run, key) for key in ("folder", "point", "seed", "fold")}})
+    _check_data(list(zip(study.runs, results, strict=True)))
     summary = summarise(study.axes, results)
     title = f"{study.base.recipe}: {len(results)} runs over {', '.join(key.split('.')[-1] for key in study.axes)}"
     shown = {**summary, "config": to_dict(study.base)}
@@ -232,6 +234,35 @@ def _check_same(begun: Study, study: Study, out: Path) -> None:
     other = difference(begun.as_dict()["axes"], study.as_dict()["axes"]) or changed(to_dict(begun.base), study.base)
     if other:
         raise InputError(f"cannot resume {out} with another configuration: {other}")
+
+
+def _check_data(finished: list[tuple[StudyRun, dict[str, Any]]]) -> None:
+    """Compare what finished runs have read that are configured to read the same.
+
+    Raises:
+        InputError: two of them read other images or labels, and which.
+    """
+    first: dict[str, tuple[StudyRun, dict[str, Any]]] = {}
+    for run, metrics in finished:
+        values = _data(to_dict(run.config))
+        for key in (_text([values, run.seed]), _text(values)):
+            earlier, others = first.setdefault(key, (run, metrics))
+            if split := _other_split(others, metrics, earlier.seed == run.seed):
+                raise InputError(
+                    f"{earlier.folder} and {run.folder} read other data ({split}), which changed between them; "
+                    "without the folder of one, --resume runs it again"
+                )
+
+
+def _other_split(one: dict[str, Any], other: dict[str, Any], same_seed: bool) -> str | None:
+    """The first split in which two runs read other data than the seed explains."""
+    names, others = one.get("splits", {}), other.get("splits", {})
+    by_seed = set()
+    if not same_seed:  # which draws splits, whose images have no names, and cuts train from val, or all three
+        cut = {split for split in names if names[split] != others.get(split)}
+        by_seed = ({*one["data"]} - {*names}) | (cut if cut >= {"train", "val"} else set())
+    unlike = (split for split, digest in one["data"].items() if digest != other["data"].get(split))
+    return next((split for split in unlike if split not in by_seed), None)
 
 
 def _check(runs: list[StudyRun]) -> None:
@@ -293,6 +324,11 @@ def _check_axis(key: str, values: tuple[Any, ...]) -> None:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError):
         raise InputError(f"axis {key}: {list(values)} holds what is no number, word, list or mapping") from None
+    for one, other in itertools.combinations(values, 2):
+        if one == other:  # also true and 1, which files and points could not tell apart
+            raise InputError(
+                f"axis {key}: {json.dumps(one)} and {json.dumps(other)} would be the same run; give each value once"
+            )
 
 
 def _folder(names: dict[str, str]) -> str:

@@ -22,6 +22,7 @@ from fer_fast.train.loop import Trainer
 from fer_fast.train.run import train
 from fer_fast.train.shown import HEADLINES
 from fer_fast.train.study import Study, read_study, run_study
+from stub_datasets import photograph, put, put_classes
 from tiny_backbone import TINY
 
 SMALL = (
@@ -120,7 +121,10 @@ def test_folders_are_safe_and_different(axes, folders):
         ({"epochs": (2, 0)}, "epochs-0: epochs is 0; allowed: 1 or more"),
         ({"optimiser.rate": (float("nan"),)}, "holds what is no number"),
         ({"objective.options.lmcl.s": ({1, 2},)}, "holds what is no number"),
-        ({"epochs": (3, 5, 3)}, "epochs-3-1 and epochs-3-3 would be the same run"),
+        ({"epochs": (3, 5, 3)}, "axis epochs: 3 and 3 would be the same run; give each value once"),
+        ({"objective.options.lmcl.s": (30, 40, 30.0)}, "s: 30 and 30.0 would be the same run"),
+        ({"objective.options.lmcl.s": (True, 1)}, "s: true and 1 would be the same run"),
+        ({"augment.scale": ([1, 2], [1.0, 2])}, "scale: [1, 2] and [1.0, 2] would be the same run"),
         ({"epochs": (3, "3")}, "would be the same run"),
         ({"seed": tuple(range(40)), "epochs": tuple(range(1, 40))}, "1,560 runs; allowed: up to 1,000"),
     ],
@@ -237,6 +241,35 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monk
     monkeypatch.setattr(studies, "train", train)
     run_study(seeds(3), out, resume=True)
     assert numbers(out) == numbers(whole)
+
+
+@pytest.mark.parametrize(
+    ("axes", "counts", "names"),
+    [
+        ({"seed": (0, 1)}, {"train": 8, "val": 4, "test": 4}, "seed-0 and seed-1"),
+        ({"seed": (0, 1)}, {"train": 8, "test": 4}, "seed-0 and seed-1"),  # the seed cuts val, and not test
+        ({"optimiser.rate": (0.1, 0.2)}, {"train": 8, "test": 4}, "rate-0.1 and rate-0.2"),
+    ],
+)
+def test_data_that_changed_between_two_runs_is_found(axes, counts, names, tmp_path, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    put_classes(data, counts)
+    study = Study(configure("--dataset", "folder", "--root", str(data), "--data.options", "{}"), axes)
+
+    def change(config, folder, **keywords):
+        metrics = train(config, folder, **keywords)
+        put(data / "test" / "awake" / "1.png", photograph(99, size=32))
+        return metrics
+
+    monkeypatch.setattr(studies, "train", change)
+    for resume in (False, True):  # found when all are finished, and before any is run
+        with pytest.raises(InputError, match=rf"^{names} read other data \(test\), which changed between them"):
+            run_study(study, out, resume=resume)
+        assert not (out / "metrics.json").exists()
+        monkeypatch.setattr(studies, "train", None)
+    shutil.rmtree(out / study.runs[0].folder)
+    monkeypatch.setattr(studies, "train", train)
+    run_study(study, out, resume=True)
 
 
 def test_too_little_memory_is_a_run_that_fails(tmp_path, monkeypatch):
