@@ -73,6 +73,8 @@ def print_study(summary: dict[str, Any]) -> None:
     _print_headlines(summary, "mean", deviations, "deviation")
     if line := spread(summary["axes"]):
         print(line)
+    for each in summary.get("failed", ()):
+        say(f"failed: {each['folder']}: {each['error']}")
 
 
 def _print_headlines(numbers: dict[str, Any], heading: str, spreads: dict[str, str], kind: str) -> None:

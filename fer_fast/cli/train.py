@@ -14,7 +14,7 @@ from fer_fast.train.config import config_parser, file_layer, recipe_layer, resol
 from fer_fast.train.folder import STUDY, fresh_folder, latest_folder
 from fer_fast.train.idle import refuse_idle
 from fer_fast.train.run import train
-from fer_fast.train.study import Study, read_study, run_study
+from fer_fast.train.study import Study, failure, read_study, run_study
 
 ABOUT = {
     "prog": "fer-fast train",
@@ -69,6 +69,8 @@ def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int
         raise KeyboardInterrupt(f"continue with: fer-fast train --resume --out {out}" if begun else "") from None
     print_study(metrics) if study else print_metrics(metrics)
     print(f"report: {out / 'report.html'}")
+    if failed := metrics.get("failed"):
+        raise failure(failed, len(study.runs), out)
     return 0
 
 

@@ -5,8 +5,9 @@ import itertools
 import json
 import math
 import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,8 @@ from fer_fast.train.folder import STUDY, claimed, refuse_results
 from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference, placed
 from fer_fast.train.run import train, try_model
-from fer_fast.train.shown import HEADLINES
-from fer_fast.train.study_summary import summarise
+from fer_fast.train.shown import HEADLINES, counted
+from fer_fast.train.study_summary import complete, summarise
 
 SEED, FOLD = "seed", "data.fold"
 MOST_RUNS = 1000
@@ -135,11 +136,12 @@ def run_study(study: Study, out: Path, *, resume: bool = False, command: str | N
         command: the command line that asks for it, as the files of its runs will say; None from Python.
 
     Returns:
-        metrics.json, see `summarise`.
+        metrics.json, see `summarise`; ``failed`` in it tells of runs that failed.
 
     Raises:
         InputError: runs that cannot be configured, a folder that holds something else or is being written, nothing to
-            resume, or runs that failed, when all others are finished.
+            resume, runs that read other data than each other, or so many that failed that no point has all of its
+            runs, when all others are finished.
     """
     with claimed(out):
         if resume:
@@ -150,16 +152,31 @@ def run_study(study: Study, out: Path, *, resume: bool = False, command: str | N
                 refuse_results(out / run.folder, RESUME, CHECKPOINT, "metrics.json")
         finished = {run.folder: metrics for run in study.runs if (metrics := _finished(run, out))}
         _check_data([(run, finished[run.folder]) for run in study.runs if run.folder in finished])
-        if len(finished) == len(study.runs) and (out / "metrics.json").exists():
-            raise InputError(f"nothing to resume: the study in {out} is finished ({len(finished)} runs)")
+        if len(finished) == len(study.runs) and _is_concluded(study, out):
+            raise InputError(f"nothing to resume: the study in {out} is finished ({counted(len(finished), 'run')})")
         _check([run for run in study.runs if run.folder not in finished and not (out / run.folder / RESUME).exists()])
         write_text(out / STUDY, json.dumps(study.as_dict(), indent=1) + "\n")
-        _run_all(study, out, finished, command)
-        return _conclude(study, out)
+        return _conclude(study, out, _run_all(study, out, finished, command))
 
 
-def _run_all(study: Study, out: Path, finished: dict[str, dict[str, Any]], command: str | None) -> None:
-    failed = {}
+def failure(failed: Sequence[dict[str, str]], count: int, out: Path) -> InputError:
+    """What to say of a study of which some runs failed.
+
+    Args:
+        failed: folder and error of each.
+        count: of all runs.
+        out: folder of the study.
+    """
+    first, *others = (each["folder"] for each in failed)
+    return InputError(
+        f"{len(failed)} of {count} runs failed: {first} ({failed[0]['error']}){'; also ' if others else ''}"
+        f"{', '.join(others)}; the others are finished, --resume --out {shlex.quote(str(out))} tries again"
+    )
+
+
+def _run_all(study: Study, out: Path, finished: dict[str, dict[str, Any]], command: str | None) -> list[dict[str, str]]:
+    """Run what is not finished; folder and error of each run that failed."""
+    failed = []
     for number, run in enumerate(study.runs, 1):
         done = run.folder in finished
         print(f"\nrun {number} of {len(study.runs)}: {run.folder}{' is finished' if done else ''}", flush=True)
@@ -175,29 +192,35 @@ def _run_all(study: Study, out: Path, finished: dict[str, dict[str, Any]], comma
                 flush=True,
             )
         except InputError as error:
-            failed[run.folder] = str(error)
+            failed.append({"folder": run.folder, "error": str(error)})
             print(f"fer-fast: {printable(f'{run.folder} failed: {error}')}", file=sys.stderr, flush=True)
-    if failed:
-        first, *others = failed
-        raise InputError(
-            f"{len(failed)} of {len(study.runs)} runs failed: {first} ({failed[first]})"
-            f"{'; also ' if others else ''}{', '.join(others)}; the others are finished, "
-            f"--resume --out {out} tries again"
-        )
+    return failed
 
 
-def _conclude(study: Study, out: Path) -> dict[str, Any]:
-    """Write report.html, then metrics.json, whose presence marks a finished study."""
+def _is_concluded(study: Study, out: Path) -> bool:
+    """Whether the numbers that lie there are those of all runs of the study."""
+    try:
+        summary = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        return summary["axes"] == study.as_dict()["axes"] and not summary.get("failed")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _conclude(study: Study, out: Path, failed: list[dict[str, str]]) -> dict[str, Any]:
+    """Write report.html, then metrics.json, whose presence marks a study that came to its end."""
     from fer_fast.train.study_report import write_study_report  # matplotlib, which takes seconds to import
 
-    results, histories = [], {}
-    for run in study.runs:
+    results, histories, lost = [], {}, {each["folder"] for each in failed}
+    runs = [run for run in study.runs if run.folder not in lost]
+    for run in runs:
         if (metrics := _finished(run, out)) is None:
-            raise InputError(f"{out / run.folder} was finished and is no longer; --resume --out {out} runs it again")
+            raise InputError(f"{out / run.folder} was finished and is no longer; --resume runs it again")
         histories[run.folder] = metrics.pop("history")
         results.append({**metrics, **{key: getattr(run, key) for key in ("folder", "point", "seed", "fold")}})
-    _check_data(list(zip(study.runs, results, strict=True)))
-    summary = summarise(study.axes, results)
+    _check_data(list(zip(runs, results, strict=True)))
+    if not complete(study.axes, results):
+        raise failure(failed, len(study.runs), out)
+    summary = summarise(study.axes, results, failed)
     title = f"{study.base.recipe}: {len(results)} runs over {', '.join(key.split('.')[-1] for key in study.axes)}"
     shown = {**summary, "config": to_dict(study.base)}
     write_study_report(out / "report.html", title=title, summary=shown, histories=histories)

@@ -9,8 +9,10 @@ import yaml
 
 from fer_fast.cli import main
 from fer_fast.cli.parser import underscored
+from fer_fast.errors import InputError
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.folder import claimed
+from fer_fast.train.run import train
 from stub_datasets import listed, photograph, put, row, table_of
 from tiny_backbone import TINY
 
@@ -106,6 +108,37 @@ def test_a_sweep_prints_its_points_and_goes_on_alone(tmp_path, capsys):
     assert "run 1 of 2: s-20 is finished" in capsys.readouterr().out
     again = json.loads((out / "metrics.json").read_text())
     assert again["points"] == metrics["points"]
+
+
+def test_a_sweep_of_which_a_point_fails_ends_over_the_others(tmp_path, capsys, monkeypatch):
+    def fail(config, folder, **keywords):
+        if config.seed == 1 and config.objective.options["lmcl"]["s"] == 30:
+            raise InputError("the loss became infinite")
+        return train(config, folder, **keywords)
+
+    monkeypatch.setattr("fer_fast.train.study.train", fail)
+    out = tmp_path / "out"
+    assert main(["sweep", *FACES, *GRID, "--seeds", "2", "--out", str(out)]) == 2
+    printed, errors = capsys.readouterr()
+    said = "1 of 4 runs failed: s-30/seed-1 (the loss became infinite); the others are finished"
+    assert errors.splitlines()[-1] == f"fer-fast: error: {said}, --resume --out {out} tries again"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["failed"] == [{"folder": "s-30/seed-1", "error": "the loss became infinite"}]
+    assert [point["runs"] for point in metrics["points"]] == [["s-20/seed-0", "s-20/seed-1"]]
+    assert [run["folder"] for run in metrics["runs"]] == ["s-20/seed-0", "s-20/seed-1", "s-30/seed-0"]
+    own = [json.loads((out / "s-20" / f"seed-{i}" / "metrics.json").read_text()) for i in range(2)]
+    assert metrics["accuracy"] == pytest.approx(np.mean([run["accuracy"] for run in own]))
+    assert "failed: s-30/seed-1: the loss became infinite\n" in printed
+    assert "s-30/seed-1: the loss became infinite" in (out / "report.html").read_text()
+    assert main(["verify", str(out), "--device", "cpu"]) == 0
+    verified = capsys.readouterr().out.splitlines()
+    assert re.fullmatch("note +s-30/seed-1 +failed in the study: the loss became infinite", verified[0])
+    assert [line.split()[0] for line in verified[1:-1]] == ["holds"] * 4
+    monkeypatch.undo()
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (len(metrics["points"]), len(metrics["runs"]), "failed" in metrics) == (2, 4, False)
 
 
 def test_seeds_without_out_have_a_folder_and_go_on_from_the_latest(tmp_path, monkeypatch, capsys):

@@ -36,6 +36,7 @@ def study(axes: dict, classes=CLASSES, accuracy=lambda at: 0.7, validation=lambd
     summary = {
         **evaluate(labels, torch.eye(len(classes))[labels.roll(20)], classes),
         **chosen["mean"],
+        "intervals": {},  # which the mean of several runs has not
         "deviation": chosen["deviation"],
         "axes": {key: list(values) for key, values in axes.items()},
         "runs": runs,
