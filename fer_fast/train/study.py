@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import math
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fer_fast.errors import InputError, printable
-from fer_fast.suggest import one_of
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, write_text
 from fer_fast.train.config import (
     RunConfig,
@@ -32,9 +30,9 @@ from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference, placed
 from fer_fast.train.run import train, try_model
 from fer_fast.train.shown import HEADLINES, counted
+from fer_fast.train.study_axes import FOLD, SEED, check_axis, folder_of, names_of
 from fer_fast.train.study_summary import complete, summarise
 
-SEED, FOLD = "seed", "data.fold"
 MOST_RUNS = 1000
 _NEEDED = {*HEADLINES, "split", "classes", "confusion_matrix", "data", "epoch", "seconds", "val_accuracy"}
 
@@ -74,7 +72,7 @@ class Study:
 
     def __post_init__(self) -> None:
         for key, values in self.axes.items():
-            _check_axis(key, values)
+            check_axis(key, values)
         if (count := math.prod(map(len, self.axes.values()))) > MOST_RUNS:
             raise InputError(f"the study has {count:,} runs; allowed: up to {MOST_RUNS:,}")
 
@@ -87,11 +85,11 @@ class Study:
         """
         grid = [key for key in self.axes if key not in (SEED, FOLD)]
         keys = [*grid, *(key for key in (SEED, FOLD) if key in self.axes)]
-        named = [list(zip(self.axes[key], _names(self.axes[key]), strict=True)) for key in keys]
+        named = [list(zip(self.axes[key], names_of(self.axes[key]), strict=True)) for key in keys]
         parser, base, runs = config_parser(), to_dict(self.base), {}
         for combination in itertools.product(*named):
             chosen = {key: value for key, (value, _) in zip(keys, combination, strict=True)}
-            folder = _folder({key: name for key, (_, name) in zip(keys, combination, strict=True)})
+            folder = folder_of({key: name for key, (_, name) in zip(keys, combination, strict=True)})
             values = functools.reduce(lambda values, item: placed(values, *item), chosen.items(), base)
             with _named(folder):
                 config = resolve(parser, [], [values])[0]
@@ -123,6 +121,19 @@ def read_study(out: Path) -> Study:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
 
 
+def refuse_more_epochs(config: RunConfig, folder: Path) -> None:
+    """Refuse to extend one run of a study, which would be none any more.
+
+    Raises:
+        InputError: the folder is that of a run of a study, which has other epochs.
+    """
+    folder = folder.resolve()
+    for parent in [parent for parent in folder.parents if (parent / STUDY).exists()]:
+        for run in read_study(parent).runs:
+            if parent / run.folder == folder and run.config.epochs != config.epochs:
+                raise InputError(f"{folder} is a run of the study in {parent}, which cannot be given more epochs")
+
+
 def run_study(study: Study, out: Path, *, resume: bool = False, command: str | None = None) -> dict[str, Any]:
     """Run what is not finished of a study, one run after another, and leave the numbers of all in `out`.
 
@@ -130,7 +141,7 @@ def run_study(study: Study, out: Path, *, resume: bool = False, command: str | N
     running.
 
     Args:
-        study: what to run; to resume, the one begun in `out`.
+        study: what to run; to resume, the one begun in `out`, or one of more values on its axes other than folds.
         out: folder of the study, made if it is not there; each run has one below it.
         resume: go on with the study in `out`: finished runs are kept, a begun one is resumed.
         command: the command line that asks for it, as the files of its runs will say; None from Python.
@@ -145,7 +156,7 @@ def run_study(study: Study, out: Path, *, resume: bool = False, command: str | N
     """
     with claimed(out):
         if resume:
-            _check_same(read_study(out), study, out)
+            study = _extended(read_study(out), study, out)
         else:
             refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
             for run in study.runs:
@@ -253,10 +264,23 @@ def _finished(run: StudyRun, out: Path) -> dict[str, Any] | None:
     return metrics
 
 
-def _check_same(begun: Study, study: Study, out: Path) -> None:
-    other = difference(begun.as_dict()["axes"], study.as_dict()["axes"]) or changed(to_dict(begun.base), study.base)
+def _extended(begun: Study, study: Study, out: Path) -> Study:
+    """The study with its values in the order they came in, where all those it was begun with are still among them."""
+    axes, kept = {}, {}
+    for key, values in study.axes.items():
+        old = begun.axes.get(key, ())
+        axes[key] = (*old, *(value for value in values if value not in old))
+        grows = key != FOLD and old and len(axes[key]) == len(values)
+        kept[key] = [*(old if grows else values)]
+    other = difference(begun.as_dict()["axes"], kept) or changed(to_dict(begun.base), study.base)
     if other:
-        raise InputError(f"cannot resume {out} with another configuration: {other}")
+        epochs = "; a study cannot be given more epochs" if begun.base.epochs != study.base.epochs else ""
+        raise InputError(f"cannot resume {out} with another configuration: {other}{epochs}")
+    extended = Study(study.base, axes)
+    folders = {run.folder for run in extended.runs}
+    if lost := [run.folder for run in begun.runs if run.folder not in folders]:
+        raise InputError(f"cannot resume {out} with these values: {lost[0]} would have another name")
+    return extended
 
 
 def _check_data(finished: list[tuple[StudyRun, dict[str, Any]]]) -> None:
@@ -326,54 +350,6 @@ def _named(folder: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
-
-
-def _check_axis(key: str, values: tuple[Any, ...]) -> None:
-    names, level = key.split("."), to_dict(RunConfig())
-    del level["recipe"]  # a name for the values of other keys, which it would not bring along
-    for depth, name in enumerate(names):
-        if not isinstance(level, dict) or not name:
-            raise InputError(f"axis {key}: no such key; {'.'.join(names[:depth])} has none below it")
-        if not level and depth:  # a mapping by names, which are checked by what reads them
-            break
-        level = level[one_of(name, level, f"axis {key}")]
-    if isinstance(level, dict) and level:
-        raise InputError(f"axis {key} is a group; name a key of it: {', '.join(level)}")
-    if not values:
-        raise InputError(f"axis {key} has no values")
-    if None in values and level not in (None, {}):
-        raise InputError(f"axis {key}: null is no value of it")
-    try:
-        json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError):
-        raise InputError(f"axis {key}: {list(values)} holds what is no number, word, list or mapping") from None
-    for one, other in itertools.combinations(values, 2):
-        if one == other:  # also true and 1, which files and points could not tell apart
-            raise InputError(
-                f"axis {key}: {json.dumps(one)} and {json.dumps(other)} would be the same run; give each value once"
-            )
-
-
-def _folder(names: dict[str, str]) -> str:
-    """The folder of a run, from the name of its value on every axis."""
-    grid = [key for key in names if key not in (SEED, FOLD)]
-    last = [key.rpartition(".")[2] for key in grid]
-    labels = [short if last.count(short) == 1 else key for short, key in zip(last, grid, strict=True)]
-    parts = ["_".join(f"{_safe(label)}-{names[key]}" for label, key in zip(labels, grid, strict=True))]
-    parts += [f"{word}-{names[key]}" for word, key in (("seed", SEED), ("fold", FOLD)) if key in names]
-    return "/".join(filter(None, parts))
-
-
-def _names(values: tuple[Any, ...]) -> list[str]:
-    """Values as parts of file names, different ones also where case does not count."""
-    names = [_safe(value if isinstance(value, str) else json.dumps(value)) for value in values]
-    if len({name.casefold() for name in names}) == len(names):
-        return names
-    return [f"{name}-{number}" for number, name in enumerate(names, 1)]
-
-
-def _safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", re.sub(r"[][{}\"' ]", "", text))[:40]
 
 
 def _text(values: Any) -> str:

@@ -87,7 +87,10 @@ def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
         InputError: no finished study, or a damaged file of it.
     """
     study, stated, results = read_study(folder), read_json(folder / "metrics.json"), []
-    failed = {each["folder"]: each["error"] for each in stated.get("failed", [])}
+    try:
+        failed = {each["folder"]: each["error"] for each in stated.get("failed", [])}
+    except (LookupError, TypeError):
+        raise InputError(f"{folder / 'metrics.json'} is damaged: failed") from None
     lost = [name for name in failed if not (folder / name / "metrics.json").exists()]
     yield from (Finding("note", name, f"failed in the study: {failed[name]}") for name in lost)
     runs = [run for run in study.runs if run.folder not in lost]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -154,9 +155,14 @@ def test_seeds_without_out_have_a_folder_and_go_on_from_the_latest(tmp_path, mon
     deviation = re.search(rf"{metrics['accuracy']:.4f} +± (0\.\d+)", printed)[1]
     assert float(deviation) == pytest.approx(metrics["deviation"]["accuracy"], abs=5e-4)
     assert "the study in runs/quick-1 is finished" in fails(["train", "--resume"], capsys)
-    assert "seed was [3, 4] and is now [3, 4, 5]" in fails(["train", "--resume", "--seeds", "3"], capsys)
+    assert "seed was [3, 4] and is now [3]" in fails(["train", "--resume", "--seeds", "1"], capsys)
     assert "data.fold was None and is now [1, 2, 3]" in fails(["train", "--resume", "--folds", "3"], capsys)
-    assert "epochs was 1 and is now 2" in fails(["train", "--resume", "--epochs", "2"], capsys)
+    refused = "epochs was 1 and is now 2; a study cannot be given more epochs\n"
+    assert fails(["train", "--resume", "--epochs", "2"], capsys).endswith(refused)
+    line = fails(["train", "--resume", "--out", "runs/quick-1/seed-3", "--epochs", "2"], capsys)
+    assert "seed-3 is a run of the study in " in line
+    assert main(["train", "--resume", "--seeds", "3"]) == 0
+    assert "run 3 of 3: seed-5\n" in capsys.readouterr().out
     run = "runs/quick-1/seed-3"
     assert "no study in runs/quick-1/seed-3 but a run" in fails(
         ["train", "--resume", "--out", run, "--seeds", 2], capsys
@@ -258,6 +264,23 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert main(["train", *FACES, "--seeds", "2", "--out", str(out)]) == 130
     line = f"fer-fast: interrupted; continue with: fer-fast train --resume --out {out}\n"
     assert capsys.readouterr().err == line
+
+
+def test_a_run_interrupted_in_its_first_epoch_begins_again(tmp_path, capsys, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "it's new"
+    assert main(["train", *FACES, "--out", str(whole)]) == 0
+    monkeypatch.setattr("fer_fast.train.loop.Trainer.fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["train", *FACES, "--out", str(out)]) == 130
+    command = capsys.readouterr().err.partition("continue with: fer-fast ")[2]
+    monkeypatch.undo()
+    quicken(monkeypatch)
+    assert "epochs was 1 and is now 2" in fails([*shlex.split(command), "--epochs", "2"], capsys)
+    assert main(shlex.split(command)) == 0
+    assert f"{out} was interrupted in its first epoch; it begins again" in capsys.readouterr().out
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (whole, out)]
+    for each in metrics:
+        del each["seconds"], each["command"]
+    assert metrics[0] == metrics[1]
 
 
 def test_dashes_in_the_names_of_options_are_underscores():

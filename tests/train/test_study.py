@@ -300,6 +300,31 @@ def test_a_run_that_is_missing_is_made_again(whole, copied):
     assert numbers(copied) == numbers(whole)
 
 
+def test_a_study_is_extended_by_seeds(whole, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_study(Study(configure(), {"seed": (2, 0)}), out)
+    one = (out / "seed-2" / "metrics.json").read_text()
+    monkeypatch.setattr(Trainer, "fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_study(seeds(3), out, resume=True)
+    assert read_study(out).axes == {"seed": (2, 0, 1)}  # before any work, in the order they came in
+    monkeypatch.undo()
+    quicken(monkeypatch)
+    train(configure("--seed", "1"), out / "seed-1", resume=True)  # the metrics are still those of two
+    run_study(read_study(out), out, resume=True)
+    assert (out / "seed-2" / "metrics.json").read_text() == one
+    metrics, expected = numbers(out), numbers(whole)
+    assert [run["folder"] for run in metrics["runs"]] == ["seed-2", "seed-0", "seed-1"]
+    assert sorted(metrics["runs"], key=lambda run: run["seed"]) == expected["runs"]
+    assert metrics["deviation"] == pytest.approx(expected["deviation"])
+
+
+def test_values_that_would_rename_a_run_are_refused(tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps(Study(configure(), {"backbone": ("tiny",)}).as_dict()))
+    with pytest.raises(InputError, match=r"with these values: backbone-tiny would have another name"):
+        run_study(Study(configure(), {"backbone": ("tiny", "Tiny")}), tmp_path, resume=True)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -323,7 +348,9 @@ def test_what_is_damaged_is_named(copied, name, content, message):
 
 def test_a_study_is_not_another_and_no_run(copied, tmp_path):
     for study, message in (
-        (seeds(4), r"seed was \[0, 1, 2\] and is now \[0, 1, 2, 3\]"),
+        (seeds(2), r"seed was \[0, 1, 2\] and is now \[0, 1\]"),
+        (Study(configure(), {"seed": (0, 1, 3, 4)}), r"seed was \[0, 1, 2\] and is now \[0, 1, 3, 4\]"),
+        (seeds(3, "--epochs", "3"), r"epochs was 2 and is now 3; a study cannot be given more epochs$"),
         (seeds(3, "--optimiser.rate", "0.5"), r"optimiser.rate was [0-9.]+ and is now 0.5"),
         (Study(configure(), {**seeds(3).axes, "data.fold": (1, 2)}), r"data.fold was None and is now \[1, 2\]"),
     ):
