@@ -70,7 +70,7 @@ def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int
         begun = any((out / name).exists() for name in (STUDY, RESUME, CONFIG))
         again = f"continue with: fer-fast train --resume --out {shlex.quote(str(out))}"
         raise KeyboardInterrupt(again if begun else "") from None
-    print_study(metrics) if study else print_metrics(metrics)
+    print_study(metrics, study.title) if study else print_metrics(metrics)
     print(f"report: {out / 'report.html'}")
     if failed := metrics.get("failed"):
         raise failure(failed, len(study.runs), out)

@@ -29,7 +29,7 @@ from fer_fast.train.folder import STUDY, claimed, refuse_results
 from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference, placed
 from fer_fast.train.run import train, try_model
-from fer_fast.train.shown import HEADLINES, counted
+from fer_fast.train.shown import HEADLINES, counted, short
 from fer_fast.train.study_axes import FOLD, SEED, check_axis, folder_of, names_of
 from fer_fast.train.study_summary import complete, summarise
 
@@ -98,6 +98,16 @@ class Study:
             if (same := runs.setdefault(_text(to_dict(config)), run)) is not run:
                 raise InputError(f"{same.folder} and {folder} would be the same run; give each value once")
         return tuple(runs.values())
+
+    @property
+    def title(self) -> str:
+        """What it is about: recipe, loss, backbone and dataset, as far as they are the same in all runs, and axes."""
+        names = [
+            getattr(self.base, key) for key in ("loss", "backbone", "dataset", "test_dataset") if key not in self.axes
+        ]
+        over = ", ".join(short(key) for key in self.axes)
+        about = " · ".join(dict.fromkeys(filter(None, (self.base.recipe, *names))))
+        return f"{about}: {counted(len(self.runs), 'run')} over {over}"
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of study.json."""
@@ -232,9 +242,8 @@ def _conclude(study: Study, out: Path, failed: list[dict[str, str]]) -> dict[str
     if not complete(study.axes, results):
         raise failure(failed, len(study.runs), out)
     summary = summarise(study.axes, results, failed)
-    title = f"{study.base.recipe}: {len(results)} runs over {', '.join(key.split('.')[-1] for key in study.axes)}"
     shown = {**summary, "config": to_dict(study.base)}
-    write_study_report(out / "report.html", title=title, summary=shown, histories=histories)
+    write_study_report(out / "report.html", title=study.title, summary=shown, histories=histories)
     write_text(out / "metrics.json", json.dumps(summary, indent=1) + "\n")
     return summary
 

@@ -20,6 +20,7 @@ from fer_fast.train.shown import (
     short,
     spread,
     tables,
+    tie,
     tiles,
     words,
 )
@@ -59,6 +60,7 @@ def write_study_report(
         headlines=tiles(summary, summary["deviation"]),
         spread=spread(axes),
         chosen=words(chosen["point"]) if chosen else None,
+        tie=tie(points) if points else "",
         notes=summary.get("notes") or [],
         failed=[f"{each['folder']}: {each['error']}" for each in summary.get("failed", ())],
         axes=list(grid),

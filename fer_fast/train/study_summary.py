@@ -1,6 +1,7 @@
 """The numbers of a study, from those of its runs."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import fmean, stdev
@@ -43,7 +44,8 @@ def summarise(
         The keys of a run's metrics.json, of the point with the best validation accuracy: headline numbers are means,
         ``confusion_matrix`` is a sum, ``per_class`` and ``images`` follow from it, ``seconds`` are those of all runs,
         what all runs of the point agree on is kept. Besides: ``deviation`` {key: number or None}, ``deviation_over``
-        ("seed", "fold" or None), ``pooled`` {key: number of the summed confusion matrix}, ``notes`` of any, ``axes``,
+        ("seed", "fold" or None), ``pooled`` {key: number of the summed confusion matrix}, ``notes`` (with the
+        folder of the run where not all runs of the point have the same), ``axes``,
         ``chosen`` (that point), ``points`` [{point, mean, deviation, runs}] by validation accuracy, none without a
         grid, ``failed`` if any, and ``runs`` [{folder, point, seed, fold, headline numbers, val_accuracy, intervals,
         epoch, seconds}].
@@ -66,7 +68,7 @@ def summarise(
         **best["mean"],
         "deviation": best["deviation"],
         "deviation_over": _units(members)[0],
-        "notes": list(dict.fromkeys(line for run in members for line in run.get("notes", ()))),
+        "notes": _notes(members),
         "pooled": {key: pooled[key] for key in HEADLINES if key in pooled},
         "per_class": pooled["per_class"],
         "confusion_matrix": confusion,
@@ -117,6 +119,13 @@ def _alike(members: list[dict[str, Any]]) -> dict[str, Any]:
         for key, value in first.items()
         if key not in (*_OWN, *_OF_A_SITTING) and all(key in run and run[key] == value for run in others)
     }
+
+
+def _notes(members: list[dict[str, Any]]) -> list[str]:
+    """What the runs say of their data, once where all say it, else each with its run."""
+    lines = [(run["folder"], line) for run in members for line in dict.fromkeys(run.get("notes", ()))]
+    count = Counter(line for _, line in lines)
+    return list(dict.fromkeys(line if count[line] == len(members) else f"{run}: {line}" for run, line in lines))
 
 
 def _of_confusion(confusion: list[list[int]], classes: Sequence[str]) -> dict[str, Any]:

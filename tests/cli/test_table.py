@@ -169,7 +169,11 @@ def test_confusion_matrices_of_the_same_fold_are_averaged(capsys, write):
 def test_another_precision_is_shown(capsys, write):
     named = write("named", "ecan/5/ecan", 0.7, "--hardware.precision", "bfloat16", "--hardware.device", "cpu")
     (result,) = cells(capsys, "ecan", named, "--table", "5")["ECAN", "Accuracy"]
-    assert result["differences"] == "changed: hardware.precision bfloat16 for float32"
+    words = "changed: hardware.precision bfloat16 for float32"
+    assert result["differences"] == words
+    write("unnamed", "variant", 0.6, "--hardware.precision", "bfloat16")
+    (result,) = cells(capsys, "variant", "unnamed", "--table", "8")["Variant", "ResNet"]
+    assert result["differences"] == words
 
 
 def test_one_run_stands_in_every_table_that_prints_it(capsys, write):

@@ -135,6 +135,13 @@ def test_axes_that_are_none(axes, message):
     assert message in str(error.value)
 
 
+def test_titles_say_what_all_runs_are_of():
+    base = configure("--loss", "lmcl")
+    assert Study(base, {"seed": (0,)}).title == "quick · lmcl · tiny · faces: 1 run over seed"
+    axes = {"loss": ("lmcl", "arcface"), "optimiser.rate": (0.1, 0.2)}
+    assert Study(base, axes).title == "quick · tiny · faces: 4 runs over loss, rate"
+
+
 # Running
 
 
