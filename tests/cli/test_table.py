@@ -172,7 +172,7 @@ def test_another_precision_is_shown(capsys, write):
     words = "changed: hardware.precision bfloat16 for float32"
     assert result["differences"] == words
     write("unnamed", "variant", 0.6, "--hardware.precision", "bfloat16")
-    (result,) = cells(capsys, "variant", "unnamed", "--table", "8")["Variant", "ResNet"]
+    (result,) = cells(capsys, "variant", "unnamed", "--table", "8")["Proposed", "ResNet"]
     assert result["differences"] == words
 
 
