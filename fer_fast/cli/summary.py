@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer_fast.errors import printable
-from fer_fast.train.shown import HEADLINES, chosen_epoch, counted, duration, ranked, spread, words
+from fer_fast.train.shown import HEADLINES, chosen_epoch, counted, duration, ranked, spread, tie, words
 
 _COLUMNS = {"val_accuracy": "validation", "accuracy": "accuracy", "average_accuracy": "average", "macro_f1": "macro F1"}
 
@@ -52,17 +52,23 @@ def print_metrics(metrics: dict[str, Any]) -> None:
         print(f"took {duration(metrics['seconds'])}")
 
 
-def print_study(summary: dict[str, Any]) -> None:
+def print_study(summary: dict[str, Any], title: str = "") -> None:
     """A row for each run, or for each point of a grid, and means with their deviations.
 
     Points stand in the order of their validation accuracy, and the means are those of the first.
     """
     runs, deviation = summary["runs"], summary["deviation"]
-    print(f"\n{summary['split']} split; {counted(len(runs), 'run')} took {duration(summary['seconds'])}")
+    print()
+    if title:
+        say(title)
+    print(f"{summary['split']} split; {counted(len(runs), 'run')} took {duration(summary['seconds'])}")
     if points := ranked(summary.get("points") or ()):
         rows = ((words(point["point"]), *_with_deviations(point, _COLUMNS)) for point in points)
         print_table(("settings", *_COLUMNS.values()), rows, right=(*_COLUMNS.values(),))
-        print(f"\n{words(points[0]['point'])}: chosen by validation accuracy, test is only reported")
+        print()
+        say(f"{words(points[0]['point'])}: chosen by validation accuracy, test is only reported")
+        if tied := tie(points):
+            print(tied)
     else:
         right = (*_COLUMNS.values(), "epoch", "time")
         rows = ((run["folder"], *_numbers(run, _COLUMNS), str(run["epoch"]), duration(run["seconds"])) for run in runs)
@@ -72,6 +78,8 @@ def print_study(summary: dict[str, Any]) -> None:
     _print_headlines(summary, "mean", deviations, "deviation")
     if line := spread(summary["axes"]):
         print(line)
+    for each in summary.get("failed", ()):
+        say(f"failed: {each['folder']}: {each['error']}")
 
 
 def _print_headlines(numbers: dict[str, Any], heading: str, spreads: dict[str, str], kind: str) -> None:

@@ -13,8 +13,8 @@ from fer_fast.train.checkpoint import RESUME, load_resume
 from fer_fast.train.config import config_parser, file_layer, recipe_layer, resolve, to_dict
 from fer_fast.train.folder import STUDY, fresh_folder, latest_folder
 from fer_fast.train.idle import refuse_idle
-from fer_fast.train.run import train
-from fer_fast.train.study import Study, read_study, run_study
+from fer_fast.train.run import CONFIG, only_configured, train
+from fer_fast.train.study import Study, failure, read_study, refuse_more_epochs, run_study
 
 ABOUT = {
     "prog": "fer-fast train",
@@ -60,22 +60,30 @@ def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int
     study = Study(config, axes) if axes else None
     if not given.resume:  # what is resumed was begun with what it has
         refuse_idle_study(study, argv, *layers) if study else refuse_idle(config, argv, *layers)
+    elif not study:
+        refuse_more_epochs(config, out)
     out = out or fresh_folder(config.recipe)
     try:
         how = {"resume": given.resume, "command": command}
         metrics = run_study(study, out, **how) if study else train(config, out, **how)
     except KeyboardInterrupt:
-        begun = any((out / name).exists() for name in (STUDY, RESUME))
-        raise KeyboardInterrupt(f"continue with: fer-fast train --resume --out {out}" if begun else "") from None
-    print_study(metrics) if study else print_metrics(metrics)
+        begun = any((out / name).exists() for name in (STUDY, RESUME, CONFIG))
+        again = f"continue with: fer-fast train --resume --out {shlex.quote(str(out))}"
+        raise KeyboardInterrupt(again if begun else "") from None
+    print_study(metrics, study.title) if study else print_metrics(metrics)
     print(f"report: {out / 'report.html'}")
+    if failed := metrics.get("failed"):
+        raise failure(failed, len(study.runs), out)
     return 0
 
 
 def _add_run_options(parser: argparse.ArgumentParser, sweep: bool) -> None:
     parser.add_argument("--config", metavar="FILE", help="YAML file of configuration keys, e.g. config.yaml of a run")
     parser.add_argument("--out", metavar="DIR", help="folder of the run; by itself the next free runs/<recipe>-<n>")
-    help_resume = "continue what is in --out, or the latest of the recipe; a finished run with more --epochs"
+    help_resume = (
+        "continue what is in --out, or the latest of the recipe; a finished run with more --epochs, a study with more "
+        "--seeds or values of --grid (its folds and epochs stay)"
+    )
     parser.add_argument("--resume", action="store_true", help=help_resume)
     add_study_options(parser, sweep)
 
@@ -83,6 +91,8 @@ def _add_run_options(parser: argparse.ArgumentParser, sweep: bool) -> None:
 def _layers(given: argparse.Namespace, out: Path | None, begun: Study | None) -> list[dict[str, Any]]:
     """What the options are laid over: the configuration of what is resumed, or recipe and file."""
     if given.resume and not given.recipe and not given.config:
-        return [to_dict(begun.base) if begun else load_resume(out, tensors=False)[1]["config"]]
+        if begun:
+            return [to_dict(begun.base)]
+        return [file_layer(out / CONFIG) if only_configured(out) else load_resume(out, tensors=False)[1]["config"]]
     file = file_layer(given.config) if given.config else {}
     return [recipe_layer(given.recipe or file.get("recipe", "quick")), file]

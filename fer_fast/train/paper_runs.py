@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from fer_fast.train.papers import Paper, Recipe
 
 # What tells where a run was made, or which of several equal ones it is.
 FREE = {"recipe", "root", "test_root", "seed", "data.fold", "data.order", "hardware"}
+PRECISION = "hardware.precision"  # alone of hardware: it makes other numbers
 # Less of these is a cut.
 SIZES = {"epochs", "iterations", "augment.size", "data.image_size", "enrol.samples", "enrol.verify"}
 NEEDED = {"accuracy", "classes", "confusion_matrix", "per_class"}
@@ -64,12 +65,13 @@ class Result:
     def number(self, metric: str) -> Number:
         """One number of `Cell.metric`.
 
-        Folds are averaged first, or their confusion matrices added. The deviation is over seeds; over the folds of one.
+        Runs of the same seed and fold are averaged first, then folds, or their confusion matrices added. The deviation
+        is over seeds; over the folds of one.
         """
         seeds = defaultdict(list)
-        for run in self.runs:
-            seeds[run.config.get("seed")].append(run.metrics)
-        folds = [_values(metrics, metric) for metrics in seeds.values()]
+        for (seed, _), runs in _repeats(self.runs).items():
+            seeds[seed].append([run.metrics for run in runs])
+        folds = [_values(repeats, metric) for repeats in seeds.values()]
         means = [fmean(values) for values in folds if values]
         spread = means if len(means) > 1 else [value for values in folds for value in values]
         return Number(fmean(means) if means else None, stdev(spread) if len(spread) > 1 else None)
@@ -113,7 +115,9 @@ def place(paper: Paper, runs: Iterable[Finished]) -> tuple[dict[str, list[Result
     for (name, words), members in groups.items():
         recipe = paper.recipes.get(name)
         lacking = _lacking_folds(recipe, members) if recipe else ""
-        result = Result(tuple(members), "; ".join(filter(None, (lacking, words))))
+        most = max(map(len, _repeats(members).values()))
+        repeated = f"{most} runs of the same seed and fold" if most > 1 else ""
+        result = Result(tuple(members), "; ".join(filter(None, (lacking, repeated, words))))
         for twin in same_run(paper, recipe) if recipe else (name,):
             results[twin].append(result)
     return results, strays
@@ -138,9 +142,9 @@ def _row_of(paper: Paper, run: Finished) -> tuple[str | None, str]:
         return None, f"it is of {named}"
     found = {name: _differences(recipe, run.config) for name, recipe in paper.recipes.items()}
     nearest = min(found, key=lambda name: len(found[name]))
-    if found[nearest]:
+    if {key for key, *_ in found[nearest]} - {PRECISION}:
         return None, f"no row has its settings; nearest is {nearest}, {_words(found[nearest])}"
-    return nearest, ""
+    return nearest, _words(found[nearest])
 
 
 def _enrolled(paper: Paper, run: Finished) -> tuple[str | None, str]:
@@ -158,11 +162,17 @@ def _enrolled(paper: Paper, run: Finished) -> tuple[str | None, str]:
 
 
 def _lacking_folds(recipe: Recipe, runs: list[Finished]) -> str:
-    seeds = defaultdict(set)
-    for run in runs:
-        seeds[run.config["seed"]].add(run.config["data"]["fold"])
-    fewest = min(map(len, seeds.values()))
+    fewest = min(Counter(seed for seed, _ in _repeats(runs)).values())
     return f"cut: folds {fewest} of {recipe.folds}" if fewest < recipe.folds else ""
+
+
+def _repeats(runs: Iterable[Finished]) -> dict[tuple[Any, Any], list[Finished]]:
+    """Seed and fold -> runs of both; without a fold it is the first. Enrolled classes are drawn anew each time."""
+    repeats = defaultdict(list)
+    for run in runs:
+        about = (run.config["seed"], run.config["data"]["fold"] or 1) if run.config else (None, run.folder)
+        repeats[about].append(run)
+    return repeats
 
 
 def _differences(recipe: Recipe, config: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -195,24 +205,34 @@ def settled(name: str) -> dict[str, Any]:
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The keys of a configuration that make a run another run, dotted, with their values."""
-    return {key: value for key, value in leaves(config) if not {key, key.split(".")[0]} & FREE and value != {}}
+    return {
+        key: value
+        for key, value in leaves(config)
+        if key == PRECISION or (not {key, key.split(".")[0]} & FREE and value != {})
+    }
 
 
-def _values(metrics: list[dict[str, Any]], path: str) -> list[float]:
-    """A number of each run that has it; of confusions one number, of the added matrices."""
+def _values(folds: list[list[dict[str, Any]]], path: str) -> list[float]:
+    """A number of each fold, the mean over its runs that have it; of confusions one number, of the added matrices."""
     kind, _, rest = path.partition(".")
     if kind == "confusion":
-        return _share(metrics, *rest.split("."))
-    found = (functools.reduce(lambda inner, key: (inner or {}).get(key), path.split("."), each) for each in metrics)
-    return [value for value in found if value is not None]
+        return _share(folds, *rest.split("."))
+    of_folds = (
+        [functools.reduce(lambda inner, key: (inner or {}).get(key), path.split("."), each) for each in repeats]
+        for repeats in folds
+    )
+    found = ([value for value in values if value is not None] for values in of_folds)
+    return [fmean(values) for values in found if values]
 
 
-def _share(metrics: list[dict[str, Any]], truth: str, predicted: str) -> list[float]:
+def _share(folds: list[list[dict[str, Any]]], truth: str, predicted: str) -> list[float]:
     hits = total = 0
-    for each in metrics:
-        if truth in each["classes"]:
-            row = dict(zip(each["classes"], each["confusion_matrix"][each["classes"].index(truth)], strict=True))
-            hits, total = hits + row.get(predicted, 0), total + sum(row.values())
+    for repeats in folds:
+        for each in repeats:
+            if truth in each["classes"]:
+                row = dict(zip(each["classes"], each["confusion_matrix"][each["classes"].index(truth)], strict=True))
+                hits += row.get(predicted, 0) / len(repeats)
+                total += sum(row.values()) / len(repeats)
     return [hits / total] if total else []
 
 

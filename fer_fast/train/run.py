@@ -12,7 +12,7 @@ from fer_fast.data.augment import FOURTEEN_ANGLES
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, save_checkpoint, save_resume, write_text
-from fer_fast.train.config import RunConfig, changed, to_dict, to_yaml
+from fer_fast.train.config import RunConfig, changed, file_layer, to_dict, to_yaml
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
 from fer_fast.train.folder import claimed, make_folder, refuse_results
@@ -23,6 +23,7 @@ from fer_fast.train.progress import make_progress
 from fer_fast.train.provenance import membership, provenance
 from fer_fast.train.weights import Weights, read_weights
 
+CONFIG = "config.yaml"
 _RECORDED = (
     *("epoch", "epochs", "step", "val_accuracy", "data", "splits", "notes"),
     *("command", "commit", "versions", "device", "resumed"),
@@ -38,7 +39,8 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
     Args:
         config: of the run; to resume, the same as that of the run in `out`, or one of more epochs.
         out: folder of the run, made if it is not there.
-        resume: continue after the last finished epoch of the run in `out`; a finished run goes on to more epochs.
+        resume: continue after the last finished epoch of the run in `out`, from its configuration where there is none;
+            a finished run goes on to more epochs.
         command: the command line that asks for it, as the run's files will say; None from Python.
 
     Raises:
@@ -48,7 +50,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
     """
     started = time.perf_counter()
     with claimed(out), memory_named(config):
-        stored = _stored(config, out) if resume else None
+        stored = _stored(config, out) if resume and not _begins_again(config, out) else None
         if stored:  # what earlier sittings took
             started -= sum(row["seconds"] for row in stored[1]["history"])
         if stored is None:
@@ -68,7 +70,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
         if stored:
             _continue(trainer, *stored, common["data"], out)
         check_end(trainer, out)
-        write_text(out / "config.yaml", to_yaml(trainer.config))
+        write_text(out / CONFIG, to_yaml(trainer.config))
         if splits.folds:
             write_text(out / "folds.json", json.dumps(splits.folds, indent=1) + "\n")
         _announce(trainer, len(splits.test), out)
@@ -124,6 +126,21 @@ def try_model(config: RunConfig, stored: _Stored | None = None) -> tuple[RunConf
         config = replace(config, model=replace(config.model, geometry=geometry))
     check_model(config, weights)
     return config, weights
+
+
+def only_configured(out: Path) -> bool:
+    """Whether a folder is that of a run which was interrupted in its first epoch: its configuration is all there is."""
+    left = any((out / name).exists() for name in (RESUME, CHECKPOINT, "metrics.json"))
+    return (out / CONFIG).exists() and not left
+
+
+def _begins_again(config: RunConfig, out: Path) -> bool:
+    if not only_configured(out):
+        return False
+    if other := changed(file_layer(out / CONFIG), config):
+        raise InputError(f"cannot resume {out} with another configuration: {other}")
+    print(f"{out} was interrupted in its first epoch; it begins again from its {CONFIG}")
+    return True
 
 
 def _stored(config: RunConfig, out: Path) -> _Stored:

@@ -90,6 +90,13 @@ def ranked(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(points, key=lambda point: -finite(point["mean"].get("val_accuracy"), -1.0))
 
 
+def tie(points: Sequence[dict[str, Any]]) -> str:
+    """What to say of ranked points of which several are the best, up to rounding; nothing where one is."""
+    best, *others = (finite(point["mean"].get("val_accuracy"), -1.0) for point in points)
+    equal = sum(math.isclose(value, best) for value in others)
+    return f"tied with {counted(equal, 'other')}; the first is taken" if equal else ""
+
+
 def spread(axes: dict[str, Sequence[Any]]) -> str | None:
     """What the deviation of a study's headline numbers is over; None where nothing is repeated."""
     seeds, folds = (len(axes.get(key, ())) for key in REPEATS)

@@ -4,16 +4,15 @@ import functools
 import itertools
 import json
 import math
-import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fer_fast.errors import InputError, printable
-from fer_fast.suggest import one_of
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, write_text
 from fer_fast.train.config import (
     RunConfig,
@@ -30,12 +29,12 @@ from fer_fast.train.folder import STUDY, claimed, refuse_results
 from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference, placed
 from fer_fast.train.run import train, try_model
-from fer_fast.train.shown import HEADLINES
-from fer_fast.train.study_summary import summarise
+from fer_fast.train.shown import HEADLINES, counted, short
+from fer_fast.train.study_axes import FOLD, SEED, check_axis, folder_of, names_of
+from fer_fast.train.study_summary import complete, summarise
 
-SEED, FOLD = "seed", "data.fold"
 MOST_RUNS = 1000
-_NEEDED = {*HEADLINES, "split", "classes", "confusion_matrix", "epoch", "seconds", "val_accuracy"}
+_NEEDED = {*HEADLINES, "split", "classes", "confusion_matrix", "data", "epoch", "seconds", "val_accuracy"}
 
 
 class StudyRun(NamedTuple):
@@ -73,7 +72,7 @@ class Study:
 
     def __post_init__(self) -> None:
         for key, values in self.axes.items():
-            _check_axis(key, values)
+            check_axis(key, values)
         if (count := math.prod(map(len, self.axes.values()))) > MOST_RUNS:
             raise InputError(f"the study has {count:,} runs; allowed: up to {MOST_RUNS:,}")
 
@@ -86,11 +85,11 @@ class Study:
         """
         grid = [key for key in self.axes if key not in (SEED, FOLD)]
         keys = [*grid, *(key for key in (SEED, FOLD) if key in self.axes)]
-        named = [list(zip(self.axes[key], _names(self.axes[key]), strict=True)) for key in keys]
+        named = [list(zip(self.axes[key], names_of(self.axes[key]), strict=True)) for key in keys]
         parser, base, runs = config_parser(), to_dict(self.base), {}
         for combination in itertools.product(*named):
             chosen = {key: value for key, (value, _) in zip(keys, combination, strict=True)}
-            folder = _folder({key: name for key, (_, name) in zip(keys, combination, strict=True)})
+            folder = folder_of({key: name for key, (_, name) in zip(keys, combination, strict=True)})
             values = functools.reduce(lambda values, item: placed(values, *item), chosen.items(), base)
             with _named(folder):
                 config = resolve(parser, [], [values])[0]
@@ -99,6 +98,16 @@ class Study:
             if (same := runs.setdefault(_text(to_dict(config)), run)) is not run:
                 raise InputError(f"{same.folder} and {folder} would be the same run; give each value once")
         return tuple(runs.values())
+
+    @property
+    def title(self) -> str:
+        """What it is about: recipe, loss, backbone and dataset, as far as they are the same in all runs, and axes."""
+        names = [
+            getattr(self.base, key) for key in ("loss", "backbone", "dataset", "test_dataset") if key not in self.axes
+        ]
+        over = ", ".join(short(key) for key in self.axes)
+        about = " · ".join(dict.fromkeys(filter(None, (self.base.recipe, *names))))
+        return f"{about}: {counted(len(self.runs), 'run')} over {over}"
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of study.json."""
@@ -122,6 +131,19 @@ def read_study(out: Path) -> Study:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
 
 
+def refuse_more_epochs(config: RunConfig, folder: Path) -> None:
+    """Refuse to extend one run of a study, which would be none any more.
+
+    Raises:
+        InputError: the folder is that of a run of a study, which has other epochs.
+    """
+    folder = folder.resolve()
+    for parent in [parent for parent in folder.parents if (parent / STUDY).exists()]:
+        for run in read_study(parent).runs:
+            if parent / run.folder == folder and run.config.epochs != config.epochs:
+                raise InputError(f"{folder} is a run of the study in {parent}, which cannot be given more epochs")
+
+
 def run_study(study: Study, out: Path, *, resume: bool = False, command: str | None = None) -> dict[str, Any]:
     """Run what is not finished of a study, one run after another, and leave the numbers of all in `out`.
 
@@ -129,36 +151,53 @@ def run_study(study: Study, out: Path, *, resume: bool = False, command: str | N
     running.
 
     Args:
-        study: what to run; to resume, the one begun in `out`.
+        study: what to run; to resume, the one begun in `out`, or one of more values on its axes other than folds.
         out: folder of the study, made if it is not there; each run has one below it.
         resume: go on with the study in `out`: finished runs are kept, a begun one is resumed.
         command: the command line that asks for it, as the files of its runs will say; None from Python.
 
     Returns:
-        metrics.json, see `summarise`.
+        metrics.json, see `summarise`; ``failed`` in it tells of runs that failed.
 
     Raises:
         InputError: runs that cannot be configured, a folder that holds something else or is being written, nothing to
-            resume, or runs that failed, when all others are finished.
+            resume, runs that read other data than each other, or so many that failed that no point has all of its
+            runs, when all others are finished.
     """
     with claimed(out):
         if resume:
-            _check_same(read_study(out), study, out)
+            study = _extended(read_study(out), study, out)
         else:
             refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
             for run in study.runs:
                 refuse_results(out / run.folder, RESUME, CHECKPOINT, "metrics.json")
         finished = {run.folder: metrics for run in study.runs if (metrics := _finished(run, out))}
-        if len(finished) == len(study.runs) and (out / "metrics.json").exists():
-            raise InputError(f"nothing to resume: the study in {out} is finished ({len(finished)} runs)")
+        _check_data([(run, finished[run.folder]) for run in study.runs if run.folder in finished])
+        if len(finished) == len(study.runs) and _is_concluded(study, out):
+            raise InputError(f"nothing to resume: the study in {out} is finished ({counted(len(finished), 'run')})")
         _check([run for run in study.runs if run.folder not in finished and not (out / run.folder / RESUME).exists()])
         write_text(out / STUDY, json.dumps(study.as_dict(), indent=1) + "\n")
-        _run_all(study, out, finished, command)
-        return _conclude(study, out)
+        return _conclude(study, out, _run_all(study, out, finished, command))
 
 
-def _run_all(study: Study, out: Path, finished: dict[str, dict[str, Any]], command: str | None) -> None:
-    failed = {}
+def failure(failed: Sequence[dict[str, str]], count: int, out: Path) -> InputError:
+    """What to say of a study of which some runs failed.
+
+    Args:
+        failed: folder and error of each.
+        count: of all runs.
+        out: folder of the study.
+    """
+    first, *others = (each["folder"] for each in failed)
+    return InputError(
+        f"{len(failed)} of {count} runs failed: {first} ({failed[0]['error']}){'; also ' if others else ''}"
+        f"{', '.join(others)}; the others are finished, --resume --out {shlex.quote(str(out))} tries again"
+    )
+
+
+def _run_all(study: Study, out: Path, finished: dict[str, dict[str, Any]], command: str | None) -> list[dict[str, str]]:
+    """Run what is not finished; folder and error of each run that failed."""
+    failed = []
     for number, run in enumerate(study.runs, 1):
         done = run.folder in finished
         print(f"\nrun {number} of {len(study.runs)}: {run.folder}{' is finished' if done else ''}", flush=True)
@@ -174,31 +213,37 @@ def _run_all(study: Study, out: Path, finished: dict[str, dict[str, Any]], comma
                 flush=True,
             )
         except InputError as error:
-            failed[run.folder] = str(error)
+            failed.append({"folder": run.folder, "error": str(error)})
             print(f"fer-fast: {printable(f'{run.folder} failed: {error}')}", file=sys.stderr, flush=True)
-    if failed:
-        first, *others = failed
-        raise InputError(
-            f"{len(failed)} of {len(study.runs)} runs failed: {first} ({failed[first]})"
-            f"{'; also ' if others else ''}{', '.join(others)}; the others are finished, "
-            f"--resume --out {out} tries again"
-        )
+    return failed
 
 
-def _conclude(study: Study, out: Path) -> dict[str, Any]:
-    """Write report.html, then metrics.json, whose presence marks a finished study."""
+def _is_concluded(study: Study, out: Path) -> bool:
+    """Whether the numbers that lie there are those of all runs of the study."""
+    try:
+        summary = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        return summary["axes"] == study.as_dict()["axes"] and not summary.get("failed")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _conclude(study: Study, out: Path, failed: list[dict[str, str]]) -> dict[str, Any]:
+    """Write report.html, then metrics.json, whose presence marks a study that came to its end."""
     from fer_fast.train.study_report import write_study_report  # matplotlib, which takes seconds to import
 
-    results, histories = [], {}
-    for run in study.runs:
+    results, histories, lost = [], {}, {each["folder"] for each in failed}
+    runs = [run for run in study.runs if run.folder not in lost]
+    for run in runs:
         if (metrics := _finished(run, out)) is None:
-            raise InputError(f"{out / run.folder} was finished and is no longer; --resume --out {out} runs it again")
+            raise InputError(f"{out / run.folder} was finished and is no longer; --resume runs it again")
         histories[run.folder] = metrics.pop("history")
         results.append({**metrics, **{key: getattr(run, key) for key in ("folder", "point", "seed", "fold")}})
-    summary = summarise(study.axes, results)
-    title = f"{study.base.recipe}: {len(results)} runs over {', '.join(key.split('.')[-1] for key in study.axes)}"
+    _check_data(list(zip(runs, results, strict=True)))
+    if not complete(study.axes, results):
+        raise failure(failed, len(study.runs), out)
+    summary = summarise(study.axes, results, failed)
     shown = {**summary, "config": to_dict(study.base)}
-    write_study_report(out / "report.html", title=title, summary=shown, histories=histories)
+    write_study_report(out / "report.html", title=study.title, summary=shown, histories=histories)
     write_text(out / "metrics.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -228,10 +273,52 @@ def _finished(run: StudyRun, out: Path) -> dict[str, Any] | None:
     return metrics
 
 
-def _check_same(begun: Study, study: Study, out: Path) -> None:
-    other = difference(begun.as_dict()["axes"], study.as_dict()["axes"]) or changed(to_dict(begun.base), study.base)
+def _extended(begun: Study, study: Study, out: Path) -> Study:
+    """The study with its values in the order they came in, where all those it was begun with are still among them."""
+    axes, kept = {}, {}
+    for key, values in study.axes.items():
+        old = begun.axes.get(key, ())
+        axes[key] = (*old, *(value for value in values if value not in old))
+        grows = key != FOLD and old and len(axes[key]) == len(values)
+        kept[key] = [*(old if grows else values)]
+    other = difference(begun.as_dict()["axes"], kept) or changed(to_dict(begun.base), study.base)
     if other:
-        raise InputError(f"cannot resume {out} with another configuration: {other}")
+        epochs = "; a study cannot be given more epochs" if begun.base.epochs != study.base.epochs else ""
+        raise InputError(f"cannot resume {out} with another configuration: {other}{epochs}")
+    extended = Study(study.base, axes)
+    folders = {run.folder for run in extended.runs}
+    if lost := [run.folder for run in begun.runs if run.folder not in folders]:
+        raise InputError(f"cannot resume {out} with these values: {lost[0]} would have another name")
+    return extended
+
+
+def _check_data(finished: list[tuple[StudyRun, dict[str, Any]]]) -> None:
+    """Compare what finished runs have read that are configured to read the same.
+
+    Raises:
+        InputError: two of them read other images or labels, and which.
+    """
+    first: dict[str, tuple[StudyRun, dict[str, Any]]] = {}
+    for run, metrics in finished:
+        values = _data(to_dict(run.config))
+        for key in (_text([values, run.seed]), _text(values)):
+            earlier, others = first.setdefault(key, (run, metrics))
+            if split := _other_split(others, metrics, earlier.seed == run.seed):
+                raise InputError(
+                    f"{earlier.folder} and {run.folder} read other data ({split}), which changed between them; "
+                    "without the folder of one, --resume runs it again"
+                )
+
+
+def _other_split(one: dict[str, Any], other: dict[str, Any], same_seed: bool) -> str | None:
+    """The first split in which two runs read other data than the seed explains."""
+    names, others = one.get("splits", {}), other.get("splits", {})
+    by_seed = set()
+    if not same_seed:  # which draws splits, whose images have no names, and cuts train from val, or all three
+        cut = {split for split in names if names[split] != others.get(split)}
+        by_seed = ({*one["data"]} - {*names}) | (cut if cut >= {"train", "val"} else set())
+    unlike = (split for split, digest in one["data"].items() if digest != other["data"].get(split))
+    return next((split for split in unlike if split not in by_seed), None)
 
 
 def _check(runs: list[StudyRun]) -> None:
@@ -272,49 +359,6 @@ def _named(folder: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
-
-
-def _check_axis(key: str, values: tuple[Any, ...]) -> None:
-    names, level = key.split("."), to_dict(RunConfig())
-    del level["recipe"]  # a name for the values of other keys, which it would not bring along
-    for depth, name in enumerate(names):
-        if not isinstance(level, dict) or not name:
-            raise InputError(f"axis {key}: no such key; {'.'.join(names[:depth])} has none below it")
-        if not level and depth:  # a mapping by names, which are checked by what reads them
-            break
-        level = level[one_of(name, level, f"axis {key}")]
-    if isinstance(level, dict) and level:
-        raise InputError(f"axis {key} is a group; name a key of it: {', '.join(level)}")
-    if not values:
-        raise InputError(f"axis {key} has no values")
-    if None in values and level not in (None, {}):
-        raise InputError(f"axis {key}: null is no value of it")
-    try:
-        json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError):
-        raise InputError(f"axis {key}: {list(values)} holds what is no number, word, list or mapping") from None
-
-
-def _folder(names: dict[str, str]) -> str:
-    """The folder of a run, from the name of its value on every axis."""
-    grid = [key for key in names if key not in (SEED, FOLD)]
-    last = [key.rpartition(".")[2] for key in grid]
-    labels = [short if last.count(short) == 1 else key for short, key in zip(last, grid, strict=True)]
-    parts = ["_".join(f"{_safe(label)}-{names[key]}" for label, key in zip(labels, grid, strict=True))]
-    parts += [f"{word}-{names[key]}" for word, key in (("seed", SEED), ("fold", FOLD)) if key in names]
-    return "/".join(filter(None, parts))
-
-
-def _names(values: tuple[Any, ...]) -> list[str]:
-    """Values as parts of file names, different ones also where case does not count."""
-    names = [_safe(value if isinstance(value, str) else json.dumps(value)) for value in values]
-    if len({name.casefold() for name in names}) == len(names):
-        return names
-    return [f"{name}-{number}" for number, name in enumerate(names, 1)]
-
-
-def _safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", re.sub(r"[][{}\"' ]", "", text))[:40]
 
 
 def _text(values: Any) -> str:

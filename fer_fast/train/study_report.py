@@ -20,6 +20,7 @@ from fer_fast.train.shown import (
     short,
     spread,
     tables,
+    tie,
     tiles,
     words,
 )
@@ -40,8 +41,8 @@ def write_study_report(
         title: the headline.
         summary: of the study, as its ``metrics.json`` holds it. The headline numbers are means, those of the point with
             the best validation accuracy where there is a grid; ``deviation``, ``runs``, ``axes`` (key -> values),
-            ``confusion_matrix``, ``per_class`` and ``classes`` are needed; ``points``, ``pooled``, ``notes`` and what
-            `shown.tables` takes are shown where present.
+            ``confusion_matrix``, ``per_class`` and ``classes`` are needed; ``points``, ``pooled``, ``notes``,
+            ``failed`` and what `shown.tables` takes are shown where present.
         histories: rows of ``log.jsonl`` by the folder of the run.
 
     Raises:
@@ -59,7 +60,9 @@ def write_study_report(
         headlines=tiles(summary, summary["deviation"]),
         spread=spread(axes),
         chosen=words(chosen["point"]) if chosen else None,
+        tie=tie(points) if points else "",
         notes=summary.get("notes") or [],
+        failed=[f"{each['folder']}: {each['error']}" for each in summary.get("failed", ())],
         axes=list(grid),
         points=[_point(point) for point in points],
         plot=_plot(points, grid),

@@ -1,12 +1,13 @@
 """The numbers of a study, from those of its runs."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import fmean, stdev
 from typing import Any
 
-from fer_fast.train.shown import HEADLINES
+from fer_fast.train.shown import HEADLINES, REPEATS
 
 _MEANS = (*HEADLINES, "val_accuracy")
 _ABOUT = ("folder", "point", "seed", "fold")
@@ -14,7 +15,18 @@ _OWN = (*_ABOUT, *_MEANS, "intervals", "epoch", "seconds")  # what `runs` tells 
 _OF_A_SITTING = ("command", "commit", "resumed")  # a study that was killed has more of them, and the same numbers
 
 
-def summarise(axes: dict[str, Sequence[Any]], runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def complete(
+    axes: dict[str, Sequence[Any]], runs: Iterable[dict[str, Any]]
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every point that has all of its runs, with these."""
+    repeats = math.prod(len(axes.get(key, (None,))) for key in REPEATS)
+    points = [(point, list(members)) for point, members in groupby(runs, key=lambda run: run["point"])]
+    return [(point, members) for point, members in points if len(members) >= repeats]
+
+
+def summarise(
+    axes: dict[str, Sequence[Any]], runs: Sequence[dict[str, Any]], failed: Sequence[dict[str, str]] = ()
+) -> dict[str, Any]:
     """The metrics.json of a study.
 
     Runs of one point differ by seed and fold alone. A point's numbers are means: first over the folds of each seed,
@@ -25,17 +37,20 @@ def summarise(axes: dict[str, Sequence[Any]], runs: Sequence[dict[str, Any]]) ->
     Args:
         axes: of the study, key -> values.
         runs: in the order of the study, the metrics of each with ``folder``, ``point`` (key -> value), ``seed``,
-            ``fold`` and ``val_accuracy``.
+            ``fold`` and ``val_accuracy``. At least one point has all of its runs; one that has not takes no part.
+        failed: ``folder`` and ``error`` of the runs that are not there.
 
     Returns:
         The keys of a run's metrics.json, of the point with the best validation accuracy: headline numbers are means,
         ``confusion_matrix`` is a sum, ``per_class`` and ``images`` follow from it, ``seconds`` are those of all runs,
         what all runs of the point agree on is kept. Besides: ``deviation`` {key: number or None}, ``deviation_over``
-        ("seed", "fold" or None), ``pooled`` {key: number of the summed confusion matrix}, ``notes`` of any, ``axes``,
+        ("seed", "fold" or None), ``pooled`` {key: number of the summed confusion matrix}, ``notes`` (with the
+        folder of the run where not all runs of the point have the same), ``axes``,
         ``chosen`` (that point), ``points`` [{point, mean, deviation, runs}] by validation accuracy, none without a
-        grid, and ``runs`` [{folder, point, seed, fold, headline numbers, val_accuracy, intervals, epoch, seconds}].
+        grid, ``failed`` if any, and ``runs`` [{folder, point, seed, fold, headline numbers, val_accuracy, intervals,
+        epoch, seconds}].
     """
-    points = [(point, list(members)) for point, members in groupby(runs, key=lambda run: run["point"])]
+    points = complete(axes, runs)
     ranked = sorted(
         (
             {"point": point, **_reduced(members), "runs": [run["folder"] for run in members]}
@@ -53,7 +68,7 @@ def summarise(axes: dict[str, Sequence[Any]], runs: Sequence[dict[str, Any]]) ->
         **best["mean"],
         "deviation": best["deviation"],
         "deviation_over": _units(members)[0],
-        "notes": list(dict.fromkeys(line for run in members for line in run.get("notes", ()))),
+        "notes": _notes(members),
         "pooled": {key: pooled[key] for key in HEADLINES if key in pooled},
         "per_class": pooled["per_class"],
         "confusion_matrix": confusion,
@@ -63,6 +78,7 @@ def summarise(axes: dict[str, Sequence[Any]], runs: Sequence[dict[str, Any]]) ->
         "chosen": best["point"],
         "points": ranked if best["point"] else [],
         "runs": [{key: run[key] for key in _OWN if key in run} for run in runs],
+        **({"failed": [*failed]} if failed else {}),
     }
 
 
@@ -103,6 +119,13 @@ def _alike(members: list[dict[str, Any]]) -> dict[str, Any]:
         for key, value in first.items()
         if key not in (*_OWN, *_OF_A_SITTING) and all(key in run and run[key] == value for run in others)
     }
+
+
+def _notes(members: list[dict[str, Any]]) -> list[str]:
+    """What the runs say of their data, once where all say it, else each with its run."""
+    lines = [(run["folder"], line) for run in members for line in dict.fromkeys(run.get("notes", ()))]
+    count = Counter(line for _, line in lines)
+    return list(dict.fromkeys(line if count[line] == len(members) else f"{run}: {line}" for run, line in lines))
 
 
 def _of_confusion(confusion: list[list[int]], classes: Sequence[str]) -> dict[str, Any]:

@@ -87,7 +87,14 @@ def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
         InputError: no finished study, or a damaged file of it.
     """
     study, stated, results = read_study(folder), read_json(folder / "metrics.json"), []
-    for run in study.runs:
+    try:
+        failed = {each["folder"]: each["error"] for each in stated.get("failed", [])}
+    except (LookupError, TypeError):
+        raise InputError(f"{folder / 'metrics.json'} is damaged: failed") from None
+    lost = [name for name in failed if not (folder / name / "metrics.json").exists()]
+    yield from (Finding("note", name, f"failed in the study: {failed[name]}") for name in lost)
+    runs = [run for run in study.runs if run.folder not in lost]
+    for run in runs:
         try:
             yield from _briefly(run.folder, verify_run(folder / run.folder, where))
             if other := changed(file_layer(folder / run.folder / "config.yaml"), run.config):
@@ -96,10 +103,10 @@ def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
             results.append({**read_json(folder / run.folder / "metrics.json"), **about})
         except InputError as error:
             yield Finding("failed", run.folder, str(error))
-    if len(results) < len(study.runs):
+    if len(results) < len(runs):
         return
     try:
-        summary = json.loads(json.dumps(summarise(study.axes, results)))
+        summary = json.loads(json.dumps(summarise(study.axes, results, stated.get("failed", []))))
         yield _compared("summary", stated, summary, said="follows from the runs")
     except (LookupError, TypeError, ValueError) as error:
         yield Finding("failed", "summary", f"a run does not state what it is made of: {error}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import yaml
 
 from fer_fast.cli import main
 from fer_fast.cli.parser import underscored
+from fer_fast.errors import InputError
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.folder import claimed
+from fer_fast.train.run import train
 from stub_datasets import listed, photograph, put, row, table_of
 from tiny_backbone import TINY
 
@@ -108,6 +111,37 @@ def test_a_sweep_prints_its_points_and_goes_on_alone(tmp_path, capsys):
     assert again["points"] == metrics["points"]
 
 
+def test_a_sweep_of_which_a_point_fails_ends_over_the_others(tmp_path, capsys, monkeypatch):
+    def fail(config, folder, **keywords):
+        if config.seed == 1 and config.objective.options["lmcl"]["s"] == 30:
+            raise InputError("the loss became infinite")
+        return train(config, folder, **keywords)
+
+    monkeypatch.setattr("fer_fast.train.study.train", fail)
+    out = tmp_path / "out"
+    assert main(["sweep", *FACES, *GRID, "--seeds", "2", "--out", str(out)]) == 2
+    printed, errors = capsys.readouterr()
+    said = "1 of 4 runs failed: s-30/seed-1 (the loss became infinite); the others are finished"
+    assert errors.splitlines()[-1] == f"fer-fast: error: {said}, --resume --out {out} tries again"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["failed"] == [{"folder": "s-30/seed-1", "error": "the loss became infinite"}]
+    assert [point["runs"] for point in metrics["points"]] == [["s-20/seed-0", "s-20/seed-1"]]
+    assert [run["folder"] for run in metrics["runs"]] == ["s-20/seed-0", "s-20/seed-1", "s-30/seed-0"]
+    own = [json.loads((out / "s-20" / f"seed-{i}" / "metrics.json").read_text()) for i in range(2)]
+    assert metrics["accuracy"] == pytest.approx(np.mean([run["accuracy"] for run in own]))
+    assert "failed: s-30/seed-1: the loss became infinite\n" in printed
+    assert "s-30/seed-1: the loss became infinite" in (out / "report.html").read_text()
+    assert main(["verify", str(out), "--device", "cpu"]) == 0
+    verified = capsys.readouterr().out.splitlines()
+    assert re.fullmatch("note +s-30/seed-1 +failed in the study: the loss became infinite", verified[0])
+    assert [line.split()[0] for line in verified[1:-1]] == ["holds"] * 4
+    monkeypatch.undo()
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (len(metrics["points"]), len(metrics["runs"]), "failed" in metrics) == (2, 4, False)
+
+
 def test_seeds_without_out_have_a_folder_and_go_on_from_the_latest(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *FACES, "--seeds", "2", "--seed", "3"]) == 0
@@ -121,9 +155,14 @@ def test_seeds_without_out_have_a_folder_and_go_on_from_the_latest(tmp_path, mon
     deviation = re.search(rf"{metrics['accuracy']:.4f} +± (0\.\d+)", printed)[1]
     assert float(deviation) == pytest.approx(metrics["deviation"]["accuracy"], abs=5e-4)
     assert "the study in runs/quick-1 is finished" in fails(["train", "--resume"], capsys)
-    assert "seed was [3, 4] and is now [3, 4, 5]" in fails(["train", "--resume", "--seeds", "3"], capsys)
+    assert "seed was [3, 4] and is now [3]" in fails(["train", "--resume", "--seeds", "1"], capsys)
     assert "data.fold was None and is now [1, 2, 3]" in fails(["train", "--resume", "--folds", "3"], capsys)
-    assert "epochs was 1 and is now 2" in fails(["train", "--resume", "--epochs", "2"], capsys)
+    refused = "epochs was 1 and is now 2; a study cannot be given more epochs\n"
+    assert fails(["train", "--resume", "--epochs", "2"], capsys).endswith(refused)
+    line = fails(["train", "--resume", "--out", "runs/quick-1/seed-3", "--epochs", "2"], capsys)
+    assert "seed-3 is a run of the study in " in line
+    assert main(["train", "--resume", "--seeds", "3"]) == 0
+    assert "run 3 of 3: seed-5\n" in capsys.readouterr().out
     run = "runs/quick-1/seed-3"
     assert "no study in runs/quick-1/seed-3 but a run" in fails(
         ["train", "--resume", "--out", run, "--seeds", 2], capsys
@@ -225,6 +264,23 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert main(["train", *FACES, "--seeds", "2", "--out", str(out)]) == 130
     line = f"fer-fast: interrupted; continue with: fer-fast train --resume --out {out}\n"
     assert capsys.readouterr().err == line
+
+
+def test_a_run_interrupted_in_its_first_epoch_begins_again(tmp_path, capsys, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "it's new"
+    assert main(["train", *FACES, "--out", str(whole)]) == 0
+    monkeypatch.setattr("fer_fast.train.loop.Trainer.fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["train", *FACES, "--out", str(out)]) == 130
+    command = capsys.readouterr().err.partition("continue with: fer-fast ")[2]
+    monkeypatch.undo()
+    quicken(monkeypatch)
+    assert "epochs was 1 and is now 2" in fails([*shlex.split(command), "--epochs", "2"], capsys)
+    assert main(shlex.split(command)) == 0
+    assert f"{out} was interrupted in its first epoch; it begins again" in capsys.readouterr().out
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (whole, out)]
+    for each in metrics:
+        del each["seconds"], each["command"]
+    assert metrics[0] == metrics[1]
 
 
 def test_dashes_in_the_names_of_options_are_underscores():

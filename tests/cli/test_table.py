@@ -142,6 +142,40 @@ def test_confusion_matrices_of_folds_are_added(capsys, write):
     assert "variant/4/resnet18-variant: fold-1, fold-2, a\n" in shown(capsys, "variant", *runs, "--table", "4")
 
 
+def test_runs_of_the_same_seed_and_fold_are_one_fold(capsys, write):
+    def of(name, accuracy, *flags):
+        return write(name, "variant/2/alexnet-range", accuracy, *flags)
+
+    runs = [of("first", 0.2), of("again", 0.6, "--data.fold", "1"), of("second", 0.8, "--data.fold", "2")]
+    (result,) = cells(capsys, "variant", *runs, "--table", "2")["Range", "AlexNet"]
+    assert (result["mean"], result["deviation"]) == (pytest.approx(60), pytest.approx(28.2842712))
+    assert result["differences"] == "cut: folds 2 of 10; 2 runs of the same seed and fold"
+    (result,) = cells(capsys, "variant", *runs[:2], "--table", "2")["Range", "AlexNet"]
+    assert (result["mean"], result["deviation"]) == (pytest.approx(40), None)
+    assert result["differences"] == "cut: folds 1 of 10; 2 runs of the same seed and fold"
+
+
+def test_confusion_matrices_of_the_same_fold_are_averaged(capsys, write):
+    six = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+    counts = {"one": ((3, 1), 1), "same": ((1, 3), 1), "other": ((4, 0), 2)}  # fear that was taken for fear, happiness
+    for name, (row, fold) in counts.items():
+        matrix = [[0] * 6 for _ in six]
+        matrix[2][2:4] = row
+        write(name, "variant/5", 0.5, "--data.fold", str(fold), classes=six, confusion=matrix)
+    results = cells(capsys, "variant", *counts, "--table", "5")
+    assert results["Fe", "Fe"][0]["mean"] == pytest.approx(75)  # ((3 + 1) / 2 + 4) / 8
+
+
+def test_another_precision_is_shown(capsys, write):
+    named = write("named", "ecan/5/ecan", 0.7, "--hardware.precision", "bfloat16", "--hardware.device", "cpu")
+    (result,) = cells(capsys, "ecan", named, "--table", "5")["ECAN", "Accuracy"]
+    words = "changed: hardware.precision bfloat16 for float32"
+    assert result["differences"] == words
+    write("unnamed", "variant", 0.6, "--hardware.precision", "bfloat16")
+    (result,) = cells(capsys, "variant", "unnamed", "--table", "8")["Proposed", "ResNet"]
+    assert result["differences"] == words
+
+
 def test_one_run_stands_in_every_table_that_prints_it(capsys, write):
     run = write("one", "ad-corre/9/k7", 0.61)
     tables = json.loads(shown(capsys, "ad-corre", run, "--json"))["tables"]

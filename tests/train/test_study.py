@@ -22,6 +22,7 @@ from fer_fast.train.loop import Trainer
 from fer_fast.train.run import train
 from fer_fast.train.shown import HEADLINES
 from fer_fast.train.study import Study, read_study, run_study
+from stub_datasets import photograph, put, put_classes
 from tiny_backbone import TINY
 
 SMALL = (
@@ -120,7 +121,10 @@ def test_folders_are_safe_and_different(axes, folders):
         ({"epochs": (2, 0)}, "epochs-0: epochs is 0; allowed: 1 or more"),
         ({"optimiser.rate": (float("nan"),)}, "holds what is no number"),
         ({"objective.options.lmcl.s": ({1, 2},)}, "holds what is no number"),
-        ({"epochs": (3, 5, 3)}, "epochs-3-1 and epochs-3-3 would be the same run"),
+        ({"epochs": (3, 5, 3)}, "axis epochs: 3 and 3 would be the same run; give each value once"),
+        ({"objective.options.lmcl.s": (30, 40, 30.0)}, "s: 30 and 30.0 would be the same run"),
+        ({"objective.options.lmcl.s": (True, 1)}, "s: true and 1 would be the same run"),
+        ({"augment.scale": ([1, 2], [1.0, 2])}, "scale: [1, 2] and [1.0, 2] would be the same run"),
         ({"epochs": (3, "3")}, "would be the same run"),
         ({"seed": tuple(range(40)), "epochs": tuple(range(1, 40))}, "1,560 runs; allowed: up to 1,000"),
     ],
@@ -129,6 +133,13 @@ def test_axes_that_are_none(axes, message):
     with pytest.raises(InputError) as error:
         _ = Study(RunConfig(), axes).runs
     assert message in str(error.value)
+
+
+def test_titles_say_what_all_runs_are_of():
+    base = configure("--loss", "lmcl")
+    assert Study(base, {"seed": (0,)}).title == "quick · lmcl · tiny · faces: 1 run over seed"
+    axes = {"loss": ("lmcl", "arcface"), "optimiser.rate": (0.1, 0.2)}
+    assert Study(base, axes).title == "quick · tiny · faces: 4 runs over loss, rate"
 
 
 # Running
@@ -239,6 +250,35 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(whole, tmp_path, monk
     assert numbers(out) == numbers(whole)
 
 
+@pytest.mark.parametrize(
+    ("axes", "counts", "names"),
+    [
+        ({"seed": (0, 1)}, {"train": 8, "val": 4, "test": 4}, "seed-0 and seed-1"),
+        ({"seed": (0, 1)}, {"train": 8, "test": 4}, "seed-0 and seed-1"),  # the seed cuts val, and not test
+        ({"optimiser.rate": (0.1, 0.2)}, {"train": 8, "test": 4}, "rate-0.1 and rate-0.2"),
+    ],
+)
+def test_data_that_changed_between_two_runs_is_found(axes, counts, names, tmp_path, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    put_classes(data, counts)
+    study = Study(configure("--dataset", "folder", "--root", str(data), "--data.options", "{}"), axes)
+
+    def change(config, folder, **keywords):
+        metrics = train(config, folder, **keywords)
+        put(data / "test" / "awake" / "1.png", photograph(99, size=32))
+        return metrics
+
+    monkeypatch.setattr(studies, "train", change)
+    for resume in (False, True):  # found when all are finished, and before any is run
+        with pytest.raises(InputError, match=rf"^{names} read other data \(test\), which changed between them"):
+            run_study(study, out, resume=resume)
+        assert not (out / "metrics.json").exists()
+        monkeypatch.setattr(studies, "train", None)
+    shutil.rmtree(out / study.runs[0].folder)
+    monkeypatch.setattr(studies, "train", train)
+    run_study(study, out, resume=True)
+
+
 def test_too_little_memory_is_a_run_that_fails(tmp_path, monkeypatch):
     def fit(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -267,6 +307,31 @@ def test_a_run_that_is_missing_is_made_again(whole, copied):
     assert numbers(copied) == numbers(whole)
 
 
+def test_a_study_is_extended_by_seeds(whole, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_study(Study(configure(), {"seed": (2, 0)}), out)
+    one = (out / "seed-2" / "metrics.json").read_text()
+    monkeypatch.setattr(Trainer, "fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_study(seeds(3), out, resume=True)
+    assert read_study(out).axes == {"seed": (2, 0, 1)}  # before any work, in the order they came in
+    monkeypatch.undo()
+    quicken(monkeypatch)
+    train(configure("--seed", "1"), out / "seed-1", resume=True)  # the metrics are still those of two
+    run_study(read_study(out), out, resume=True)
+    assert (out / "seed-2" / "metrics.json").read_text() == one
+    metrics, expected = numbers(out), numbers(whole)
+    assert [run["folder"] for run in metrics["runs"]] == ["seed-2", "seed-0", "seed-1"]
+    assert sorted(metrics["runs"], key=lambda run: run["seed"]) == expected["runs"]
+    assert metrics["deviation"] == pytest.approx(expected["deviation"])
+
+
+def test_values_that_would_rename_a_run_are_refused(tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps(Study(configure(), {"backbone": ("tiny",)}).as_dict()))
+    with pytest.raises(InputError, match=r"with these values: backbone-tiny would have another name"):
+        run_study(Study(configure(), {"backbone": ("tiny", "Tiny")}), tmp_path, resume=True)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -290,7 +355,9 @@ def test_what_is_damaged_is_named(copied, name, content, message):
 
 def test_a_study_is_not_another_and_no_run(copied, tmp_path):
     for study, message in (
-        (seeds(4), r"seed was \[0, 1, 2\] and is now \[0, 1, 2, 3\]"),
+        (seeds(2), r"seed was \[0, 1, 2\] and is now \[0, 1\]"),
+        (Study(configure(), {"seed": (0, 1, 3, 4)}), r"seed was \[0, 1, 2\] and is now \[0, 1, 3, 4\]"),
+        (seeds(3, "--epochs", "3"), r"epochs was 2 and is now 3; a study cannot be given more epochs$"),
         (seeds(3, "--optimiser.rate", "0.5"), r"optimiser.rate was [0-9.]+ and is now 0.5"),
         (Study(configure(), {**seeds(3).axes, "data.fold": (1, 2)}), r"data.fold was None and is now \[1, 2\]"),
     ):

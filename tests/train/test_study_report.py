@@ -38,6 +38,7 @@ def study(axes: dict, classes=CLASSES, accuracy=lambda at: 0.7, validation=lambd
     summary = {
         **numbers,
         **chosen["mean"],
+        "intervals": {},  # which the mean of several runs has not
         "deviation": chosen["deviation"],
         "axes": {key: list(values) for key, values in axes.items()},
         "runs": runs,
@@ -243,6 +244,32 @@ def test_a_grid_on_the_terminal_is_ranked_by_validation(capsys):
     assert re.findall(r"^s (\d+)  ", printed, re.MULTILINE) == ["30", "50", "20", "40"]
     assert "s 30: chosen by validation accuracy, test is only reported" in printed
     assert re.search(r"^accuracy +0\.5000$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [((0.7, 0.9, 0.9), "tied with 1 other; the first is taken"), ((0.9, 0.9, 0.9 - 1e-12), "tied with 2 others; the")],
+)
+def test_ties_are_said(values, words, tmp_path, capsys):
+    arguments = study({S: (0, 1, 2)}, validation=lambda at: values[at[S]])
+    assert words in written(tmp_path, **arguments).words
+    print_study(arguments["summary"], "lmcl · ckplus")
+    printed = capsys.readouterr().out
+    assert words in printed
+    assert printed.startswith("\nlmcl · ckplus\ntest split; 3 runs took")
+    arguments = study({S: (0, 1)}, validation=lambda at: at[S] / 2)
+    assert "tied" not in written(tmp_path, **arguments).words
+
+
+def test_failed_runs_are_on_page_and_terminal(tmp_path, capsys):
+    arguments = study({S: (20, 30)})
+    arguments["summary"]["failed"] = [{"folder": "s-40", "error": "the loss is <nan>"}]
+    assert (
+        "Runs that failed; settings that lack a run are left out s-40: the loss is <nan>"
+        in written(tmp_path, **arguments).words
+    )
+    print_study(arguments["summary"])
+    assert "failed: s-40: the loss is <nan>" in capsys.readouterr().out.splitlines()
 
 
 def test_a_run_on_the_terminal(capsys):

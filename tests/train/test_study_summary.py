@@ -94,6 +94,27 @@ def test_deviations_run_over_seeds_or_else_over_folds(seed_count, fold_count, ov
     assert (summary["deviation_over"], summary["points"], summary["chosen"]) == (over, [], {})
 
 
+def test_notes_tell_which_runs_they_are_of():
+    rows = results((20,), 1, 3)
+    for row, notes in zip(rows, (["all", "two", "one"], ["all", "two"], ["all"]), strict=True):
+        row["notes"] = notes
+    lines = ["all", "20/0/1: two", "20/0/1: one", "20/0/2: two"]
+    assert summarise({"data.fold": (1, 2, 3)}, rows)["notes"] == lines
+
+
+def test_points_that_lack_a_run_take_no_part():
+    rows = results((20, 30), 2, 3)
+    best = max(rows, key=lambda row: row["val_accuracy"])["point"]
+    lost = next(row for row in rows if row["point"] == best)
+    failed = [{"folder": lost["folder"], "error": "no"}]
+    rows.remove(lost)
+    summary = summarise({"s": (20, 30), "seed": (0, 1), "data.fold": (1, 2, 3)}, rows, failed)
+    other = [row for row in rows if row["point"] != best]
+    assert [point["runs"] for point in summary["points"]] == [[row["folder"] for row in other]]
+    assert summary["accuracy"] == pytest.approx(np.mean([row["accuracy"] for row in other]))
+    assert (len(summary["runs"]), summary["failed"]) == (11, failed)
+
+
 def test_numbers_that_no_run_has_stay_undefined():
     rows = results((1,), 2, 1, undefined=(0, 1))
     summary = summarise({}, rows)
