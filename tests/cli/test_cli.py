@@ -221,11 +221,29 @@ def test_bad_photos_and_splits_are_named(trained, tmp_path, capsys):
     assert "abacus" in fails(["eval", "--checkpoint", trained, "--device", "abacus"], capsys)
 
 
-@pytest.mark.parametrize("text", ["epochs: 3\nepochz: 2", "epochs: [", "- 1", "optimiser: {rate: fast}", "\x00"])
-def test_bad_configuration_files(text, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 3\nepochz: 2", "epochz"),
+        ("epochs: [", "is not valid YAML"),
+        ("- 1", "must hold a YAML mapping"),
+        ("optimiser: {rate: fast}", "fast"),
+        ("\x00", "is not valid YAML"),
+        ("epochs: 2026-13-45", "--epochs: expected a whole number. Got value: 2026-13-45"),
+        ("data: &x {options: {faces: *x}}", "is not valid YAML: Circular reference"),
+        ("[" * 5000, "nested too deeply"),
+        ("recipe: [1]", "recipe is [1]; it is one name"),
+        ("recipe: null", "recipe is None; it is one name"),
+        ("model: 3", "model is 3; it holds keys, such as model.stem"),
+        ("model: null", "model is null; it holds keys"),
+        ("epochs: null", "epochs is null; it needs a value"),
+        ("data: {options: null}", "data.options is null; it needs a value"),
+    ],
+)
+def test_bad_configuration_files(text, message, tmp_path, capsys):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    fails([*TRAIN, "--config", path, "--out", tmp_path / "out"], capsys)
+    assert message in fails(["train", "--config", path, "--out", tmp_path / "out"], capsys)
     assert not (tmp_path / "out").exists()
 
 
