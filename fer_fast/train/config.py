@@ -24,7 +24,7 @@ RECIPES: dict[str, str] = {
     "weighted-cluster": "weighted softmax + weighted-cluster loss, SE-ResNet-50 (Ngo & Yoon 2020)",
     "ad-corre": "softmax + Ad-Corre over k embeddings, Xception (Fard & Mahoor 2022)",
     "lmcl": "large-margin cosine loss on 512 nodes, ResNet-50 (Lu & Wu 2022)",
-    "ecan": "softmax + ENSC + MVA with a momentum encoder and a memory bank, ResNet-18 (Zhu et al. 2022)",
+    "ecan": "softmax + ENSC + MVA, momentum encoder, memory bank, ResNet-18 (Zhu et al. 2022)",
     "speedrun": "FER2013 against the clock on a GPU: softmax, ResNet-18, ten views at test",
 }
 

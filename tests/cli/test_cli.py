@@ -150,10 +150,9 @@ def test_list_names_the_rows_of_the_papers_tables_where_they_are_asked_for(capsy
     assert main(["list", "recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if line.startswith("weighted-cluster/5/model-3 "))
-    assert row.split() == [
-        *("weighted-cluster/5/model-3", "Ngo", "&", "Yoon", "2020", "Table", "5"),
-        *("3", "Weighted-softmax", "56.37", "(first", "of", "6)"),
-    ]
+    assert row.split() == ["weighted-cluster/5/model-3", "3", "Weighted-softmax", "56.37", "(first", "of", "6)"]
+    assert "Zhu et al. 2022, ecan: An Extra-Contrast Affinity Network for Facial Expression Recognition in the" in lines
+    assert max(len(line.rstrip()) for line in lines) <= 100
     assert sum("/" in line.split(" ")[0] for line in lines) == 235
     assert main(["list", "losses"]) == 0
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]} == {row.name for row in available()}

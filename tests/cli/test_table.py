@@ -68,12 +68,14 @@ def test_published_numbers_and_a_command_for_every_row(capsys):
     [
         (["weighted-cluster", "--table", "5"], "--recipe weighted-cluster/5/model-10 --root DIR --model.weights FILE"),
         (["weighted-cluster", "--table", "6"], "FILE: weights that you have, of ImageNet's ResNet-50"),
-        (["lmcl", "--table", "2"], "--recipe lmcl/2/s30-m0.36 --root DIR --test_root DIR\n"),
+        (["lmcl", "--table", "2"], "--recipe lmcl/2/s30-m0.36 --root DIR --test-root DIR\n"),
+        (["lmcl", "--table", "2"], "\n--root DIR: expw; --test-root DIR: ckplus (fer-fast data about NAME)\n"),
         (
             ["lmcl", "--table", "3"],
             "fer-fast eval --checkpoint RUN --dataset rafdb-compound --root DIR --enrol 10 --verify 10",
         ),
-        (["ecan", "--table", "2"], "DIR: rafdb, fer2013 (fer-fast data about NAME)"),
+        (["ecan", "--table", "2"], "\n--root DIR: rafdb, fer2013 (fer-fast data about NAME)"),
+        (["ecan", "--table", "2", "--json"], '"column": "RAF-DB none"'),
         (["ad-corre", "--table", "figure-6"], "Figure 6. The weight λ of the loss, on AffectNet-7, %"),
     ],
 )
