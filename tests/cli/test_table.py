@@ -76,6 +76,8 @@ def test_published_numbers_and_a_command_for_every_row(capsys):
         ),
         (["ecan", "--table", "2"], "\n--root DIR: rafdb, fer2013 (fer-fast data about NAME)"),
         (["ecan", "--table", "2", "--json"], '"column": "RAF-DB none"'),
+        (["variant", "--table", "9"], "The paper aligned faces by Haar cascades; ours take FER2013's 48-pixel crops"),
+        (["ad-corre", "--table", "8"], "Our cross-entropy is the same network of seven embeddings, the loss left out."),
         (["ad-corre", "--table", "figure-6"], "Figure 6. The weight λ of the loss, on AffectNet-7, %"),
     ],
 )
