@@ -40,7 +40,7 @@ def read_yaml(text: str) -> Any:
     try:
         value = yaml.load(text, _Loader)
         json.dumps(value, default=str, skipkeys=True)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, LookupError) as error:  # the last of !!bool x, !!float ''
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

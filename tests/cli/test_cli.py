@@ -231,6 +231,8 @@ def test_bad_photos_and_splits_are_named(trained, tmp_path, capsys):
         ("epochs: 2026-13-45", "--epochs: expected a whole number. Got value: 2026-13-45"),
         ("data: &x {options: {faces: *x}}", "is not valid YAML: Circular reference"),
         ("[" * 5000, "nested too deeply"),
+        ("epochs: !!bool x", "is not valid YAML"),
+        ("epochs: !!float ''", "is not valid YAML"),
         ("recipe: [1]", "recipe is [1]; it is one name"),
         ("recipe: null", "recipe is None; it is one name"),
         ("model: 3", "model is 3; it holds keys, such as model.stem"),
