@@ -248,6 +248,9 @@ def resolve(parser: ArgumentParser, arguments: list[str], layers: list[dict[str,
     arguments, below = _split_mappings(arguments)
     merged = functools.reduce(lay_over, map(_renamed, layers), {})
     merged = functools.reduce(lambda values, item: placed(values, *item), below.items(), merged)
+    of_command = {action.dest for action in parser._actions} - {*RunConfig.__dataclass_fields__}
+    if foreign := [key for key in merged if key in of_command and "." not in key]:
+        raise InputError(f"{foreign[0]} is no key of a configuration; give it as an option, --{foreign[0]}")
     try:
         values = parser.parse_args(arguments, namespace=parser.parse_object(merged))
         _check_whole(values)

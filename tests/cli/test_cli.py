@@ -233,6 +233,7 @@ def test_bad_photos_and_splits_are_named(trained, tmp_path, capsys):
         ("[" * 5000, "nested too deeply"),
         ("epochs: !!bool x", "is not valid YAML"),
         ("epochs: !!float ''", "is not valid YAML"),
+        ("seeds: 3", "seeds is no key of a configuration; give it as an option, --seeds"),
         ("recipe: [1]", "recipe is [1]; it is one name"),
         ("recipe: null", "recipe is None; it is one name"),
         ("model: 3", "model is 3; it holds keys, such as model.stem"),
