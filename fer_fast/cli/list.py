@@ -1,6 +1,7 @@
 """``fer-fast list``."""
 
 from collections.abc import Iterator
+from textwrap import fill, shorten
 
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table
@@ -10,6 +11,8 @@ from fer_fast.suggest import one_of
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.config import RECIPES
 from fer_fast.train.papers import PAPERS, Table, load_paper
+
+WIDTH = 100  # characters of a line
 
 
 def run(argv: list[str]) -> int:
@@ -48,15 +51,11 @@ def _base_recipes() -> None:
 
 def _recipes() -> None:
     _base_recipes()
-    print()
-    papers = map(load_paper, PAPERS)
-    rows = (
-        (name, f"{paper.authors} {paper.year}", table.title, row, published)
-        for paper in papers
-        for table in paper.tables.values()
-        for name, row, published in _rows(table)
-    )
-    print_table(("recipe", "paper", "table", "row", "published"), rows, right=("published",))
+    for paper in map(load_paper, PAPERS):
+        print()
+        print(fill(f"{paper.authors} {paper.year}, {paper.name}: {paper.title}", WIDTH))
+        rows = (row for table in paper.tables.values() for row in _rows(table))
+        print_table(("recipe", "row", "published"), rows, right=("published",))
 
 
 def _rows(table: Table) -> Iterator[tuple[str, str, str]]:
@@ -64,7 +63,11 @@ def _rows(table: Table) -> Iterator[tuple[str, str, str]]:
     for recipe in table.recipes.values():
         numbers = [cell.text for cells in table.rows.values() for cell in cells if cell.recipe == recipe]
         more = f" (first of {len(numbers)})" if len(numbers) > 1 else ""
-        yield recipe.name, recipe.title or "all of it", numbers[0] + more
+        yield (
+            recipe.name,
+            shorten(recipe.title or "all of it", WIDTH // 2, placeholder=" …", break_on_hyphens=False),
+            numbers[0] + more,
+        )
 
 
 KINDS = {"losses": _losses, "backbones": _backbones, "datasets": _datasets, "recipes": _recipes}

@@ -2,25 +2,14 @@
 
 import argparse
 import json
-import re
 from itertools import groupby
 from typing import Any
-
-import yaml
 
 from fer_fast.errors import InputError
 from fer_fast.train.config import RunConfig
 from fer_fast.train.idle import given_keys, refuse_idle
+from fer_fast.train.nested import read_yaml
 from fer_fast.train.study import FOLD, MOST_RUNS, SEED, Study
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as it is in the other options."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
-)
 
 
 def add_study_options(parser: argparse.ArgumentParser, sweep: bool) -> None:
@@ -64,8 +53,8 @@ def axes_of(given: argparse.Namespace, config: RunConfig) -> dict[str, tuple[Any
 def _grid(text: str) -> tuple[str, tuple[Any, ...]]:
     key, _, listed = text.partition("=")
     try:
-        values = yaml.load(listed, _Loader)
-    except yaml.YAMLError:
+        values = read_yaml(listed)
+    except ValueError:
         values = None
     if not isinstance(values, list):
         raise InputError(f"--grid {text}: a key and a list of its values are needed, e.g. optimiser.rate=[0.1,0.01]")

@@ -59,7 +59,7 @@ def command(recipe: Recipe) -> str:
     layer = recipe_layer(recipe.name)
     words = ["fer-fast train --recipe", recipe.name]
     words += ["--root DIR"] if DATASETS[layer["dataset"]].needs_root else []
-    words += ["--test_root DIR"] if layer.get("test_dataset") else []
+    words += ["--test-root DIR"] if layer.get("test_dataset") else []
     words += [f"--folds {recipe.folds}"] if recipe.folds else []
     words += ["--model.weights FILE"] if recipe.weights else []
     return " ".join(words)
@@ -156,8 +156,10 @@ def _print_commands(paper: Paper, table: Table) -> None:
         first = same_run(paper, recipe)[0]
         print(command(recipe) + ("" if first == recipe.name else f"  # the same run as {first}"))
     layers = [recipe_layer(name) for name in table.recipes]
-    if roots := dict.fromkeys(layer[key] for key in ("dataset", "test_dataset") for layer in layers if key in layer):
-        say(f"DIR: {', '.join(roots)} (fer-fast data about NAME)")
+    options = {"--root": "dataset", "--test-root": "test_dataset"}
+    roots = {option: dict.fromkeys(layer[key] for layer in layers if key in layer) for option, key in options.items()}
+    if named := [f"{option} DIR: {', '.join(names)}" for option, names in roots.items() if names]:
+        say(f"{'; '.join(named)} (fer-fast data about NAME)")
     if files := dict.fromkeys(recipe.weights for recipe in table.recipes.values() if recipe.weights):
         say(f"FILE: weights that you have, of {', '.join(files)}")
 

@@ -1,19 +1,19 @@
 """The configuration of a run: dataclasses with their defaults, recipe files, and how they are laid over each other."""
 
 import functools
+import json
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from fer_fast.data.augment import AugmentConfig
 from fer_fast.data.opened import Reading
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
-from fer_fast.train.nested import difference, lay_over, leaves, placed
+from fer_fast.train.nested import difference, lay_over, leaves, placed, read_yaml, write_yaml
 from fer_fast.train.option_errors import one_line
 from fer_fast.train.papers import Recipe, find_recipe
 from fer_fast.train.schedule import ScheduleConfig
@@ -24,7 +24,7 @@ RECIPES: dict[str, str] = {
     "weighted-cluster": "weighted softmax + weighted-cluster loss, SE-ResNet-50 (Ngo & Yoon 2020)",
     "ad-corre": "softmax + Ad-Corre over k embeddings, Xception (Fard & Mahoor 2022)",
     "lmcl": "large-margin cosine loss on 512 nodes, ResNet-50 (Lu & Wu 2022)",
-    "ecan": "softmax + ENSC + MVA with a momentum encoder and a memory bank, ResNet-18 (Zhu et al. 2022)",
+    "ecan": "softmax + ENSC + MVA, momentum encoder, memory bank, ResNet-18 (Zhu et al. 2022)",
     "speedrun": "FER2013 against the clock on a GPU: softmax, ResNet-18, ten views at test",
 }
 
@@ -248,13 +248,17 @@ def resolve(parser: ArgumentParser, arguments: list[str], layers: list[dict[str,
     arguments, below = _split_mappings(arguments)
     merged = functools.reduce(lay_over, map(_renamed, layers), {})
     merged = functools.reduce(lambda values, item: placed(values, *item), below.items(), merged)
+    of_command = {action.dest for action in parser._actions} - {*RunConfig.__dataclass_fields__}
+    if foreign := [key for key in merged if key in of_command and "." not in key]:
+        raise InputError(f"{foreign[0]} is no key of a configuration; give it as an option, --{foreign[0]}")
     try:
         values = parser.parse_args(arguments, namespace=parser.parse_object(merged))
+        _check_whole(values)
+        return build(parser, values), values
     except ArgumentError as error:
         raise InputError(one_line(error, parser)) from None
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise InputError(f"the configuration does not hold together: {error}") from None
-    return build(parser, values), values
 
 
 def build(parser: ArgumentParser, values: Namespace) -> RunConfig:
@@ -272,7 +276,7 @@ def recipe_layer(name: str) -> dict[str, Any]:
     """What a recipe sets: a file of the package, or a row of a paper's table laid over its paper's file."""
     row = _row(name)
     file = resources.files("fer_fast.train").joinpath("recipes", f"{row.base if row else name}.yaml")
-    base = {"recipe": name, **yaml.safe_load(file.read_text(encoding="utf-8"))}
+    base = {"recipe": name, **read_yaml(file.read_text(encoding="utf-8"))}
     return lay_over(base, row.settings) if row else base
 
 
@@ -280,8 +284,10 @@ def _row(recipe: str) -> Recipe | None:
     """The row of a paper's table that a recipe names, or None for a file of the package.
 
     Raises:
-        InputError: neither.
+        InputError: neither, or no name.
     """
+    if not isinstance(recipe, str):
+        raise InputError(f"recipe is {recipe}; it is one name")
     if "/" in recipe:
         return find_recipe(recipe)
     one_of(recipe, RECIPES, "recipe")
@@ -295,11 +301,11 @@ def file_layer(path: str | Path) -> dict[str, Any]:
         InputError: the file cannot be read or is not a YAML mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a YAML mapping of configuration keys, not {type(values).__name__}")
     return values
@@ -312,7 +318,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 def to_yaml(config: RunConfig) -> str:
     """The text of config.yaml, which can be given back with --config."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    return write_yaml(to_dict(config))
 
 
 def changed(stored: dict[str, Any], config: RunConfig) -> str | None:
@@ -349,13 +355,23 @@ def _split_mappings(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         if text is None:
             raise InputError(f"--{key}: expected a value")
         try:
-            below[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            below[key] = read_yaml(text)
+        except ValueError:
             raise InputError(f"--{key}: {text!r} is no value") from None
     for mapping in mappings:
         if f"--{mapping}" in rest and any(key.startswith(f"{mapping}.") for key in below):
             raise InputError(f"--{mapping} is given as a whole and by keys; give it in one way")
     return rest, below
+
+
+def _check_whole(values: Namespace) -> None:
+    """Refuse what the parser lets pass: a null for what needs a value, one value for a group of keys."""
+    for key, default in leaves(to_dict(RunConfig())):
+        group, dot, _ = key.partition(".")
+        if dot and not isinstance(values[group], Namespace):
+            raise InputError(f"{group} is {json.dumps(values[group])}; it holds keys, such as {key}")
+        if values[key] is None and default is not None:
+            raise InputError(f"{key} is null; it needs a value")
 
 
 def _plain(value: Any) -> Any:

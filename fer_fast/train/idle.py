@@ -5,8 +5,6 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import yaml
-
 from fer_fast import losses
 from fer_fast.data import DATASETS
 from fer_fast.data.opened import FOLDING, OF_COPIES
@@ -15,7 +13,7 @@ from fer_fast.registry import find
 from fer_fast.train.backbones import find_backbone
 from fer_fast.train.config import RunConfig, config_parser, resolve, to_dict
 from fer_fast.train.data import cuts_validation
-from fer_fast.train.nested import leaves
+from fer_fast.train.nested import leaves, read_yaml
 from fer_fast.train.objective import Plan, loss_setup, plan_losses
 
 
@@ -148,8 +146,8 @@ def given_keys(arguments: list[str]) -> Iterator[str]:
         if argument.startswith("--"):
             key, equals, value = argument[2:].partition("=")
             try:
-                given = yaml.safe_load(value if equals else following)
-            except yaml.YAMLError:
+                given = read_yaml(value if equals else following)
+            except ValueError:
                 given = None  # a value that is no YAML, such as a path
             yield from (name for name, _ in leaves(given, key))
 

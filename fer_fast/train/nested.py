@@ -1,7 +1,55 @@
-"""Nested mappings of settings, and their leaves by dotted keys."""
+"""Nested mappings of settings: from YAML, and their leaves by dotted keys."""
 
+import contextlib
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
+
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, and what is no number, such as 0x_, and every date are words."""
+
+    def number_or_word(self, node: yaml.ScalarNode) -> int | str:
+        """Whole numbers, where Python takes them for such."""
+        with contextlib.suppress(ValueError):
+            return self.construct_yaml_int(node)
+        return node.value
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that reads as the same again."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.number_or_word)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
+    )
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        ValueError: it is none, or one that holds itself or is nested too deeply.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+        json.dumps(value, default=str, skipkeys=True)
+    except (yaml.YAMLError, ValueError, LookupError) as error:  # the last of !!bool x, !!float ''
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
+
+
+def write_yaml(values: dict[str, Any]) -> str:
+    """Settings as a YAML text, for `read_yaml`."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,7 @@ FREE = {"recipe", "root", "test_root", "seed", "data.fold", "data.order", "hardw
 PRECISION = "hardware.precision"  # alone of hardware: it makes other numbers
 # Less of these is a cut.
 SIZES = {"epochs", "iterations", "augment.size", "data.image_size", "enrol.samples", "enrol.verify"}
+MOST = 3  # differences that are told of a run that is of no row
 NEEDED = {"accuracy", "classes", "confusion_matrix", "per_class"}
 
 
@@ -81,7 +82,7 @@ def read_runs(folder: Path, study: Path | None = None) -> list[Finished]:
     """The run of a folder, or all runs of a study.
 
     Raises:
-        InputError: no such folder, or a run in it that is not finished or damaged.
+        InputError: no such folder, a run in it that is not finished or damaged, or a study of what is no run in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} {'is no folder of a run' if folder.exists() else 'does not exist'}")
@@ -89,12 +90,23 @@ def read_runs(folder: Path, study: Path | None = None) -> list[Finished]:
         raise InputError(f"the run in {folder} is not finished: there is no metrics.json")
     metrics = _json(folder / "metrics.json")
     if (folder / "study.json").exists():
-        if not metrics.get("runs"):
-            raise InputError(f"{folder / 'metrics.json'} is damaged: it names no runs")
-        return [run for entry in metrics["runs"] for run in read_runs(folder / entry["folder"], folder)]
+        if study:
+            raise InputError(f"{study / 'metrics.json'} is damaged: {folder} is a study, not a run")
+        return [run for inside in _inside(folder, metrics.get("runs")) for run in read_runs(inside, folder)]
     if missing := NEEDED - metrics.keys():
         raise InputError(f"{folder / 'metrics.json'} is damaged: it has no {min(missing)}")
     return [Finished(folder, study or folder, metrics, {} if "enrol" in metrics else _configuration(folder))]
+
+
+def _inside(study: Path, runs: Any) -> list[Path]:
+    """The folders of the runs that a study names, all in its own."""
+    named = [run.get("folder") if isinstance(run, dict) else None for run in runs] if isinstance(runs, list) else []
+    if not named or not all(isinstance(name, str) for name in named):
+        raise InputError(f"{study / 'metrics.json'} is damaged: it names no runs")
+    for name in named:
+        if not (study / name).resolve().is_relative_to(study.resolve()):
+            raise InputError(f"{study / 'metrics.json'} is damaged: {name} is not in the folder of the study")
+    return [study / name for name in named]
 
 
 def place(paper: Paper, runs: Iterable[Finished]) -> tuple[dict[str, list[Result]], dict[Path, str]]:
@@ -143,7 +155,7 @@ def _row_of(paper: Paper, run: Finished) -> tuple[str | None, str]:
     found = {name: _differences(recipe, run.config) for name, recipe in paper.recipes.items()}
     nearest = min(found, key=lambda name: len(found[name]))
     if {key for key, *_ in found[nearest]} - {PRECISION}:
-        return None, f"no row has its settings; nearest is {nearest}, {_words(found[nearest])}"
+        return None, f"no row has its settings; nearest is {nearest}, {_words(found[nearest], MOST)}"
     return nearest, _words(found[nearest])
 
 
@@ -185,16 +197,22 @@ def _differences(recipe: Recipe, config: dict[str, Any]) -> list[tuple[str, Any,
     return [(key, run.get(key), row.get(key)) for key in dict.fromkeys((*row, *run)) if run.get(key) != row.get(key)]
 
 
-def _words(differences: list[tuple[str, Any, Any]]) -> str:
+def _words(differences: list[tuple[str, Any, Any]], most: int | None = None) -> str:
+    """What was cut and what was changed, another dataset first; the rest of `most` as their number."""
     cut, changed = [], []
-    for key, run, row in differences:
+    for key, run, row in sorted(differences, key=lambda each: each[0] != "dataset")[:most]:
         if key in SIZES and run and row and run < row:
             cut.append(f"{key} {run} of {row}")
         elif key == "iterations" and run and not row:  # which has as many as its epochs make
             cut.append(f"iterations {run}")
         else:
             changed.append(f"{key} {'none' if run is None else run} for {'none' if row is None else row}")
-    return "; ".join(f"{word}: {', '.join(lines)}" for word, lines in (("cut", cut), ("changed", changed)) if lines)
+    kinds = [("cut", cut), ("changed", changed)]
+    if any(key == "dataset" for key, *_ in differences):
+        kinds.reverse()
+    words = "; ".join(f"{kind}: {', '.join(lines)}" for kind, lines in kinds if lines)
+    rest = len(differences) - len(cut) - len(changed)
+    return f"{words} and {rest} more" if rest else words
 
 
 @functools.cache

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
-import yaml
-
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
-from fer_fast.train.nested import placed
+from fer_fast.train.nested import placed, read_yaml
 
 PAPERS = ("variant", "weighted-cluster", "ad-corre", "lmcl", "ecan")
 
@@ -183,7 +181,7 @@ def load_paper(name: str) -> Paper:
     """
     one_of(name, PAPERS, "paper")
     text = resources.files("fer_fast.train").joinpath("papers", f"{name}.yaml").read_text(encoding="utf-8")
-    given = yaml.safe_load(text)
+    given = read_yaml(text)
     tables = {
         str(label): _table(f"{name}/{label}", given["recipe"], _Written(**table))
         for label, table in given["tables"].items()

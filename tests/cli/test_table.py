@@ -68,12 +68,16 @@ def test_published_numbers_and_a_command_for_every_row(capsys):
     [
         (["weighted-cluster", "--table", "5"], "--recipe weighted-cluster/5/model-10 --root DIR --model.weights FILE"),
         (["weighted-cluster", "--table", "6"], "FILE: weights that you have, of ImageNet's ResNet-50"),
-        (["lmcl", "--table", "2"], "--recipe lmcl/2/s30-m0.36 --root DIR --test_root DIR\n"),
+        (["lmcl", "--table", "2"], "--recipe lmcl/2/s30-m0.36 --root DIR --test-root DIR\n"),
+        (["lmcl", "--table", "2"], "\n--root DIR: expw; --test-root DIR: ckplus (fer-fast data about NAME)\n"),
         (
             ["lmcl", "--table", "3"],
             "fer-fast eval --checkpoint RUN --dataset rafdb-compound --root DIR --enrol 10 --verify 10",
         ),
-        (["ecan", "--table", "2"], "DIR: rafdb, fer2013 (fer-fast data about NAME)"),
+        (["ecan", "--table", "2"], "\n--root DIR: rafdb, fer2013 (fer-fast data about NAME)"),
+        (["ecan", "--table", "2", "--json"], '"column": "RAF-DB none"'),
+        (["variant", "--table", "9"], "The paper aligned faces by Haar cascades; ours take FER2013's 48-pixel crops"),
+        (["ad-corre", "--table", "8"], "Our cross-entropy is the same network of seven embeddings, the loss left out."),
         (["ad-corre", "--table", "figure-6"], "Figure 6. The weight λ of the loss, on AffectNet-7, %"),
     ],
 )
@@ -207,6 +211,15 @@ def test_a_study_stands_for_its_runs(capsys, write, tmp_path):
     assert "variant/6/alexnet-center: study (10 runs)\n" in shown(capsys, "variant", "study", "--table", "6")
     metrics.write_text("{}")
     assert "names no runs" in fails(capsys, "variant", "study")
+    for runs in ("x", [], [{}], ["fold-1"], [{"folder": 1}]):
+        metrics.write_text(json.dumps({"runs": runs}))
+        assert "names no runs" in fails(capsys, "variant", "study")
+    write("other", "variant/6/alexnet-center", 0.5)
+    for folder in ("../other", str(tmp_path / "other")):
+        metrics.write_text(json.dumps({"runs": [{"folder": folder}]}))
+        assert f"{folder} is not in the folder of the study" in fails(capsys, "variant", "study")
+    metrics.write_text(json.dumps({"runs": [{"folder": "."}]}))
+    assert "study is a study, not a run" in fails(capsys, "variant", "study")
     metrics.unlink()
     assert "the run in study is not finished" in fails(capsys, "variant", "study")
 
@@ -245,6 +258,13 @@ def test_runs_without_a_row_are_matched_by_their_settings(capsys, write):
         "nearest is variant/8/resnet18-variant, cut: epochs 3 of 100\n"
     ) in printed
     assert "paper is of no row here: it is of ecan/5/ecan\n" in printed
+
+
+def test_a_run_far_from_every_row_is_told_in_a_few_words(capsys, write):
+    flags = ["--dataset", "rafdb", "--batch_size", "7", "--ema", "0.5", "--optimiser.rate", "0.3", "--epochs", "3"]
+    run = write("far", "variant", 0.6, *flags)
+    line = next(line for line in shown(capsys, "variant", run).splitlines() if line.startswith("far is of no row"))
+    assert line.endswith("changed: dataset rafdb for fer2013, batch_size 7 for 64; cut: epochs 3 of 100 and 2 more")
 
 
 def test_enrolled_classes_stand_in_their_table(capsys, write, tmp_path):

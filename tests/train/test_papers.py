@@ -228,6 +228,8 @@ def test_a_row_is_laid_over_its_papers_recipe():
     config = resolved("lmcl/2/s40-m0.48")
     assert config.objective.options == {"lmcl": {"s": 40, "m": 0.48}}
     assert (config.dataset, config.test_dataset) == ("expw", "ckplus")
+    assert plan_losses(resolved("ecan/3/center")).auxiliary == {"center": 0.001}  # these two as the table's note says
+    assert plan_losses(resolved("ecan/3/supcon")).auxiliary == {"supcon": 0.2}
     assert plan_losses(resolved("ecan/3/ensc")).auxiliary == {"ensc": 0.2}
     assert plan_losses(resolved("ecan/3/mva-ensc")).auxiliary == {"ensc": 0.2, "mva": 0.7}
     plan = plan_losses(resolved("ad-corre/10/rafdb-cross-entropy"))
@@ -245,13 +247,19 @@ def test_levels_follow_table_1_of_ecan():
         assert (augment.size, augment.channels) == ((224, 3) if "rafdb" in name else (48, 1))
     weak = {"crop_padding", "mirror", "rotation", "erasing", "grayscale"}
     assert used == {
-        "RAF-DB no": set(),
+        "RAF-DB none": set(),
         "RAF-DB weak": {"mirror", "erasing", "grayscale"},
         "RAF-DB strong": weak | {"brightness", "blur"},
-        "FER2013 no": set(),
+        "FER2013 none": set(),
         "FER2013 weak": weak,
         "FER2013 strong": weak | {"brightness", "shear"},
     }
+
+
+def test_what_only_watches_takes_little_from_training():
+    rows = [resolved(name) for name in RECIPES if name.startswith("ad-corre/")]
+    assert {(row.select, row.data.validation) for row in rows} == {("last", 0.02)}
+    assert "2 % of the training images are set aside" in load_paper("ad-corre").note
 
 
 def test_what_runs_need_beside_data():

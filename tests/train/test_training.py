@@ -25,6 +25,7 @@ from fer_fast.train.config import (
     to_yaml,
 )
 from fer_fast.train.evaluation import loss_and_accuracy, match_classes, predict
+from fer_fast.train.idle import given_keys
 from fer_fast.train.loop import Trainer
 from fer_fast.train.models import move_towards
 from fer_fast.train.nested import difference
@@ -87,12 +88,27 @@ def test_an_option_below_a_mapping_leaves_the_rest_of_it(flags):
     [
         (("--objective.options.lmcl.s",), "--objective.options.lmcl.s: expected a value"),
         (("--objective.options.lmcl.s", "["), r"--objective.options.lmcl.s: '\[' is no value"),
+        (("--objective.options.lmcl.s", "&x [*x]"), r"'&x \[\*x\]' is no value"),
         (("--objective.options", "{}", "--objective.options.lmcl.s=1"), "as a whole and by keys"),
     ],
 )
 def test_bad_options_below_a_mapping_say_so(flags, message):
     with pytest.raises(InputError, match=message):
         resolve(config_parser(), list(flags), [recipe_layer("quick")])
+
+
+@pytest.mark.parametrize("word", ["2026-13-45", "2026-02-30", "2026-02-03", "0x_", "0b_", "1e5", "[", "*x"])
+def test_a_folder_may_be_called_like_a_date_or_a_number(word, tmp_path):
+    config, _ = resolve(config_parser(), ["--root", word], [])
+    assert config.root == word
+    assert [*given_keys(["--root", word, f"--out={word}"])] == ["root", "out"]
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert from_dict(file_layer(tmp_path / "config.yaml")) == config
+
+
+def test_a_number_with_an_exponent_is_one_below_a_mapping():
+    config, _ = resolve(config_parser(), ["--objective.options.lmcl.m", "1e-3"], [])
+    assert config.objective.options == {"lmcl": {"m": 0.001}}
 
 
 def test_a_mapping_is_one_value():
