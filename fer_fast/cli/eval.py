@@ -11,6 +11,7 @@ from fer_fast.cli.summary import print_metrics
 from fer_fast.data import Drawn, FaceDataset, OnDisk
 from fer_fast.data.augment import CROPS
 from fer_fast.data.crossed import Crossed
+from fer_fast.errors import InputError
 from fer_fast.train.config import DataConfig, RunConfig
 from fer_fast.train.data import load_reported, open_data
 from fer_fast.train.evaluation import Trained, load_trained
@@ -64,11 +65,22 @@ def _opened(given: Namespace, config: RunConfig) -> Drawn | OnDisk | Crossed:
     if given.dataset not in (None, config.dataset):  # what was said of the copy trained on does not hold for another
         config.dataset, config.root, config.test_dataset, config.test_root = given.dataset, given.root, None, None
         config.data = DataConfig(data.image_size, data.channels, options=data.options)
-    elif given.root:
-        config.root, data.order = given.root, None
+    else:
+        _check_fold(given.fold, config)
+        if given.root:
+            config.root, data.order = given.root, None
     if given.fold is not None:
         config.data.fold = given.fold
     if given.order is not None:
         config.data.order = given.order
     opened = open_data(config)
     return opened.trained if given.dataset and isinstance(opened, Crossed) else opened
+
+
+def _check_fold(fold: int | None, config: RunConfig) -> None:
+    """Refuse another fold of the run's own dataset than the run's own: it is not unseen."""
+    if not config.test_dataset and fold not in (None, own := config.data.fold or 1):  # which else has no folds
+        raise InputError(
+            f"fold is {fold}; of {config.dataset} only fold {own} is unseen by this run: the images of the others were "
+            "trained on or selected the epoch; leave --fold out"
+        )
