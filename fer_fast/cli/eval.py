@@ -15,7 +15,9 @@ from fer_fast.errors import InputError
 from fer_fast.train.config import DataConfig, RunConfig
 from fer_fast.train.data import load_reported, open_data
 from fer_fast.train.evaluation import Trained, load_trained
+from fer_fast.train.folder import STUDY
 from fer_fast.train.run import evaluate_checkpoint
+from fer_fast.train.study import read_study
 
 
 def run(argv: list[str]) -> int:
@@ -33,6 +35,9 @@ def run(argv: list[str]) -> int:
     custom_classes.add_options(parser)
     given = parser.parse_args(argv)
     enrolment = custom_classes.enrolment(given)
+    if (Path(given.checkpoint) / STUDY).exists():
+        first = Path(given.checkpoint) / read_study(Path(given.checkpoint)).runs[0].folder
+        raise InputError(f"{given.checkpoint} is a study of several runs; evaluate one of them, such as {first}")
     trained = load_trained(given.checkpoint, given.device)
     if given.crops is not None:
         trained.config.augment = replace(trained.config.augment, crops=given.crops)

@@ -9,9 +9,11 @@ import torch
 
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
+from fer_fast.train.checkpoint import CHECKPOINT, RESUME
 from fer_fast.train.config import changed, file_layer
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Trained, load_trained, loss_and_accuracy, measure, predict
+from fer_fast.train.folder import check_finished
 from fer_fast.train.provenance import last_sitting, membership, provenance
 from fer_fast.train.run import recorded
 from fer_fast.train.study import read_study
@@ -65,6 +67,9 @@ def verify_run(folder: Path, where: Where) -> list[Finding]:
     Raises:
         InputError: no finished run, a damaged file, or data that cannot be read.
     """
+    check_finished(folder)
+    if not any((folder / name).exists() for name in (CHECKPOINT, RESUME, "config.yaml")):
+        raise InputError(f"{folder} is of an evaluation, without a checkpoint; verify the run that was evaluated")
     stated = read_json(folder / "metrics.json")
     trained = load_trained(folder, where.device)
     config = trained.config
@@ -95,6 +100,7 @@ def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
     Raises:
         InputError: no finished study, or a damaged file of it.
     """
+    check_finished(folder)
     study, stated, results, found = read_study(folder), read_json(folder / "metrics.json"), [], []
     for run in study.runs:
         try:

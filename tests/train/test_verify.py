@@ -241,7 +241,7 @@ def test_a_changed_copy_of_the_settings_is_found(verified, folder, name):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metrics.json", None, "cannot read "),
+        ("metrics.json", None, "run is not finished: there is no metrics.json"),
         ("metrics.json", b"{", "metrics.json is damaged: "),
         ("metrics.json", b"[]", "metrics.json is damaged: it holds no mapping"),
         ("checkpoint.safetensors", None, "no checkpoint at "),
@@ -267,6 +267,25 @@ def test_what_is_damaged_or_missing_cannot_be_verified(folder, capsys, name, con
 def test_without_its_data_a_run_cannot_be_verified(folder, capsys):
     assert main(["verify", str(folder / "run"), f"--root={folder / 'none'}"]) == 2
     assert f"{folder / 'none'} does not exist" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_named(folder, capsys, monkeypatch):
+    def said(*arguments):
+        assert main([*map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    assert f"{folder / 'none'} does not exist" in said("verify", folder / "none")
+    shutil.copytree(folder / "run", folder / "evaluation", ignore=lambda *_: ["checkpoint.safetensors", "config.yaml"])
+    (folder / "evaluation" / "resume.safetensors").unlink()
+    line = said("verify", folder / "evaluation")
+    assert (
+        f"{folder / 'evaluation'} is of an evaluation, without a checkpoint; verify the run that was evaluated" in line
+    )
+    monkeypatch.chdir(folder / "run")
+    line = said("verify", ".", "--root", "data")
+    assert f"data does not exist in {folder / 'run'}; --root DIR says where it is" in line
 
 
 def _turned(metrics, count):
@@ -414,6 +433,15 @@ def test_runs_in_the_place_of_others_are_found(study, capsys):
     assert status == 1
     assert ["differs", "seed-1"] in verdicts
     assert "is not the run that study.json asks for: seed was 0 and is now 1" in lines[2]
+
+
+def test_a_study_is_no_checkpoint_and_may_be_unfinished(study, capsys):
+    assert main(["eval", "--checkpoint", str(study)]) == 2
+    line = f"{study} is a study of several runs; evaluate one of them, such as {study / 'seed-0'}"
+    assert line in capsys.readouterr().err
+    (study / "metrics.json").unlink()
+    assert main(["verify", str(study)]) == 2
+    assert f"the study in {study} is not finished: there is no metrics.json" in capsys.readouterr().err
 
 
 def test_a_study_without_one_of_its_runs_cannot_be_verified(study, capsys):
