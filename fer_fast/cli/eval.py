@@ -11,10 +11,13 @@ from fer_fast.cli.summary import print_metrics
 from fer_fast.data import Drawn, FaceDataset, OnDisk
 from fer_fast.data.augment import CROPS
 from fer_fast.data.crossed import Crossed
+from fer_fast.errors import InputError
 from fer_fast.train.config import DataConfig, RunConfig
 from fer_fast.train.data import load_reported, open_data
 from fer_fast.train.evaluation import Trained, load_trained
+from fer_fast.train.folder import STUDY
 from fer_fast.train.run import evaluate_checkpoint
+from fer_fast.train.study import read_study
 
 
 def run(argv: list[str]) -> int:
@@ -32,6 +35,9 @@ def run(argv: list[str]) -> int:
     custom_classes.add_options(parser)
     given = parser.parse_args(argv)
     enrolment = custom_classes.enrolment(given)
+    if (Path(given.checkpoint) / STUDY).exists():
+        first = Path(given.checkpoint) / read_study(Path(given.checkpoint)).runs[0].folder
+        raise InputError(f"{given.checkpoint} is a study of several runs; evaluate one of them, such as {first}")
     trained = load_trained(given.checkpoint, given.device)
     if given.crops is not None:
         trained.config.augment = replace(trained.config.augment, crops=given.crops)
@@ -64,11 +70,22 @@ def _opened(given: Namespace, config: RunConfig) -> Drawn | OnDisk | Crossed:
     if given.dataset not in (None, config.dataset):  # what was said of the copy trained on does not hold for another
         config.dataset, config.root, config.test_dataset, config.test_root = given.dataset, given.root, None, None
         config.data = DataConfig(data.image_size, data.channels, options=data.options)
-    elif given.root:
-        config.root, data.order = given.root, None
+    else:
+        _check_fold(given.fold, config)
+        if given.root:
+            config.root, data.order = given.root, None
     if given.fold is not None:
         config.data.fold = given.fold
     if given.order is not None:
         config.data.order = given.order
     opened = open_data(config)
     return opened.trained if given.dataset and isinstance(opened, Crossed) else opened
+
+
+def _check_fold(fold: int | None, config: RunConfig) -> None:
+    """Refuse another fold of the run's own dataset than the run's own: it is not unseen."""
+    if not config.test_dataset and fold not in (None, own := config.data.fold or 1):  # which else has no folds
+        raise InputError(
+            f"fold is {fold}; of {config.dataset} only fold {own} is unseen by this run: the images of the others were "
+            "trained on or selected the epoch; leave --fold out"
+        )

@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
 def _show(folder: Path, findings: Iterable[Finding]) -> int:
     """Print a line each and a conclusion; the exit status."""
     count: Counter[str] = Counter()
-    for verdict, what, said in findings:
+    for verdict, what, said, *_ in findings:
         count[verdict] += 1
         print(printable(f"{verdict:7}  {what:18}  {said}"), flush=True)
     if count["differs"]:

@@ -253,7 +253,9 @@ def read_copy(info: DatasetInfo, root: Path, wanted: Wanted) -> Listing:
         InputError: nothing of it, an option it does not have or need, or a copy that cannot be told what is in it.
     """
     if not root.exists():
-        raise InputError(f"{shown(root)} does not exist")
+        option = "--test-root" if wanted.role == "report" else "--root"
+        moved = "" if root.is_absolute() else f" in {shown(Path.cwd())}; {option} DIR says where it is"
+        raise InputError(f"{shown(root)} does not exist{moved}")
     options = _options(info.name, info.read, wanted)
     listing = info.read(root, **options)
     if listing is None:

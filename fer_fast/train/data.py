@@ -91,6 +91,22 @@ def cuts_validation(config: RunConfig) -> bool:
     return splits.cuts_validation(listing, role)
 
 
+def names_of(config: RunConfig) -> dict[str, list[str]]:
+    """Split -> names of its images in the folder that is trained on, also of those that are left out; none is decoded.
+
+    Raises:
+        InputError: as `open_data`.
+    """
+    role: Role = "training" if config.test_dataset else "both"
+    wanted = _wanted(config, config.dataset, role)
+    listing, named = read_copy(DATASETS[config.dataset], Path(config.root), wanted), {}
+    for split in ("train", "val", *(("test",) if role == "both" else ())):
+        how = {key: getattr(wanted, key) for key in ("seed", "fold", "folds", "validation", "role")}
+        part, rows = splits.rows_of(listing, split, name=config.dataset, **how)
+        named[split] = [listing.parts[part].names[row] for row in rows.tolist()]
+    return named
+
+
 def _same(one: str, other: str) -> bool:
     return Path(one).resolve() == Path(other).resolve()
 

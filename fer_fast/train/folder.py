@@ -59,6 +59,19 @@ def refuse_results(out: Path, *files: str) -> None:
         )
 
 
+def check_finished(folder: Path) -> None:
+    """Refuse what is no folder of a finished run or study.
+
+    Raises:
+        InputError: no such folder, or no metrics.json in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} {'is no folder of a run' if folder.exists() else 'does not exist'}")
+    if not (folder / "metrics.json").exists():
+        kind = "study" if (folder / STUDY).exists() else "run"
+        raise InputError(f"the {kind} in {folder} is not finished: there is no metrics.json")
+
+
 def make_folder(out: Path) -> None:
     """Make a folder where it is not there.
 

@@ -65,7 +65,7 @@ def evaluate(labels: Tensor, scores: Tensor, classes: Sequence[str], units: Tens
         **of_confusion(confusion, classes),
         "auc": _one_vs_rest(binary_auroc, labels, scores, present & (support < len(labels))),
         "auc_pr": _one_vs_rest(binary_average_precision, labels, scores, present),
-        "intervals": intervals(*(_kinds(confusion) if units is None else _unit_kinds(labels, scores, units))),
+        "intervals": intervals(*(kinds(confusion) if units is None else _unit_kinds(labels, scores, units))),
     }
 
 
@@ -138,7 +138,7 @@ def _headlines(counts: np.ndarray) -> np.ndarray:
     return np.stack((hits.sum(1) / support.sum(1), recall.sum(1) / classes, f1.sum(1) / classes), 1)
 
 
-def _kinds(confusion: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def kinds(confusion: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Kinds and counts for `intervals` where every sample is a unit: the cells of the matrix."""
     truth, predicted = confusion.numpy().nonzero()
     one = np.eye(len(confusion))

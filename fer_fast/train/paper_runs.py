@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fer_fast.errors import InputError
 from fer_fast.train.config import RunConfig, file_layer, from_dict, recipe_layer, to_dict
+from fer_fast.train.folder import STUDY, check_finished
 from fer_fast.train.nested import lay_over, leaves
 from fer_fast.train.papers import Paper, Recipe
 
@@ -84,12 +85,9 @@ def read_runs(folder: Path, study: Path | None = None) -> list[Finished]:
     Raises:
         InputError: no such folder, a run in it that is not finished or damaged, or a study of what is no run in it.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} {'is no folder of a run' if folder.exists() else 'does not exist'}")
-    if not (folder / "metrics.json").exists():
-        raise InputError(f"the run in {folder} is not finished: there is no metrics.json")
+    check_finished(folder)
     metrics = _json(folder / "metrics.json")
-    if (folder / "study.json").exists():
+    if (folder / STUDY).exists():
         if study:
             raise InputError(f"{study / 'metrics.json'} is damaged: {folder} is a study, not a run")
         return [run for inside in _inside(folder, metrics.get("runs")) for run in read_runs(inside, folder)]

@@ -5,6 +5,7 @@ import json
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -101,8 +102,12 @@ def commit(file: Path = Path(__file__)) -> str | None:
 
 def membership(datasets: tuple[FaceDataset, ...]) -> dict[str, str]:
     """Split -> SHA-256 of the names of its images, whatever their size, order and labels; drawn images have none."""
-    named = {dataset.split: sorted({*dataset.names}) for dataset in datasets if dataset.names}
-    return {split: hashlib.sha256(json.dumps(names).encode()).hexdigest() for split, names in named.items()}
+    return {dataset.split: names_digest(dataset.names) for dataset in datasets if dataset.names}
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """SHA-256 of names, whatever their order, and once where they stand twice."""
+    return hashlib.sha256(json.dumps(sorted({*names})).encode()).hexdigest()
 
 
 def weights_digest(tensors: dict[str, Tensor]) -> str:

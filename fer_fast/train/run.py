@@ -16,6 +16,7 @@ from fer_fast.train.config import RunConfig, changed, file_layer, to_dict, to_ya
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
 from fer_fast.train.folder import claimed, make_folder, refuse_results
+from fer_fast.train.lineage import check_start
 from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference
 from fer_fast.train.preflight import check_end, check_model, memory_named
@@ -25,7 +26,7 @@ from fer_fast.train.weights import Weights, read_weights
 
 CONFIG = "config.yaml"
 _RECORDED = (
-    *("epoch", "epochs", "step", "val_accuracy", "data", "splits", "notes"),
+    *("epoch", "epochs", "step", "val_accuracy", "data", "splits", "notes", "started_from"),
     *("command", "commit", "versions", "device", "resumed"),
 )
 _Stored = tuple[dict[str, torch.Tensor], dict[str, Any]]
@@ -55,7 +56,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
             started -= sum(row["seconds"] for row in stored[1]["history"])
         if stored is None:
             refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
-        trainer, splits = _prepare(config, stored)
+        trainer, splits, started_from = prepare(config, stored)
         match_classes(splits.test, splits.train.classes)
         parts = (splits.train, splits.val, splits.test)
         common = {
@@ -65,6 +66,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
             "data": {dataset.split: dataset.digest() for dataset in parts},
             "splits": membership(parts),
             "notes": list(splits.notes),
+            **({"started_from": started_from} if started_from else {}),
             **provenance(command, trainer.hardware.device, stored[1] if stored else None),
         }
         if stored:
@@ -104,11 +106,23 @@ def evaluate_checkpoint(
     return measured.metrics
 
 
-def _prepare(config: RunConfig, stored: _Stored | None) -> tuple[Trainer, Splits]:
-    """The trainer and the images. Weights, device, network and losses come first: data can take long to open."""
+def prepare(config: RunConfig, stored: _Stored | None = None) -> tuple[Trainer, Splits, dict[str, str | None] | None]:
+    """The trainer, the images, and path and SHA-256 of the weights that the run begins with, or began with.
+
+    Weights, device, network and losses come first: data can take long to open.
+
+    Raises:
+        InputError: what a run cannot begin with.
+    """
     config, weights = try_model(config, stored)
     splits = load_splits(config)
-    return Trainer(config, splits.train, splits.val, weights), splits
+    began, notes = None, check_start(weights, config, splits.test)
+    if weights:
+        began = {"path": config.model.weights, "sha256": weights.sha256}
+    elif stored:  # the file may be gone, and what was said of it stays
+        began, notes = stored[1].get("started_from"), stored[1].get("notes", ())
+    splits = splits._replace(notes=tuple(dict.fromkeys((*splits.notes, *notes))))
+    return Trainer(config, splits.train, splits.val, weights), splits, began
 
 
 def try_model(config: RunConfig, stored: _Stored | None = None) -> tuple[RunConfig, Weights | None]:

@@ -17,7 +17,7 @@ HEADLINES = {
 }
 # Axes of a study that repeat a run; each other axis makes another point of a grid.
 REPEATS = {"seed": "seed", "data.fold": "fold"}
-ORIGIN = ("command", "recipe", "commit", "device", "weights")
+ORIGIN = ("command", "recipe", "commit", "device", "started_from", "weights")
 
 
 def tiles(numbers: dict[str, Any], deviation: dict[str, Any] | None = None) -> list[dict[str, Any]]:

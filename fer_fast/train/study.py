@@ -23,12 +23,10 @@ from fer_fast.train.config import (
     resolve,
     to_dict,
 )
-from fer_fast.train.data import load_splits
 from fer_fast.train.evaluation import match_classes
 from fer_fast.train.folder import STUDY, claimed, refuse_results
-from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference, placed
-from fer_fast.train.run import train, try_model
+from fer_fast.train.run import prepare, train, try_model
 from fer_fast.train.shown import HEADLINES, counted, short
 from fer_fast.train.study_axes import FOLD, SEED, check_axis, folder_of, names_of
 from fer_fast.train.study_summary import complete, summarise
@@ -337,9 +335,8 @@ def _check(runs: list[StudyRun]) -> None:
 
 
 def _open(config: RunConfig) -> None:
-    splits = load_splits(config)
+    _, splits, _ = prepare(config)
     match_classes(splits.test, splits.train.classes)
-    Trainer(config, splits.train, splits.val)
 
 
 def _model(values: dict[str, Any]) -> Any:
@@ -348,8 +345,12 @@ def _model(values: dict[str, Any]) -> Any:
 
 
 def _data(values: dict[str, Any]) -> Any:
-    """What decides whether data can be trained on; the seed that cuts it does not."""
-    return [values[key] for key in ("dataset", "root", "test_dataset", "test_root", "data")]
+    """What decides whether data can be trained on; the seed that cuts it does where weights may know what is tested."""
+    weights = values["model"]["weights"]
+    return [
+        *(values[key] for key in ("dataset", "root", "test_dataset", "test_root", "data")),
+        weights and (weights, values["seed"]),
+    ]
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def load_encoder(encoder: Encoder, weights: Weights) -> str:
     rest = {
         name: value
         for name, value in weights.tensors.items()
-        if weights.own and name.startswith(("layer.", "head.")) and name in own and own[name].shape == value.shape
+        if weights.state and name.startswith(("layer.", "head.")) and name in own and own[name].shape == value.shape
     }
     encoder.load_state_dict(rest, strict=False)
     line = f"weights {weights.source}: {match.count} of {match.total} tensors matched"
@@ -127,7 +127,7 @@ def load_encoder(encoder: Encoder, weights: Weights) -> str:
         line += f", without {_some(match.missing)}"
     if rest:
         line += f", and {len(rest)} of layer and head"
-    return line + ("; the classifier starts anew" if weights.own else "")
+    return line + ("; the classifier starts anew" if weights.state else "")
 
 
 def _renamed(name: str) -> str:

@@ -9,16 +9,19 @@ import torch
 
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
+from fer_fast.train.checkpoint import CHECKPOINT, RESUME
 from fer_fast.train.config import changed, file_layer
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Trained, load_trained, loss_and_accuracy, measure, predict
+from fer_fast.train.folder import check_finished
 from fer_fast.train.provenance import last_sitting, membership, provenance
 from fer_fast.train.run import recorded
 from fer_fast.train.study import read_study
 from fer_fast.train.study_summary import summarise
 
 FLIPS = 1000  # elsewhere one prediction of so many may turn out otherwise, and one in any case
-_ROUNDING = 1e-6  # elsewhere, of numbers that follow from whole ones; in float32 in earlier versions
+# How far numbers may lie elsewhere: of whole ones (in float32 in earlier versions), of ranks, of units drawn together.
+_ROUNDING, _RANKS, _UNITS = 1e-6, 1e-3, 1e-2
 
 
 class Finding(NamedTuple):
@@ -28,11 +31,17 @@ class Finding(NamedTuple):
         verdict: "holds", "differs", "failed" (it could not be looked at) or "note" (it was not).
         what: it is about.
         said: one line.
+        exact: whether what holds is equal to the last bit.
+        turned: predictions that turn out otherwise.
+        images: of how many.
     """
 
     verdict: str
     what: str
     said: str
+    exact: bool = True
+    turned: int = 0
+    images: int = 0
 
 
 class Where(NamedTuple):
@@ -52,12 +61,15 @@ def verify_run(folder: Path, where: Where) -> list[Finding]:
     """Compare everything that the folder of a finished run states with what its data and its weights give now.
 
     On the machine and with the versions of the run numbers are equal. Elsewhere rounding may turn one prediction in a
-    thousand, at least one: numbers of the confusion matrix must then follow from the stated one, and others be as near
-    as so many predictions allow.
+    thousand, at least one: numbers of the confusion matrix must then follow from the stated one, and others be near.
+    What is not equal is said also where it holds.
 
     Raises:
         InputError: no finished run, a damaged file, or data that cannot be read.
     """
+    check_finished(folder)
+    if not any((folder / name).exists() for name in (CHECKPOINT, RESUME, "config.yaml")):
+        raise InputError(f"{folder} is of an evaluation, without a checkpoint; verify the run that was evaluated")
     stated = read_json(folder / "metrics.json")
     trained = load_trained(folder, where.device)
     config = trained.config
@@ -83,10 +95,13 @@ def verify_run(folder: Path, where: Where) -> list[Finding]:
 def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
     """Verify every run of a study, that they are the runs it asks for, and that its numbers follow from theirs.
 
+    Elsewhere one prediction in a thousand of all runs together may turn, at least one.
+
     Raises:
         InputError: no finished study, or a damaged file of it.
     """
-    study, stated, results = read_study(folder), read_json(folder / "metrics.json"), []
+    check_finished(folder)
+    study, stated, results, found = read_study(folder), read_json(folder / "metrics.json"), [], []
     try:
         failed = {each["folder"]: each["error"] for each in stated.get("failed", [])}
     except (LookupError, TypeError):
@@ -96,13 +111,16 @@ def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
     runs = [run for run in study.runs if run.folder not in lost]
     for run in runs:
         try:
-            yield from _briefly(run.folder, verify_run(folder / run.folder, where))
+            findings = verify_run(folder / run.folder, where)
+            found += findings
+            yield from _briefly(run.folder, findings)
             if other := changed(file_layer(folder / run.folder / "config.yaml"), run.config):
                 yield Finding("differs", run.folder, f"is not the run that study.json asks for: {other}")
             about = {key: getattr(run, key) for key in ("folder", "point", "seed", "fold")}
             results.append({**read_json(folder / run.folder / "metrics.json"), **about})
         except InputError as error:
             yield Finding("failed", run.folder, str(error))
+    yield from _together(found)
     if len(results) < len(runs):
         return
     try:
@@ -130,9 +148,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _briefly(run: str, findings: list[Finding]) -> list[Finding]:
-    """One line for a run of a study that holds, else those that do not."""
-    wrong = [each._replace(what=f"{run}: {each.what}") for each in findings if each.verdict == "differs"]
-    return wrong or [Finding("holds", run, f"{sum(each.verdict == 'holds' for each in findings)} statements")]
+    """One line for a run of a study that holds, and what is not equal; else those that do not."""
+    named = [each._replace(what=f"{run}: {each.what}") for each in findings]
+    wrong = [each for each in named if each.verdict == "differs"]
+    holds = Finding("holds", run, f"{sum(each.verdict == 'holds' for each in findings)} statements")
+    return wrong or [holds, *(each for each in named if not each.exact)]
+
+
+def _together(findings: list[Finding]) -> Iterator[Finding]:
+    """Whether as many predictions of a study turn out otherwise as may, of each split; nothing where none does."""
+    for what in ("confusion_matrix", "val_accuracy"):
+        turned, images = (sum(getattr(f, key) for f in findings if f.what == what) for key in ("turned", "images"))
+        if turned:
+            verdict = "holds" if turned <= (allowed := _allowed(images)) else "differs"
+            yield Finding(verdict, f"all runs: {what}", f"{turned} of {images:,} predictions differ, {allowed} may")
 
 
 def _files(folder: Path, state: dict[str, Any]) -> Iterator[Finding]:
@@ -176,13 +205,16 @@ def _selection(folder: Path, trained: Trained, val: FaceDataset, elsewhere: bool
         raise InputError(f"{folder / 'log.jsonl'} cannot be read: {' '.join(str(error).split())}") from None
     yield _compared("selection", state, selected, said=f"epoch {chosen} of {len(log)}, {trained.config.select}")
     _, scores = predict(trained.recogniser, val.images, trained.config.augment, trained.hardware)
-    slack = _allowed(len(val)) / len(val) if elsewhere else 0
-    yield _compared("val_accuracy", state["val_accuracy"], loss_and_accuracy(scores, val.labels)[1], slack)
+    stated, found = state["val_accuracy"], loss_and_accuracy(scores, val.labels)[1]
+    slack = _allowed(len(val)) / len(val) + _ROUNDING if elsewhere else 0
+    finding = _compared("val_accuracy", stated, found, slack)
+    turned = 0 if finding.exact else round(abs(stated - found) * len(val))
+    yield finding._replace(turned=turned, images=len(val))
 
 
 def _numbers(stated: dict[str, Any], found: dict[str, Any], elsewhere: bool) -> Iterator[Finding]:
     """Every number of the reported split."""
-    from fer_fast.train.metrics import of_confusion  # torchmetrics takes seconds to import
+    from fer_fast.train.metrics import intervals, kinds, of_confusion  # torchmetrics takes seconds to import
 
     images, matrix = found["images"], torch.tensor(found["confusion_matrix"])
     allowed = _allowed(images) if elsewhere else 0
@@ -192,16 +224,20 @@ def _numbers(stated: dict[str, Any], found: dict[str, Any], elsewhere: bool) -> 
     holds = flips <= allowed
     words = f"{flips} of {images:,} predictions differ" if fits else "its images are others"
     words += f", {allowed} may" if elsewhere else ""
-    yield Finding("holds" if holds else "differs", "confusion_matrix", words)
+    yield Finding("holds" if holds else "differs", "confusion_matrix", words, flips == 0, flips if holds else 0, images)
 
     follows = of_confusion(told if holds else matrix, found["classes"])
+    if found["intervals_by"] == "image":
+        follows["intervals"] = intervals(*kinds(told if holds else matrix))
     support = matrix.sum(1)[matrix.sum(1) > 0]
     # The most that so many predictions move a mean over the classes: all of them in the smallest.
     slack = 2 * allowed / int(len(support) * support.min())
+    near = {"auc": _RANKS, "auc_pr": _RANKS, "intervals": _UNITS, "crops": slack, **dict.fromkeys(follows, _ROUNDING)}
     for key, value in {**found, **follows}.items():
         if key in stated and key not in ("confusion_matrix", "data", "splits"):
-            near = slack if key not in follows else _ROUNDING if elsewhere else 0
-            yield _compared(key, stated[key], value, near)
+            finding = _compared(key, stated[key], value, near.get(key, 0) if elsewhere else 0)
+            other = next(_unlike(stated[key], found[key], 0), None)
+            yield finding._replace(said=other, exact=False) if other and finding.verdict == "holds" else finding
 
 
 def _allowed(images: int) -> int:
@@ -215,13 +251,15 @@ def _matrix(rows: Any) -> torch.Tensor | None:
         matrix = torch.tensor(rows)
     except (TypeError, ValueError, RuntimeError):
         return None
-    return matrix if matrix.ndim == 2 and matrix.dtype == torch.int64 else None
+    return matrix if matrix.ndim == 2 and matrix.dtype == torch.int64 and (matrix >= 0).all() else None
 
 
 def _compared(what: str, stated: Any, found: Any, slack: float = 0, said: str | None = None) -> Finding:
     """Whether two values are one, up to `slack` in numbers; `said` of those that are."""
     first, *others = [*_unlike(stated, found, slack), None]
     if first is None:
+        if other := next(_unlike(stated, found, 0), None):
+            return Finding("holds", what, other, exact=False)
         plain = f"{found:.4f}" if isinstance(found, float) else "as stated"
         return Finding("holds", what, said or plain)
     return Finding("differs", what, first + (f" (and {len(others) - 1} more)" if len(others) > 1 else ""))

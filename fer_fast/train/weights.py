@@ -1,11 +1,12 @@
 """Weights to start from: files of other programs and of earlier runs, read without executing anything they hold."""
 
+import hashlib
 import math
 import pickle
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,13 +34,15 @@ class Weights:
         source: for people: the file, and what in it was taken.
         tensors: by name, without what the names were wrapped in (`PREFIXES`).
         geometry: "caffe" where they belong to a network of Caffe's (see `ModelConfig.geometry`), else "standard".
-        own: whether a run of fer-fast left them, with layer and head beside the backbone.
+        state: of the checkpoint, where a run of fer-fast left them, with layer and head beside the backbone.
+        sha256: of the file.
     """
 
     source: str
     tensors: dict[str, Tensor] = field(repr=False)
     geometry: str = "standard"
-    own: bool = False
+    state: dict[str, Any] | None = field(default=None, repr=False)
+    sha256: str | None = None
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -55,7 +58,8 @@ def read_weights(path: str | Path) -> Weights:
     if path.stat().st_size > LARGEST:
         raise InputError(f"the weights {path} are refused: {path.stat().st_size} bytes; allowed: {LARGEST}")
     try:
-        return _reader(path)(path)
+        with path.open("rb") as file:
+            return replace(_reader(path)(path), sha256=hashlib.file_digest(file, "sha256").hexdigest())
     except InputError:
         raise
     except Exception as error:  # hostile bytes lead these readers to any
@@ -84,7 +88,7 @@ def _read_safetensors(path: Path) -> Weights:
             return _named(path, {name: file.get_tensor(name) for name in list(file.keys())})
     tensors, state = load_checkpoint(path)
     encoder = {name: value for name, value in tensors.items() if name.startswith("encoder.")}
-    return Weights(str(path), _bare(path, encoder), state["config"]["model"].get("geometry", "standard"), own=True)
+    return Weights(str(path), _bare(path, encoder), state["config"]["model"].get("geometry", "standard"), state)
 
 
 def _read_torch(path: Path) -> Weights:

@@ -57,15 +57,22 @@ def metrics(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_a_run_by_fold_is_evaluated_on_its_fold_and_on_others(trained, fer_fast, tmp_path):
+@pytest.mark.parametrize("named", [(), ("--dataset=ckplus",)])
+def test_a_run_by_fold_is_evaluated_on_no_other_fold(trained, fer_fast, tmp_path, named):
     _, _, out = trained("ckplus", "--data.fold=3")
-    command = ("eval", "--checkpoint", out, "--device=cpu", "--out")
-    assert fer_fast(*command, tmp_path / "same") == 0
-    assert fer_fast(*command, tmp_path / "next", "--fold=4") == 0
-    assert metrics(tmp_path / "same")["data"] == {"test": metrics(out)["data"]["test"]}
-    assert metrics(tmp_path / "next")["data"]["test"] == metrics(out)["data"]["val"]
-    assert "fold is 11; allowed: 1 to 10" in fer_fast(*command, tmp_path / "none", "--fold=11")
+    command = ("eval", "--checkpoint", out, "--device=cpu", *named, "--out")
+    assert fer_fast(*command, tmp_path / "same") == fer_fast(*command, tmp_path / "again", "--fold=3") == 0
+    assert (
+        metrics(tmp_path / "again")["data"]
+        == metrics(tmp_path / "same")["data"]
+        == {"test": metrics(out)["data"]["test"]}
+    )
+    for split in ("train", "val", "test"):
+        line = fer_fast(*command, tmp_path / "none", "--fold=4", "--split", split)
+        assert "fold is 4; of ckplus only fold 3 is unseen by this run" in line
     assert not (tmp_path / "none").exists()
+    assert fer_fast(*command, tmp_path / "val", "--split=val") == 0
+    assert metrics(tmp_path / "val")["split"] == "val"
 
 
 def test_a_fold_does_not_follow_to_another_dataset(trained, fer_fast, tmp_path):

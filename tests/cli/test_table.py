@@ -221,7 +221,7 @@ def test_a_study_stands_for_its_runs(capsys, write, tmp_path):
     metrics.write_text(json.dumps({"runs": [{"folder": "."}]}))
     assert "study is a study, not a run" in fails(capsys, "variant", "study")
     metrics.unlink()
-    assert "the run in study is not finished" in fails(capsys, "variant", "study")
+    assert "the study in study is not finished" in fails(capsys, "variant", "study")
 
 
 def test_what_a_run_did_otherwise_is_said_below_its_table(capsys, write):

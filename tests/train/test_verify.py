@@ -17,7 +17,7 @@ from fer_fast.train import provenance, verify
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.data import load_splits
 from fer_fast.train.evaluation import load_trained, measure
-from fer_fast.train.metrics import of_confusion
+from fer_fast.train.metrics import evaluate
 from stub_datasets import photograph, put, put_classes
 from tiny_backbone import TINY
 
@@ -82,7 +82,7 @@ def test_a_run_holds_wherever_its_data_lies(verified, made, folder):
     status, verdicts, end = verified()
     metrics = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert status == 0
-    assert verdicts.pop("seconds") == ("note", "not looked at")
+    assert verdicts.pop("seconds") == verdicts.pop("report.html") == ("note", "not looked at")
     assert {verdict for verdict, _ in verdicts.values()} == {"holds"}
     assert end == f"{folder / 'run'} holds: {len(verdicts)} statements"
     assert verdicts["data"] == verdicts["splits"] == ("holds", "train 24, val 12, test 18 images")
@@ -241,7 +241,7 @@ def test_a_changed_copy_of_the_settings_is_found(verified, folder, name):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metrics.json", None, "cannot read "),
+        ("metrics.json", None, "run is not finished: there is no metrics.json"),
         ("metrics.json", b"{", "metrics.json is damaged: "),
         ("metrics.json", b"[]", "metrics.json is damaged: it holds no mapping"),
         ("checkpoint.safetensors", None, "no checkpoint at "),
@@ -269,27 +269,86 @@ def test_without_its_data_a_run_cannot_be_verified(folder, capsys):
     assert f"{folder / 'none'} does not exist" in capsys.readouterr().err
 
 
+def test_what_is_no_run_is_named(folder, capsys, monkeypatch):
+    def said(*arguments):
+        assert main([*map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    assert f"{folder / 'none'} does not exist" in said("verify", folder / "none")
+    shutil.copytree(folder / "run", folder / "evaluation", ignore=lambda *_: ["checkpoint.safetensors", "config.yaml"])
+    (folder / "evaluation" / "resume.safetensors").unlink()
+    line = said("verify", folder / "evaluation")
+    assert (
+        f"{folder / 'evaluation'} is of an evaluation, without a checkpoint; verify the run that was evaluated" in line
+    )
+    monkeypatch.chdir(folder / "run")
+    line = said("verify", ".", "--root", "data")
+    assert f"data does not exist in {folder / 'run'}; --root DIR says where it is" in line
+
+
 def _turned(metrics, count):
     """As if so many predictions of the first class had been others, and the numbers those of them."""
     row = metrics["confusion_matrix"][0]
     full, other = sorted(range(3), key=row.__getitem__)[::-1][:2]
     row[full], row[other] = row[full] - count, row[other] + count
-    metrics.update(of_confusion(torch.tensor(metrics["confusion_matrix"]), metrics["classes"]))
+    pairs = [(i, j) for i, row in enumerate(metrics["confusion_matrix"]) for j, n in enumerate(row) for _ in range(n)]
+    labels, predicted = torch.tensor(pairs).T
+    told = evaluate(labels, torch.eye(3)[predicted], metrics["classes"])
+    metrics.update({key: told[key] for key in told if not key.startswith("auc")})
 
 
-def test_elsewhere_one_prediction_in_a_thousand_may_turn(verified, folder, monkeypatch):
-    edit(folder, lambda metrics: _turned(metrics, 1))
-    assert "confusion_matrix" in differing(verified()[1])  # not on the same machine
+def elsewhere(monkeypatch):
     here = provenance.describe_device
     monkeypatch.setattr(provenance, "describe_device", lambda device: {**here(device), "threads": 99})
+
+
+def test_elsewhere_one_prediction_in_a_thousand_may_turn(verified, made, folder, monkeypatch):
+    edit(folder, lambda metrics: _turned(metrics, 1))
+    assert "confusion_matrix" in differing(verified()[1])  # not on the same machine
+    elsewhere(monkeypatch)
     status, verdicts, _ = verified()
     assert (status, differing(verdicts)) == (0, set())
+    was = json.loads((made / "run" / "metrics.json").read_text(encoding="utf-8"))
+    now = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
+    for key in ("accuracy", "cohen_kappa"):
+        assert was[key] != now[key]
+        assert verdicts[key] == ("holds", f"stated {now[key]}, found {was[key]}")
+    assert verdicts["intervals"][1].startswith("accuracy: stated ")
+    assert verdicts["auc"] == ("holds", f"{was['auc']:.4f}")
     assert verdicts["device"] == ("note", "threads: stated 1, found 99; rounding may differ")
     assert verdicts["confusion_matrix"] == ("holds", "1 of 18 predictions differ, 1 may")
     edit(folder, lambda metrics: metrics.update(accuracy=metrics["accuracy"] + 1e-3))  # does not follow from the matrix
     assert differing(verified()[1]) == {"accuracy"}
     edit(folder, lambda metrics: _turned(metrics, 1))
     assert "confusion_matrix" in differing(verified()[1])
+
+
+def test_elsewhere_numbers_beside_the_matrix_are_near(numbers):
+    def verdict(key, change, unit="image"):
+        stated, found = copy.deepcopy(numbers)
+        change(stated)
+        stated["intervals_by"] = found["intervals_by"] = unit
+        (told,) = (each for each in verify._numbers(stated, found, True) if each.what == key)
+        return told.verdict, told.exact
+
+    def moved(key, by):
+        return lambda metrics: metrics.update({key: metrics[key] - by})
+
+    def shifted(by):
+        return lambda metrics: metrics["intervals"]["macro_f1"].__setitem__(0, metrics["intervals"]["macro_f1"][0] + by)
+
+    for key in ("auc", "auc_pr"):
+        assert verdict(key, moved(key, 0)) == ("holds", True)
+        assert verdict(key, moved(key, 9e-4)) == ("holds", False)
+        assert verdict(key, moved(key, 1.1e-3)) == ("differs", True)
+    assert verdict("intervals", shifted(1e-5)) == ("differs", True)  # of images they follow from the matrix
+    assert verdict("intervals", shifted(9e-3), "subject") == ("holds", False)
+    assert verdict("intervals", shifted(1.1e-2), "subject") == ("differs", True)
+    assert verdict("images", moved("images", 1)) == ("differs", True)
+    negative = lambda metrics: metrics.update(confusion_matrix=[[7, -1, 0], [0, 6, 0], [0, 0, 6]])  # noqa: E731
+    assert verdict("confusion_matrix", negative)[0] == "differs"
 
 
 def test_other_versions_are_named(verified, monkeypatch):
@@ -309,8 +368,9 @@ def test_numbers_that_are_not_stated_are_named(verified, folder):
 
 def test_what_differs_is_named_with_the_first_place():
     found = verify._compared("x", {"a": [1, {"b": 2.5}], "c": None}, {"a": [1, {"b": 2}], "d": "e"})
-    assert found == ("differs", "x", "a: b: stated 2.5, found 2 (and 1 more)")
-    assert verify._compared("x", 0.1, 0.2, slack=0.11).verdict == "holds"
+    assert found == verify.Finding("differs", "x", "a: b: stated 2.5, found 2 (and 1 more)")
+    near = verify._compared("x", 0.1, 0.2, slack=0.11)
+    assert near == verify.Finding("holds", "x", "stated 0.1, found 0.2", exact=False)
     assert verify._compared("x", float("nan"), 0.2, slack=1).verdict == "differs"
     assert verify._compared("x", [1], [1, 2]).verdict == verify._compared("x", "1", 1).verdict == "differs"
 
@@ -340,6 +400,22 @@ def test_a_study_holds_with_all_its_runs(study, capsys):
     assert (status, verdicts) == (0, [["holds", "seed-0"], ["holds", "seed-1"], ["holds", "summary"]])
 
 
+def test_elsewhere_the_runs_of_a_study_share_what_may_turn(study, capsys, monkeypatch):
+    """Two runs of 18 images: one prediction of all, not one of each."""
+    elsewhere(monkeypatch)
+    for turned, (name, verdict) in enumerate((("seed-0", "holds"), ("seed-1", "differs")), 1):
+        path = study / name / "metrics.json"
+        metrics = json.loads(path.read_text())
+        _turned(metrics, 1)
+        path.write_text(json.dumps(metrics))
+        _, _, lines = verified_study(study, capsys)
+        assert f"holds    {name}: confusion_matrix  1 of 18 predictions differ, 1 may" in lines
+        moved = f"holds    {name}: macro_f1    stated {metrics['macro_f1']}, found "
+        assert any(line.startswith(moved) for line in lines)
+        (together,) = (line for line in lines if "all runs" in line)
+        assert together == f"{verdict:7}  all runs: confusion_matrix  {turned} of 36 predictions differ, 1 may"
+
+
 def test_a_changed_run_of_a_study_is_found_though_the_summary_follows(study, capsys):
     path = study / "seed-1" / "metrics.json"
     metrics = json.loads(path.read_text())
@@ -357,6 +433,15 @@ def test_runs_in_the_place_of_others_are_found(study, capsys):
     assert status == 1
     assert ["differs", "seed-1"] in verdicts
     assert "is not the run that study.json asks for: seed was 0 and is now 1" in lines[2]
+
+
+def test_a_study_is_no_checkpoint_and_may_be_unfinished(study, capsys):
+    assert main(["eval", "--checkpoint", str(study)]) == 2
+    line = f"{study} is a study of several runs; evaluate one of them, such as {study / 'seed-0'}"
+    assert line in capsys.readouterr().err
+    (study / "metrics.json").unlink()
+    assert main(["verify", str(study)]) == 2
+    assert f"the study in {study} is not finished: there is no metrics.json" in capsys.readouterr().err
 
 
 def test_a_study_without_one_of_its_runs_cannot_be_verified(study, capsys):
