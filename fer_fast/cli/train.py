@@ -72,7 +72,7 @@ def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int
         raise KeyboardInterrupt(again if begun else "") from None
     print_study(metrics, study.title) if study else print_metrics(metrics)
     print(f"report: {out / 'report.html'}")
-    if failed := metrics.get("failed"):
+    if study and (failed := metrics.get("failed")):
         raise failure(failed, len(study.runs), out)
     return 0
 
