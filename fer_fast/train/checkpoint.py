@@ -83,6 +83,23 @@ def write_text(path: Path, text: str) -> None:
     _write(path, text.encode())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises:
+        InputError: it cannot be read, or holds none.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is damaged: it holds no mapping")
+    return values
+
+
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under names that begin with "prefix."."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

@@ -1,7 +1,6 @@
 """Finished runs beside the papers' tables: the row a run is of, what it did otherwise, and the mean of several."""
 
 import functools
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from fer_fast.errors import InputError
+from fer_fast.train.checkpoint import read_json
 from fer_fast.train.config import RunConfig, file_layer, from_dict, recipe_layer, to_dict
 from fer_fast.train.folder import STUDY, check_finished
 from fer_fast.train.nested import lay_over, leaves
@@ -86,7 +86,7 @@ def read_runs(folder: Path, study: Path | None = None) -> list[Finished]:
         InputError: no such folder, a run in it that is not finished or damaged, or a study of what is no run in it.
     """
     check_finished(folder)
-    metrics = _json(folder / "metrics.json")
+    metrics = read_json(folder / "metrics.json")
     if (folder / STUDY).exists():
         if study:
             raise InputError(f"{study / 'metrics.json'} is damaged: {folder} is a study, not a run")
@@ -257,13 +257,3 @@ def _configuration(folder: Path) -> dict[str, Any]:
         return to_dict(from_dict(file_layer(folder / "config.yaml")))
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: it holds no mapping")
-    return content

@@ -9,7 +9,7 @@ import torch
 
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
-from fer_fast.train.checkpoint import CHECKPOINT, RESUME
+from fer_fast.train.checkpoint import CHECKPOINT, RESUME, read_json
 from fer_fast.train.config import changed, file_layer
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Trained, load_trained, loss_and_accuracy, measure, predict
@@ -128,23 +128,6 @@ def verify_study(folder: Path, where: Where) -> Iterator[Finding]:
         yield _compared("summary", stated, summary, said="follows from the runs")
     except (LookupError, TypeError, ValueError) as error:
         yield Finding("failed", "summary", f"a run does not state what it is made of: {error}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file.
-
-    Raises:
-        InputError: it cannot be read, or holds none.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is damaged: it holds no mapping")
-    return values
 
 
 def _briefly(run: str, findings: list[Finding]) -> list[Finding]:

@@ -14,8 +14,9 @@ from fer_fast.errors import InputError
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.folder import claimed
 from fer_fast.train.run import train
+from one_line import fails
 from stub_datasets import listed, photograph, put, row, table_of
-from tiny_backbone import TINY
+from tiny_backbone import TINY, quicken
 
 SMALL = (
     *("--backbone", "tiny", "--epochs", "1", "--batch-size", "16", "--augment.size", "32"),
@@ -25,24 +26,9 @@ FACES = (*SMALL, "--data.options", "{faces: {samples: 32}}")
 GRID = ("--loss", "lmcl", "--grid", "objective.options.lmcl.s=[20, 30]")
 
 
-def quicken(patch):
-    """A network that trains in an instant, and no pictures in the reports of runs."""
-    patch.setitem(BACKBONES, "tiny", TINY)
-    patch.setattr("fer_fast.train.report.write_report", lambda path, **_: path.touch())
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     quicken(monkeypatch)
-
-
-def fails(arguments, capsys):
-    """Run, and return the last line on standard error."""
-    assert main([str(argument) for argument in arguments]) == 2
-    line = capsys.readouterr().err
-    assert line.startswith("fer-fast: error: ")
-    assert line.count("\n") == 1
-    return line
 
 
 @pytest.fixture

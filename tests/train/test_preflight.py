@@ -27,23 +27,13 @@ from fer_fast.train.idle import refuse_idle
 from fer_fast.train.loop import Trainer
 from fer_fast.train.preflight import REPORT_BYTES, check_model, needed_bytes
 from fer_fast.train.progress import LineProgress
+from one_line import fails
+from tiny_backbone import Normed
 
 TINY = (
     *("train", "--backbone", "tiny", "--epochs", "1", "--batch_size", "8", "--augment.size", "32"),
     *("--data.image_size", "32", "--data.options", "{faces: {samples: 16}}", "--hardware.precision", "float32"),
 )
-
-
-class Tiny(torch.nn.Module):
-    """A backbone that trains in an instant."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(channels, 8, 5, stride=4)
-        self.norm = torch.nn.BatchNorm2d(8)
-
-    def forward(self, images):
-        return self.norm(self.conv(images)).relu().mean((2, 3))
 
 
 def _pad(network):
@@ -52,7 +42,7 @@ def _pad(network):
 
 @pytest.fixture(autouse=True)
 def tiny_backbone(monkeypatch):
-    monkeypatch.setitem(BACKBONES, "tiny", BackboneInfo("a test", 8, Tiny, caffe=_pad))
+    monkeypatch.setitem(BACKBONES, "tiny", BackboneInfo("a test", 8, Normed, caffe=_pad))
 
 
 @pytest.fixture
@@ -63,15 +53,6 @@ def unopened(monkeypatch):
         raise AssertionError("the data was opened")
 
     monkeypatch.setattr(run, "load_splits", load)
-
-
-def fails(arguments, capsys):
-    """Run, and return the one line on standard error."""
-    assert main([str(argument) for argument in arguments]) == 2
-    line = capsys.readouterr().err
-    assert line.startswith("fer-fast: error: ")
-    assert line.count("\n") == 1
-    return line
 
 
 def configure(*flags, recipe="quick"):
@@ -181,7 +162,7 @@ def test_the_room_a_run_needs_is_that_of_its_files(tmp_path, select, ema, optimi
 
 def test_weights_are_not_needed_again(tmp_path, capsys):
     weights = tmp_path / "w.pth"
-    torch.save({f"module.{name}": value for name, value in Tiny(1).state_dict().items()}, weights)
+    torch.save({f"module.{name}": value for name, value in Normed(1).state_dict().items()}, weights)
     out = tmp_path / "out"
     assert main([*TINY, "--model.weights", str(weights), "--out", str(out)]) == 0
     assert f"weights {weights}: 6 of 6 tensors matched\n" in capsys.readouterr().out
@@ -206,7 +187,7 @@ def test_an_earlier_run_of_other_classes_is_a_start(tmp_path, capsys):
 
 def test_the_geometry_of_the_weights_is_kept_with_the_run(tmp_path, capsys):
     weights = tmp_path / "w.pkl"
-    state = {name: value.numpy() for name, value in Tiny(3).state_dict().items() if "num_batches" not in name}
+    state = {name: value.numpy() for name, value in Normed(3).state_dict().items() if "num_batches" not in name}
     weights.write_bytes(pickle.dumps({**state, "fc.weight": np.zeros((5, 8), np.float32)}, protocol=2))
     out, again = tmp_path / "out", tmp_path / "again"
     assert main([*TINY, "--model.weights", str(weights), "--out", str(out)]) == 0

@@ -22,20 +22,7 @@ from fer_fast.train.preflight import check_model
 from fer_fast.train.progress import LineProgress
 from fer_fast.train.step import Running, replays
 from tape import Tape
-from tiny_backbone import TINY
-
-
-class Normed(torch.nn.Module):
-    """A backbone with BatchNorm, whose statistics move in every forward."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(channels, 8, 5, stride=4)
-        self.norm = torch.nn.BatchNorm2d(8)
-
-    def forward(self, images):
-        return self.norm(self.conv(images)).relu().mean((2, 3))
-
+from tiny_backbone import TINY, Normed
 
 SIDE, BATCH, EPOCHS = 32, 8, 2
 WHOLE, RAGGED = 5, 4  # whole batches an epoch, and the images of the last one
