@@ -1,5 +1,6 @@
 """A run from configuration to report: its folder, its data, training or continuing, and what is written at the end."""
 
+import copy
 import json
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from fer_fast.data.augment import FOURTEEN_ANGLES
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
+from fer_fast.train.aside import Aside, copied
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, save_checkpoint, save_resume, write_text
 from fer_fast.train.config import RunConfig, changed, file_layer, to_dict, to_yaml
 from fer_fast.train.data import Splits, load_splits
@@ -76,10 +78,10 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
         if splits.folds:
             write_text(out / "folds.json", json.dumps(splits.folds, indent=1) + "\n")
         _announce(trainer, len(splits.test), out)
-        if stored:  # a kill may have come between two files, and a run that is extended has another length
-            _keep(trainer, common, out, anew=True)
-        with make_progress() as progress:
-            trainer.fit(progress, lambda: _keep(trainer, common, out))
+        with Aside() as aside, make_progress() as progress:
+            if stored:  # a kill may have come between two files, and a run that is extended has another length
+                _keep(trainer, common, out, aside, anew=True)
+            trainer.fit(progress, lambda: _keep(trainer, common, out, aside))
         return _conclude(trainer, splits.test, out, started)
 
 
@@ -204,17 +206,20 @@ def _continue(
     )
 
 
-def _keep(trainer: Trainer, common: dict[str, Any], out: Path, *, anew: bool = False) -> None:
-    """Write the state to resume from, then the selected weights, unless those on disk still are the selected ones."""
-    save_resume(out, trainer.tensors(), {**trainer.state(), **common, "epochs": trainer.epochs})
-    epoch, tensors = _selected(trainer)
-    if anew or epoch == trainer.epoch:
-        about = {
-            "epoch": epoch,
-            "epochs": trainer.epochs,
-            **{key: trainer.history[epoch - 1][key] for key in ("step", "val_accuracy")},
-        }
-        save_checkpoint(out, tensors, {**about, **common})
+def _keep(trainer: Trainer, common: dict[str, Any], out: Path, aside: Aside, *, anew: bool = False) -> None:
+    """Have the state to resume from written, then the selected weights, unless those on disk still are the selected."""
+    epoch, selected = _selected(trainer)
+    about = {"epoch": epoch, "epochs": trainer.epochs}
+    about |= {key: trainer.history[epoch - 1][key] for key in ("step", "val_accuracy")}
+    weights = copied(selected) if anew or epoch == trainer.epoch else None
+    tensors, state = copied(trainer.tensors()), copy.deepcopy(trainer.state())
+
+    def write() -> None:
+        save_resume(out, tensors, {**state, **common, "epochs": trainer.epochs})
+        if weights is not None:
+            save_checkpoint(out, weights, {**about, **common})
+
+    aside(write)
 
 
 def _selected(trainer: Trainer) -> tuple[int, dict[str, torch.Tensor]]:

@@ -146,11 +146,12 @@ def test_the_same_seed_gives_the_same_bits_after_a_kill(uninterrupted, tmp_path)
     flags, whole = uninterrupted
     folder = tmp_path / "killed"
     process = fer_fast("train", *flags, "--out", folder)
-    # The second epoch is under way as soon as the first one's line is out.
+    # The second epoch is under way as soon as the first one's line is out; its state is written meanwhile.
     for line in process.stdout:
         if line.startswith("epoch 1/"):
             break
-    time.sleep(0.05)
+    while not (folder / "resume.safetensors").exists():
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL

@@ -1,0 +1,39 @@
+"""Work beside the training: files of an epoch are written while the next one computes."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from torch import Tensor
+
+
+class Aside:
+    """Runs one piece of work at a time on another thread, as a context.
+
+    `__call__` first waits for the piece before it, and so does the end of the context, however it is left. An error of
+    a piece appears there, unless the context is left by another.
+    """
+
+    def __enter__(self) -> "Aside":
+        self._thread = ThreadPoolExecutor(1, "aside")
+        self._piece: Future | None = None
+        return self
+
+    def __call__(self, work: Callable[..., Any], *arguments: Any) -> None:
+        self._finish()
+        self._piece = self._thread.submit(work, *arguments)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        piece, self._piece = self._piece, None
+        if piece is not None:
+            piece.result()
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now, on the host, whatever becomes of them while they are written."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -1,0 +1,85 @@
+"""What is written beside the training is what the epoch left, and its errors come to light."""
+
+import threading
+
+import pytest
+import torch
+
+from fer_fast.errors import InputError
+from fer_fast.train import run
+from fer_fast.train.aside import Aside, copied
+from fer_fast.train.backbones import BACKBONES
+from fer_fast.train.checkpoint import load_resume
+from fer_fast.train.config import config_parser, recipe_layer, resolve
+from fer_fast.train.loop import Trainer
+from tests.helpers.tiny_backbone import TINY
+
+FLAGS = (
+    *("--backbone", "tiny", "--epochs", "3", "--batch_size", "16", "--ema", "0.9", "--select", "last"),
+    *("--augment.size", "32", "--data.image_size", "32", "--data.options", "{faces: {samples: 48}}"),
+)
+
+
+@pytest.fixture
+def config(monkeypatch):
+    monkeypatch.setitem(BACKBONES, "tiny", TINY)
+    return resolve(config_parser(), FLAGS, [recipe_layer("quick")])[0]
+
+
+def test_an_epoch_is_written_as_it_was_while_the_next_one_trains(config, tmp_path, monkeypatch):
+    left, written, trained = [], [], {epoch: threading.Event() for epoch in (1, 2, 3)}
+    train_epoch, save = Trainer._train_epoch, run.save_resume
+
+    def trains(trainer, progress):
+        train_epoch(trainer, progress)
+        left.append(copied(trainer.tensors()))
+        trained[trainer.epoch].set()
+
+    def saves(folder, tensors, state):
+        assert trained[min(state["epoch"] + 1, 3)].wait(60)
+        save(folder, tensors, state)
+        written.append((len(state["history"]), load_resume(folder)[0]))
+
+    monkeypatch.setattr(Trainer, "_train_epoch", trains)
+    monkeypatch.setattr(run, "save_resume", saves)
+    run.train(config, tmp_path / "run")
+    assert [epochs for epochs, _ in written] == [1, 2, 3]
+    for (_, kept), were in zip(written, left, strict=True):
+        assert kept.keys() == were.keys()
+        assert [name for name in were if not torch.equal(kept[name], were[name])] == []
+    assert any(not torch.equal(left[0][name], left[1][name]) for name in left[0])
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_disk_that_fills_up_ends_the_run_in_one_line(config, tmp_path, monkeypatch, at):
+    save = run.save_resume
+
+    def saves(folder, tensors, state):
+        if state["epoch"] == at:
+            raise InputError("cannot write resume.safetensors: No space left on device")
+        save(folder, tensors, state)
+
+    monkeypatch.setattr(run, "save_resume", saves)
+    with pytest.raises(InputError, match="No space left"):
+        run.train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_pieces_come_one_after_the_other_and_the_last_is_waited_for():
+    done, go = [], threading.Event()
+    with Aside() as aside:
+        aside(lambda: (go.wait(60), done.append(1)))
+        go.set()
+        aside(done.append, 2)
+    assert done == [1, 2]
+
+
+def test_another_error_is_the_one_that_is_seen():
+    def fails():
+        raise InputError("of the piece")
+
+    with pytest.raises(KeyboardInterrupt), Aside() as aside:
+        aside(fails)
+        raise KeyboardInterrupt
+    with pytest.raises(InputError, match="of the piece"), Aside() as aside:
+        aside(fails)
