@@ -69,7 +69,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
             "splits": membership(parts),
             "notes": list(splits.notes),
             **({"started_from": started_from} if started_from else {}),
-            **provenance(command, trainer.hardware.device, stored[1] if stored else None),
+            **provenance(command, trainer.hardware, stored[1] if stored else None),
         }
         if stored:
             _continue(trainer, *stored, common["data"], out)
@@ -101,7 +101,7 @@ def evaluate_checkpoint(
     started = time.perf_counter()
     measured = measure(trained, dataset)
     measured.metrics["seconds"] = time.perf_counter() - started
-    measured.metrics.update(provenance(command, trained.hardware.device))
+    measured.metrics.update(provenance(command, trained.hardware))
     if out is not None:
         make_folder(out)
         _write_results(out, trained.config, [], dataset, measured)

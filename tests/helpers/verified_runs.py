@@ -21,4 +21,4 @@ def turned(metrics, count):
 
 def elsewhere(monkeypatch):
     here = provenance.describe_device
-    monkeypatch.setattr(provenance, "describe_device", lambda device: {**here(device), "threads": 99})
+    monkeypatch.setattr(provenance, "describe_device", lambda hardware: {**here(hardware), "threads": 99})

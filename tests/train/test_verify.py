@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from fer_fast.cli import main
 from fer_fast.train import provenance, verify
 from fer_fast.train.backbones import BACKBONES
+from fer_fast.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_fast.train.data import load_splits
 from fer_fast.train.evaluation import load_trained, measure
 from stub_datasets import photograph, put, put_classes
@@ -339,6 +340,17 @@ def test_other_versions_are_named(verified, monkeypatch):
     status, verdicts, _ = verified()
     assert status == 0
     assert verdicts["versions"][1].endswith('found "9.9"; rounding may differ')
+
+
+def test_a_run_that_does_not_tell_its_precision_is_not_of_elsewhere(verified, folder):
+    tensors, state = load_checkpoint(folder / "run")
+    del state["device"]["precision"]
+    save_checkpoint(folder / "run", tensors, state)
+    edit(folder, lambda metrics: metrics["device"].pop("precision"))
+    status, verdicts, _ = verified()
+    assert (status, "device" in verdicts) == (0, False)
+    edit(folder, lambda metrics: metrics.update(auc=metrics["auc"] + 1e-12))
+    assert differing(verified()[1]) == {"auc"}
 
 
 def test_numbers_that_are_not_stated_are_named(verified, folder):
