@@ -9,7 +9,7 @@ from fer_fast.errors import InputError
 from fer_fast.train.config import RunConfig
 from fer_fast.train.idle import given_keys, refuse_idle
 from fer_fast.train.nested import read_yaml
-from fer_fast.train.study import FOLD, MOST_RUNS, SEED, Study
+from fer_fast.train.study import FOLD, MOST_RUNS, SEED, Study, StudyRun
 
 
 def add_study_options(parser: argparse.ArgumentParser, sweep: bool) -> None:
@@ -69,9 +69,24 @@ def refuse_idle_study(study: Study, argv: list[str], recipe: dict[str, Any], fil
     """
     if idle := [key for key in given_keys(argv) if key in study.axes and key != SEED]:
         raise InputError(f"--{idle[0]} does nothing beside the values that runs are given for it")
-    points = [next(runs) for _, runs in groupby(study.runs, key=lambda run: run.point)]
-    first, *others = (run.config for run in points)
+    first, *others = (run.config for run in _points(study))
     refuse_idle(first, argv, recipe, file, others)
-    for run in points:
-        axes = run.point if run.fold is None else {**run.point, FOLD: run.fold}
-        refuse_idle(run.config, [f"--{key}={json.dumps(value)}" for key, value in axes.items()], {}, {})
+    refuse_idle_axes(study)
+
+
+def refuse_idle_axes(study: Study, begun: Study | None = None) -> None:
+    """Refuse axes that do nothing in a run that the study was not begun with.
+
+    Raises:
+        InputError: the first of them.
+    """
+    known = [run.point for run in _points(begun)] if begun else []
+    for run in _points(study):
+        if run.point not in known:
+            axes = run.point if run.fold is None else {**run.point, FOLD: run.fold}
+            refuse_idle(run.config, [f"--{key}={json.dumps(value)}" for key, value in axes.items()], {}, {})
+
+
+def _points(study: Study) -> list[StudyRun]:
+    """The first run of every point."""
+    return [next(runs) for _, runs in groupby(study.runs, key=lambda run: run.point)]

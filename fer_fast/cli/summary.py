@@ -1,5 +1,6 @@
 """Tables on the terminal."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,10 +26,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     console.print(table)
 
 
-def say(line: str) -> None:
-    """Print a line: wrapped between words in a terminal, one line anywhere else."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(printable(line), soft_wrap=not console.is_terminal)
+def say(line: str, columns: int | None = None) -> None:
+    """Print a line: wrapped between words in a terminal; anywhere else at so many columns, or not at all."""
+    console, line = Console(highlight=False, markup=False, emoji=False), printable(line)
+    if columns and not console.is_terminal:
+        line = textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
+    console.print(line, soft_wrap=not console.is_terminal)
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:

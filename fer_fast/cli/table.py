@@ -1,5 +1,6 @@
 """``fer-fast table``."""
 
+import functools
 import json
 from collections import Counter
 from pathlib import Path
@@ -23,6 +24,7 @@ DESCRIPTION = """Print the results tables of a paper, the numbers of finished ru
 command that makes each row. A RUN is the folder of a run or of a study; several runs of a row are averaged. What a run
 did otherwise than its row is said below the table."""
 TITLE = 32  # characters of a row's title before it is broken
+tell = functools.partial(say, columns=120)
 
 
 def run(argv: list[str]) -> int:
@@ -45,12 +47,12 @@ def run(argv: list[str]) -> int:
     if given.json:
         print(json.dumps(_as_dict(paper, tables, results, strays), indent=1))
         return 0
-    say(f"{paper.authors} {paper.year}: {paper.title}")
-    say(paper.note)
+    tell(f"{paper.authors} {paper.year}: {paper.title}")
+    tell(paper.note)
     for table in tables.values():
         _show(paper, table, results)
     for folder, why in strays.items():
-        say(f"{folder} is of no row here: {why}")
+        tell(f"{folder} is of no row here: {why}")
     return 0
 
 
@@ -78,14 +80,14 @@ def _show(paper: Paper, table: Table, results: dict[str, list[Result]]) -> None:
     marks = {words: ascii_lowercase[i % 26] * (i // 26 + 1) for i, words in enumerate(otherwise)}
     percent = all(cell.percent for cells in table.rows.values() for cell in cells)
     print()
-    say(f"{table.title}. {table.caption}{', %' if percent else ''}")
+    tell(f"{table.title}. {table.caption}{', %' if percent else ''}")
     if table.note:
-        say(table.note)
+        tell(table.note)
     print()
     _print_grid(table, results, marks)
     print()
     if table.computed:
-        say("Below the published numbers: ours.")
+        tell("Below the published numbers: ours.")
     elif ours:
         _say_runs(ours, marks)
     _print_commands(paper, table)
@@ -132,15 +134,15 @@ def _scaled(cell: Cell, result: Result) -> list[float | None]:
 
 
 def _say_runs(ours: dict[str, list[Result]], marks: dict[str, str]) -> None:
-    say("Below the published numbers: means of these runs, ± the deviation over seeds, or over the folds of one seed.")
+    tell("Below the published numbers: means of these runs, ± the deviation over seeds, or over the folds of one seed.")
     for name, results in ours.items():
         for result in results:
             mark = f", {marks[result.differences]}" if result.differences else ""
-            say(f"  {name}: {_folders(result)}{mark}")
+            tell(f"  {name}: {_folders(result)}{mark}")
     for words, mark in marks.items():
-        say(f"  {mark}  {words}")
+        tell(f"  {mark}  {words}")
     for note in dict.fromkeys(note for results in ours.values() for result in results for note in result.notes):
-        say(f"  data: {note}")
+        tell(f"  data: {note}")
     print()
 
 
@@ -159,9 +161,9 @@ def _print_commands(paper: Paper, table: Table) -> None:
     options = {"--root": "dataset", "--test-root": "test_dataset"}
     roots = {option: dict.fromkeys(layer[key] for layer in layers if key in layer) for option, key in options.items()}
     if named := [f"{option} DIR: {', '.join(names)}" for option, names in roots.items() if names]:
-        say(f"{'; '.join(named)} (fer-fast data about NAME)")
+        tell(f"{'; '.join(named)} (fer-fast data about NAME)")
     if files := dict.fromkeys(recipe.weights for recipe in table.recipes.values() if recipe.weights):
-        say(f"FILE: weights that you have, of {', '.join(files)}")
+        tell(f"FILE: weights that you have, of {', '.join(files)}")
 
 
 def _as_dict(

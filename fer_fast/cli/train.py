@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_fast.cli.parser import Parser, underscored
-from fer_fast.cli.study import add_study_options, axes_of, fold_layer, refuse_idle_study
+from fer_fast.cli.study import add_study_options, axes_of, fold_layer, refuse_idle_axes, refuse_idle_study
 from fer_fast.cli.summary import print_metrics, print_study
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import RESUME, load_resume
@@ -58,10 +58,12 @@ def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int
     if sweep and not axes:
         raise InputError("a sweep needs --grid KEY=[VALUE,...], e.g. optimiser.rate=[0.1,0.01]")
     study = Study(config, axes) if axes else None
-    if not given.resume:  # what is resumed was begun with what it has
+    if not given.resume:
         refuse_idle_study(study, argv, *layers) if study else refuse_idle(config, argv, *layers)
     elif not study:
         refuse_more_epochs(config, out)
+    elif begun:  # with what it has; only what comes to it is looked at
+        refuse_idle_axes(study, begun)
     out = out or fresh_folder(config.recipe)
     try:
         how = {"resume": given.resume, "command": command}

@@ -5,29 +5,56 @@ from typing import Any
 from fer_fast.data import DATASETS
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
-from fer_fast.train.config import RunConfig, from_dict
+from fer_fast.train.config import RunConfig, from_dict, to_dict
 from fer_fast.train.data import names_of
 from fer_fast.train.provenance import membership, names_digest
 from fer_fast.train.weights import Weights
 
+_TELLING = ("dataset", "test_dataset", "seed", "data")  # keys that decide which images a run is trained on
 
-def check_start(weights: Weights | None, config: RunConfig, test: FaceDataset) -> tuple[str, ...]:
-    """Refuse weights of a run that was trained on, or selected by, images of this one's test split.
+
+def ancestors(weights: Weights | None) -> list[dict[str, Any] | None]:
+    """The run that left the weights, and all runs that it goes back to: what tells the images they were trained on.
 
     Returns:
-        A line where it cannot be told: the run had another copy of the dataset, or one of which it says too little.
+        Keys of each run's configuration with its ``splits`` (see `membership`), the latest first, as JSON values; None
+        for one that began with weights in an earlier version, which did not keep more of them.
+    """
+    if weights is None or weights.state is None:
+        return []
+    config = to_dict(from_dict(weights.state["config"]))
+    last = {key: config[key] for key in _TELLING} | {"splits": weights.state.get("splits", {})}
+    return [last, *weights.state.get("ancestors", [None] if config["model"]["weights"] else [])]
+
+
+def check_start(weights: Weights | None, config: RunConfig, test: FaceDataset) -> tuple[str, ...]:
+    """Refuse weights that go back to a run that was trained on, or selected by, images of this one's test split.
+
+    Returns:
+        A line where it cannot be told: a run had another copy of the dataset, or one of which it says too little.
 
     Raises:
         InputError: images of the test split are among those.
     """
+    if not test.names:  # drawn images are drawn anew
+        return ()
+    lines = (_check(each, weights, config, test, generation) for generation, each in enumerate(ancestors(weights)))
+    return tuple(f"starts from {weights.source}, {line}" for line in lines if line)
+
+
+def _check(
+    ancestor: dict[str, Any] | None, weights: Weights, config: RunConfig, test: FaceDataset, generation: int
+) -> str | None:
+    """Refuse one of the runs that weights go back to; what cannot be told of it."""
+    if ancestor is None:
+        return "which goes back to weights of which it does not say what they were trained on"
     dataset, root = (config.test_dataset, config.test_root) if config.test_dataset else (config.dataset, config.root)
-    if weights is None or weights.state is None or not test.names:  # drawn images are drawn anew
-        return ()
-    theirs, told = from_dict(weights.state["config"]), weights.state.get("splits", {})
+    told = ancestor["splits"]
+    theirs = from_dict({key: ancestor[key] for key in _TELLING})
     if theirs.dataset != dataset:
-        return ()
+        return None
     if not theirs.test_dataset and told.get("test") == membership((test,))["test"]:
-        return ()
+        return None
     here = _names(theirs, root)
     held = here.keys() & {"test"} or here.keys()  # train and val may lack what was left out
     same_copy = any(told.get(split) == names_digest(here[split]) for split in held)
@@ -35,12 +62,11 @@ def check_start(weights: Weights | None, config: RunConfig, test: FaceDataset) -
     if again and (same_copy or DATASETS[dataset].published):  # a folder of one's own can be any
         fold = f", fold {theirs.data.fold} of {theirs.data.folds}" if theirs.data.fold else ""
         raise InputError(
-            f"the weights {weights.source} are of a run that was trained on or selected by {again:,} of the "
-            f"{len(test):,} images that are tested here (of {dataset}, there seed {theirs.seed}{fold}); start from a "
-            "run of the same fold and seed, or of another dataset"
+            f"the weights {weights.source} are of a run that {'goes back to one that ' if generation else ''}was "
+            f"trained on or selected by {again:,} of the {len(test):,} images that are tested here (of {dataset}, "
+            f"there seed {theirs.seed}{fold}); start from a run of the same fold and seed, or of another dataset"
         )
-    known = f"starts from {weights.source}, trained on {dataset}: images of the test split may be among those"
-    return () if same_copy else (known,)
+    return None if same_copy else f"trained on {dataset}: images of the test split may be among those"
 
 
 def _names(theirs: RunConfig, root: str | None) -> dict[str, Any]:

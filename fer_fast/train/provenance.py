@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fer_fast.data.dataset import FaceDataset
+from fer_fast.train.hardware import Hardware
 
 _LIBRARIES = {  # as it is called here: as it is installed
     **{name: name for name in ("fer-fast", "torch", "torchvision", "timm", "numpy", "triton")},
@@ -22,19 +23,19 @@ _LIBRARIES = {  # as it is called here: as it is installed
 }
 
 
-def provenance(command: str | None, device: torch.device, stored: dict[str, Any] | None = None) -> dict[str, Any]:
+def provenance(command: str | None, hardware: Hardware, stored: dict[str, Any] | None = None) -> dict[str, Any]:
     """What made a run, as JSON values.
 
     Args:
         command: as it was typed; None where the run was started from Python.
-        device: the run's.
+        hardware: the run's.
         stored: the state of the run that is resumed; it keeps what made its first part.
 
     Returns:
         ``command``, ``commit``, ``versions`` and ``device`` of the sitting that began the run, and ``resumed``: the
         same of every later one.
     """
-    here = {"command": command, "commit": commit(), "versions": versions(), "device": describe_device(device)}
+    here = {"command": command, "commit": commit(), "versions": versions(), "device": describe_device(hardware)}
     if stored is None:
         return {**here, "resumed": []}
     began = {key: stored.get(key) for key in here}  # a run of an earlier version tells less
@@ -57,12 +58,17 @@ def versions() -> dict[str, str]:
     return found | {"torch": torch.__version__}  # which CUDA it was built for is in no other version
 
 
-def describe_device(device: torch.device) -> dict[str, Any]:
-    """Where a run computes: ``type``, ``name`` as its maker has it, ``count``, ``threads`` of the host, ``system``."""
+def describe_device(hardware: Hardware) -> dict[str, Any]:
+    """Where and how a run computes, whatever "auto" asked for.
+
+    Returns:
+        ``type``, ``name`` as its maker has it, ``precision``, ``count``, ``threads`` of the host, ``system``.
+    """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return {
-        "type": device.type,
-        "name": chip(device),
+        "type": hardware.device.type,
+        "name": chip(hardware.device),
+        "precision": hardware.precision,
         "count": torch.distributed.get_world_size() if distributed else 1,
         "threads": torch.get_num_threads(),
         "system": platform.platform(),

@@ -18,7 +18,7 @@ from fer_fast.train.config import RunConfig, changed, file_layer, to_dict, to_ya
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
 from fer_fast.train.folder import claimed, make_folder, refuse_results
-from fer_fast.train.lineage import check_start
+from fer_fast.train.lineage import ancestors, check_start
 from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference
 from fer_fast.train.preflight import check_end, check_model, memory_named
@@ -58,7 +58,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
             started -= sum(row["seconds"] for row in stored[1]["history"])
         if stored is None:
             refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
-        trainer, splits, started_from = prepare(config, stored)
+        trainer, splits, origin = prepare(config, stored)
         match_classes(splits.test, splits.train.classes)
         parts = (splits.train, splits.val, splits.test)
         common = {
@@ -68,8 +68,8 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
             "data": {dataset.split: dataset.digest() for dataset in parts},
             "splits": membership(parts),
             "notes": list(splits.notes),
-            **({"started_from": started_from} if started_from else {}),
-            **provenance(command, trainer.hardware.device, stored[1] if stored else None),
+            **origin,
+            **provenance(command, trainer.hardware, stored[1] if stored else None),
         }
         if stored:
             _continue(trainer, *stored, common["data"], out)
@@ -101,30 +101,34 @@ def evaluate_checkpoint(
     started = time.perf_counter()
     measured = measure(trained, dataset)
     measured.metrics["seconds"] = time.perf_counter() - started
-    measured.metrics.update(provenance(command, trained.hardware.device))
+    measured.metrics.update(provenance(command, trained.hardware))
     if out is not None:
         make_folder(out)
         _write_results(out, trained.config, [], dataset, measured)
     return measured.metrics
 
 
-def prepare(config: RunConfig, stored: _Stored | None = None) -> tuple[Trainer, Splits, dict[str, str | None] | None]:
-    """The trainer, the images, and path and SHA-256 of the weights that the run begins with, or began with.
+def prepare(config: RunConfig, stored: _Stored | None = None) -> tuple[Trainer, Splits, dict[str, Any]]:
+    """Build what a run needs. Weights, device, network and losses come first: data can take long to open.
 
-    Weights, device, network and losses come first: data can take long to open.
+    Returns:
+        The trainer; the images; and of the weights that the run begins with, or began with, ``started_from`` (path and
+        SHA-256) and ``ancestors`` (see `lineage`), nothing where there are none.
 
     Raises:
         InputError: what a run cannot begin with.
     """
     config, weights = try_model(config, stored)
     splits = load_splits(config)
-    began, notes = None, check_start(weights, config, splits.test)
+    origin, notes = {}, check_start(weights, config, splits.test)
     if weights:
         began = {"path": config.model.weights, "sha256": weights.sha256}
+        origin = {"started_from": began, "ancestors": ancestors(weights)}
     elif stored:  # the file may be gone, and what was said of it stays
-        began, notes = stored[1].get("started_from"), stored[1].get("notes", ())
+        origin = {key: stored[1][key] for key in ("started_from", "ancestors") if key in stored[1]}
+        notes = stored[1].get("notes", ())
     splits = splits._replace(notes=tuple(dict.fromkeys((*splits.notes, *notes))))
-    return Trainer(config, splits.train, splits.val, weights), splits, began
+    return Trainer(config, splits.train, splits.val, weights), splits, origin
 
 
 def try_model(config: RunConfig, stored: _Stored | None = None) -> tuple[RunConfig, Weights | None]:

@@ -157,8 +157,10 @@ def _files(folder: Path, state: dict[str, Any]) -> Iterator[Finding]:
 
 def _elsewhere(trained: Trained) -> list[Finding]:
     """What is not as it was where the numbers of the run were worked out."""
-    here, there = provenance(None, trained.hardware.device), last_sitting(trained.state)
-    changes = ((key, next(_unlike(there.get(key), here[key], 0), None)) for key in ("device", "versions"))
+    here, there = provenance(None, trained.hardware), last_sitting(trained.state)
+    if "precision" not in (there.get("device") or {}):  # an earlier version did not tell it
+        del here["device"]["precision"]
+    changes = ((key, "; ".join(_unlike(there.get(key), here[key], 0))) for key in ("device", "versions"))
     return [Finding("note", key, f"{change}; rounding may differ") for key, change in changes if change]
 
 

@@ -10,10 +10,13 @@ import yaml
 
 from fer_fast.cli import main
 from fer_fast.cli.parser import underscored
+from fer_fast.cli.study import refuse_idle_axes
 from fer_fast.errors import InputError
 from fer_fast.train.backbones import BACKBONES
+from fer_fast.train.config import RunConfig
 from fer_fast.train.folder import claimed
 from fer_fast.train.run import train
+from fer_fast.train.study import Study
 from one_line import fails
 from stub_datasets import listed, photograph, put, row, table_of
 from tiny_backbone import TINY, quicken
@@ -237,6 +240,20 @@ def test_options_that_act_in_one_of_the_runs_are_no_mistake(tmp_path):
     options = "{lmcl: {s: 20}, arcface: {s: 30}}"
     grid = ("--grid", "loss=[lmcl, arcface]", "--objective.options", options)
     assert main(["sweep", *FACES, *grid, "--out", str(tmp_path / "out")]) == 0
+
+
+def test_values_that_come_to_a_sweep_must_act_and_those_it_was_begun_with_stay(tmp_path, capsys):
+    factors, out = ("--grid", "schedule.factor=[0.1, 0.5]"), ("--out", str(tmp_path / "out"))
+    assert main(["sweep", *FACES, "--grid", "schedule.name=[step]", *factors, *out]) == 0
+    began = (tmp_path / "out" / "study.json").read_text()
+    line = fails(["sweep", "--resume", *out, "--grid", "schedule.name=[step, cosine]"], capsys)
+    assert "schedule.factor does nothing in this run; it acts with schedule.name step" in line
+    assert (tmp_path / "out" / "study.json").read_text() == began
+    assert main(["sweep", "--resume", *out, "--grid", "schedule.factor=[0.1, 0.5, 0.2]"]) == 0
+    begun = Study(RunConfig(), {"schedule.decay": (0.1, 0.5)})  # from Python, which refuses no such axis
+    refuse_idle_axes(begun, begun)
+    with pytest.raises(InputError, match=r"schedule\.decay does nothing"):
+        refuse_idle_axes(Study(RunConfig(), {"schedule.decay": (0.1, 0.5, 0.2)}), begun)
 
 
 def test_two_processes_do_not_share_a_study(tmp_path, capsys):

@@ -63,6 +63,17 @@ def test_published_numbers_and_a_command_for_every_row(capsys):
     assert "variant/3 --root DIR --folds 10  # the same run as variant/2/resnet18-variant" in printed
 
 
+def test_where_it_is_piped_prose_is_wrapped_and_commands_are_not(capsys):
+    lines = shown(capsys, "ecan").splitlines()
+    paper = load_paper("ecan")
+    commands = [line for line in lines if line.startswith("fer-fast ")]
+    assert len(commands) == sum(len(table.recipes) for table in paper.tables.values())
+    assert max(map(len, commands)) > 120 >= max(len(line) for line in lines if line not in commands)
+    text = " ".join(" ".join(lines).split())
+    assert len(paper.note) > 120
+    assert " ".join(paper.note.split()) in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -263,7 +274,7 @@ def test_runs_without_a_row_are_matched_by_their_settings(capsys, write):
 def test_a_run_far_from_every_row_is_told_in_a_few_words(capsys, write):
     flags = ["--dataset", "rafdb", "--batch_size", "7", "--ema", "0.5", "--optimiser.rate", "0.3", "--epochs", "3"]
     run = write("far", "variant", 0.6, *flags)
-    line = next(line for line in shown(capsys, "variant", run).splitlines() if line.startswith("far is of no row"))
+    line = " ".join(shown(capsys, "variant", run).rpartition("far is of no row")[2].split())
     assert line.endswith("changed: dataset rafdb for fer2013, batch_size 7 for 64; cut: epochs 3 of 100 and 2 more")
 
 

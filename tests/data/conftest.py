@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fer_fast.data import cache as cache_module
 from fer_fast.data.decode import decode
 
 PRESS_PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "faces_in_the_wild.zip"
@@ -16,6 +17,12 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("FER_FAST_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Four pictures a task."""
+    monkeypatch.setattr(cache_module, "_CHUNK_BYTES", 4 * 16 * 16)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_trees import draw, scaled, shuffled, touch, write
+from data_trees import by_name, draw, scaled, shuffled, touch, write
 from fer_fast.data import load_dataset
 from fer_fast.data.labels import CLASSES
 from fer_fast.data.sources import rafdb
@@ -36,14 +36,6 @@ def official(base, sizes=TINY, order=OFFICIAL, form="aligned", end=""):
     for stem in classes:
         touch(base / "Image" / form / f"{stem}{'' if form == 'original' else '_aligned'}.jpg")
     return classes
-
-
-def by_name(listing):
-    return {
-        name: listing.classes[label]
-        for part in listing.parts.values()
-        for name, label in zip(part.names, part.labels.tolist(), strict=True)
-    }
 
 
 def quiet(listing):

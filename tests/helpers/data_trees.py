@@ -36,3 +36,12 @@ def shuffled(sizes: Mapping[str, int], numbers: Mapping[int, str] | None = None,
 
 def scaled(sizes: Mapping[str, Mapping[str, int]], by: float) -> dict[str, dict[str, int]]:
     return {part: {name: round(count * by) for name, count in counts.items()} for part, counts in sizes.items()}
+
+
+def by_name(listing) -> dict[str, str]:
+    """Name of a picture -> its class."""
+    return {
+        name: listing.classes[label]
+        for part in listing.parts.values()
+        for name, label in zip(part.names, part.labels.tolist(), strict=True)
+    }

@@ -7,12 +7,25 @@ import cv2
 import numpy as np
 import pytest
 
+WIDTH, HEIGHT = 64, 48  # of a film
+
 
 def picture(value: int = 128, *, width: int = 48, height: int = 48, gray: bool = True) -> np.ndarray:
     """A ramp around `value`: no two values give the same picture."""
     ramp = np.linspace(-20, 20, width * height).reshape(height, width)
     image = np.clip(value + ramp, 0, 255).astype(np.uint8)
     return image if gray else np.dstack([image, 255 - image, image // 2])
+
+
+def film(count=9, *, width=WIDTH, height=HEIGHT, step=20):
+    """Frame i is of the gray i · step; its left half has a bright bar at the top, its right half one at the bottom."""
+    frames = []
+    for i in range(count):
+        frame = np.full((height, width, 3), i * step, np.uint8)
+        frame[: height // 4, : width // 2] = 255
+        frame[-height // 4 :, width // 2 :] = 255
+        frames.append(frame)
+    return frames
 
 
 def write_picture(path: Path, value: int = 128, **keywords) -> Path:

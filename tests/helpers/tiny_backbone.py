@@ -1,8 +1,11 @@
-"""Backbones small enough for hundreds of tests, and runs without pictures."""
+"""Backbones small enough for hundreds of tests, a configuration of theirs, and runs without pictures."""
 
 import torch
 
 from fer_fast.train.backbones import BACKBONES, BackboneInfo
+from fer_fast.train.config import config_parser, recipe_layer, resolve
+
+SIDE = 32  # of the images of `configure`
 
 
 class Tiny(torch.nn.Module):
@@ -29,6 +32,13 @@ class Normed(torch.nn.Module):
 
     def forward(self, images):
         return self.norm(self.conv(images)).relu().mean((2, 3))
+
+
+def configure(*flags, recipe="quick"):
+    """Two epochs of the tiny network, and what the flags say of the rest."""
+    tiny = ("--backbone", "tiny", "--augment.size", str(SIDE), "--batch_size", "8", "--epochs", "2")
+    tiny += ("--hardware.precision", "float32", "--ema", "0")
+    return resolve(config_parser(), [*tiny, *flags], [recipe_layer(recipe)])[0]
 
 
 def quicken(patch):

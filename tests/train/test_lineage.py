@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+from safetensors.torch import save_file
 
 from fer_fast.cli import main
 from fer_fast.train.backbones import BACKBONES
@@ -81,6 +82,53 @@ def test_a_run_of_another_cut_is_no_start(trained, tmp_path):
     assert not (tmp_path / "study").exists()
     assert trained("second", "folder", weights) is None
     assert told(tmp_path)["splits"]["test"] == told(tmp_path, "first")["splits"]["test"]
+
+
+def test_what_lies_further_back_is_no_start_either(trained, tmp_path):
+    """The images that are tested trained the run that began the run that began this one's weights."""
+    for name in ("ckplus", "expw"):
+        LAYOUTS[name].build(tmp_path / name)
+    put_classes(tmp_path / "folder", {"train": 6, "val": 3, "test": 4})
+    weights = [f"--model.weights={tmp_path / name}" for name in ("first", "second", "third")]
+    trained("first", "ckplus", "--data.fold=2")
+    assert trained("second", "expw", weights[0]) is None
+    assert main(["train", "--resume", f"--out={tmp_path / 'second'}", "--epochs=2"]) == 0
+    assert trained("third", "folder", weights[1]) is None
+    for start in weights[1:]:
+        line = trained("last", "ckplus", "--data.fold=1", start)
+        assert "a run that goes back to one that was trained on or selected by 6 of the 6 images" in line
+        assert "(of ckplus, there seed 0, fold 2 of 10)" in line
+    assert trained("last", "ckplus", "--data.fold=2", weights[2]) is None
+    assert told(tmp_path, "last")["notes"] == told(tmp_path, "first")["notes"]
+    state = load_checkpoint(tmp_path / "last")[1]
+    assert [each["dataset"] for each in state["ancestors"]] == ["folder", "expw", "ckplus"]
+    assert state["ancestors"][2]["splits"] == told(tmp_path, "first")["splits"]
+    assert "ancestors" not in load_checkpoint(tmp_path / "first")[1]
+
+
+def test_a_run_that_does_not_tell_what_it_goes_back_to_is_noted(trained, tmp_path):
+    """One of an earlier version; one that began with the file of another program has nothing to tell."""
+    for name in ("ckplus", "expw"):
+        LAYOUTS[name].build(tmp_path / name)
+    trained("zeroth", "expw")
+    tensors, _ = load_checkpoint(tmp_path / "zeroth")
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}, tmp_path / "w.safetensors"
+    )
+    assert trained("first", "expw", f"--model.weights={tmp_path / 'w.safetensors'}") is None
+    weights = f"--model.weights={tmp_path / 'first'}"
+    note = f"starts from {tmp_path / 'first' / 'checkpoint.safetensors'}, "
+    note += "which goes back to weights of which it does not say what they were trained on"
+    for earlier, out in ((False, "second"), (True, "third")):
+        if earlier:
+            tensors, state = load_checkpoint(tmp_path / "first")
+            assert state.pop("ancestors") == []
+            save_checkpoint(tmp_path / "first", tensors, state)
+        assert trained(out, "ckplus", weights) is None
+        assert (note in told(tmp_path, out)["notes"]) is earlier
+    assert trained("fourth", "ckplus", f"--model.weights={tmp_path / 'third'}") is None
+    note = note.replace("first", "third")
+    assert note in told(tmp_path, "fourth")["notes"]
 
 
 @pytest.mark.parametrize("earlier", [False, True])

@@ -17,12 +17,12 @@ from fer_fast.data.dataset import FaceDataset
 from fer_fast.train import provenance
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.checkpoint import load_checkpoint, load_resume, save_checkpoint, save_resume
-from fer_fast.train.config import from_dict
+from fer_fast.train.config import HardwareConfig, file_layer, from_dict
 from fer_fast.train.evaluation import load_trained
+from fer_fast.train.hardware import Hardware
 from fer_fast.train.run import train
 from tiny_backbone import TINY
 
-CPU = torch.device("cpu")
 COMMAND = (
     *("train", "--backbone=tiny", "--epochs=1", "--batch_size=8", "--ema=0", "--hardware.device=cpu"),
     *("--augment.size=32", "--data.image_size", "32", "--data.options", "{faces: {samples: 24}}"),
@@ -49,7 +49,7 @@ def test_a_run_tells_what_made_it(tmp_path):
     told = metrics(out)
     assert shlex.split(told["command"]) == ["fer-fast", *arguments]
     assert (told["recipe"], told["seed"], told["epochs"], told["resumed"]) == ("quick", 0, 1, [])
-    assert told["device"] == provenance.describe_device(CPU)
+    assert told["device"] == provenance.describe_device(Hardware(HardwareConfig("cpu", "auto")))
     assert told["versions"] == provenance.versions()
     assert told["commit"] == provenance.commit()
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -93,12 +93,39 @@ def test_a_run_of_an_earlier_version_is_read_and_goes_on(tmp_path, capsys):
     told = metrics(out)
     assert (told["command"], told["device"]) == (None, None)
     assert told["versions"] == provenance.versions()  # which were told from the start
-    assert told["resumed"][0]["device"] == provenance.describe_device(CPU)
+    assert told["resumed"][0]["device"] == provenance.describe_device(Hardware(HardwareConfig("cpu")))
     tensors, state = load_resume(out)
     state["config"]["augment"] = {"five_crop": True, "size": 32}
     save_resume(out, tensors, state)
     assert main(["train", "--resume", "--out", str(out), "--epochs", "3"]) == 2
     assert "selected its epochs by five crops, this one does by single views" in capsys.readouterr().err
+
+
+def test_what_auto_became_is_told_and_asked_for_again(tmp_path, capsys, monkeypatch):
+    """In bfloat16 at first, resumed where there is none, verified there and where there is."""
+
+    def here(computes_in_bfloat16):
+        monkeypatch.setattr("fer_fast.train.hardware._computes_in_bfloat16", lambda device: computes_in_bfloat16)
+
+    out = tmp_path / "run"
+    here(True)
+    assert main([*COMMAND, "--hardware.precision=auto", "--hardware.device=auto", "--out", str(out)]) == 0
+    asked = file_layer(out / "config.yaml")["hardware"]
+    assert (asked["precision"], asked["device"]) == ("auto", "auto")
+    told = metrics(out)["device"]
+    assert (told["precision"], told["type"]) == ("bfloat16", "cuda" if torch.cuda.is_available() else "cpu")
+    here(False)
+    assert main(["train", "--resume", "--out", str(out), "--epochs", "2"]) == 0
+    assert file_layer(out / "config.yaml")["hardware"] == asked
+    assert metrics(out)["device"] == told
+    assert metrics(out)["resumed"][0]["device"] == {**told, "precision": "float32"}
+    capsys.readouterr()
+    assert main(["verify", str(out)]) == 0
+    assert "rounding may differ" not in capsys.readouterr().out
+    here(True)
+    main(["verify", str(out)])
+    note = '  device              precision: stated "float32", found "bfloat16"; rounding may differ'
+    assert note in capsys.readouterr().out
 
 
 # Its parts

@@ -1,4 +1,4 @@
-"""Training: configuration, schedules, the model shapes, every loss, accumulation, averaged weights, the key encoder."""
+"""Training: the model shapes, every loss, accumulation, averaged weights, the key encoder."""
 
 import copy
 import dataclasses
@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import yaml
 
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.labels import CLASSES
@@ -15,26 +14,13 @@ from fer_fast.registry import available
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.config import (
     RECIPES,
-    RunConfig,
-    config_parser,
-    file_layer,
-    from_dict,
-    recipe_layer,
-    resolve,
-    to_dict,
-    to_yaml,
 )
 from fer_fast.train.evaluation import loss_and_accuracy, match_classes, predict
-from fer_fast.train.idle import given_keys
 from fer_fast.train.loop import Trainer
 from fer_fast.train.models import move_towards
-from fer_fast.train.nested import difference
 from fer_fast.train.objective import class_weights, plan_losses
 from fer_fast.train.progress import LineProgress
-from fer_fast.train.schedule import ScheduleConfig, rate_factor
-from tiny_backbone import TINY
-
-SIDE = 32
+from tiny_backbone import SIDE, TINY, configure
 
 
 @pytest.fixture(autouse=True)
@@ -51,142 +37,10 @@ def faces(count=24, classes=3, channels=1, seed=0):
     return FaceDataset(images, labels, CLASSES[:classes], "train")
 
 
-def configure(*flags, recipe="quick"):
-    tiny = ("--backbone", "tiny", "--augment.size", str(SIDE), "--batch_size", "8", "--epochs", "2")
-    tiny += ("--hardware.precision", "float32", "--ema", "0")
-    return resolve(config_parser(), [*tiny, *flags], [recipe_layer(recipe)])[0]
-
-
 def fitted(config, train=None, val=None):
     trainer = Trainer(config, train or faces(), val or faces(12, seed=1))
     trainer.fit(LineProgress(), lambda: None)
     return trainer
-
-
-# Configuration
-
-
-def test_later_layers_win():
-    config, _ = resolve(
-        config_parser(), ["--optimiser.rate", "0.3"], [recipe_layer("ecan"), {"optimiser": {"rate": 1}}]
-    )
-    assert (config.recipe, config.loss, config.optimiser.rate) == ("ecan", "ensc", 0.3)
-    assert (config.optimiser.momentum, config.model.nodes) == (0.9, 0)
-
-
-@pytest.mark.parametrize("flags", [("--objective.options.lmcl.s", "20"), ("--objective.options.lmcl.s=20",)])
-def test_an_option_below_a_mapping_leaves_the_rest_of_it(flags):
-    layers = [recipe_layer("quick"), {"loss": "lmcl", "objective": {"options": {"lmcl": {"m": 0.2}, "arcface": {}}}}]
-    config, _ = resolve(config_parser(), [*flags, "--data.options.faces.samples=7"], layers)
-    assert config.objective.options == {"lmcl": {"m": 0.2, "s": 20}, "arcface": {}}
-    assert config.data.options == {"faces": {"num_classes": 8, "samples": 7}}
-    assert recipe_layer("quick")["data"]["options"]["faces"]["samples"] != 7
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--objective.options.lmcl.s",), "--objective.options.lmcl.s: expected a value"),
-        (("--objective.options.lmcl.s", "["), r"--objective.options.lmcl.s: '\[' is no value"),
-        (("--objective.options.lmcl.s", "&x [*x]"), r"'&x \[\*x\]' is no value"),
-        (("--objective.options", "{}", "--objective.options.lmcl.s=1"), "as a whole and by keys"),
-    ],
-)
-def test_bad_options_below_a_mapping_say_so(flags, message):
-    with pytest.raises(InputError, match=message):
-        resolve(config_parser(), list(flags), [recipe_layer("quick")])
-
-
-@pytest.mark.parametrize("word", ["2026-13-45", "2026-02-30", "2026-02-03", "0x_", "0b_", "1e5", "[", "*x"])
-def test_a_folder_may_be_called_like_a_date_or_a_number(word, tmp_path):
-    config, _ = resolve(config_parser(), ["--root", word], [])
-    assert config.root == word
-    assert [*given_keys(["--root", word, f"--out={word}"])] == ["root", "out"]
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert from_dict(file_layer(tmp_path / "config.yaml")) == config
-
-
-def test_a_number_with_an_exponent_is_one_below_a_mapping():
-    config, _ = resolve(config_parser(), ["--objective.options.lmcl.m", "1e-3"], [])
-    assert config.objective.options == {"lmcl": {"m": 0.001}}
-
-
-def test_a_mapping_is_one_value():
-    layers = [recipe_layer("quick"), {"data": {"options": {"faces": {"samples": 7}}}}]
-    config, _ = resolve(config_parser(), [], layers)
-    assert config.data.options == {"faces": {"samples": 7}}
-    assert config.data.image_size == 48
-
-
-@pytest.mark.parametrize(("old", "crops"), [(True, 5), (False, 1)])
-def test_five_crop_of_earlier_versions_is_crops(old, crops, tmp_path):
-    assert from_dict({"augment": {"five_crop": old, "size": 32}}).augment.crops == crops
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump({"recipe": "ecan", "augment": {"five_crop": old}}))
-    assert resolve(config_parser(), [], [recipe_layer("ecan"), file_layer(path)])[0].augment.crops == crops
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_resolved_configuration_can_be_given_back(recipe):
-    config = configure("--optimiser.betas", "[0.8, 0.9]", recipe=recipe)
-    stored = yaml.safe_load(to_yaml(config))
-    assert from_dict(stored) == config
-    assert resolve(config_parser(), [], [recipe_layer(recipe), stored])[0] == config
-    assert stored == to_dict(config)
-    assert {*stored} == {field.name for field in dataclasses.fields(RunConfig)}
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--optimiser.rat", "1"], "unknown option --optimiser.rat (did you mean --optimiser.rate?)"),
-        (["--epochs", "many"], "epochs"),
-        (["--epochs", "0"], "epochs is 0; allowed: 1 or more"),
-        (["--batch_size", "1"], "batch_size is 1; allowed: 2 or more"),
-        (["--schedule.name", "cosin"], "schedule.name"),
-        (["--augment.mirror", "2"], "mirror is 2"),
-        (["--optimiser.nesterov", "true", "--optimiser.momentum", "0"], "nesterov"),
-        (["--recipe", "quik"], "quick"),
-        (["surplus"], "surplus"),
-    ],
-)
-def test_bad_configurations_are_one_line(flags, message):
-    with pytest.raises(InputError) as caught:
-        configure(*flags)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_unknown_keys_of_a_file_are_named():
-    with pytest.raises(InputError, match=r"optimiser\.rat .did you mean optimiser\.rate"):
-        resolve(config_parser(), [], [{"optimiser": {"rat": 1}}])
-
-
-def test_difference_names_the_first_key():
-    one, other = to_dict(configure()), to_dict(configure("--optimiser.rate", "0.5"))
-    assert difference(one, one) is None
-    assert difference(one, other) == f"optimiser.rate was {one['optimiser']['rate']} and is now 0.5"
-
-
-# Schedules
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        (ScheduleConfig("constant"), [1, 1, 1, 1, 1, 1, 1, 1]),
-        (ScheduleConfig("step", step_epochs=2, factor=0.1), [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1]),
-        (ScheduleConfig("cosine", floor=0.2), [0.2 + 0.8 * (1 + math.cos(math.pi * t / 8)) / 2 for t in range(8)]),
-        (ScheduleConfig("inverse", decay=0.5), [1, 1 / 1.5, 1 / 2, 1 / 2.5, 1 / 3, 1 / 3.5, 1 / 4, 1 / 4.5]),
-        (ScheduleConfig("constant", warmup_epochs=2), [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]),
-        (
-            ScheduleConfig("cosine", warmup_epochs=2),
-            [0.25, 0.5, 0.75, 1, 1, 0.5 + math.sqrt(2) / 4, 0.5, 0.5 - math.sqrt(2) / 4],
-        ),
-    ],
-)
-def test_schedule(config, expected):
-    assert [rate_factor(config, step, 2, 8) for step in range(8)] == pytest.approx(expected)
 
 
 # Losses and shapes

@@ -8,20 +8,18 @@ import re
 import shutil
 
 import pytest
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fer_fast.cli import main
 from fer_fast.train import provenance, verify
 from fer_fast.train.backbones import BACKBONES
+from fer_fast.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_fast.train.data import load_splits
 from fer_fast.train.evaluation import load_trained, measure
-from fer_fast.train.metrics import evaluate
 from stub_datasets import photograph, put, put_classes
 from tiny_backbone import TINY
-
-COUNTS = {"train": 8, "val": 4, "test": 6}  # of each class
+from verified_runs import COUNTS, elsewhere, turned
 
 
 @pytest.fixture(autouse=True)
@@ -289,24 +287,8 @@ def test_what_is_no_run_is_named(folder, capsys, monkeypatch):
     assert f"data does not exist in {folder / 'run'}; --root DIR says where it is" in line
 
 
-def _turned(metrics, count):
-    """As if so many predictions of the first class had been others, and the numbers those of them."""
-    row = metrics["confusion_matrix"][0]
-    full, other = sorted(range(3), key=row.__getitem__)[::-1][:2]
-    row[full], row[other] = row[full] - count, row[other] + count
-    pairs = [(i, j) for i, row in enumerate(metrics["confusion_matrix"]) for j, n in enumerate(row) for _ in range(n)]
-    labels, predicted = torch.tensor(pairs).T
-    told = evaluate(labels, torch.eye(3)[predicted], metrics["classes"])
-    metrics.update({key: told[key] for key in told if not key.startswith("auc")})
-
-
-def elsewhere(monkeypatch):
-    here = provenance.describe_device
-    monkeypatch.setattr(provenance, "describe_device", lambda device: {**here(device), "threads": 99})
-
-
 def test_elsewhere_one_prediction_in_a_thousand_may_turn(verified, made, folder, monkeypatch):
-    edit(folder, lambda metrics: _turned(metrics, 1))
+    edit(folder, lambda metrics: turned(metrics, 1))
     assert "confusion_matrix" in differing(verified()[1])  # not on the same machine
     elsewhere(monkeypatch)
     status, verdicts, _ = verified()
@@ -322,7 +304,7 @@ def test_elsewhere_one_prediction_in_a_thousand_may_turn(verified, made, folder,
     assert verdicts["confusion_matrix"] == ("holds", "1 of 18 predictions differ, 1 may")
     edit(folder, lambda metrics: metrics.update(accuracy=metrics["accuracy"] + 1e-3))  # does not follow from the matrix
     assert differing(verified()[1]) == {"accuracy"}
-    edit(folder, lambda metrics: _turned(metrics, 1))
+    edit(folder, lambda metrics: turned(metrics, 1))
     assert "confusion_matrix" in differing(verified()[1])
 
 
@@ -360,6 +342,17 @@ def test_other_versions_are_named(verified, monkeypatch):
     assert verdicts["versions"][1].endswith('found "9.9"; rounding may differ')
 
 
+def test_a_run_that_does_not_tell_its_precision_is_not_of_elsewhere(verified, folder):
+    tensors, state = load_checkpoint(folder / "run")
+    del state["device"]["precision"]
+    save_checkpoint(folder / "run", tensors, state)
+    edit(folder, lambda metrics: metrics["device"].pop("precision"))
+    status, verdicts, _ = verified()
+    assert (status, "device" in verdicts) == (0, False)
+    edit(folder, lambda metrics: metrics.update(auc=metrics["auc"] + 1e-12))
+    assert differing(verified()[1]) == {"auc"}
+
+
 def test_numbers_that_are_not_stated_are_named(verified, folder):
     edit(folder, lambda metrics: [metrics.pop(key) for key in ("intervals", "splits")])
     status, verdicts, _ = verified()
@@ -374,97 +367,3 @@ def test_what_differs_is_named_with_the_first_place():
     assert near == verify.Finding("holds", "x", "stated 0.1, found 0.2", exact=False)
     assert verify._compared("x", float("nan"), 0.2, slack=1).verdict == "differs"
     assert verify._compared("x", [1], [1, 2]).verdict == verify._compared("x", "1", 1).verdict == "differs"
-
-
-# Studies
-
-
-@pytest.fixture
-def study(made, tmp_path, monkeypatch):
-    """A finished study of two seeds."""
-    command = ["train", "--backbone=tiny", "--dataset=folder", f"--root={made / 'data'}", "--batch_size=8", "--ema=0"]
-    command += ["--augment.size=32", "--epochs=1", "--hardware.device=cpu", "--seeds=2"]
-    assert main([*command, f"--out={tmp_path / 'study'}"]) == 0
-    return tmp_path / "study"
-
-
-def verified_study(study, capsys):
-    capsys.readouterr()
-    status = main(["verify", str(study), "--device=cpu"])
-    *lines, end = capsys.readouterr().out.splitlines()
-    assert end.startswith(f"{study} ")
-    return status, [line.split(maxsplit=2)[:2] for line in lines], lines
-
-
-def test_a_study_holds_with_all_its_runs(study, capsys):
-    status, verdicts, _ = verified_study(study, capsys)
-    assert (status, verdicts) == (0, [["holds", "seed-0"], ["holds", "seed-1"], ["holds", "summary"]])
-
-
-def test_elsewhere_the_runs_of_a_study_share_what_may_turn(study, capsys, monkeypatch):
-    """Two runs of 18 images: one prediction of all, not one of each."""
-    elsewhere(monkeypatch)
-    for turned, (name, verdict) in enumerate((("seed-0", "holds"), ("seed-1", "differs")), 1):
-        path = study / name / "metrics.json"
-        metrics = json.loads(path.read_text())
-        _turned(metrics, 1)
-        path.write_text(json.dumps(metrics))
-        _, _, lines = verified_study(study, capsys)
-        assert f"holds    {name}: confusion_matrix  1 of 18 predictions differ, 1 may" in lines
-        moved = f"holds    {name}: macro_f1    stated {metrics['macro_f1']}, found "
-        assert any(line.startswith(moved) for line in lines)
-        (together,) = (line for line in lines if "all runs" in line)
-        assert together == f"{verdict:7}  all runs: confusion_matrix  {turned} of 36 predictions differ, 1 may"
-
-
-def test_a_changed_run_of_a_study_is_found_though_the_summary_follows(study, capsys):
-    path = study / "seed-1" / "metrics.json"
-    metrics = json.loads(path.read_text())
-    metrics["macro_f1"] += 1e-6
-    path.write_text(json.dumps(metrics))
-    status, verdicts, lines = verified_study(study, capsys)
-    assert (status, verdicts) == (1, [["holds", "seed-0"], ["differs", "seed-1:"], ["differs", "summary"]])
-    assert lines[1].split()[2] == "macro_f1"
-
-
-def test_runs_in_the_place_of_others_are_found(study, capsys):
-    (study / "seed-1").rename(study / "seed-2")
-    shutil.copytree(study / "seed-0", study / "seed-1")
-    status, verdicts, lines = verified_study(study, capsys)
-    assert status == 1
-    assert ["differs", "seed-1"] in verdicts
-    assert "is not the run that study.json asks for: seed was 0 and is now 1" in lines[2]
-
-
-def test_a_study_is_no_checkpoint_and_may_be_unfinished(study, capsys):
-    assert main(["eval", "--checkpoint", str(study)]) == 2
-    line = f"{study} is a study of several runs; evaluate one of them, such as {study / 'seed-0'}"
-    assert line in capsys.readouterr().err
-    (study / "metrics.json").unlink()
-    assert main(["verify", str(study)]) == 2
-    assert f"the study in {study} is not finished: there is no metrics.json" in capsys.readouterr().err
-
-
-def test_a_study_without_one_of_its_runs_cannot_be_verified(study, capsys):
-    shutil.rmtree(study / "seed-1")
-    status, verdicts, _ = verified_study(study, capsys)
-    assert (status, verdicts) == (2, [["holds", "seed-0"], ["failed", "seed-1"]])
-
-
-def test_a_run_that_does_not_tell_what_the_study_needs_is_named(study, capsys):
-    path = study / "seed-1" / "metrics.json"
-    path.write_text(json.dumps({"accuracy": json.loads(path.read_text())["accuracy"]}))
-    status, verdicts, lines = verified_study(study, capsys)
-    assert status == 1
-    assert ["failed", "summary"] in verdicts
-    assert lines[-1].endswith("a run does not state what it is made of: 'average_accuracy'")
-
-
-def test_a_changed_summary_is_found(study, capsys):
-    path = study / "metrics.json"
-    summary = json.loads(path.read_text())
-    summary["deviation"]["accuracy"] = 0.0123
-    path.write_text(json.dumps(summary))
-    status, verdicts, lines = verified_study(study, capsys)
-    assert (status, verdicts[-1]) == (1, ["differs", "summary"])
-    assert "deviation: accuracy: stated 0.0123, found " in lines[-1]
