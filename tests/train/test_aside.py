@@ -88,3 +88,14 @@ def test_another_error_is_the_one_that_is_seen():
         left(KeyboardInterrupt())
     with pytest.raises(InputError, match="of the piece"):
         left()
+
+
+def test_nothing_is_left_to_compute_on_the_other_thread():
+    """Its OpenMP threads would slow every later step of the training down."""
+    weights = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    kept = copied({"weights": weights, "transposed": weights[..., 0, 0].T})
+    assert all(tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in kept.values())
+    was = weights.clone()
+    weights.zero_()
+    assert torch.equal(kept["weights"], was)
+    assert torch.equal(kept["transposed"], was[..., 0, 0].T)
