@@ -38,8 +38,8 @@ class Aside:
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as they are now, contiguous and on the host, whatever becomes of them while they are written.
 
-    So nothing is left to compute on the other thread. OpenMP would give it threads of its own, and once there are more of
-    these than cores they no longer wait actively: on two cores every later step of ResNet-18 took 1.7 times as long.
+    So nothing is left to compute on the other thread. OpenMP would give it threads of its own, and once there are more
+    of these than cores they no longer wait actively: every later step of ResNet-18 took 1.7 times as long on two cores.
     """
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
