@@ -14,6 +14,7 @@ from fer_fast.data.splits import Role
 from fer_fast.errors import InputError
 from fer_fast.suggest import one_of
 from fer_fast.train.config import RunConfig
+from fer_fast.train.shown import counted
 
 
 class Splits(NamedTuple):
@@ -132,7 +133,7 @@ def load_splits(config: RunConfig) -> Splits:
     notes = [f"{part.split}: {line}" for part in (train, val, test) for line in part.notes]
     if config.data.duplicates == "keep" and (again := data.duplicated("train") + data.duplicated("val")):
         notes.append(
-            f"{again} images of train and val are also in the test split, pixel for pixel or nearly; "
+            f"also in the test split, pixel for pixel or nearly: {counted(again, 'image')} of train and val; "
             "--data.duplicates drop leaves them out"
         )
     for line in notes:  # of those of the whole it has warned itself

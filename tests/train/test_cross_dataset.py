@@ -149,7 +149,7 @@ def test_what_is_reported_never_selects_the_model(splits, tmp_path):
     assert left <= {f"{seed}.png" for seed in range(17, 24)}
     assert f"val: {3 - len(left)} images that are also in the test split are left out" in data.notes
     repeated = len(names(data.train) & names(data.test))
-    assert f"{repeated} images of train and val are also in the test split, pixel for pixel or nearly" in data.notes[-1]
+    assert f"pixel for pixel or nearly: {repeated} images of train and val" in data.notes[-1]
     data = splits(copies, [0, 2] * 8 + [0], "--data.duplicates=drop")
     assert not names(data.train) & names(data.test)
     assert f"train: {repeated} images that are also in the test split are left out" in data.notes
