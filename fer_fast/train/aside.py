@@ -1,7 +1,8 @@
 """Work beside the training: files of an epoch are written while the next one computes."""
 
+import warnings
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 class Aside:
     """Runs one piece of work at a time on another thread, as a context.
 
-    `__call__` first waits for the piece before it, and so does the end of the context, however it is left. An error of
-    a piece appears there, unless the context is left by another.
+    `__call__` first waits for the piece before it, and so does the end of the context, however it is left; a second
+    interrupt alone does not wait. An error of a piece appears there, in place of a later one of what it ran beside; an
+    interrupt stays one, and the error becomes a warning.
     """
 
     def __enter__(self) -> "Aside":
@@ -25,13 +27,23 @@ class Aside:
         self._piece = self._thread.submit(work, *arguments)
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self._thread.shutdown()
-        if kind is None:
+        self._thread.shutdown(wait=False)
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        try:
             self._finish()
+        except KeyboardInterrupt as interrupt:
+            if not interrupted:
+                self.__exit__(type(interrupt))
+            raise
+        except Exception as error:
+            if not interrupted:
+                raise
+            warnings.warn(str(error), stacklevel=2)
 
     def _finish(self) -> None:
-        piece, self._piece = self._piece, None
-        if piece is not None:
+        if self._piece is not None:
+            wait([self._piece])  # an interrupt leaves it to be waited for again
+            piece, self._piece = self._piece, None
             piece.result()
 
 
