@@ -37,8 +37,8 @@ def claimed(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (out / LOCK).unlink(missing_ok=True)  # while it is held: whoever waits sees that the file is gone
-        with suppress(OSError):  # up to the first that is not empty
+        with suppress(OSError):  # of a disk that lets nothing go, and up to the first folder that is not empty
+            (out / LOCK).unlink(missing_ok=True)  # while it is held: whoever waits sees that the file is gone
             for folder in made:
                 folder.rmdir()
         lock.release()

@@ -1,6 +1,7 @@
 """Folders of runs: two runs never share one, a kill leaves no claim, and a failed start leaves nothing."""
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fer_fast.errors import InputError
+from fer_fast.train.checkpoint import write_text
 from fer_fast.train.folder import LOCK, claimed, fresh_folder, latest_folder, refuse_results
 
 HOLD = """
@@ -91,6 +93,20 @@ def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match=r"cannot write in the folder"), claimed(tmp_path / "out"):
         raise AssertionError
+
+
+def test_a_folder_that_can_no_longer_be_written_hides_no_error(tmp_path):
+    """A disk can become read-only under a run: neither the claim nor half a file can be taken away."""
+    out = tmp_path / "run"
+
+    def lost():
+        with claimed(out):
+            shutil.rmtree(out)
+            out.touch()  # in its place nothing can be written or taken away, not even by root
+            write_text(out / "log.jsonl", "")
+
+    with pytest.raises(InputError, match=r"cannot write .*log\.jsonl: Not a directory"):
+        lost()
 
 
 def test_results_are_not_written_over(tmp_path):
