@@ -19,12 +19,24 @@ def ancestors(weights: Weights | None) -> list[dict[str, Any] | None]:
     Returns:
         Keys of each run's configuration with its ``splits`` (see `membership`), the latest first, as JSON values; None
         for one that began with weights in an earlier version, which did not keep more of them.
+
+    Raises:
+        InputError: the checkpoint tells no such things of those runs.
     """
     if weights is None or weights.state is None:
         return []
     config = to_dict(from_dict(weights.state["config"]))
     last = {key: config[key] for key in _TELLING} | {"splits": weights.state.get("splits", {})}
-    return [last, *weights.state.get("ancestors", [None] if config["model"]["weights"] else [])]
+    told = weights.state.get("ancestors", [None] if config["model"]["weights"] else [])
+    if not isinstance(told, list) or not all(each is None or _tells(each) for each in told):
+        raise InputError(f"the checkpoint {weights.source} is corrupt: ancestors")
+    return [last, *told]
+
+
+def _tells(ancestor: Any) -> bool:
+    """Whether it has the parts of what `ancestors` keeps of a run."""
+    whole = isinstance(ancestor, dict) and ancestor.keys() >= {*_TELLING, "splits"}
+    return whole and isinstance(ancestor["splits"], dict)
 
 
 def check_start(weights: Weights | None, config: RunConfig, test: FaceDataset) -> tuple[str, ...]:
