@@ -94,11 +94,14 @@ def _show(paper: Paper, table: Table, results: dict[str, list[Result]]) -> None:
 
 
 def _print_grid(table: Table, results: dict[str, list[Result]], marks: dict[str, str]) -> None:
-    """Deviations stand beside the means where the terminal is wide enough, else below them."""
-    console = Console(highlight=False)
+    """Deviations stand beside the means where the terminal is wide enough, else below them; numbers are never cut."""
+    console, boundless = Console(highlight=False), Console(width=10_000, highlight=False)
     beside, below = (_grid(table, results, marks, gap) for gap in " \n")
-    wanted = console.measure(beside, options=console.options.update(width=10_000)).maximum
-    console.print(beside if wanted <= console.width else below)
+    if boundless.measure(beside).maximum <= console.width:
+        console.print(beside)
+    else:
+        fits = boundless.measure(below).minimum <= console.width
+        (console if fits else boundless).print(below)
 
 
 def _grid(table: Table, results: dict[str, list[Result]], marks: dict[str, str], gap: str) -> Grid:

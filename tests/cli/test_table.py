@@ -108,6 +108,12 @@ def test_tables_fit_a_terminal(capsys, monkeypatch, write, paper, width):
     assert max(len(line.rstrip()) for line in grid.splitlines()) <= int(width)
 
 
+@pytest.mark.parametrize("paper", ["variant", "lmcl"])
+def test_no_number_is_cut_in_a_narrow_terminal(capsys, monkeypatch, paper):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "…" not in shown(capsys, paper)
+
+
 def test_a_run_stands_below_the_number_of_its_row(capsys, write):
     run = write("one", "variant/8/resnet18-center", 0.5432, "--root", "/somewhere", "--hardware.device", "cpu")
     results = cells(capsys, "variant", run, "--table", "8")
