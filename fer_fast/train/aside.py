@@ -12,9 +12,8 @@ from torch import Tensor
 class Aside:
     """Runs one piece of work at a time on another thread, as a context.
 
-    `__call__` first waits for the piece before it, and so does the end of the context, however it is left; a second
-    interrupt alone does not wait. An error of a piece appears there, in place of a later one of what it ran beside; an
-    interrupt stays one, and the error becomes a warning.
+    `__call__` first waits for the piece before it, and so does the end of the context, however it is left. An error of
+    a piece appears there, in place of a later one of what it ran beside; beside an interrupt it is a warning.
     """
 
     def __enter__(self) -> "Aside":
@@ -28,23 +27,26 @@ class Aside:
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self._thread.shutdown(wait=False)
-        interrupted = kind is not None and not issubclass(kind, Exception)
         try:
             self._finish()
-        except KeyboardInterrupt as interrupt:
-            if not interrupted:
-                self.__exit__(type(interrupt))
+        except KeyboardInterrupt:  # while the last piece was waited for, which is no reason to lose it
+            self._wait()
             raise
         except Exception as error:
-            if not interrupted:
+            if kind is None or issubclass(kind, Exception):
                 raise
             warnings.warn(str(error), stacklevel=2)
 
     def _finish(self) -> None:
-        if self._piece is not None:
-            wait([self._piece])  # an interrupt leaves it to be waited for again
-            piece, self._piece = self._piece, None
+        self._wait()
+        piece, self._piece = self._piece, None
+        if piece is not None:
             piece.result()
+
+    def _wait(self) -> None:
+        # Not for the thread: an interrupted join counts as ended in Python 3.11.
+        if self._piece is not None:
+            wait([self._piece])
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
