@@ -1,6 +1,7 @@
 """``fer-fast eval``."""
 
 import shlex
+import warnings
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from fer_fast.train.config import DataConfig, RunConfig
 from fer_fast.train.data import load_reported, open_data
 from fer_fast.train.evaluation import Trained, load_trained
 from fer_fast.train.folder import STUDY
+from fer_fast.train.lineage import check_evaluated
 from fer_fast.train.run import evaluate_checkpoint
 from fer_fast.train.study import read_study
+from fer_fast.train.weights import Weights
 
 
 def run(argv: list[str]) -> int:
@@ -46,7 +49,11 @@ def run(argv: list[str]) -> int:
         custom_classes.run(trained, _opened(given, trained.config), given.split, enrolment, out)
         return 0
     command = shlex.join(("fer-fast", "eval", *argv))
-    metrics = evaluate_checkpoint(trained, _dataset(given, trained), out, command=command)
+    dataset = _dataset(given, trained)
+    if given.split == "test":
+        for line in check_evaluated(Weights(given.checkpoint, {}, state=trained.state), trained.config, dataset):
+            warnings.warn(line, stacklevel=2)
+    metrics = evaluate_checkpoint(trained, dataset, out, command=command)
     print_metrics(metrics)
     if out:
         print(f"report: {out / 'report.html'}")

@@ -1,5 +1,6 @@
 """Whether the weights that a run starts from know the images that it is tested on."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from fer_fast.data import DATASETS
@@ -48,16 +49,35 @@ def check_start(weights: Weights | None, config: RunConfig, test: FaceDataset) -
     Raises:
         InputError: images of the test split are among those.
     """
-    if not test.names:  # drawn images are drawn anew
+    if weights is None:
         return ()
-    lines = (_check(each, weights, config, test, generation) for generation, each in enumerate(ancestors(weights)))
-    return tuple(f"starts from {weights.source}, {line}" for line in lines if line)
+    of_run = f"the weights {weights.source} are of a run that "
+    advice = "; start from a run of the same fold and seed, or of another dataset"
+    runs = [(of_run + "goes back to one that " * (i > 0), each) for i, each in enumerate(ancestors(weights))]
+    return tuple(f"starts from {weights.source}, {line}" for line in _untold(runs, config, test, advice))
+
+
+def check_evaluated(weights: Weights, config: RunConfig, test: FaceDataset) -> tuple[str, ...]:
+    """The same of what a run itself began with, for a test split that it is evaluated on later.
+
+    Args:
+        config: of the run, with the dataset that it is evaluated on.
+    """
+    runs = [(f"{weights.source} goes back to a run that ", each) for each in ancestors(weights)[1:]]
+    return tuple(f"{weights.source}: {line}" for line in _untold(runs, config, test, ""))
+
+
+def _untold(
+    runs: list[tuple[str, dict[str, Any] | None]], config: RunConfig, test: FaceDataset, advice: str
+) -> Iterator[str]:
+    """Refuse runs, each with the words for it, that know the images; what cannot be told of them."""
+    if test.names:  # drawn images are drawn anew
+        yield from filter(None, (_check(words, each, config, test, advice) for words, each in runs))
 
 
 def _check(
-    ancestor: dict[str, Any] | None, weights: Weights, config: RunConfig, test: FaceDataset, generation: int
+    words: str, ancestor: dict[str, Any] | None, config: RunConfig, test: FaceDataset, advice: str
 ) -> str | None:
-    """Refuse one of the runs that weights go back to; what cannot be told of it."""
     if ancestor is None:
         return "which goes back to weights of which it does not say what they were trained on"
     dataset, root = (config.test_dataset, config.test_root) if config.test_dataset else (config.dataset, config.root)
@@ -74,9 +94,8 @@ def _check(
     if again and (same_copy or DATASETS[dataset].published):  # a folder of one's own can be any
         fold = f", fold {theirs.data.fold} of {theirs.data.folds}" if theirs.data.fold else ""
         raise InputError(
-            f"the weights {weights.source} are of a run that {'goes back to one that ' if generation else ''}was "
-            f"trained on or selected by {again:,} of the {len(test):,} images that are tested here (of {dataset}, "
-            f"there seed {theirs.seed}{fold}); start from a run of the same fold and seed, or of another dataset"
+            f"{words}was trained on or selected by {again:,} of the {len(test):,} images that are tested here "
+            f"(of {dataset}, there seed {theirs.seed}{fold}){advice}"
         )
     return None if same_copy else f"trained on {dataset}: images of the test split may be among those"
 

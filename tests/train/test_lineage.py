@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import save_file
 
 from fer_fast.cli import main
+from fer_fast.data.labels import CLASSES
 from fer_fast.errors import InputError
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.checkpoint import load_checkpoint, save_checkpoint
@@ -107,6 +108,23 @@ def test_what_lies_further_back_is_no_start_either(trained, tmp_path):
     assert [each["dataset"] for each in state["ancestors"]] == ["folder", "expw", "ckplus"]
     assert state["ancestors"][2]["splits"] == told(tmp_path, "first")["splits"]
     assert "ancestors" not in load_checkpoint(tmp_path / "first")[1]
+
+
+def test_what_lies_further_back_is_not_evaluated_on_either(trained, tmp_path, capsys):
+    LAYOUTS["ckplus"].build(tmp_path / "ckplus")
+    for classes in (CLASSES[:4], CLASSES[4:]):
+        put_classes(tmp_path / "folder", {"train": 3, "val": 2, "test": 2}, classes)
+    trained("first", "ckplus", "--data.fold=2")
+    assert trained("second", "folder", f"--model.weights={tmp_path / 'first'}") is None
+    run = str(tmp_path / "second")
+    command = ["eval", f"--checkpoint={run}", "--device=cpu"]
+    of_other = [*command, "--dataset=ckplus", f"--root={tmp_path / 'ckplus'}"]
+    for fold, status in ((1, 2), (2, 0)):
+        assert main([*of_other, f"--fold={fold}"]) == status
+        line = f"{run} goes back to a run that was trained on or selected by 6 of the 6 images that are tested here "
+        assert (f"{line}(of ckplus, there seed 0, fold 2 of 10)\n" in capsys.readouterr().err) is (status == 2)
+    assert main([*of_other, "--fold=1", "--split=train"]) == 0
+    assert main(command) == 0
 
 
 def test_a_run_that_does_not_tell_what_it_goes_back_to_is_noted(trained, tmp_path):
