@@ -20,7 +20,6 @@ from fer_fast.train.folder import STUDY
 from fer_fast.train.lineage import check_evaluated
 from fer_fast.train.run import evaluate_checkpoint
 from fer_fast.train.study import read_study
-from fer_fast.train.weights import Weights
 
 
 def run(argv: list[str]) -> int:
@@ -51,7 +50,7 @@ def run(argv: list[str]) -> int:
     command = shlex.join(("fer-fast", "eval", *argv))
     dataset = _dataset(given, trained)
     if given.split == "test":
-        for line in check_evaluated(Weights(given.checkpoint, {}, state=trained.state), trained.config, dataset):
+        for line in check_evaluated(trained.state, given.checkpoint, trained.config, dataset):
             warnings.warn(line, stacklevel=2)
     metrics = evaluate_checkpoint(trained, dataset, out, command=command)
     print_metrics(metrics)

@@ -1,4 +1,4 @@
-"""Whether the weights that a run starts from know the images that it is tested on."""
+"""Whether what a run goes back to knows the images that it is tested on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +14,12 @@ from fer_fast.train.weights import Weights
 _TELLING = ("dataset", "test_dataset", "seed", "data")  # keys that decide which images a run is trained on
 
 
-def ancestors(weights: Weights | None) -> list[dict[str, Any] | None]:
-    """The run that left the weights, and all runs that it goes back to: what tells the images they were trained on.
+def ancestors(state: dict[str, Any] | None, source: str) -> list[dict[str, Any] | None]:
+    """The run that left a checkpoint, and all runs that it goes back to: what tells the images they were trained on.
+
+    Args:
+        state: of the checkpoint; None for weights that no run left.
+        source: the checkpoint, for people.
 
     Returns:
         Keys of each run's configuration with its ``splits`` (see `membership`), the latest first, as JSON values; None
@@ -24,13 +28,13 @@ def ancestors(weights: Weights | None) -> list[dict[str, Any] | None]:
     Raises:
         InputError: the checkpoint tells no such things of those runs.
     """
-    if weights is None or weights.state is None:
+    if state is None:
         return []
-    config = to_dict(from_dict(weights.state["config"]))
-    last = {key: config[key] for key in _TELLING} | {"splits": weights.state.get("splits", {})}
-    told = weights.state.get("ancestors", [None] if config["model"]["weights"] else [])
+    config = to_dict(from_dict(state["config"]))
+    last = {key: config[key] for key in _TELLING} | {"splits": state.get("splits", {})}
+    told = state.get("ancestors", [None] if config["model"]["weights"] else [])
     if not isinstance(told, list) or not all(each is None or _tells(each) for each in told):
-        raise InputError(f"the checkpoint {weights.source} is corrupt: ancestors")
+        raise InputError(f"the checkpoint {source} is corrupt: ancestors")
     return [last, *told]
 
 
@@ -53,18 +57,20 @@ def check_start(weights: Weights | None, config: RunConfig, test: FaceDataset) -
         return ()
     of_run = f"the weights {weights.source} are of a run that "
     advice = "; start from a run of the same fold and seed, or of another dataset"
-    runs = [(of_run + "goes back to one that " * (i > 0), each) for i, each in enumerate(ancestors(weights))]
+    known = ancestors(weights.state, weights.source)
+    runs = [(of_run + "goes back to one that " * (i > 0), each) for i, each in enumerate(known)]
     return tuple(f"starts from {weights.source}, {line}" for line in _untold(runs, config, test, advice))
 
 
-def check_evaluated(weights: Weights, config: RunConfig, test: FaceDataset) -> tuple[str, ...]:
+def check_evaluated(state: dict[str, Any], source: str, config: RunConfig, test: FaceDataset) -> tuple[str, ...]:
     """The same of what a run itself began with, for a test split that it is evaluated on later.
 
     Args:
+        state, source: of the run's checkpoint, see `ancestors`.
         config: of the run, with the dataset that it is evaluated on.
     """
-    runs = [(f"{weights.source} goes back to a run that ", each) for each in ancestors(weights)[1:]]
-    return tuple(f"{weights.source}: {line}" for line in _untold(runs, config, test, ""))
+    runs = [(f"{source} goes back to a run that ", each) for each in ancestors(state, source)[1:]]
+    return tuple(f"{source}: {line}" for line in _untold(runs, config, test, ""))
 
 
 def _untold(

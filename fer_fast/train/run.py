@@ -13,7 +13,7 @@ from fer_fast.data.augment import FOURTEEN_ANGLES
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
 from fer_fast.train.aside import Aside, copied
-from fer_fast.train.checkpoint import CHECKPOINT, RESUME, load_resume, save_checkpoint, save_resume, write_text
+from fer_fast.train.checkpoint import CHECKPOINT, RESUME, below, load_resume, save_checkpoint, save_resume, write_text
 from fer_fast.train.config import RunConfig, changed, file_layer, to_dict, to_yaml
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
@@ -123,7 +123,7 @@ def prepare(config: RunConfig, stored: _Stored | None = None) -> tuple[Trainer, 
     origin, notes = {}, check_start(weights, config, splits.test)
     if weights:
         began = {"path": config.model.weights, "sha256": weights.sha256}
-        origin = {"started_from": began, "ancestors": ancestors(weights)}
+        origin = {"started_from": began, "ancestors": ancestors(weights.state, weights.source)}
     elif stored:  # the file may be gone, and what was said of it stays
         origin = {key: stored[1][key] for key in ("started_from", "ancestors") if key in stored[1]}
         notes = stored[1].get("notes", ())
@@ -212,11 +212,12 @@ def _continue(
 
 def _keep(trainer: Trainer, common: dict[str, Any], out: Path, aside: Aside, *, anew: bool = False) -> None:
     """Have the state to resume from written, then the selected weights, unless those on disk still are the selected."""
-    epoch, selected = _selected(trainer)
+    tensors, state = copied(trainer.tensors()), copy.deepcopy(trainer.state())
+    prefix, _ = trainer.weights()
+    epoch = trainer.best["epoch"] if prefix == "best" else trainer.epoch
+    weights = below(prefix, tensors) if anew or epoch == trainer.epoch else None
     about = {"epoch": epoch, "epochs": trainer.epochs}
     about |= {key: trainer.history[epoch - 1][key] for key in ("step", "val_accuracy")}
-    weights = copied(selected) if anew or epoch == trainer.epoch else None
-    tensors, state = copied(trainer.tensors()), copy.deepcopy(trainer.state())
 
     def write() -> None:
         save_resume(out, tensors, {**state, **common, "epochs": trainer.epochs})
@@ -224,12 +225,6 @@ def _keep(trainer: Trainer, common: dict[str, Any], out: Path, aside: Aside, *, 
             save_checkpoint(out, weights, {**about, **common})
 
     aside(write)
-
-
-def _selected(trainer: Trainer) -> tuple[int, dict[str, torch.Tensor]]:
-    """The epoch whose weights count, and the state of its recogniser."""
-    name, tensors = trainer.weights()
-    return trainer.best["epoch"] if name == "best" else trainer.epoch, tensors
 
 
 def _conclude(trainer: Trainer, test: FaceDataset, out: Path, started: float) -> dict[str, Any]:

@@ -262,7 +262,8 @@ def test_a_broken_video_is_a_fault_by_name(tmp_path, cut):
     session(tmp_path / "root", 1, video=data)
     session(tmp_path / "root", 2)
     listing = read_mmi(tmp_path / "root")
-    assert listing.faults == [f"{tmp_path}/root/Sessions/1/S003-001.avi: not a video that can be opened"]
+    cut_film = tmp_path / "root" / "Sessions" / "1" / "S003-001.avi"
+    assert listing.faults == [f"{cut_film}: not a video that can be opened"]
     with pytest.raises(InputError, match=r"S003-001\.avi: not a video"):
         open_dataset("mmi", tmp_path / "root")
 
