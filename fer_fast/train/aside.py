@@ -10,27 +10,33 @@ from torch import Tensor
 
 
 class Aside:
-    """Runs one piece of work at a time on another thread, as a context.
+    """Runs pieces of work one at a time on another thread, as a context.
 
-    `__call__` first waits for the piece before it, and so does the end of the context, however it is left. An error of
-    a piece appears there, in place of a later one of what it ran beside; beside an interrupt it is a warning.
+    A piece that comes while one runs waits, in place of one that already waits: each is to say all that the one before
+    it says. Where an epoch takes less time than its files, only some epochs are written, and nothing waits for them.
+
+    The end of the context waits for what is left, however it is left. An error of a piece appears there or at the next
+    piece, in place of a later one of what it ran beside; beside an interrupt it is a warning.
     """
 
     def __enter__(self) -> "Aside":
         self._thread = ThreadPoolExecutor(1, "aside")
-        self._piece: Future | None = None
+        self._pieces: list[Future] = []  # the one that runs, the one that waits
         return self
 
     def __call__(self, work: Callable[..., Any], *arguments: Any) -> None:
-        self._finish()
-        self._piece = self._thread.submit(work, *arguments)
+        if len(self._pieces) == 2 and self._pieces[1].cancel():
+            self._pieces.pop()
+        while self._pieces and self._pieces[0].done():
+            self._pieces.pop(0).result()
+        self._pieces.append(self._thread.submit(work, *arguments))
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self._thread.shutdown(wait=False)
         try:
             self._finish()
         except KeyboardInterrupt:  # while the last piece was waited for, which is no reason to lose it
-            self._wait()
+            wait(self._pieces)
             raise
         except Exception as error:
             if kind is None or issubclass(kind, Exception):
@@ -38,15 +44,9 @@ class Aside:
             warnings.warn(str(error), stacklevel=2)
 
     def _finish(self) -> None:
-        self._wait()
-        piece, self._piece = self._piece, None
-        if piece is not None:
+        wait(self._pieces)  # not for the thread: an interrupted join counts as ended in Python 3.11
+        for piece in self._pieces:
             piece.result()
-
-    def _wait(self) -> None:
-        # Not for the thread: an interrupted join counts as ended in Python 3.11.
-        if self._piece is not None:
-            wait([self._piece])
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

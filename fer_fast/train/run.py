@@ -78,10 +78,11 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
         if splits.folds:
             write_text(out / "folds.json", json.dumps(splits.folds, indent=1) + "\n")
         _announce(trainer, len(splits.test), out)
+        kept = Kept(out, common)
         with Aside() as aside, make_progress() as progress:
             if stored:  # a kill may have come between two files, and a run that is extended has another length
-                _keep(trainer, common, out, aside, anew=True)
-            trainer.fit(progress, lambda: _keep(trainer, common, out, aside))
+                kept.keep(trainer, aside)
+            trainer.fit(progress, lambda: kept.keep(trainer, aside))
         return _conclude(trainer, splits.test, out, started)
 
 
@@ -210,21 +211,32 @@ def _continue(
     )
 
 
-def _keep(trainer: Trainer, common: dict[str, Any], out: Path, aside: Aside, *, anew: bool = False) -> None:
-    """Have the state to resume from written, then the selected weights, unless those on disk still are the selected."""
-    tensors, state = copied(trainer.tensors()), copy.deepcopy(trainer.state())
-    prefix, _ = trainer.weights()
-    epoch = trainer.best["epoch"] if prefix == "best" else trainer.epoch
-    weights = below(prefix, tensors) if anew or epoch == trainer.epoch else None
-    about = {"epoch": epoch, "epochs": trainer.epochs}
-    about |= {key: trainer.history[epoch - 1][key] for key in ("step", "val_accuracy")}
+class Kept:
+    """What of a run lies on disk: the state to resume from and, where they changed, the selected weights.
 
-    def write() -> None:
-        save_resume(out, tensors, {**state, **common, "epochs": trainer.epochs})
-        if weights is not None:
-            save_checkpoint(out, weights, {**about, **common})
+    Args:
+        out: the run's folder.
+        common: what both files say of the run.
+    """
 
-    aside(write)
+    def __init__(self, out: Path, common: dict[str, Any]):
+        self.out, self.common = out, common
+        self.epoch = 0  # of the weights that this sitting wrote last; only the thread that writes looks
+
+    def keep(self, trainer: Trainer, aside: Aside) -> None:
+        """Have the trainer's state, as it is now, written aside."""
+        tensors, state = copied(trainer.tensors()), copy.deepcopy(trainer.state())
+        prefix, _ = trainer.weights()
+        epoch = trainer.best["epoch"] if prefix == "best" else trainer.epoch
+        aside(self._write, tensors, {**state, "epochs": trainer.epochs}, prefix, epoch)
+
+    def _write(self, tensors: dict[str, torch.Tensor], state: dict[str, Any], prefix: str, epoch: int) -> None:
+        save_resume(self.out, tensors, {**state, **self.common})
+        if epoch != self.epoch:
+            about = {"epoch": epoch, "epochs": state["epochs"]}
+            about |= {key: state["history"][epoch - 1][key] for key in ("step", "val_accuracy")}
+            save_checkpoint(self.out, below(prefix, tensors), {**about, **self.common})
+            self.epoch = epoch
 
 
 def _conclude(trainer: Trainer, test: FaceDataset, out: Path, started: float) -> dict[str, Any]:

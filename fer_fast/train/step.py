@@ -173,7 +173,9 @@ class Graph:
     """
 
     def __init__(self, generator: torch.Generator):
-        self._generators = (generator, torch.cuda.default_generators[generator.device.index])
+        with torch.cuda.device(generator.device):  # "cuda" alone names no number
+            of_device = torch.cuda.default_generators[torch.cuda.current_device()]
+        self._generators = (generator, of_device)
         self._graph = torch.cuda.CUDAGraph()
         self._graph.register_generator_state(generator)
         self.replay = self._graph.replay
