@@ -1,9 +1,12 @@
 """What every public loss asks of its arguments. A `ValueError` names the argument, what was given, what is allowed."""
 
 import math
+from operator import index
 
 import torch
 from torch import Tensor
+from torch._C import _current_graph_task_id
+from torch._C._functorch import get_interpreter_stack
 
 REDUCTIONS = ("mean", "sum")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -66,6 +69,20 @@ def readable(y: Tensor) -> bool:
     return y.is_cpu
 
 
+def moves(what: str) -> None:
+    """Refuse to move `what` in a forward pass that is not the only one of its step: activation checkpointing runs it
+    again inside the backward, where it would move twice and give the gradient of what has moved."""
+    if torch.compiler.is_compiling():
+        return
+    if _current_graph_task_id() != -1:
+        raise RuntimeError(
+            f"{what}: moved by the forward pass, which torch.utils.checkpoint runs a second time; call the loss outside "
+            "of the checkpoint"
+        )
+    if get_interpreter_stack():
+        raise RuntimeError(f"{what}: cannot move under torch.func; call the loss in eval mode, or with update=False")
+
+
 def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
     """Refuse a label outside [0, C) where that costs nothing: on the CPU, outside of a compiled graph.
 
@@ -126,9 +143,13 @@ def angle(value: float, name: str) -> float:
 
 def at_least(value: int, low: int, name: str) -> int:
     """An integer not below `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    try:
+        whole = low - 1 if isinstance(value, bool) else index(value)  # numpy's integers are some, too
+    except TypeError:
+        whole = low - 1
+    if whole < low:
         raise ValueError(f"{name}: {value!r} given; allowed are integers >= {low}")
-    return value
+    return whole
 
 
 def reduction(name: str) -> str:

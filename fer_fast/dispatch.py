@@ -5,38 +5,50 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from os import environ
+from threading import local
 from types import ModuleType
 
 import torch
+from torch._C._functorch import TransformType, get_interpreter_stack
 
 from .suggest import one_of
 
 BACKENDS = ("auto", "triton", "blocked", "reference")
 
-_preferred = "auto"
+
+class _Preferred(local):
+    """What :func:`backend` asked for, of each thread."""
+
+    name = "auto"
+
+
+_preferred = _Preferred()
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
     """Run every loss and primitive below on one backend: `with fer_fast.backend("blocked"): ...`.
 
-    A call's own `backend=` argument wins over the context. `"auto"` takes Triton on a GPU that has it, else the
+    A call's own `backend=` argument wins over the context, which holds for the thread that entered it. `"auto"` takes Triton on a GPU that has it, else the
     blocked engines; `"reference"` is plain PyTorch, the only one with second derivatives.
     """
-    global _preferred
-    outer, _preferred = _preferred, one_of(name, BACKENDS, "backend")
+    outer, _preferred.name = _preferred.name, one_of(name, BACKENDS, "backend")
     try:
         yield
     finally:
-        _preferred = outer
+        _preferred.name = outer
 
 
 def resolve(name: str, device: torch.device) -> str:
     """The backend a call on `device` runs on: "triton", "blocked" or "reference".
 
-    Raises `ValueError` for an unknown name, and for "triton" where it cannot run.
+    Under `torch.func.grad` and its like, which see into plain PyTorch alone, "auto" is "reference".
+
+    Raises `ValueError` for an unknown name, for "triton" where it cannot run, and for any inside `torch.vmap`.
     """
-    name, kind = one_of(_preferred if name == "auto" else name, BACKENDS, "backend"), device.type
+    name, kind = one_of(_preferred.name if name == "auto" else name, BACKENDS, "backend"), device.type
+    if not torch.compiler.is_compiling() and (transforms := get_interpreter_stack()):
+        return _transformed(name, {transform.key() for transform in transforms})
     if name == "auto":
         return "triton" if kind == "cuda" and triton_runs_on("cuda") else "blocked"
     if name == "triton" and not triton_runs_on(kind):
@@ -44,6 +56,15 @@ def resolve(name: str, device: torch.device) -> str:
     if name == "triton" and kind == "cpu" and (fault := interpreter_fault()):
         raise ValueError(f'backend: "triton" does not run on cpu here: {fault}')
     return name
+
+
+def _transformed(name: str, transforms: set[TransformType]) -> str:
+    """The backend under transforms of :mod:`torch.func`."""
+    if TransformType.Vmap in transforms:
+        raise ValueError("torch.vmap: a loss takes one batch; call it once for each")
+    if name not in ("auto", "reference"):
+        raise ValueError(f'backend: "{name}" does not run under torch.func; "reference" does')
+    return "reference"
 
 
 @cache

@@ -72,7 +72,8 @@ def class_table(
     if head is not None:
         loss = head.loss + loss
         if gradient:
-            dweight, dbias = head.gradients()
+            dweight, of_bias = head.gradients()
+            dbias = dbias if bias is None else of_bias
     if rule is not None:
         loss += auxiliary_weight * rule.constant
         if update:

@@ -72,6 +72,8 @@ def joint_loss(
     classifier, auxiliary = classifier or _ABSENT, auxiliary or _ABSENT
     kind = _check(x, y, reduction, auxiliary.groups or None, *classifier[:4], *auxiliary[:4])
     y = checks.wide_labels(y)
+    if auxiliary.update:
+        checks.moves("centers")
     if auxiliary.groups:
         groups = [(rows, checks.wide_labels(group_y)) for rows, group_y in auxiliary.groups]
         auxiliary = auxiliary._replace(groups=groups)
@@ -87,11 +89,11 @@ def _check(x: Tensor, y: Tensor, reduction: str, groups: Sequence | None, *terms
     """That features, labels, MVA's groups and two terms fit each other, of each its name, table, bias and class
     weights."""
     checks.features(x, "features")
-    checks.labels(y, len(x), x.device)
+    checks.labels(y, x.shape[0], x.device)
     checks.reduction(reduction)
     for rows, group_y in groups or ():
         checks.table(rows, "bank features", x.shape[1], x.device)
-        checks.labels(group_y, len(rows), x.device, "bank labels")
+        checks.labels(group_y, rows.shape[0], x.device, "bank labels")
     for place, (name, table, bias, class_weights) in zip(("weight", "centers"), (terms[:4], terms[4:]), strict=True):
         if name:
             checks.table(table, place, x.shape[1], x.device)

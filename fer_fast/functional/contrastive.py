@@ -19,9 +19,9 @@ def selfcon_loss(
 ) -> Tensor:
     """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`."""
     checks.features(z, "embeddings")
-    if len(z) % 2:
-        raise ValueError(f"embeddings: rows i and i+N are two views, so an even number is needed; got {len(z)}")
-    y = torch.arange(len(z), device=z.device) if y is None else y
+    if z.shape[0] % 2:
+        raise ValueError(f"embeddings: rows i and i+N are two views, so an even number is needed; got {z.shape[0]}")
+    y = torch.arange(z.shape[0], device=z.device) if y is None else y
     return _contrastive("selfcon", z, y, None, None, params, reduction, backend)
 
 
@@ -113,7 +113,7 @@ def _contrastive(
 
 def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None):
     checks.features(z, "embeddings")
-    y = checks.labels(y, len(z), z.device)
+    y = checks.labels(y, z.shape[0], z.device)
     if (bank_z is None) != (bank_y is None):
         raise ValueError("bank: features and labels are given together or not at all")
     if bank_z is not None:
@@ -121,4 +121,4 @@ def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None):
     if bank_z is None or bank_z.shape[:1] == (0,):
         return y, None, None
     checks.table(bank_z, "bank features", z.shape[1], z.device)
-    return y, bank_z.detach(), checks.labels(bank_y, len(bank_z), z.device, "bank labels")
+    return y, bank_z.detach(), checks.labels(bank_y, bank_z.shape[0], z.device, "bank labels")

@@ -14,7 +14,7 @@ def marginal_loss(x: Tensor, y: Tensor, *, params, reduction: str = "mean", back
     See :func:`fer_fast.reference.marginal`.   x (n, d), y (n,).
     """
     checks.features(x, "features")
-    y = checks.labels(y, len(x), x.device)
+    y = checks.labels(y, x.shape[0], x.device)
     checks.reduction(reduction)
     backend = resolve(backend, x.device)
     if backend == "reference":
@@ -31,7 +31,7 @@ def range_loss(x: Tensor, y: Tensor, *, params, reduction: str = "mean", backend
     x (n, d), y (n,). No term runs over samples: `reduction` changes nothing.
     """
     checks.features(x, "features")
-    y = checks.labels(y, len(x), x.device)
+    y = checks.labels(y, x.shape[0], x.device)
     checks.reduction(reduction)
     backend = resolve(backend, x.device)
     if backend == "reference":

@@ -28,7 +28,7 @@ def center_distances(x: Tensor, centers: Tensor, *, backend: str = "auto") -> Te
 def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor, *, backend: str = "auto") -> Tensor:
     """S_i = Σ_{j≠y_i} ‖x_i - c_j‖² for x (n, d), y (n,), centers (C, d): (n,). The centers get no gradient."""
     checks.table(centers, "centers", checks.features(x, "features").shape[1], x.device)
-    y = checks.labels(y, len(x), x.device)
+    y = checks.labels(y, x.shape[0], x.device)
     backend = resolve(backend, x.device)
     if backend == "reference":
         checks.label_range(y, len(centers))

@@ -69,8 +69,9 @@ class MemoryBank(HostState):
     @torch.no_grad()
     def enqueue(self, z: Tensor, y: Tensor) -> None:
         """Append a group of embeddings z (n, d) with labels y (n,), converted to the bank's dtype on the way."""
+        checks.moves("memory bank")
         checks.table(z, "embeddings", self.feature_dim, None)
-        y = checks.labels(y, len(z), None)[-self.capacity :]
+        y = checks.labels(y, z.shape[0], None)[-self.capacity :]
         z, y = (t.to(self.ring.device, non_blocking=True) for t in (z[-self.capacity :], y))
         if resolve("auto", self.ring.device) == "triton" and self.ring.dtype != torch.float64:
             ops.enqueue(self.ring, self.ring_labels, self.cursor, z, y)

@@ -45,15 +45,18 @@ class ConfusionWeightedLoss(Loss):
     @torch.no_grad()
     def observe(self, y: Tensor, predictions: Tensor) -> None:
         """Take the (truth, prediction) pairs of a batch into the window; the oldest batch leaves it."""
-        y = checks.labels(y, len(y), None)
-        predictions = checks.labels(predictions, len(y), y.device, "predictions")
+        y = checks.labels(y, y.shape[0], None)
+        predictions = checks.labels(predictions, y.shape[0], y.device, "predictions")
         checks.label_range(predictions, self.num_classes, "predictions")
         newest = reference.confusion_counts(y, predictions, self.num_classes)
         self.confusion.copy_(torch.cat([self.confusion[1:], newest[None]]))
 
     def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
+        observed = predictions is not None and self.training
+        if observed:
+            checks.moves("confusion")
         loss = self.function(e, y, self.class_difficulty)
-        if predictions is not None and self.training:
+        if observed:
             self.observe(y, predictions)
         return loss
 

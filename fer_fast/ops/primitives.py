@@ -104,7 +104,9 @@ def _register(operator, backward, shape, saves_output: bool = False) -> None:
     operator.register_autograd(formula, setup_context=setup_context)
 
 
-_register(correlation_matrix, correlation_matrix_backward, lambda x, _: (len(x), len(x)))
-_register(center_distances, center_distances_backward, lambda x, centers, _: (len(x), len(centers)))
-_register(anti_center_distances, anti_center_distances_backward, lambda x, *_: (len(x),))
-_register(contrastive_log_denominator, contrastive_log_denominator_backward, lambda z, *_: (len(z),), saves_output=True)
+_register(correlation_matrix, correlation_matrix_backward, lambda x, _: (x.shape[0], x.shape[0]))
+_register(center_distances, center_distances_backward, lambda x, centers, _: (x.shape[0], centers.shape[0]))
+_register(anti_center_distances, anti_center_distances_backward, lambda x, *_: (x.shape[0],))
+_register(
+    contrastive_log_denominator, contrastive_log_denominator_backward, lambda z, *_: (z.shape[0],), saves_output=True
+)
