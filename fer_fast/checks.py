@@ -76,8 +76,7 @@ def moves(what: str) -> None:
         return
     if _current_graph_task_id() != -1:
         raise RuntimeError(
-            f"{what}: moved by the forward pass, which torch.utils.checkpoint runs a second time; call the loss outside "
-            "of the checkpoint"
+            f"{what}: moved by the forward pass, which torch.utils.checkpoint runs a second time; call the loss outside"
         )
     if get_interpreter_stack():
         raise RuntimeError(f"{what}: cannot move under torch.func; call the loss in eval mode, or with update=False")

@@ -29,8 +29,9 @@ _preferred = _Preferred()
 def backend(name: str) -> Iterator[None]:
     """Run every loss and primitive below on one backend: `with fer_fast.backend("blocked"): ...`.
 
-    A call's own `backend=` argument wins over the context, which holds for the thread that entered it. `"auto"` takes Triton on a GPU that has it, else the
-    blocked engines; `"reference"` is plain PyTorch, the only one with second derivatives.
+    A call's own `backend=` argument wins over the context, which holds for the thread that entered it. `"auto"` takes
+    Triton on a GPU that has it, else the blocked engines; `"reference"` is plain PyTorch, the only one with second
+    derivatives.
     """
     outer, _preferred.name = _preferred.name, one_of(name, BACKENDS, "backend")
     try:

@@ -134,7 +134,9 @@ class AngularSoftmaxLoss(HostState, ClassifierLoss):
         self.step()
 
     def step(self) -> None:
-        self._steps += self.training
+        if self.training:
+            checks.moves("lambda_")
+            self._steps += 1
 
 
 class ASoftmaxLoss(AngularSoftmaxLoss):

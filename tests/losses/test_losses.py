@@ -12,22 +12,10 @@ from cases import double, evaluate, make_inputs
 from fer_fast import functional, losses, reference
 from fer_fast.dispatch import triton_runs_on
 from fer_fast.registry import LOSSES, call
+from loss_modules import C, D, batch, build
 
-C, D, N = 4, 6, 9
 SPECS = [pytest.param(spec, id=name) for name, spec in LOSSES.items()]
 CENTER_FAMILY = [pytest.param(spec, id=name) for name, spec in LOSSES.items() if spec.family == "center"]
-
-
-def build(spec, **keywords):
-    arguments = {"classifier": (C, D), "center": (C, D), "correlation": (C,)}.get(spec.family, ())
-    if spec.name == "weighted-softmax":
-        keywords["class_weights"] = torch.rand(C) + 0.1
-    return getattr(losses, spec.cls)(*(() if spec.name == "ed" else arguments), **keywords)
-
-
-def batch(spec, seed=0):
-    tensors, _ = make_inputs(spec, N - N % 2, C, D, torch.float32, seed=seed)
-    return next(tensors[name] for name in ("x", "e", "z") if name in tensors), tensors["y"]
 
 
 @pytest.mark.parametrize("spec", SPECS)
