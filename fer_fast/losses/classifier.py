@@ -133,10 +133,13 @@ class AngularSoftmaxLoss(HostState, ClassifierLoss):
     def replayed(self, rows: int) -> None:
         self.step()
 
-    def step(self) -> None:
+    def term(self) -> Term:
         if self.training:
             checks.moves("lambda_")
-            self._steps += 1
+        return super().term()
+
+    def step(self) -> None:
+        self._steps += self.training
 
 
 class ASoftmaxLoss(AngularSoftmaxLoss):

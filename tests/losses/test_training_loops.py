@@ -1,4 +1,4 @@
-"""Every loss in the loops people train with: checkpointing, hooks, scalers, copies, threads, forks. Right or refused."""
+"""Every loss in the loops people train with: checkpointing, hooks, scalers, copies, threads, forks."""
 
 import copy
 import multiprocessing
@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks, save_on_cpu
+from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 import fer_fast
