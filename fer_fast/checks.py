@@ -48,6 +48,30 @@ def beside(t: Tensor, name: str, device: torch.device | None) -> None:
         raise ValueError(f"{name}: on {t.device}, but the features are on {device}")
 
 
+def weight_range(w: Tensor, name: str = "sample_weights") -> None:
+    """Refuse a weight that is negative or not finite where looking waits for no device, outside of a compiled graph."""
+    if readable(w) and not torch.compiler.is_compiling():
+        low, high = map(float, torch.aminmax(w))
+        if not (low >= 0 and high < math.inf):
+            raise ValueError(f"{name}: {low if not low >= 0 else high:g} given; allowed are finite values >= 0")
+
+
+def constant(t: Tensor | None, name: str) -> None:
+    """Refuse by name a tensor that no backend gives a gradient."""
+    if t is not None and t.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name}: requires a gradient, which it does not get; give it detached")
+
+
+def soft_labels(y: Tensor, count: int, num_classes: int, device: torch.device) -> Tensor:
+    """Shares of every class (n, C)."""
+    dense(y, "labels", "(n, C)")
+    floating(y.dtype, "labels")
+    if y.shape != (count, num_classes):
+        raise ValueError(f"labels: expected shape ({count}, {num_classes}) of soft labels, got {tuple(y.shape)}")
+    beside(y, "labels", device)
+    return y
+
+
 def labels(y: Tensor, count: int, device: torch.device | None, name: str = "labels") -> Tensor:
     """Integer labels (n,), widened by :func:`wide_labels`. Their range is checked by :func:`label_range`."""
     dense(y, name, "(n,)")
@@ -103,12 +127,12 @@ def table(t: Tensor, name: str, feature_dim: int, device: torch.device | None) -
     return t
 
 
-def per_class(t: Tensor, name: str, num_classes: int | None, device: torch.device | None) -> Tensor:
-    """A floating-point value for each class, (C,); None allows any number of classes."""
-    shape = f"({'C' if num_classes is None else num_classes},)"
+def per_class(t: Tensor, name: str, count: int | None, device: torch.device | None) -> Tensor:
+    """A floating-point value for each class (C,), or each row (n,); None allows any number of classes."""
+    shape = f"({'C' if count is None else count},)"
     dense(t, name, shape)
     floating(t.dtype, name)
-    if t.ndim != 1 or t.shape[0] != (num_classes or t.shape[0]):
+    if t.ndim != 1 or t.shape[0] != (count or t.shape[0]):
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(t.shape)}")
     beside(t, name, device)
     return t
@@ -126,8 +150,36 @@ def class_weights(weights, num_classes: int) -> Tensor | None:
     return weights
 
 
+def number(value: Tensor | float, name: str) -> Tensor | float:
+    """A number, given as one: no backend would give a tensor here a gradient."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(f"{name}: a tensor that requires a gradient is given, which it does not get; give a number")
+    return value
+
+
+def learnable(value: Tensor | float, name: str) -> Tensor | float:
+    """A finite number above zero, or a tensor () of one, which may require a gradient."""
+    if not isinstance(value, Tensor):
+        return positive(value, name)
+    dense(value, name, "()")
+    floating(value.dtype, name)
+    if value.shape != ():
+        raise ValueError(f"{name}: expected a number or a tensor of shape (), got {tuple(value.shape)}")
+    if readable(value) and not torch.compiler.is_compiling():
+        positive(float(value.detach()), name)
+    return value
+
+
+def fraction(value: float, name: str) -> float:
+    """A number in [0, 1]."""
+    if not 0 <= number(value, name) <= 1:
+        raise ValueError(f"{name}: {value!r} given; allowed are values from 0 to 1")
+    return float(value)
+
+
 def positive(value: float, name: str, *, zero: bool = False) -> float:
     """A finite number above zero (or `zero` itself, where allowed)."""
+    number(value, name)
     if not (0 <= value < float("inf")) or (value == 0 and not zero):
         raise ValueError(f"{name}: {value!r} given; allowed are finite values {'>=' if zero else '>'} 0")
     return float(value)
@@ -135,6 +187,7 @@ def positive(value: float, name: str, *, zero: bool = False) -> float:
 
 def angle(value: float, name: str) -> float:
     """An angle in radians, no more than half a turn."""
+    number(value, name)
     if not 0 <= value <= math.pi:
         raise ValueError(f"{name}: {value!r} given; allowed are radians from 0 to π")
     return float(value)
@@ -151,7 +204,7 @@ def at_least(value: int, low: int, name: str) -> int:
     return whole
 
 
-def reduction(name: str) -> str:
-    if name not in REDUCTIONS:
-        raise ValueError(f"reduction: {name!r} given; allowed are {', '.join(REDUCTIONS)}")
+def reduction(name: str, allowed: tuple[str, ...] = REDUCTIONS) -> str:
+    if name not in allowed:
+        raise ValueError(f"reduction: {name!r} given; allowed are {', '.join(allowed)}")
     return name

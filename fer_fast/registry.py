@@ -6,6 +6,7 @@ from functools import cache
 from inspect import signature
 
 from . import reference as ref
+from .checks import REDUCTIONS
 from .suggest import one_of
 
 DENG_2019 = "Deng et al. 2019, ArcFace"
@@ -37,6 +38,11 @@ class LossSpec:
     def params(self) -> type:
         """The NamedTuple of hyper-parameters with their defaults, in the order the engine takes them."""
         return self.reference.params
+
+    @property
+    def reductions(self) -> tuple[str, ...]:
+        """What it can be reduced to: the losses of the rows, where it is a sum of them, are "none"."""
+        return (*REDUCTIONS, "none") if self.reference.by_row else REDUCTIONS
 
     @property
     def update(self) -> Callable | None:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 
 from .params import Count, NonNegative, formula
-from .primitives import accumulate, unit
+from .primitives import accumulate, present, unit
+from .softmax import cross_entropies, hard_targets, with_targets
 
 
 class AngularParams(NamedTuple):
@@ -41,7 +42,7 @@ def a_softmax_logits(x: Tensor, weight: Tensor) -> Tensor:
     return accumulate(linear(accumulate(x), unit(accumulate(weight))))
 
 
-@formula(AngularParams)
+@formula(AngularParams, by_row=True)
 def a_softmax(
     x: Tensor,
     y: Tensor,
@@ -49,15 +50,20 @@ def a_softmax(
     m: int = DEFAULT.m,
     lambda_: float = DEFAULT.lambda_,
     reduction: str = "mean",
+    sample_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of f_j = ‖x‖ cos θ_j, the target's cos θ_y replaced by :func:`blended_cosine`.
 
-    x (n, d), y (n,), weight (C, d), whose rows are scaled to length one; m the integer margin, λ the blend in force.
+    x (n, d), y (n,) or (n, C), weight (C, d), whose rows are scaled to length one; m the integer margin, λ the blend in
+    force. Soft labels have a margin where they are one class's alone; for the rest see
+    :func:`.softmax.cross_entropies`.
     """
-    return _angular_margin(x, y, unit(accumulate(weight)), m, lambda_, reduction)
+    logits = _angular_margin(present(x, sample_weights), y, unit(accumulate(weight)), m, lambda_)
+    return cross_entropies(logits, y, None, label_smoothing, sample_weights, reduction)
 
 
-@formula(AngularParams)
+@formula(AngularParams, by_row=True)
 def l_softmax(
     x: Tensor,
     y: Tensor,
@@ -65,20 +71,22 @@ def l_softmax(
     m: int = DEFAULT.m,
     lambda_: float = DEFAULT.lambda_,
     reduction: str = "mean",
+    sample_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of f_j = ‖x‖ ‖w_j‖ cos θ_j, the target's cos θ_y replaced by :func:`blended_cosine`.
 
     As :func:`a_softmax`, but the class weights keep their lengths.
     """
-    return _angular_margin(x, y, accumulate(weight), m, lambda_, reduction)
+    logits = _angular_margin(present(x, sample_weights), y, accumulate(weight), m, lambda_)
+    return cross_entropies(logits, y, None, label_smoothing, sample_weights, reduction)
 
 
-def _angular_margin(x: Tensor, y: Tensor, weight: Tensor, m: int, lambda_: float, reduction: str) -> Tensor:
+def _angular_margin(x: Tensor, y: Tensor, weight: Tensor, m: int, lambda_: float | Tensor) -> Tensor:
     x = accumulate(x)
     logits = accumulate(linear(x, weight))
-    own = weight[y]
+    own = weight[hard_targets(y)[0]]
     lengths = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(own, dim=-1)
     cosine = (unit(x) * unit(own)).sum(-1)
     target = lengths * blended_cosine(cosine, m, lambda_)
-    y = y.long()
-    return cross_entropy(logits.scatter(1, y[:, None], target[:, None].to(logits.dtype)), y, reduction=reduction)
+    return with_targets(logits, y, target[:, None].to(logits.dtype))

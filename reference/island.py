@@ -20,7 +20,12 @@ DEFAULT = IslandParams()
 
 
 def island_update(
-    x: Tensor, y: Tensor, centers: Tensor, lambda1: float = DEFAULT.lambda1, alpha: float = DEFAULT.alpha
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    lambda1: float = DEFAULT.lambda1,
+    alpha: float = DEFAULT.alpha,
+    sample_weights: Tensor | None = None,
 ) -> Tensor:
     """c ← c - α (Δ_k + λ₁/(C-1) · Σ_{k≠j} ∂cos(c_j, c_k)/∂c_j), Δ the direction of center loss: (C, d).
 
@@ -32,12 +37,19 @@ def island_update(
     others = directions.sum(0) - directions
     along = (others * directions).sum(-1, keepdim=True)
     repulsion = ((others - along * directions) / lengths.where(lengths > 0, 1)).where(lengths > 0, 0)
-    move = center_direction(x, y, old) + lambda1 / max(len(old) - 1, 1) * repulsion
+    move = center_direction(x, y, old, sample_weights) + lambda1 / max(len(old) - 1, 1) * repulsion
     return unless_spoiled(old - alpha * move, centers)
 
 
 @formula(IslandParams, island_update)
-def island(x: Tensor, y: Tensor, centers: Tensor, lambda1: float = DEFAULT.lambda1, reduction: str = "mean") -> Tensor:
+def island(
+    x: Tensor,
+    y: Tensor,
+    centers: Tensor,
+    lambda1: float = DEFAULT.lambda1,
+    reduction: str = "mean",
+    sample_weights: Tensor | None = None,
+) -> Tensor:
     """L = Center + λ₁ Σ_j Σ_{k≠j} (cos(c_j, c_k) + 1).
 
     x (n, d), y (n,), centers (C, d). The second term runs over centers, not samples: it is never divided by n, and it
@@ -45,4 +57,4 @@ def island(x: Tensor, y: Tensor, centers: Tensor, lambda1: float = DEFAULT.lambd
     """
     directions = unit(accumulate(centers))
     cosines = directions @ directions.mT + 1
-    return center(x, y, centers, reduction) + lambda1 * (cosines.sum() - cosines.diagonal().sum())
+    return center(x, y, centers, reduction, sample_weights) + lambda1 * (cosines.sum() - cosines.diagonal().sum())

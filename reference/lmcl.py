@@ -3,36 +3,44 @@
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
 
-from .params import NonNegative, Positive, formula
-from .primitives import accumulate, unit
+from .params import Learnable, NonNegative, formula
+from .primitives import accumulate, present, unit
+from .softmax import cross_entropies, hard_targets, with_targets
 
 
 class LMCLParams(NamedTuple):
     """Scale and margin of the cosines."""
 
-    s: Positive = 30.0  # scale: the logits lie in [-s, s]
+    s: Learnable = 30.0  # scale: the logits lie in [-s, s]
     m: NonNegative = 0.35  # margin, in units of the cosine
 
 
 DEFAULT = LMCLParams()
 
 
-def lmcl_logits(x: Tensor, weight: Tensor, s: float = DEFAULT.s) -> Tensor:
+def lmcl_logits(x: Tensor, weight: Tensor, s: float | Tensor = DEFAULT.s) -> Tensor:
     """f_j = s·cos θ_j, θ_j the angle between x and w_j, without the margin: (n, C)."""
     return s * accumulate(unit(accumulate(x)) @ unit(accumulate(weight)).mT)
 
 
-@formula(LMCLParams)
+@formula(LMCLParams, by_row=True)
 def lmcl(
-    x: Tensor, y: Tensor, weight: Tensor, s: float = DEFAULT.s, m: float = DEFAULT.m, reduction: str = "mean"
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    s: float | Tensor = DEFAULT.s,
+    m: float = DEFAULT.m,
+    reduction: str = "mean",
+    sample_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """L = -Σ_i log softmax_j( s·(cos θ_j - m·[j = y_i]) ) at j = y_i.
 
-    x (n, d), y (n,), weight (C, d); scale s, margin m in units of the cosine. Features and class weights are both
-    scaled to length one; there is no bias. A zero feature has no direction: its cosines are 0.
+    x (n, d), y (n,) or (n, C), weight (C, d); scale s, margin m in units of the cosine. Features and class weights are
+    both scaled to length one; there is no bias. A zero feature has no direction: its cosines are 0. Soft labels have a
+    margin where they are one class's alone; for the rest see :func:`.softmax.cross_entropies`.
     """
-    logits = lmcl_logits(x, weight, s)
-    margins = s * m * one_hot(y.long(), len(weight)).to(logits.dtype)
-    return cross_entropy(logits - margins, y.long(), reduction=reduction)
+    cosines = lmcl_logits(present(x, sample_weights), weight, 1.0)
+    own = cosines.gather(1, hard_targets(y)[0][:, None])
+    return cross_entropies(s * with_targets(cosines, y, own - m), y, None, label_smoothing, sample_weights, reduction)

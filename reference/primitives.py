@@ -14,6 +14,27 @@ def reduce(total: Tensor, count: int | Tensor, reduction: str) -> Tensor:
     return total / count if reduction == "mean" else total
 
 
+def reduce_rows(losses: Tensor, sample_weights: Tensor | None, reduction: str, total: Tensor | None = None) -> Tensor:
+    """Losses of rows (n,) times their weights: as they are (`"none"`), their sum, or the sum over the `total` weight.
+
+    The total is n, or the sum of the weights, unless given. Where nothing weighs anything the mean is 0.
+    """
+    if sample_weights is not None:
+        sample_weights = sample_weights.to(losses.dtype)
+        losses = sample_weights * losses
+        total = sample_weights.sum() if total is None else total
+    if reduction == "none":
+        return losses
+    if total is None:
+        return reduce(losses.sum(), losses.shape[0], reduction)
+    return reduce(losses.sum(), total.where(total != 0, 1), reduction)
+
+
+def present(x: Tensor, sample_weights: Tensor | None) -> Tensor:
+    """Rows `x` (n, d), those of weight 0 zeroed: they are absent whatever they hold, and get no gradient."""
+    return x if sample_weights is None else x.masked_fill((sample_weights == 0)[:, None], 0)
+
+
 def unit(x: Tensor) -> Tensor:
     """Rows scaled to length one, x / ‖x‖, over the last dimension.
 
@@ -36,13 +57,16 @@ def standardised(x: Tensor) -> Tensor:
     return unit(shifted - shifted.mean(-1, keepdim=True))
 
 
-def class_counts(y: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """n_k, the samples of each class in the batch: (C,)."""
-    return torch.zeros(num_classes, dtype=dtype, device=y.device).index_add_(0, y, torch.ones_like(y, dtype=dtype))
+def class_counts(y: Tensor, num_classes: int, dtype: torch.dtype, sample_weights: Tensor | None = None) -> Tensor:
+    """n_k, the samples of each class in the batch, or the sum of their weights: (C,)."""
+    weights = torch.ones_like(y, dtype=dtype) if sample_weights is None else sample_weights.to(dtype)
+    return torch.zeros(num_classes, dtype=dtype, device=y.device).index_add_(0, y, weights)
 
 
-def class_sums(x: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """s_k = Σ_{y_i=k} x_i over the rows of `x` (..., n, d): (..., C, d)."""
+def class_sums(x: Tensor, y: Tensor, num_classes: int, sample_weights: Tensor | None = None) -> Tensor:
+    """s_k = Σ_{y_i=k} x_i, or Σ w_i x_i, over the rows of `x` (..., n, d): (..., C, d)."""
+    if sample_weights is not None:
+        x = sample_weights.to(x.dtype)[:, None] * present(x, sample_weights)
     sums = torch.zeros(*x.shape[:-2], num_classes, x.shape[-1], dtype=x.dtype, device=x.device)
     return sums.index_add(-2, y, x)
 

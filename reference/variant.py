@@ -5,15 +5,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .center import center_direction
 from .params import NonNegative, formula
 from .primitives import (
     accumulate,
     anti_center_distances,
     center_spread,
-    class_counts,
-    class_sums,
     own_distances,
-    reduce,
+    present,
+    reduce_rows,
     unless_spoiled,
 )
 
@@ -43,20 +43,22 @@ def variant_update(
     eps1: float = DEFAULT.eps1,
     eps2: float = DEFAULT.eps2,
     alpha: float = DEFAULT.alpha,
+    sample_weights: Tensor | None = None,
 ) -> Tensor:
     """c ← c - α ∇_k (eq. 5), with
 
     ∇_k = Σ_i δ(y_i,k) (c_k-x_i)/(1+n_k) - λ₁ Σ_i (1-δ(y_i,k)) (c_k-x_i)/(ε₁+S_i)² - λ₂ Σ_{n≠k} (c_k-c_n)/(2(ε₂+T)²).
 
     The plus printed in eq. 4 would ascend; Algorithm 1 has the minus, used here. A class absent from the batch is
-    still pushed by the samples of the others. Returns (C, d).
+    still pushed by the samples of the others. With sample_weights (n,) each row counts so many times. Returns (C, d).
     """
     old = accumulate(centers)
-    x = x.to(old.dtype)
+    x = present(x.to(old.dtype), sample_weights)
     num_classes = len(old)
-    counts = class_counts(y, num_classes, old.dtype)[:, None]
-    pull = (counts * old - class_sums(x, y, num_classes)) / (1 + counts)
+    pull = center_direction(x, y, old, sample_weights)
     push_weight = (eps1 + anti_center_distances(x, y, old)).pow(-2)
+    if sample_weights is not None:
+        push_weight = sample_weights.to(old.dtype) * push_weight
     others = (torch.arange(num_classes, device=y.device)[:, None] != y).to(old.dtype) * push_weight
     push = others.sum(1, keepdim=True) * old - others @ x
     spread = num_classes * old - old.sum(0)
@@ -75,6 +77,7 @@ def variant(
     eps2: float = DEFAULT.eps2,
     feature_gradient: str = DEFAULT.feature_gradient,
     reduction: str = "mean",
+    sample_weights: Tensor | None = None,
 ) -> Tensor:
     """L = ½ Σ_i ( ‖x_i - c_{y_i}‖² + λ₁ / (ε₁ + S_i) ) + λ₂ / (ε₂ + T)   (eq. 1).
 
@@ -87,10 +90,11 @@ def variant(
     """
     old = accumulate(centers)
     spread = center_spread(old).sum()
+    x = present(x, sample_weights)
     own, anti = own_distances(x, y, old), anti_center_distances(x, y, old)
     samples = 0.5 * (own + lambda1 / (eps1 + anti))
     if feature_gradient == "paper":
         printed = -lambda2 * 2 * (len(old) * old - old.sum(0)) / (eps2 + spread).square()
         along = (accumulate(x) * printed[y]).sum(-1)
         samples = samples + along - along.detach()
-    return reduce(samples.sum(), len(x), reduction) + lambda2 / (eps2 + spread)
+    return reduce_rows(samples, sample_weights, reduction) + lambda2 / (eps2 + spread)

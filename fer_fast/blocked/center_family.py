@@ -11,7 +11,19 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from .center_spread import CenterSpread
-from .tiles import Classes, add_rows, classes_of, directions, rows_per_block, rows_per_sweep, spans, take, wide_dtype
+from .tiles import (
+    Classes,
+    add_rows,
+    classes_of,
+    directions,
+    rows_per_block,
+    rows_per_sweep,
+    spans,
+    take,
+    take_present,
+    total_weight,
+    wide_dtype,
+)
 
 
 class CenterTask(NamedTuple):
@@ -23,6 +35,7 @@ class CenterTask(NamedTuple):
     center_weights: Tensor | None  # (C,), the W of the weighted-cluster loss
     groups: list[tuple[Tensor, Tensor]]  # the bank's, newest first
     mean: bool
+    sample_weights: Tensor | None = None  # (n,), 0 for rows that are absent
 
 
 class Center:
@@ -44,25 +57,41 @@ class Center:
             # Long sums are taken in float64; where classes have a row or two there is nothing to lose.
             long = 4 * len(self.classes.labels) <= len(task.x)
             self.offsets = torch.zeros(size, dtype=self.wide if long else dtype, device=task.x.device)
+            if task.sample_weights is not None:
+                counts = torch.zeros((size[0], 1), dtype=self.wide, device=task.x.device)
+                add_rows(counts, self.classes.index, task.sample_weights[:, None])
+                self.classes = self.classes._replace(counts=counts[:, 0])
         self.configure(*params)
 
     def configure(self, alpha: float) -> None:
         self.alpha = alpha
 
-    def visit(self, rows: Tensor, block: slice, factor: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The loss of the samples of a block, (), and factor · d loss / d rows, (r, d), in `out` where that is given.
+    def visit(
+        self, rows: Tensor, block: slice, factor: Tensor | float, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The losses of the samples of a block, (r,), and factor · d loss / d rows, (r, d), in `out` where that is
+        given.
 
         Takes the samples into the move.
         """
         y = self.task.y[block]
         offset = torch.sub(rows, self.task.centers.index_select(0, y).to(self.dtype), out=out)
         squares = vector_norm(offset, dim=1).to(self.wide).square_()
+        scale, weights = self.scale, self.weights(block)
         if self.classes is not None:
-            add_rows(self.offsets, self.classes.index[block], offset)
-        if isinstance(self.scale, Tensor) and self.scale.ndim:
-            scale = self.scale.index_select(0, y)
-            return torch.dot(scale, squares), offset.mul_((2 * factor * scale).to(self.dtype)[:, None])
-        return self.scale * squares.sum(), offset.mul_(2 * factor * self.scale)
+            add_rows(self.offsets, self.classes.index[block], offset if weights is None else offset * weights[:, None])
+        if isinstance(scale, Tensor) and scale.ndim:
+            scale = scale.index_select(0, y)
+        if weights is not None:
+            scale = scale * weights
+        slope = 2 * factor * scale
+        if isinstance(slope, Tensor) and slope.ndim:
+            slope = slope.to(self.dtype)[:, None]
+        return scale * squares, offset.mul_(slope)
+
+    def weights(self, block: slice) -> Tensor | None:
+        """Of the samples of a block: (r,), None where all weigh one."""
+        return None if self.task.sample_weights is None else self.task.sample_weights[block]
 
     def move(self) -> None:
         """Move the centers in place, those of the batch computed from their old values before any other moves.
@@ -135,13 +164,19 @@ class Variant(Center):
         if self.classes is not None:
             self.own_push = torch.zeros_like(self.offsets, dtype=self.wide)
 
-    def visit(self, rows: Tensor, block: slice, factor: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        loss, grad = super().visit(rows, block, factor, out)
+    def visit(
+        self, rows: Tensor, block: slice, factor: Tensor | float, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        losses, grad = super().visit(rows, block, factor, out)
+        of_rows = self.weights(block)
         own_centers = self.task.centers.index_select(0, self.task.y[block]).to(self.wide)
         anti, away = self.spread.anti(rows, own_centers)
         inverse = 1 / (self.eps1 + anti)
-        loss = loss + 0.5 * self.lambda1 * inverse.sum()
+        push_losses = 0.5 * self.lambda1 * inverse
+        losses += push_losses if of_rows is None else push_losses * of_rows
         weights = inverse.square_()[:, None]
+        if of_rows is not None:
+            weights *= of_rows[:, None]
         if self.classes is not None:
             wide_rows = rows.to(self.wide)
             self.push_weight += weights.sum()
@@ -149,8 +184,9 @@ class Variant(Center):
             add_rows(self.own_push, self.classes.index[block], weights * (wide_rows - own_centers))
         push = away.mul_(weights * (self.lambda1 * (self.spread.count - 1)))
         if self.paper:
-            push += 2 * self.apart * self._from_others(own_centers)
-        return loss, grad.sub_(push.mul_(factor))
+            printed = 2 * self.apart * self._from_others(own_centers)
+            push += printed if of_rows is None else printed * of_rows[:, None]
+        return losses, grad.sub_(push.mul_(factor))
 
     def attraction(self, old: Tensor, counts: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
         return super().attraction(old, counts, offsets, places) + self.alpha * self.lambda1 * self.own_push[places]
@@ -196,16 +232,21 @@ class MVA(Affinity):
 
     def configure(self, alpha: float) -> None:
         super().configure(alpha)
-        values = torch.stack([self._affinity(x, y) for x, y in ((self.task.x, self.task.y), *self.task.groups)])
+        batch = self._affinity(self.task.x, self.task.y, self.task.sample_weights)
+        values = torch.stack([batch, *(self._affinity(x, y) for x, y in self.task.groups)])
         self.scale = self.scale * (1 + values.var(correction=0))
 
-    def _affinity(self, x: Tensor, y: Tensor) -> Tensor:
+    def _affinity(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         total = torch.zeros_like(self.scale)
+        absent = None if weights is None else (weights == 0)[:, None]
         for block in spans(len(x), rows_per_sweep(x, x.shape[1])):
             own_centers = self.task.centers.index_select(0, y[block]).to(self.dtype)
-            offset = own_centers.sub_(take(x, block, self.dtype))
-            total += vector_norm(offset, dim=1).to(self.wide).square_().sum()
-        return self.scale * total / (len(x) if self.task.mean else 1)
+            offset = own_centers.sub_(take_present(x, block, self.dtype, absent))
+            squares = vector_norm(offset, dim=1).to(self.wide).square_()
+            total += squares.sum() if weights is None else (weights[block] * squares).sum()
+        if not self.task.mean:
+            return self.scale * total
+        return self.scale * total / (len(x) if weights is None else total_weight(weights))
 
 
 def _where_finite(moved: Tensor, old: Tensor) -> Tensor:

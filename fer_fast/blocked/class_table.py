@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .center_family import RULES, CenterTask
 from .classifiers import HEADS, ROWS
-from .tiles import gradient_dtype, part, rows_per_sweep, spans, take, work_dtype
+from .targets import targets_of
+from .tiles import gradient_dtype, part, rows_per_sweep, spans, take_present, total_weight, wide_dtype, work_dtype
 
 
 def class_table(
@@ -33,61 +34,78 @@ def class_table(
     mean: bool,
     update: bool,
     gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """classifier(x, y) + auxiliary_weight · auxiliary(x, y), either of them absent as "": (loss, dx, dweight, dbias).
+    sample_weights: Tensor | None = None,
+    soft_labels: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    setting: Tensor | None = None,
+    by_row: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """classifier(x, y) + auxiliary_weight · auxiliary(x, y), either of them absent as "".
 
-    x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,), centers (C, d), center_weights (C,); groups_x
-    (n_v, d) and groups_y (n_v,) are the bank's groups, newest first. The mean divides by n, a weighted softmax by
-    Σ W_y. With `update` the centers move in place.
+    Returns (loss, dx, dweight, dbias, dsetting). x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,),
+    centers (C, d), center_weights (C,); groups_x (n_v, d) and groups_y (n_v,) are the bank's groups, newest first.
+    sample_weights w (n,) multiply rows, in the loss and in the move of the centers. The mean divides by Σ w, a weighted
+    softmax by Σ w W_y. With `update` the centers move in place. `soft_labels` (n, C) are the classifier's in place of
+    y, then the largest of each; `setting` () stands for the hyper-parameter of the classifier that is NaN. `by_row`
+    gives the losses of the rows (n,), none of which a mean divides.
     """
-    dtype, count = work_dtype(x, weight, centers), len(x) if mean else 1
+    dtype = work_dtype(x, weight, centers)
     y = y.long()  # logits are gathered and scattered by it
+    if sample_weights is not None:
+        sample_weights = sample_weights.to(dtype)
+    total: Tensor | int = 1
+    if mean:
+        total = len(x) if sample_weights is None else total_weight(sample_weights)
+    absent = None if sample_weights is None else (sample_weights == 0)[:, None]
     rows_at_once = rows_per_sweep(x, x.shape[1])
     head = rule = None
     if classifier:
-        head = HEADS[classifier](weight, bias, classifier_params, gradient, dtype)
+        params = [setting.to(dtype) if value != value else value for value in classifier_params]
+        head = HEADS[classifier](weight, bias, params, gradient, dtype)
         # Rows that nothing copies may be many: a CPU has no use for their cache, but for fewer and longer products.
-        alone = not auxiliary and not head.copies_rows and x.dtype == dtype and x.is_contiguous()
+        copied = auxiliary or head.copies_rows or absent is not None
+        alone = not copied and x.dtype == dtype and x.is_contiguous()
         rows_at_once = head.rows_per_block if alone else min(head.rows_per_block, max(rows_at_once, ROWS))
-        weights = _sample_weights(y, class_weights, mean, dtype)
+        targets = targets_of(y, soft_labels, len(weight), class_weights, sample_weights, label_smoothing, mean, dtype)
     if auxiliary:
         groups = list(zip(groups_x, groups_y, strict=True))
-        task = CenterTask(x, y, centers, center_weights, groups, mean)
+        task = CenterTask(x, y, centers, center_weights, groups, mean, sample_weights)
         rule = RULES[auxiliary](task, auxiliary_params, update, dtype)
 
-    loss = 0.0
+    loss = torch.zeros(len(x) if by_row else (), dtype=wide_dtype(x.device), device=x.device)
     dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
     for block in spans(len(x), rows_at_once):
-        rows, grad = take(x, block, dtype), None
+        rows, grad = take_present(x, block, dtype, absent), None
         out = part(dx, block) if gradient and dx.dtype == dtype else None  # saves a copy where nothing is to be rounded
         if head is not None:
-            grad = head.visit(rows, part(y, block), part(weights, block), out)
+            losses, grad = head.visit(rows, targets.part(block), out)
+            _add_losses(loss, block, losses, by_row)
         if rule is not None:
-            block_loss, center_grad = rule.visit(rows, block, auxiliary_weight / count, out if head is None else None)
-            loss += block_loss * (auxiliary_weight / count)
+            factor = auxiliary_weight / total
+            losses, center_grad = rule.visit(rows, block, factor, out if head is None else None)
+            _add_losses(loss, block, losses, by_row, factor)
             grad = center_grad if grad is None else grad.add_(center_grad)
         if gradient and grad is not out:
             dx[block] = grad
-    dweight, dbias = _absent(x, weight), _absent(x, bias)
-    if head is not None:
-        loss = head.loss + loss
-        if gradient:
-            dweight, of_bias = head.gradients()
-            dbias = dbias if bias is None else of_bias
+    dweight, dbias, dsetting = _absent(x, weight), _absent(x, bias), _absent(x, setting)
+    if head is not None and gradient:
+        dweight, of_bias = head.gradients()
+        dbias = dbias if bias is None else of_bias
+        if setting is not None:
+            dsetting = (torch.zeros_like(setting) + head.setting_grad).to(gradient_dtype(setting))
     if rule is not None:
         loss += auxiliary_weight * rule.constant
         if update:
             rule.move()
-    return loss.to(work_dtype(x)), dx, dweight, dbias
+    return loss.to(work_dtype(x)), dx, dweight, dbias, dsetting
 
 
-def _sample_weights(y: Tensor, class_weights: Tensor | None, mean: bool, dtype: torch.dtype) -> Tensor:
-    """d loss / d cross-entropy of each sample: (n,). A batch whose classes all weigh nothing loses nothing."""
-    if class_weights is None:
-        return torch.full(y.shape, 1 / len(y) if mean else 1, dtype=dtype, device=y.device)
-    weights = class_weights.to(dtype).index_select(0, y)
-    total = weights.sum()
-    return weights / total.where(total != 0, 1) if mean else weights
+def _add_losses(loss: Tensor, block: slice, losses: Tensor, by_row: bool, factor: Tensor | float = 1.0) -> None:
+    """Take a factor of a block's losses (r,) into the rows' (n,), or into their sum ()."""
+    if by_row:
+        loss[block] += factor * losses
+    else:
+        loss += factor * losses.sum(dtype=loss.dtype)
 
 
 def _absent(x: Tensor, like: Tensor | None) -> Tensor:

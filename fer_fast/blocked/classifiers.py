@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .targets import Targets
 from .tiles import (
     add_rows,
     directions,
@@ -22,7 +23,6 @@ from .tiles import (
     shaped,
     spans,
     turn_,
-    wide_dtype,
 )
 
 LOGITS = 2**21  # entries of a tile of logits on a CPU, 8 MiB in float32: fewer cost more in calls
@@ -33,7 +33,7 @@ ROWS = 128  # of a tile of all classes at least: with fewer the products are thi
 PullBack = Callable[[Tensor], Tensor]
 
 
-class Target(NamedTuple):
+class Margin(NamedTuple):
     """The target's logit where it is not the product's less a constant, with derivatives of its own."""
 
     logit: Tensor  # (r, 1)
@@ -47,9 +47,17 @@ class Softmax:
     unit_table = False  # whether the table's rows are scaled to length one
     copies_rows = False  # whether it makes tensors as large as the rows
     bare = True  # whether products, with the bias, are the logits
-    margin = 0.0  # taken off the target's logit
+    margin: Tensor | float | None = None  # taken off the target's logit
+    s: Tensor | float = 1.0  # scale of the logits; a tensor gets a gradient
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, params: list[float], gradient: bool, dtype: torch.dtype):
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        params: list[Tensor | float],
+        gradient: bool,
+        dtype: torch.dtype,
+    ):
         self.weight, self.bias, self.gradient = weight, bias, gradient
         self.table = weight.to(dtype).contiguous()
         self.inverse = inverse_lengths(self.table) if self.unit_table else None
@@ -66,7 +74,7 @@ class Softmax:
             self.table = self.table * self.inverse[:, None]
         self.tiles = list(spans(len(weight), width))
         self.buffer: Tensor | None = None
-        self.loss: Tensor | float = 0.0
+        self.setting_grad: Tensor | float = 0.0
         if gradient:
             self.table_grad, self.visited = torch.empty_like(self.table), False
             self.bias_grad = self.table.new_empty(0 if bias is None else len(weight))
@@ -79,28 +87,27 @@ class Softmax:
         """What is multiplied by the table, (r, d), and the map from its gradient to the rows'."""
         return rows, _identity
 
-    def target(self, rows: Tensor, y: Tensor) -> Target | None:
+    def with_margin(self, rows: Tensor, y: Tensor) -> Margin | None:
         """The target's logit of rows (r, d) with labels y (r,), where it is none of the product."""
 
-    def visit(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor | None:
-        """Add Σ_i weight_i · cross-entropy_i of rows (r, d) with labels y (r,) to the loss and its gradients to the
-        table's; give the rows', in `out` where that is given."""
-        if self.bare and self.few:
-            return self._visit_bare(rows, y[None], weight, out)
+    def visit(self, rows: Tensor, targets: Targets, out: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The losses of rows (r, d), (r,), and their gradients, in `out` where that is given; the table's are added
+        up."""
+        if self.bare and self.few and targets.plain:
+            return self._visit_bare(rows, targets.y[None], targets.own, out)
         features, to_rows = self.prepare_rows(rows)
-        block = _Block(y, weight, self.target(rows, y))
+        block = _Block(targets, self.with_margin(rows, targets.y))
         for tile in self.tiles:
             table = self._factor(tile)
             logits = self._product(features, table)
             block.place(tile, len(self.table))
             self._exponentials_(logits, tile, block)
-        own = block.own - block.highest
-        self._add_loss(block.weight * (block.total.log() - own))
+        losses = block.losses()
         if not self.gradient:
-            return None
+            return losses, None
         grad, again = None, len(self.tiles) > 1
         if again:
-            block.shift = block.highest + (block.total / block.weight).log_()
+            block.shift = block.highest + (block.total / block.weight.abs()).log_()
         for tile in self.tiles:
             if again:
                 table = self._factor(tile)
@@ -111,13 +118,17 @@ class Softmax:
             if self.by_columns:
                 logits *= self.inverse
             grad = torch.mm(logits, table, out=out) if grad is None else grad.addmm_(logits, table)
-        grad, self.visited = to_rows(grad), True
-        if block.target is None:
-            return grad
-        add_rows(self.table_grad, y, block.pull * block.target.by_table)
-        return grad.addcmul_(block.pull, block.target.by_rows)
+        self.visited = True
+        if isinstance(self.s, Tensor):  # products are proportional to it, the target's logit is besides
+            along = torch.einsum("ij,ij->", features, grad) / self.s
+            self.setting_grad = self.setting_grad + along + block.by_scale
+        grad = to_rows(grad)
+        if block.margin is None:
+            return losses, grad
+        add_rows(self.table_grad, targets.y, block.pull * block.margin.by_table)
+        return losses, grad.addcmul_(block.pull, block.margin.by_rows)
 
-    def _visit_bare(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None) -> Tensor | None:
+    def _visit_bare(self, rows: Tensor, y: Tensor, weight: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """:meth:`visit` in few calls, with labels (1, r): beside products with few classes they are what takes time.
 
         Classes come first, (C, r), for a sum over a handful of neighbours takes five times as long as one over rows.
@@ -127,17 +138,14 @@ class Softmax:
             logits += self.bias[:, None]
         own = logits.sub_(logits.amax(0)).gather(0, y)
         total = logits.exp_().sum(0)
-        self._add_loss(weight * (total.log() - own))
+        losses = weight * (total.log() - own)[0]
         if not self.gradient:
-            return None
+            return losses, None
         logits.mul_(weight / total).scatter_add_(0, y, -weight[None])
         self.table_grad.addmm_(logits, rows, beta=int(self.visited))
         self._add_bias_grad(logits.T, self.tiles[0])
         self.visited = True
-        return torch.mm(logits.T, self.table, out=out)
-
-    def _add_loss(self, losses: Tensor) -> None:
-        self.loss = losses.sum(dtype=wide_dtype(losses.device)) + self.loss
+        return losses, torch.mm(logits.T, self.table, out=out)
 
     def _add_bias_grad(self, p: Tensor, tile: slice) -> None:
         """Take in the derivatives by a tile's logits (r, c)."""
@@ -167,10 +175,10 @@ class Softmax:
         """Make logits of a tile's products (r, c)."""
         if self.bias is not None:
             logits += self.bias[tile]
-        if self.margin:
+        if self.margin is not None:
             logits.scatter_add_(1, block.column, block.inside * -self.margin)
-        if block.target is not None:
-            own = block.target.logit.where(block.inside != 0, logits.gather(1, block.column))
+        if block.margin is not None:
+            own = block.margin.logit.where(block.inside != 0, logits.gather(1, block.column))
             logits.scatter_(1, block.column, own)
 
     def _exponentials_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
@@ -180,7 +188,14 @@ class Softmax:
         highest, own = logits.amax(1, keepdim=True), logits.gather(1, block.column)
         if tile.start:
             highest, own = torch.maximum(highest, block.highest), own.where(block.inside != 0, block.own)
-        total = logits.sub_(highest).exp_().sum(1, keepdim=True)
+        logits.sub_(highest)
+        if not block.targets.plain:
+            along, mass = block.targets.times(logits, tile)
+            if tile.start:
+                along += block.along + block.mass * (block.highest - highest)
+                mass = mass + block.mass
+            block.along, block.mass = along, mass
+        total = logits.exp_().sum(1, keepdim=True)
         if tile.start:
             total += block.total * (block.highest - highest).exp_()
         block.highest, block.own, block.total = highest, own, total
@@ -191,11 +206,18 @@ class Softmax:
         if again:
             self._logits_(logits, tile, block)
             logits.sub_(block.shift).exp_()
+            if block.targets.sign is not None:
+                logits *= block.targets.sign[:, None]
         else:
             logits *= block.weight / block.total
-        logits.scatter_add_(1, block.column, block.inside * -block.weight)
+        logits.scatter_add_(1, block.column, block.inside * -block.of_own)
+        if not block.targets.plain:
+            block.targets.taken_off_(logits, tile)
         self._add_bias_grad(logits, tile)
-        if block.target is not None:  # whose derivatives are its own: the products get none
+        if isinstance(self.s, Tensor):
+            of_own = logits.gather(1, block.column) * block.inside
+            block.by_scale = block.by_scale + (of_own * self.besides(block)).sum()
+        if block.margin is not None:  # whose derivatives are its own: the products get none
             pull = logits.gather(1, block.column)
             block.pull = block.pull + pull * block.inside
             logits.scatter_(1, block.column, pull * (1 - block.inside))
@@ -219,29 +241,37 @@ class LMCL(Softmax):
     copies_rows = True
     bare = False
 
-    def configure(self, s: float, m: float) -> None:
-        self.s, self.margin = s, s * m
+    def configure(self, s: Tensor | float, m: float) -> None:
+        self.s, self.m, self.margin = s, m, s * m
 
     def prepare_rows(self, rows: Tensor) -> tuple[Tensor, PullBack]:
         unit = directions(rows)
         return unit.unit * self.s, lambda grad: unit.backward_(grad.mul_(self.s))
 
+    def besides(self, block: "_Block") -> Tensor | float:
+        """The derivative of the targets' logits by s, less what their products have of it."""
+        return -self.m
+
 
 class ArcFace(LMCL):
     """f_j = s·cos θ_j, f_y = s·cos(θ_y + m), past θ_y = π - m s·(cos θ_y - m·sin m).   weight (C, d)."""
 
-    def configure(self, s: float, m: float) -> None:
+    def configure(self, s: Tensor | float, m: float) -> None:
         self.s, self.m = s, m
 
     def _logits_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
         product = logits.gather(1, block.column)
-        cosine, slope = turned_cosine(product / self.s, self.m)
-        logits.scatter_(1, block.column, (self.s * cosine).where(block.inside != 0, product))
-        block.slope = slope.where(block.inside != 0, 1)
+        cosine = product / self.s
+        turned, slope = turned_cosine(cosine, self.m)
+        logits.scatter_(1, block.column, (self.s * turned).where(block.inside != 0, product))
+        block.slope, block.turned = slope.where(block.inside != 0, 1), turned - slope * cosine
 
     def _derivatives_(self, logits: Tensor, tile: slice, block: "_Block", again: bool) -> None:
         super()._derivatives_(logits, tile, block, again)
         logits.scatter_(1, block.column, logits.gather(1, block.column) * block.slope)
+
+    def besides(self, block: "_Block") -> Tensor:
+        return block.turned
 
 
 def turned_cosine(cosine: Tensor, m: float) -> tuple[Tensor, Tensor]:
@@ -259,10 +289,10 @@ class LSoftmax(Softmax):
     copies_rows = True
     bare = False
 
-    def configure(self, m: float, lambda_: float) -> None:
+    def configure(self, m: float, lambda_: Tensor | float) -> None:
         self.m, self.lambda_ = int(m), lambda_
 
-    def target(self, rows: Tensor, y: Tensor) -> Target:
+    def with_margin(self, rows: Tensor, y: Tensor) -> Margin:
         own = self.rows_of_table(y)
         u, v = directions(rows).unit, directions(own).unit
         # x·x̂ is a length whose square never exists, so it does not overflow.
@@ -275,7 +305,7 @@ class LSoftmax(Softmax):
         if not self.unit_table:  # on a unit row its chain rule takes this off again, and with it the sum's last digits
             by_table += x_length * value * v
         # A zero row has no direction to turn: it passes no gradient.
-        return Target(logit, by_rows.masked_fill_(x_length == 0, 0), by_table.masked_fill_(w_length == 0, 0))
+        return Margin(logit, by_rows.masked_fill_(x_length == 0, 0), by_table.masked_fill_(w_length == 0, 0))
 
 
 class ASoftmax(LSoftmax):
@@ -284,7 +314,7 @@ class ASoftmax(LSoftmax):
     unit_table = True
 
 
-def blended_cosine(cosine: Tensor, m: int, lambda_: float) -> tuple[Tensor, Tensor]:
+def blended_cosine(cosine: Tensor, m: int, lambda_: Tensor | float) -> tuple[Tensor, Tensor]:
     """(λ c + ψ) / (1 + λ) at c = cos θ and its derivative by c, ψ(θ) = (-1)^k cos(mθ) - 2k on [kπ/m, (k+1)π/m].
 
     cos(mθ) is the Chebyshev polynomial T_m(c); k counts the thresholds cos(jπ/m) that c lies below.
@@ -305,23 +335,34 @@ class _Block:
     highest: Tensor  # the largest logit so far
     total: Tensor  # Σ exp(logit - highest)
     own: Tensor  # the target's logit
+    along: Tensor | float = 0.0  # Σ_j b_j (logit - highest) so far, of targets that are not plain
+    mass: Tensor | float = 0.0  # Σ_j b_j so far
     shift: Tensor  # what, taken off a logit, leaves the logarithm of its softmax times the row's weight
     pull: Tensor | float = 0.0  # the derivative by it, where it is none of the product
     slope: Tensor  # of its logit by the product
+    turned: Tensor  # its logit less slope · product, over s
+    by_scale: Tensor | float = 0.0  # the derivative by s, beside what the products have of it
     column: Tensor  # in the present tile, of the target
-    inside: Tensor  # 1, or 0 where the target lies in another tile
+    inside: Tensor  # 1, or 0 where the target lies in another tile, or is none
 
-    def __init__(self, y: Tensor, weight: Tensor, target: Target | None):
-        self.y, self.weight, self.target = y[:, None], weight[:, None], target
+    def __init__(self, targets: Targets, margin: Margin | None):
+        self.targets, self.margin = targets, margin
+        self.y, self.weight, self.of_own = targets.y[:, None], targets.weight[:, None], targets.own[:, None]
+        self.hard = torch.ones_like(self.weight) if targets.hard is None else targets.hard[:, None]
+
+    def losses(self) -> Tensor:
+        """Of the rows, once all tiles are in: (r,)."""
+        own = self.of_own * (self.own - self.highest)
+        return (self.weight * self.total.log() - own - self.along)[:, 0]
 
     def place(self, tile: slice, num_classes: int) -> None:
         """Find the targets in a tile of the table."""
         width = tile.stop - tile.start
         if width == num_classes:
-            self.column, self.inside = self.y, torch.ones_like(self.weight)
+            self.column, self.inside = self.y, self.hard
             return
         column = self.y - tile.start
-        self.inside = ((column >= 0) & (column < width)).to(self.weight.dtype)
+        self.inside = ((column >= 0) & (column < width)) * self.hard
         self.column = column.clamp_(0, width - 1)
 
 

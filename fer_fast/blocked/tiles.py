@@ -39,6 +39,18 @@ def take(x: Tensor, rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
     return part(x, rows).to(dtype).contiguous()
 
 
+def take_present(x: Tensor, rows: slice, dtype: torch.dtype, absent: Tensor | None) -> Tensor:
+    """:func:`take`, with zeros in place of rows that are absent (n, 1), whatever they hold."""
+    taken = take(x, rows, dtype)
+    return taken if absent is None else taken.masked_fill(part(absent, rows), 0)
+
+
+def total_weight(weights: Tensor) -> Tensor:
+    """What a mean of weighted rows divides by: where nothing weighs anything, nothing is lost."""
+    total = weights.sum()
+    return total.where(total != 0, 1)
+
+
 def part(x: Tensor, rows: slice | Tensor) -> Tensor:
     """Some rows of `x`; all of them are `x` itself, for a view takes as long as an operation on few numbers."""
     return x if rows == slice(0, x.shape[0]) else x[rows]

@@ -1,7 +1,8 @@
 """The center family as functions of the features, the labels and the centers.
 
 All take x (n, d), y (n,), centers (C, d). With `update=True` the centers are moved in place by their paper's rule,
-from the old centers and the same features, in the same pass as the loss. Centers get no gradient.
+from the old centers and the same features, in the same pass as the loss. Centers get no gradient. `sample_weights` (n,)
+multiply the rows, in the loss and in the move; see :func:`joint_loss`.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def weighted_cluster_loss(
     class_weights: Tensor | None = None,
     params,
     update: bool = False,
+    sample_weights: Tensor | None = None,
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
@@ -35,7 +37,7 @@ def weighted_cluster_loss(
     See :func:`fer_fast.reference.weighted_cluster`.
     """
     term = Term("weighted-cluster", centers, None, class_weights, params, update=update)
-    return joint_loss(x, y, auxiliary=term, reduction=reduction, backend=backend)
+    return joint_loss(x, y, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend)
 
 
 @by_field(reference.MVAParams)
@@ -47,6 +49,7 @@ def mva_loss(
     groups: Sequence[tuple[Tensor, Tensor]] = (),
     params,
     update: bool = False,
+    sample_weights: Tensor | None = None,
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
@@ -55,4 +58,4 @@ def mva_loss(
     `groups`: pairs of features (n_v, d) and labels (n_v,) from the memory bank, newest first.
     """
     term = Term("mva", centers, params=params, groups=tuple(groups), update=update)
-    return joint_loss(x, y, auxiliary=term, reduction=reduction, backend=backend)
+    return joint_loss(x, y, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend)

@@ -1,5 +1,6 @@
 """Classifier losses and the center family: rows against a small per-class table, one or both in one pass."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, get_args
 
@@ -23,25 +24,37 @@ class Term(NamedTuple):
     table: Tensor | None = None  # class weights or centers (C, d)
     bias: Tensor | None = None
     class_weights: Tensor | None = None
-    params: tuple[float | int | str, ...] = ()  # the row's NamedTuple
+    params: tuple[Tensor | float | int | str, ...] = ()  # the row's NamedTuple
     groups: Sequence[tuple[Tensor, Tensor]] = ()
     update: bool = False
+    label_smoothing: float = 0.0
+    ignore_index: int | None = None
 
     def engine_params(self) -> tuple[float, ...]:
-        """The hyper-parameters as engines take them."""
-        return tuple([float(SWITCHES.get(value, value)) for value in self.params])
+        """The hyper-parameters as engines take them: NaN stands for the one that is a tensor, :attr:`setting`."""
+        return tuple([math.nan if isinstance(v, Tensor) else float(SWITCHES.get(v, v)) for v in self.params])
 
-    def reference(self, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    @property
+    def setting(self) -> Tensor | None:
+        """The hyper-parameter that is a tensor, where one is."""
+        for value in self.params:
+            if isinstance(value, Tensor):
+                return value
+        return None
+
+    def reference(self, x: Tensor, y: Tensor, sample_weights: Tensor | None, reduction: str) -> Tensor:
         """The loss in plain PyTorch, its centers moved afterwards."""
         if self.update and torch.compiler.is_compiling():
             # The compiled backward would recompute from the centers as they are after the move.
             raise ValueError('update: backend="reference" cannot move centers inside torch.compile; the others can')
-        checks.label_range(y, len(self.table))
+        if not y.is_floating_point():
+            checks.label_range(y, len(self.table))
         for _, group_y in self.groups:
             checks.label_range(group_y, len(self.table), "bank labels")
         spec = find(self.name)
         given = {"weight": self.table, "centers": self.table, "bias": self.bias, "class_weights": self.class_weights}
         given |= dict(zip(spec.params._fields, self.params, strict=True))
+        given |= {"sample_weights": sample_weights, "label_smoothing": self.label_smoothing}
         if self.groups:
             given["groups"] = self.groups
         loss = call(spec.reference, x=x, y=y, reduction=reduction, **given)
@@ -61,36 +74,87 @@ def joint_loss(
     auxiliary: Term | None = None,
     weight: float = 1.0,
     *,
+    sample_weights: Tensor | None = None,
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
     """classifier(x, y) + weight · auxiliary(x, y), either left out, in one pass over the features x (n, d).
 
     One read of the features gives the loss, all gradients and the moved centers. Each term is averaged (or summed)
-    as it is alone.
+    as it is alone, and so are sample_weights (n,), finite and >= 0, which multiply the rows in both and in the move of
+    the centers: a row of weight 0 is absent, whatever it holds, as is one whose label is the classifier's
+    `ignore_index`. `reduction="none"` gives the losses of the rows (n,); its backward goes over them once more.
     """
     classifier, auxiliary = classifier or _ABSENT, auxiliary or _ABSENT
-    kind = _check(x, y, reduction, auxiliary.groups or None, *classifier[:4], *auxiliary[:4])
-    y = checks.wide_labels(y)
+    setting, ignored = classifier.setting, classifier.ignore_index
+    asked = reduction, sample_weights, setting, ignored, auxiliary.groups or None
+    kind = _check(x, y, *asked, *classifier[:4], *auxiliary[:4])
+    for tensor, name in (
+        (y, "labels"),
+        (sample_weights, "sample_weights"),
+        (classifier.class_weights, "class_weights"),
+        (auxiliary.class_weights, "class_weights"),
+        (auxiliary.table, "centers"),
+    ):
+        checks.constant(tensor, name)
+    if sample_weights is not None:
+        checks.weight_range(sample_weights)
+    soft = y if y.is_floating_point() else None
+    if soft is None:
+        y = checks.wide_labels(y)
+    if ignored is not None:
+        y, sample_weights = leave_out(y, ignored, sample_weights)
     if auxiliary.update:
         checks.moves("centers")
     if auxiliary.groups:
         groups = [(rows, checks.wide_labels(group_y)) for rows, group_y in auxiliary.groups]
         auxiliary = auxiliary._replace(groups=groups)
     backend = resolve(backend, x.device)
-    if backend != "reference":
-        return ops.class_table(x, y, classifier, auxiliary, float(weight), reduction == "mean", backend, kind)
-    loss = classifier.reference(x, y, reduction) if classifier.name else 0
-    return loss + weight * auxiliary.reference(x, y, reduction) if auxiliary.name else loss
+    if backend == "reference":
+        loss = classifier.reference(x, y, sample_weights, reduction) if classifier.name else 0
+        return loss + weight * auxiliary.reference(x, y, sample_weights, reduction) if auxiliary.name else loss
+    if soft is not None:
+        y = soft.argmax(1)
+    return ops.class_table(x, y, classifier, auxiliary, float(weight), sample_weights, soft, reduction, backend, kind)
+
+
+def leave_out(y: Tensor, ignore_index: int, sample_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Labels and weights (n,) with which the rows labelled `ignore_index` are absent."""
+    ignored = y == ignore_index
+    if sample_weights is None:
+        return y.masked_fill(ignored, 0), (~ignored).to(torch.float32)
+    return y.masked_fill(ignored, 0), sample_weights.masked_fill(ignored, 0)
 
 
 @once_a_kind
-def _check(x: Tensor, y: Tensor, reduction: str, groups: Sequence | None, *terms: str | Tensor | None) -> None:
-    """That features, labels, MVA's groups and two terms fit each other, of each its name, table, bias and class
-    weights."""
+def _check(
+    x: Tensor,
+    y: Tensor,
+    reduction: str,
+    sample_weights: Tensor | None,
+    setting: Tensor | None,
+    ignore_index: int | None,
+    groups: Sequence | None,
+    *terms: str | Tensor | None,
+) -> None:
+    """That features, labels, weights of rows, MVA's groups and two terms fit each other, of each term its name, table,
+    bias and class weights."""
     checks.features(x, "features")
-    checks.labels(y, x.shape[0], x.device)
-    checks.reduction(reduction)
+    (classifier, weight, *_), (auxiliary, *_) = terms[:4], terms[4:]
+    if classifier and isinstance(y, Tensor) and y.ndim == 2:
+        if auxiliary or ignore_index is not None:
+            what = f"{auxiliary} loss takes one class a row" if auxiliary else "ignore_index is of hard labels"
+            raise ValueError(f"labels: expected classes (n,), for {what}; got soft labels {tuple(y.shape)}")
+        checks.table(weight, "weight", x.shape[1], x.device)
+        checks.soft_labels(y, x.shape[0], weight.shape[0], x.device)
+    else:
+        checks.labels(y, x.shape[0], x.device)
+    for name in filter(None, (classifier, auxiliary)):
+        checks.reduction(reduction, find(name).reductions)
+    if sample_weights is not None:
+        checks.per_class(sample_weights, "sample_weights", x.shape[0], x.device)
+    if setting is not None:
+        checks.beside(setting, f"{classifier}'s {setting.dtype} hyper-parameter", x.device)
     for rows, group_y in groups or ():
         checks.table(rows, "bank features", x.shape[1], x.device)
         checks.labels(group_y, rows.shape[0], x.device, "bank labels")
@@ -107,9 +171,20 @@ def loss_function(name: str) -> Callable[..., Tensor]:
     row = find(name)
 
     def classifier(
-        x: Tensor, y: Tensor, weight: Tensor, *, params, reduction: str = "mean", backend: str = "auto"
+        x: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        *,
+        params,
+        sample_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+        backend: str = "auto",
     ) -> Tensor:
-        return joint_loss(x, y, Term(name, weight, params=params), reduction=reduction, backend=backend)
+        smoothing = checks.fraction(label_smoothing, "label_smoothing")
+        term = Term(name, weight, params=params, label_smoothing=smoothing, ignore_index=ignore_index)
+        return joint_loss(x, y, term, sample_weights=sample_weights, reduction=reduction, backend=backend)
 
     def center(
         x: Tensor,
@@ -118,11 +193,12 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         *,
         params,
         update: bool = False,
+        sample_weights: Tensor | None = None,
         reduction: str = "mean",
         backend: str = "auto",
     ) -> Tensor:
         term = Term(name, centers, params=params, update=update)
-        return joint_loss(x, y, auxiliary=term, reduction=reduction, backend=backend)
+        return joint_loss(x, y, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend)
 
     function = {"classifier": classifier, "center": center}[row.family]
     function.__name__ = function.__qualname__ = row.function

@@ -1,7 +1,12 @@
-"""Classifier losses as functions of the features, the labels and the class weights: x (n, d), y (n,), weight (C, d)."""
+"""Classifier losses as functions of the features, the labels and the class weights: x (n, d), y (n,), weight (C, d).
+
+Labels may also be soft, shares of every class (n, C). `label_smoothing` as in PyTorch's cross_entropy. Rows labelled
+`ignore_index` are absent; None, the default, looks for none. `sample_weights`: see :func:`joint_loss`.
+"""
 
 from torch import Tensor
 
+from .. import checks
 from .class_table import Term, joint_loss, loss_function
 
 arcface_loss = loss_function("arcface")
@@ -17,12 +22,16 @@ def softmax_loss(
     bias: Tensor | None = None,
     *,
     class_weights: Tensor | None = None,
+    sample_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
     """-Σ_i W_{y_i} log softmax(x_i Wᵀ + b)_{y_i}; see :func:`fer_fast.reference.softmax`.
 
-    x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,). The mean divides by Σ_i W_{y_i}.
+    x (n, d), y (n,) or (n, C), weight (C, d), bias (C,), class_weights (C,). The mean divides by Σ_i W_{y_i}.
     """
-    term = Term("softmax", weight, bias, class_weights)
-    return joint_loss(x, y, term, reduction=reduction, backend=backend)
+    smoothing = checks.fraction(label_smoothing, "label_smoothing")
+    term = Term("softmax", weight, bias, class_weights, label_smoothing=smoothing, ignore_index=ignore_index)
+    return joint_loss(x, y, term, sample_weights=sample_weights, reduction=reduction, backend=backend)

@@ -27,14 +27,19 @@ class Loss(nn.Module):
         super().__init_subclass__(**keywords)
         if "name" in vars(cls):
             cls.row = find(cls.name)
-            cls.__init__ = by_field(cls.takes or cls.row.params, positional=True, common=Loss.__init__)(cls.__init__)
+            cls.__init__ = by_field(cls.takes or cls.row.params, positional=True, common=cls.shared)(cls.__init__)
 
     def __init__(self, *, params: tuple, reduction: str = "mean", backend: str = "auto"):
         super().__init__()
-        self.reduction = checks.reduction(reduction)
+        self.reduction = checks.reduction(reduction, self.row.reductions)
         self.backend = one_of(backend, BACKENDS, "backend")
         for name, value in params._asdict().items():
-            setattr(self, name, value)
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    shared = __init__  # whose keywords those of a class's own `**common` are
 
     @property
     def params(self) -> tuple:

@@ -12,11 +12,12 @@ from .base import Loss
 
 
 class CenterFamilyLoss(Loss):
-    """A loss against class centers, called as `loss(x, y)` with features x (n, d) and labels y (n,).
+    """A loss against class centers, called as `loss(x, y, sample_weights=None)` with features x (n, d), labels y (n,).
 
     `.centers` (C, d) is a buffer without autograd gradient: in training mode each forward moves it by the rule of the
     loss's paper, from the old centers and the same features. It starts from a standard normal draw, so that the
-    losses that divide by the spread of the centers are finite from the first step.
+    losses that divide by the spread of the centers are finite from the first step. `sample_weights` (n,) multiply the
+    rows, in the loss and in the move; a row of weight 0 is absent, whatever it holds.
     """
 
     fewest_classes = 1
@@ -31,8 +32,8 @@ class CenterFamilyLoss(Loss):
         """This loss and its tensors, for a pass it may share with a classifier."""
         return Term(self.name, self.centers, params=self.params, update=self.training)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return joint_loss(x, y, auxiliary=self.term(), **self.common)
+    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
+        return joint_loss(x, y, auxiliary=self.term(), sample_weights=sample_weights, **self.common)
 
 
 class CenterLoss(CenterFamilyLoss):
@@ -111,5 +112,7 @@ class MVALoss(CenterFamilyLoss):
         groups = () if bank is None else bank.groups(self.groups - 1)
         return Term(self.name, self.centers, params=self.params, groups=tuple(groups), update=self.training)
 
-    def forward(self, x: Tensor, y: Tensor, bank: MemoryBank | None = None) -> Tensor:
-        return joint_loss(x, y, auxiliary=self.term(bank), **self.common)
+    def forward(
+        self, x: Tensor, y: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None
+    ) -> Tensor:
+        return joint_loss(x, y, auxiliary=self.term(bank), sample_weights=sample_weights, **self.common)

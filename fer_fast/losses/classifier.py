@@ -15,20 +15,42 @@ from .base import HostState, Loss
 
 
 class ClassifierLoss(Loss):
-    """A loss with a weight per class, called as `loss(x, y)` with features x (n, d) and labels y (n,)."""
+    """A loss with a weight per class, called as `loss(x, y, sample_weights=None)` with features x (n, d) and labels y.
+
+    Labels are classes (n,) or, as mixup makes them, shares of every class (n, C). A row of weight 0 is absent, whatever
+    it holds, and so is one whose label is `ignore_index`; the mean divides by the sum of the weights, and a batch of
+    absent rows loses nothing. `label_smoothing` ε as in PyTorch's cross_entropy: the target is 1 - ε of itself and ε/C
+    of every class. A margin stands on the target, smoothed or not; soft labels have one where they are one class's
+    alone.
+    """
 
     directional = False  # whether a class is the direction of its weight, whose length does nothing
 
-    def __init__(self, num_classes: int, feature_dim: int, **common):
-        super().__init__(**common)
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        params: tuple,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+        backend: str = "auto",
+    ):
+        super().__init__(params=params, reduction=reduction, backend=backend)
+        self.label_smoothing = checks.fraction(label_smoothing, "label_smoothing")
+        self.ignore_index = ignore_index
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
         self.feature_dim = checks.at_least(feature_dim, 1, "feature_dim")
         self.weight = nn.Parameter(torch.empty(num_classes, feature_dim))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear
 
+    shared = __init__
+
     def term(self) -> Term:
         """This loss and its tensors, for a pass it may share with an auxiliary loss."""
-        return Term(self.name, self.weight, params=self.params)
+        smoothing, ignored = self.label_smoothing, self.ignore_index
+        return Term(self.name, self.weight, params=self.params, label_smoothing=smoothing, ignore_index=ignored)
 
     def logits(self, x: Tensor) -> Tensor:
         """The scores (n, C) for inference, without a margin."""
@@ -37,8 +59,8 @@ class ClassifierLoss(Loss):
     def step(self) -> None:
         """Called after each forward pass, for losses that change as training goes on."""
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        loss = joint_loss(x, y, self.term(), **self.common)
+    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
+        loss = joint_loss(x, y, self.term(), sample_weights=sample_weights, **self.common)
         self.step()
         return loss
 
@@ -65,7 +87,7 @@ class SoftmaxLoss(ClassifierLoss):
         self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
 
     def term(self) -> Term:
-        return Term(self.name, self.weight, self.bias, self.class_weights)
+        return super().term()._replace(bias=self.bias, class_weights=self.class_weights)
 
     def logits(self, x: Tensor) -> Tensor:
         return reference.softmax_logits(x, self.weight, self.bias)
@@ -74,7 +96,8 @@ class SoftmaxLoss(ClassifierLoss):
 class LMCLLoss(ClassifierLoss):
     """Large-margin cosine loss (CosFace, AM-softmax) of Lu & Wu 2022; see :func:`fer_fast.reference.lmcl`.
 
-    Cross-entropy of s·(cos θ_j - m·[j = y]). Scale `s` > 0; margin `m` >= 0 in units of the cosine.
+    Cross-entropy of s·(cos θ_j - m·[j = y]). Scale `s` > 0, learnt where it is given as an `nn.Parameter` of shape ();
+    margin `m` >= 0 in units of the cosine.
     """
 
     name = "lmcl"
@@ -85,7 +108,10 @@ class LMCLLoss(ClassifierLoss):
 
 
 class ArcFaceLoss(ClassifierLoss):
-    """Cross-entropy of s·cos θ_j, the target's angle larger by `m` radians; see :func:`fer_fast.reference.arcface`."""
+    """Cross-entropy of s·cos θ_j, the target's angle larger by `m` radians; see :func:`fer_fast.reference.arcface`.
+
+    Scale `s` > 0, learnt where it is given as an `nn.Parameter` of shape ().
+    """
 
     name = "arcface"
     directional = True

@@ -1,8 +1,11 @@
 """A classifier and an auxiliary loss as one."""
 
+import inspect
+
 from torch import Tensor, nn
 
 from ..functional import joint_loss
+from ..functional.class_table import leave_out
 from .center import CenterFamilyLoss
 from .classifier import ClassifierLoss
 
@@ -12,7 +15,8 @@ class JointLoss(nn.Module):
 
     Where the auxiliary loss is of the center family and both share reduction and backend, one pass over the features
     gives the loss, every gradient and the moved centers. Otherwise the two are computed one after the other. `weight`
-    is the paper's λ: 0.001 for variant loss, 1.0 for weighted-cluster, 0.5 for center loss.
+    is the paper's λ: 0.001 for variant loss, 1.0 for weighted-cluster, 0.5 for center loss. `sample_weights` (n,)
+    multiply the rows of both, and rows with the classifier's `ignore_index` are absent from both.
     """
 
     def __init__(self, classifier: ClassifierLoss, auxiliary: nn.Module, weight: float):
@@ -21,6 +25,9 @@ class JointLoss(nn.Module):
             raise ValueError(
                 f"classifier: {type(classifier).__name__} given; it must own class weights, as SoftmaxLoss does"
             )
+        of_both = classifier.reduction, getattr(auxiliary, "reduction", "mean")
+        if of_both.count("none") == 1:
+            raise ValueError(f'reduction: {of_both[0]!r} beside {of_both[1]!r}; "none" is of both losses or neither')
         self.classifier = classifier
         self.auxiliary = auxiliary
         self.weight = float(weight)
@@ -29,16 +36,29 @@ class JointLoss(nn.Module):
         """The classifier's scores (n, C) for inference."""
         return self.classifier.logits(x)
 
-    def forward(self, x: Tensor, y: Tensor, **kwargs) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None, **kwargs) -> Tensor:
         classifier, auxiliary = self.classifier, self.auxiliary
-        reduction, backend = classifier.reduction, classifier.backend
-        alike = isinstance(auxiliary, CenterFamilyLoss) and auxiliary.reduction == reduction
-        if not alike or auxiliary.backend != backend:
-            return classifier(x, y) + self.weight * auxiliary(x, y, **kwargs)
+        if not isinstance(auxiliary, CenterFamilyLoss) or auxiliary.common != classifier.common:
+            return self._apart(x, y, sample_weights, kwargs)
         terms = classifier.term(), auxiliary.term(**kwargs)
-        loss = joint_loss(x, y, *terms, self.weight, reduction=reduction, backend=backend)
+        loss = joint_loss(x, y, *terms, self.weight, sample_weights=sample_weights, **classifier.common)
         classifier.step()
         return loss
+
+    def _apart(self, x: Tensor, y: Tensor, sample_weights: Tensor | None, kwargs: dict) -> Tensor:
+        """The two losses one after the other."""
+        loss = self.classifier(x, y, sample_weights=sample_weights)
+        weighs = "sample_weights" in inspect.signature(self.auxiliary.forward).parameters
+        if sample_weights is not None and not weighs:
+            raise ValueError(f"sample_weights: {type(self.auxiliary).__name__} does not sum over rows and takes none")
+        ignored = self.classifier.ignore_index
+        if ignored is not None and isinstance(self.auxiliary, CenterFamilyLoss):
+            y, sample_weights = leave_out(y, ignored, sample_weights)
+        elif ignored is not None:
+            y = y.masked_fill(y == ignored, -1)  # which takes a row out
+        if weighs:
+            kwargs = kwargs | {"sample_weights": sample_weights}
+        return loss + self.weight * self.auxiliary(x, y, **kwargs)
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}"

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 
 import torch
@@ -34,11 +34,11 @@ def run_engine(
     engine = _engine(backend, module, function)
     if backend == "blocked":
         return engine(*args)
-    device, told = args[0].device, args
-    if labelled:
-        told = *args, bad_label_flag(device), kind  # raises for an earlier call: this one's are known when it has run
+    device = args[0].device
+    if labelled:  # the flag raises for an earlier call: this one's are known when it has run
+        engine = partial(engine, status=bad_label_flag(device), kind=kind)
     try:
-        result = on_device(device, engine, *told)
+        result = on_device(device, engine, *args)
     except NotImplementedError:
         return run_engine("blocked", module, function, *args)
     if labelled and checks.readable(args[1]):

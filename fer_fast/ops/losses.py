@@ -9,10 +9,10 @@ from torch import Tensor
 
 from .. import checks
 from ..kinds import Kind
+from .by_row import by_row_operator
 from .library import loss_operator, wants_gradient
 
 
-@loss_operator("class_table", differentiable=("x", "weight", "bias"), mutates=("centers",), labelled=True)
 def class_table_(
     x: Tensor,
     y: Tensor,
@@ -31,8 +31,12 @@ def class_table_(
     mean: bool,
     update: bool,
     gradient: bool,
+    sample_weights: Tensor | None,
+    soft_labels: Tensor | None,
+    label_smoothing: float,
+    setting: Tensor | None,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     for table in (weight, centers):
         if table is not None:
             checks.label_range(y, len(table))
@@ -40,12 +44,35 @@ def class_table_(
         checks.label_range(group_y, len(centers), "bank labels")
 
 
+_DIFFERENTIABLE = "x", "weight", "bias", "setting"
+_class_table = loss_operator("class_table", _DIFFERENTIABLE, mutates=("centers",), labelled=True)(class_table_)
+_class_table_by_row = by_row_operator(class_table_, "class_table", _DIFFERENTIABLE)
+
+
 def class_table(
-    x: Tensor, y: Tensor, classifier, auxiliary, auxiliary_weight: float, mean: bool, backend: str, kind: Kind | None
+    x: Tensor,
+    y: Tensor,
+    classifier,
+    auxiliary,
+    auxiliary_weight: float,
+    sample_weights: Tensor | None,
+    soft_labels: Tensor | None,
+    reduction: str,
+    backend: str,
+    kind: Kind | None,
 ) -> Tensor:
     """Loss of two terms (:class:`fer_fast.functional.Term`), either without a name where there is none; of a `kind` of
-    call that says all but weight, backend, whether centers move, and what has a gradient."""
-    return class_table_(
+    call that says all but weight, backend, smoothing, whether centers move, and what has a gradient."""
+    by_row, update, setting = reduction == "none", auxiliary.update, classifier.setting
+    if by_row and update:
+        before = auxiliary._replace(table=auxiliary.table.clone(), update=False)  # which the backward will read
+        losses = class_table(
+            x, y, classifier, before, auxiliary_weight, sample_weights, soft_labels, reduction, backend, None
+        )
+        nothing = classifier._replace(name="", table=None, bias=None, class_weights=None, params=())
+        class_table(x.detach(), y, nothing, auxiliary, auxiliary_weight, sample_weights, None, "sum", backend, None)
+        return losses
+    args = (
         x,
         y,
         classifier.table,
@@ -60,12 +87,16 @@ def class_table(
         auxiliary.name,
         auxiliary.engine_params(),
         auxiliary_weight,
-        mean,
-        auxiliary.update,
-        wants_gradient(x, classifier.table, classifier.bias),
+        reduction == "mean",
+        update,
+        wants_gradient(x, classifier.table, classifier.bias, setting),
+        sample_weights,
+        soft_labels,
+        classifier.label_smoothing,
+        setting,
         backend,
-        kind=kind,
     )
+    return _class_table_by_row(*args) if by_row else _class_table(*args, kind=kind)
 
 
 @loss_operator("ad_corre", differentiable=("e",), labelled=True)

@@ -15,13 +15,16 @@ YES, NO = tl.constexpr(True), tl.constexpr(False)
 
 
 class Batch(NamedTuple):
-    """Features x (n, d) with neighbouring columns, labels y (n,), where a bad label is reported, and MVA's groups."""
+    """Features x (n, d) with neighbouring columns, labels y (n,), where a bad label is reported, MVA's groups, weights
+    of the rows (n,), and what a classifier's rows have of each class (n, C), whose largest is at y."""
 
     x: Tensor
     y: Tensor
     status: Tensor | None
     groups_x: tuple[Tensor, ...] = ()
     groups_y: tuple[Tensor, ...] = ()
+    sample_weights: Tensor | None = None
+    soft_labels: Tensor | None = None
 
 
 class Tables(NamedTuple):
@@ -37,7 +40,8 @@ class Tables(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Loss (), gradients, the programs' partial sums (programs, size), and weights of rows left for `sums`."""
+    """Loss (), gradients, the programs' partial sums (programs, size), weights of rows left for `sums`; the losses of
+    the rows (n,), and of each Σ_j d loss/d f_j f_j, before a mean divides."""
 
     loss: Tensor
     dx: Tensor | None
@@ -46,6 +50,8 @@ class Outputs(NamedTuple):
     partials: Tensor
     row_weights: Tensor | None  # (n, kinds, K)
     sums: Tensor | None  # (splits, kinds K, d), of `sums`
+    losses: Tensor | None = None
+    along_logits: Tensor | None = None
 
 
 class Sizes(NamedTuple):
@@ -53,8 +59,8 @@ class Sizes(NamedTuple):
 
     n: int
     num_classes: int
-    head_divisor: int
-    divisor: int
+    head_divisor: int  # or a pointer to a number
+    divisor: int  # likewise
     auxiliary_weight: float
     programs: int  # that wrote partial sums
     splits: int  # of `sums`
@@ -63,8 +69,8 @@ class Sizes(NamedTuple):
 
 
 class Head(NamedTuple):
-    """A classifier's functions (contract: :mod:`.heads.softmax`), what is scaled to length one for it, its settings; by
-    default none."""
+    """A classifier's functions (contract: :mod:`.heads.softmax`), what is scaled to length one for it, its settings,
+    and what is taken off a target and shared by all classes; by default none."""
 
     logits: Any = None
     chain: Any = None
@@ -73,6 +79,7 @@ class Head(NamedTuple):
     lengths: tl.constexpr = NO
     steepest: tl.constexpr = tl.constexpr(1)  # G of the own class is at most this times p and its largest setting
     a: Any = None
+    smoothing: float | None = None
 
 
 class Center(NamedTuple):

@@ -7,7 +7,7 @@ processes may add theirs. Blocks are :func:`.rows.write_partials`'s.
 import triton
 import triton.language as tl
 
-from ..common.tiles import inverse_or_zero, store_chunk
+from ..common.tiles import inverse_or_zero, store_chunk, value_of
 from .arguments import ALONG, INVERSE, LENGTH, SCALAR, SPREAD, VARYING
 from .rows import block_head, scale_of_head
 from .table_stats import table_chunk
@@ -123,7 +123,7 @@ def finish_loss(
     """head_scale Σ classifier + weight (Σ center loss / divisor + the term over centers alone)."""
     loss = fold_loss(blocks, programs, stride) * head_scale
     if tables.c is not None:
-        center = fold_loss(blocks + 1, programs, stride) * (1.0 / divisor)
+        center = fold_loss(blocks + 1, programs, stride) * (1.0 / value_of(divisor))
         if rule.constant is not None:
             classes = num_classes.to(tl.float32)
             spread = 0.0

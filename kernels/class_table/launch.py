@@ -49,14 +49,31 @@ class Rules(NamedTuple):
     variant: tuple
 
 
-@lru_cache(64)
 def rules_of(
+    classifier: str,
+    classifier_params: tuple[float, ...],
+    auxiliary: str,
+    auxiliary_params: tuple[float, ...],
+    setting: Tensor | None = None,
+    smoothing: float = 0.0,
+) -> Rules:
+    """What kernels take of two losses, their settings filled in; `setting` is the classifier's that is NaN."""
+    if setting is None and not smoothing:
+        return _plain_rules(classifier, classifier_params, auxiliary, auxiliary_params)
+    return _rules(head_rule(classifier, classifier_params, setting, smoothing), auxiliary, auxiliary_params)
+
+
+@lru_cache(64)
+def _plain_rules(
     classifier: str, classifier_params: tuple[float, ...], auxiliary: str, auxiliary_params: tuple[float, ...]
 ) -> Rules:
-    """What kernels take of two losses, their settings filled in."""
-    head, rule = head_rule(classifier, classifier_params), center_rule(auxiliary, auxiliary_params)
-    tables = [len(value) for value in head.a or () if isinstance(value, tuple)]
-    return Rules(head, rule, (rule.paper_slope is None, *tables))
+    return _rules(head_rule(classifier, classifier_params), auxiliary, auxiliary_params)
+
+
+def _rules(head: Head, auxiliary: str, auxiliary_params: tuple[float, ...]) -> Rules:
+    rule = center_rule(auxiliary, auxiliary_params)
+    kinds = [len(value) if isinstance(value, tuple) else isinstance(value, Tensor) for value in head.a or ()]
+    return Rules(head, rule, (rule.paper_slope is None, head.smoothing is None, *kinds))
 
 
 class Asked(NamedTuple):
@@ -68,6 +85,8 @@ class Asked(NamedTuple):
     update: bool
     gradient: bool
     precision: tuple[str, bool]
+    by_row: bool = False
+    learns: bool = False  # whether a setting gets a gradient
 
 
 class Plan(NamedTuple):
@@ -91,6 +110,7 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
     (n, d), num_classes, device = batch.x.shape, len(centers if weight is None else weight), batch.x.device
     group_sizes = tuple([float(len(group)) for group in batch.groups_x])
     of_head, weighted = weight is not None and asked.gradient, asked.mean and class_weights is not None
+    weighted = weighted and batch.sample_weights is None and batch.soft_labels is None
     kinds = of_head + asked.update + bool(asked.update and rule.push)
     repels, unit, lengths = rule.anti.value, head.unit_w.value, head.lengths.value
     beside = "repelling" if repels else "lengths" if lengths else "" if centers is None else "centers"
@@ -120,6 +140,8 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
         ((programs, block_size(d, shape.k, kinds, shape.fused)), wide),
         ((n, held), wide) if split else None,
         ((splits, held, d), wide) if split else None,
+        ((n,), wide) if asked.by_row else None,
+        ((n,), wide) if asked.learns else None,
     )
     divisor = n if asked.mean else 1
     sizes = (n, num_classes, 1 if weighted else divisor, divisor), (*parts, group_sizes)
@@ -173,58 +195,97 @@ def class_table(
     mean: bool,
     update: bool,
     gradient: bool,
+    sample_weights: Tensor | None = None,
+    soft_labels: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    setting: Tensor | None = None,
+    by_row: bool = False,
     status: Tensor | None = None,
     kind: dict | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, and the centers moved in place.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, dsetting; centers move in place.
 
     x (n, d), y (n,), weight and centers (C, d), MVA's groups_x of (n_v, d) and groups_y of (n_v,). Large tables are
-    :mod:`..large_classifier`'s and :mod:`..large_centers`'. A label outside [0, C) makes the loss NaN and goes to
-    `status` (1,). `kind` remembers the plans of calls alike in all but the values of tensors, all of them aligned.
+    :mod:`..large_classifier`'s and :mod:`..large_centers`'. sample_weights w (n,) multiply rows, soft_labels (n, C) are
+    a classifier's in place of y, then the largest of each, and `setting` () stands for its hyper-parameter that is NaN.
+    The mean divides by Σ w, a classifier's with class weights by Σ w W_y; `by_row` gives the losses of the rows (n,).
+    A label outside [0, C) makes the loss NaN and goes to `status` (1,). `kind` remembers the plans of calls alike in
+    all but the values of tensors, all of them aligned.
     """
     if x.dtype == torch.float64:
         raise NotImplementedError("features in float64")
     num_classes, d = (weight if classifier else centers).shape
+    if sample_weights is not None:
+        sample_weights = sample_weights.float().contiguous()
     family, update = chip(x.device), update and bool(auxiliary)
     table = centers.contiguous() if auxiliary else None
     if classifier and not fits(family, x.element_size(), num_classes, d):
-        loss, dx, dweight, dbias = Sweep(
-            x, y, weight, bias, class_weights, classifier, classifier_params, mean, gradient, status
-        ).whole()
+        if soft_labels is not None:
+            raise NotImplementedError("soft labels of many classes")
+        loss, dx, *rest = Sweep(
+            x, y, weight, bias, class_weights, classifier, classifier_params, mean, gradient, status,
+            sample_weights=sample_weights, label_smoothing=label_smoothing, setting=setting, by_row=by_row,
+        ).whole()  # fmt: skip
         if auxiliary:
             more, pull, *_ = class_table(
                 x, y, None, None, None, table, center_weights, groups_x, groups_y, "", (), auxiliary, auxiliary_params,
-                auxiliary_weight, mean, update, gradient, status, kind,
+                auxiliary_weight, mean, update, gradient, sample_weights, by_row=by_row, status=status, kind=kind,
             )  # fmt: skip
             loss, dx = loss + more, dx.add_(pull)
-        results = loss, dx, dweight, dbias
+        results = loss, dx, *rest
     elif auxiliary and (num_classes > MOST_CLASSES or d > MOST_COLUMNS):
         rule = center_rule(auxiliary, tuple(auxiliary_params))
         loss, dx = large_centers(
-            x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient, status
-        )
-        results = loss, dx, _none(x), _none(x)
+            x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient,
+            sample_weights, by_row, status,
+        )  # fmt: skip
+        results = loss, dx, _none(x), _none(x), _none(x)
     else:
         groups = tuple(map(dense_rows, groups_x)), tuple([of.contiguous() for of in groups_y])
-        batch = Batch(dense_rows(x), y.contiguous(), status, *groups)
+        soft = None if soft_labels is None else soft_labels.contiguous()
+        batch = Batch(dense_rows(x), y.contiguous(), status, *groups, sample_weights, soft)
         given = weight.contiguous() if classifier else None, bias, class_weights, table, center_weights
-        rules = rules_of(classifier, tuple(classifier_params), auxiliary, tuple(auxiliary_params))
-        asked = family, rules.variant, mean, update, gradient, product_precision()
+        params = tuple(classifier_params), auxiliary, tuple(auxiliary_params), setting, label_smoothing
+        rules, learns = rules_of(classifier, *params), setting is not None and gradient
+        asked = family, rules.variant, mean, update, gradient, product_precision(), by_row, learns
         found = recall(kind, asked, lambda: plan(Asked(*asked), batch, given, *rules[:2]))
-        results, launches = launches_of(found, batch, given, *rules[:2], auxiliary_weight)
+        divisors = totals(batch, class_weights) if mean and sample_weights is not None else found.sizes[0][2:]
+        results, launches, along_logits = launches_of(found, batch, given, *rules[:2], auxiliary_weight, divisors)
         for launch in launches:
             start(launch)
+        dsetting = _none(x if setting is None else setting)
+        if learns:  # a scale: the logits are proportional to it
+            dsetting = (along_logits.double().sum() / (setting * divisors[0])).to(dsetting.dtype)
+        results = *results, dsetting
     if update and table is not centers:
         centers.copy_(table)
     return results
 
 
+def totals(batch: Batch, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What the means of weighted rows divide by: Σ w W_y of a classifier with class weights and hard labels, and Σ w; 1
+    where that is 0, and nothing is lost."""
+    weights = batch.sample_weights
+    total = of_head = weights.sum()
+    if class_weights is not None and batch.soft_labels is None:
+        y = batch.y.long().clamp(0, len(class_weights) - 1)  # a bad label is told of elsewhere
+        of_head = (weights * class_weights.float().take(y)).sum()
+    return of_head.where(of_head != 0, 1), total.where(total != 0, 1)
+
+
 def launches_of(
-    plan: Plan, batch: Batch, given: tuple[Tensor | None, ...], head: Head, rule: Center, auxiliary_weight: float
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch]]:  # fmt: skip
-    """Loss, dx, dweight and dbias, still empty, and the launches that fill them; `given` are the first of `Tables`."""
+    plan: Plan,
+    batch: Batch,
+    given: tuple[Tensor | None, ...],
+    head: Head,
+    rule: Center,
+    auxiliary_weight: float,
+    divisors: tuple[Tensor | int, Tensor | int],
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], list[Launch], Tensor | None]:
+    """Loss, dx, dweight and dbias, still empty, the launches that fill them, and Σ_j d loss/d f_j f_j of the rows where
+    a setting learns; `given` are the first of `Tables`."""
     (before, behind), memory, absent, *_ = plan
-    sizes = (*before, auxiliary_weight, *behind)
+    sizes = (*before[:2], *divisors, auxiliary_weight, *behind)
     statistics, known, *rest = [None if of is None else _empty(*of[0], **of[1]) for of in memory]
     tables, out = Tables(*given, statistics, known), Outputs(*rest)
     x_stride, group_strides = batch.x.stride(0), tuple([group.stride(0) for group in batch.groups_x])
@@ -246,7 +307,7 @@ def launches_of(
     # An operator's results may not share memory: each missing gradient is an empty tensor of its own.
     gradients = zip(out[1:4], absent, strict=True)
     results = [_empty(0, dtype=dtype, device=batch.x.device) if t is None else t for t, dtype in gradients]
-    return (out.loss, *results), launches
+    return (out.loss if out.losses is None else out.losses, *results), launches, out.along_logits
 
 
 def _none(like: Tensor) -> Tensor:

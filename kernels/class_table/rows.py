@@ -5,8 +5,8 @@ sums fit beside them it keeps them too: weightsᵀ x, with the weights of every 
 
     kind        weight of row i in class k        what `finish` makes of the sum
     head        G_ik ρ_i                          dW
-    members     [y_i = k]                         pull of the centers
-    pushes      [y_i = k] p_i                     push of the centers of the other classes
+    members     [y_i = k] w_i                     pull of the centers
+    pushes      [y_i = k] w_i p_i                 push of the centers of the other classes
 
 The sum of the weights themselves is taken along: bias gradient, counts n_k, Σ p. A row that is not finite gives its own
 class the weight NaN and enters as zeros, so that it spoils no other class (0 · NaN).
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from ..common.products import class_product, float32_product
-from ..common.tiles import inverse_or_zero, load_per_class, read_labels, scales_of
+from ..common.tiles import inverse_or_zero, load_per_class, read_labels, scales_of, value_of
 from .arguments import LENGTH, REST, SCALAR, SPREAD, SUMMED_PROGRAMS, VARYING, Sizes
 from .centers.mva import group_weight
 from .table_stats import others_table, unit_weights
@@ -33,8 +33,8 @@ def known_sums(tables, summed, SLOTS: tl.constexpr):
 
 @triton.jit
 def scale_of_head(tables, head_divisor, summed, SLOTS: tl.constexpr, WEIGHTED: tl.constexpr):
-    """The scale of the classifier's rows: 1/n, or 1/Σ W_y."""
-    scale = 1.0 / head_divisor
+    """The scale of the classifier's rows: 1/n, or 1/Σ W_y, or what the divisor leads to."""
+    scale = 1.0 / value_of(head_divisor)
     if WEIGHTED:
         totals = known_sums(tables, summed, SLOTS)
         weight = tl.sum(tl.where(tl.arange(0, SLOTS) == 0, totals, 0.0), 0).to(tl.float32)
@@ -46,7 +46,7 @@ def scale_of_head(tables, head_divisor, summed, SLOTS: tl.constexpr, WEIGHTED: t
 def weight_of_batch(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, MEAN: tl.constexpr):
     """The factor α_v of MVA."""
     slots = tl.arange(0, SLOTS)
-    counts = tl.where(slots == 1, sizes.divisor, 1).to(tl.float64)
+    counts = tl.where(slots == 1, value_of(sizes.divisor), 1).to(tl.float64)
     for v in tl.static_range(len(batch.groups_x)):
         if MEAN:
             counts = tl.where(slots == v + 2, sizes.group_sizes[v], counts)
@@ -76,6 +76,29 @@ def cross_entropy(logits, hot, valid, weight):
 
 
 @triton.jit
+def targets_of(shares, hot, real, weight, tables, head, num_classes):
+    """What rows of a weight (R,) are to be, of `real` classes (R, M): their shares, else the `hot` one, smoothed."""
+    if shares is None:
+        shares = tl.where(hot, 1.0, 0.0)
+    if head.smoothing is not None:
+        shares = shares * (1 - head.smoothing) + head.smoothing / num_classes
+    of_class = load_per_class(tables.class_weights, num_classes, 1.0, hot.shape[1])
+    return tl.where(real, shares * of_class[None, :] * weight[:, None], 0.0)
+
+
+@triton.jit
+def soft_cross_entropy(logits, targets, valid):
+    """Loss (R,) of rows that are to be `targets` (R, M), Σ_j t_j (log Σ e^f - f_j), and p = d loss/d logits (R, M)."""
+    shifted = logits - tl.max(logits, 1)[:, None]
+    exponentials = tl.exp(shifted)
+    total = tl.sum(exponentials, 1)
+    mass = tl.sum(targets, 1)
+    p = exponentials * (mass / total)[:, None] - targets
+    losses = mass * tl.log(total) - tl.sum(tl.where(targets == 0, 0.0, targets * shifted), 1)
+    return losses, tl.where(valid[:, None], p, 0.0)
+
+
+@triton.jit
 def own_class(x, y, tables, head, d, K: tl.constexpr, P: tl.constexpr, W: tl.constexpr):
     """‖x‖ and x·w_y, (R,) both, in float32: the margin stands on the angle to the own class, which half-precision
     weights would tilt."""
@@ -87,14 +110,21 @@ def own_class(x, y, tables, head, d, K: tl.constexpr, P: tl.constexpr, W: tl.con
 
 @triton.jit
 def classify(
-    x, y, valid, x_length, own, w, bias, tables, head, num_classes, K: tl.constexpr, PRECISION: tl.constexpr,
-    TENSOR_CORES: tl.constexpr,
+    x, y, at, valid, of_row, x_length, own, w, bias, batch, tables, head, num_classes, K: tl.constexpr,
+    PRECISION: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
-    """Loss (R,), and for the chain rule G (R, H), R (R,), Q (R, H) and ρ (R,); w are H >= C rows, `own` products x·w_y
-    of a head of lengths."""
+    """Loss (R,) of rows of weights `of_row`, for the chain rule G (R, H), R (R,), Q (R, H) and ρ (R,), and Σ_j p_j f_j
+    (R,); w are H >= C rows, `own` products x·w_y of a head of lengths."""
     H: tl.constexpr = bias.shape[0]
     classes = tl.arange(0, H)
+    real = (classes < num_classes)[None, :]
     hot = (classes[None, :] == y[:, None]) & valid[:, None]
+    shares = None
+    if batch.soft_labels is not None:
+        to = batch.soft_labels + at.to(tl.int64)[:, None] * num_classes + classes[None, :]
+        shares = tl.load(to, mask=valid[:, None] & real, other=0.0).to(tl.float32)
+        alone = (tl.sum(tl.where(shares == 0, 0, 1), 1) == 1) & (tl.sum(tl.where(hot, shares, 0.0), 1) == 1)
+        hot = hot & alone[:, None]  # other rows have no margin
     w_length = tl.zeros((H,), tl.float32)
     rho = tl.full(y.shape, 1.0, tl.float32)
     dot = logits_product(x, w, PRECISION, TENSOR_CORES)
@@ -104,13 +134,20 @@ def classify(
     if head.unit_x:
         rho = inverse_or_zero(x_length)
     dot *= rho[:, None]
-    weight = tl.full(y.shape, 1.0, tl.float32)
-    if tables.class_weights is not None:
-        weight = tl.load(tables.class_weights + y, mask=valid, other=0.0).to(tl.float32)
-    logits = head.logits(dot, hot, x_length, w_length, bias, head.a)
-    losses, p = cross_entropy(tl.where((classes < num_classes)[None, :], logits, -float("inf")), hot, valid, weight)
+    logits = tl.where(real, head.logits(dot, hot, x_length, w_length, bias, head.a), -float("inf"))
+    if shares is None and head.smoothing is None:
+        weight = tl.full(y.shape, 1.0, tl.float32)
+        if tables.class_weights is not None:
+            weight = tl.load(tables.class_weights + y, mask=valid, other=0.0).to(tl.float32)
+        if batch.sample_weights is not None:
+            weight *= of_row
+        losses, p = cross_entropy(logits, hot, valid, weight)
+    else:
+        targets = targets_of(shares, hot, real, of_row, tables, head, num_classes)
+        losses, p = soft_cross_entropy(logits, targets, valid)
     g, r, q = head.chain(p, dot, hot, x_length, w_length, head.a)
-    return losses, g, r, q, rho
+    along_logits = tl.sum(tl.where(p == 0, 0.0, p * (logits - tl.max(logits, 1)[:, None])), 1)  # for Σ_j p_j = 0
+    return losses, g, r, q, rho, along_logits
 
 
 @triton.jit
@@ -153,7 +190,7 @@ def attract(
 
 @triton.jit
 def row_weights(
-    g, y_ptr, at, in_batch, weight, num_classes, HEAD: tl.constexpr, UPDATE: tl.constexpr, PUSH: tl.constexpr,
+    g, y_ptr, at, in_batch, of_row, weight, num_classes, HEAD: tl.constexpr, UPDATE: tl.constexpr, PUSH: tl.constexpr,
     K: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """The weights of a tile's rows in every sum: (M, R), kind by kind K rows each.
@@ -169,10 +206,10 @@ def row_weights(
     if UPDATE:
         y, valid = read_labels(y_ptr, at[None, :], in_batch[None, :], num_classes, None)
         y = tl.where(valid, y, -M)  # a row without a class is in no sum
-        weight = weight[None, :]
-        weights = tl.where(places == HEAD * K + y, 1.0 + 0.0 * weight, weights)
+        weight, of_row = weight[None, :], of_row[None, :]
+        weights = tl.where(places == HEAD * K + y, of_row + 0.0 * weight, weights)
         if PUSH:
-            weights = tl.where(places == (HEAD + 1) * K + y, weight, weights)
+            weights = tl.where(places == (HEAD + 1) * K + y, of_row * weight, weights)
     return weights
 
 
@@ -192,7 +229,7 @@ def rows(
     factor = 1.0
     if len(batch.groups_x) > 0:
         factor = weight_of_batch(batch, tables, sizes, K, SLOTS, MEAN)
-    center_scale = sizes.auxiliary_weight / sizes.divisor
+    center_scale = sizes.auxiliary_weight / value_of(sizes.divisor)
     spread_total = 0.0
     if rule.paper_slope is not None:
         spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)), 0)
@@ -214,7 +251,16 @@ def rows(
         in_batch = at < sizes.n
         y, valid = read_labels(batch.y, at, in_batch, num_classes, batch.status)
         unlabelled = tl.where(in_batch & ~valid, float("nan"), 0.0)
-        x = load_tile(batch.x, first, in_batch, x_stride, d, P, W)
+        of_row = tl.full((R,), 1.0, tl.float32)
+        there = in_batch
+        row_scale = center_scale
+        if batch.sample_weights is not None:  # a row that weighs nothing may hold anything
+            of_row = tl.load(batch.sample_weights + at, mask=in_batch, other=0.0)
+            there = in_batch & (of_row != 0)
+            valid = valid & there
+            row_scale *= of_row
+        x = load_tile(batch.x, first, there, x_stride, d, P, W)
+        row_loss = tl.zeros((R,), tl.float32)
         g = along_sums
         weight = unlabelled
         # What takes a tile beside x comes first, one after the other, and the products last: none waits in registers.
@@ -224,19 +270,28 @@ def rows(
             x_length, own = own_class(x, y, tables, head, d, K, P, W)
         if tables.c is not None:
             losses, dx, weight = attract(
-                x, y, valid, tables, head, rule, center_scale, factor, spread_total, num_classes, d, K, P, W
+                x, y, valid, tables, head, rule, row_scale, factor, spread_total, num_classes, d, K, P, W
             )  # fmt: skip
-            center_loss += tl.where(valid, losses, unlabelled)
+            if batch.sample_weights is not None:
+                losses *= of_row
+            losses = tl.where(valid, losses, unlabelled)
+            center_loss += losses
+            row_loss = sizes.auxiliary_weight * losses
         if tables.w is not None:
             if rule.anti:  # again, from the L1: kept, it would wait in registers beside two offsets
                 x = load_tile(batch.x, first, valid, x_stride, d, P, W)
             w = held
             if not HELD:
                 w = load_tile(unit_weights(tables, head, K), 0, classes < num_classes, d, d, P, W).to(x.dtype)
-            losses, g, r, q, rho = classify(
-                x, y, valid, x_length, own, w, bias, tables, head, num_classes, K, PRECISION, TENSOR_CORES
+            losses, g, r, q, rho, along_logits = classify(
+                x, y, at, valid, of_row, x_length, own, w, bias, batch, tables, head, num_classes, K, PRECISION,
+                TENSOR_CORES,
             )  # fmt: skip
-            head_loss += tl.where(valid, losses, unlabelled)
+            losses = tl.where(valid, losses, unlabelled)
+            head_loss += losses
+            row_loss += losses
+            if out.along_logits is not None:
+                tl.store(out.along_logits + at, along_logits, mask=in_batch)
             if HEAD:
                 along_sums += q
                 narrow, back = g, rho * head_scale
@@ -249,19 +304,22 @@ def rows(
                 of_head *= along_rows(back)
                 dx = of_head if tables.c is None else dx + of_head
                 g *= rho[:, None]
+        if out.losses is not None:
+            tl.store(out.losses + at, row_loss, mask=in_batch)
         if out.dx is not None:
             store_tile(out.dx, dx, first, in_batch, d, P, W)
         if KINDS > 0:
             PUSH: tl.constexpr = KINDS > HEAD + UPDATE
-            weights = row_weights(g, batch.y, at, in_batch, weight, num_classes, HEAD, UPDATE, PUSH, K, M)
+            weights = row_weights(g, batch.y, at, in_batch, of_row, weight, num_classes, HEAD, UPDATE, PUSH, K, M)
             weight_sums += weights
             if FUSED:
                 if UPDATE:  # again, from the L1, which costs less than a choice: zeros in place of what is not finite
-                    x = load_tile(batch.x, first, in_batch & (weight == weight), x_stride, d, P, W)
+                    x = load_tile(batch.x, first, there & (weight == weight), x_stride, d, P, W)
                 # G rounded as autocast rounds it; not so of an angle between rows of any length, which it takes in
                 # float32, nor what pushes, which may be as small as it likes.
                 ROUNDED: tl.constexpr = x.dtype != tl.float32 and (head.unit_x or not head.lengths)
-                COARSE: tl.constexpr = not PUSH and (not HEAD or ROUNDED)
+                EXACT: tl.constexpr = not UPDATE or batch.sample_weights is None  # ones and zeros of members
+                COARSE: tl.constexpr = EXACT and not PUSH and (not HEAD or ROUNDED)
                 sums += class_product(weights, unfolded(x), COARSE, TENSOR_CORES)
             else:
                 places = tl.arange(0, M)[:, None]

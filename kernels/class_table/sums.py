@@ -16,6 +16,7 @@ def sums(
     UPDATE: tl.constexpr, R: tl.constexpr, BLOCK_D: tl.constexpr, CHUNKS: tl.constexpr, TENSOR_CORES: tl.constexpr,
 ):  # fmt: skip
     """A grid of (splits, chunks): each split of the rows has a block (KINDS K, d) of its own."""
+    EXACT: tl.constexpr = UPDATE and batch.sample_weights is None  # ones and zeros of members
     split = tl.program_id(0)
     classes = tl.arange(0, K)
     block = out.sums + split.to(tl.int64) * (KINDS * K * d)
@@ -25,10 +26,12 @@ def sums(
             for tile in range(split, tl.cdiv(n, R), tl.num_programs(0)):
                 at = tile * R + tl.arange(0, R).to(tl.int64)
                 there = at < n
+                if batch.sample_weights is not None:  # a row that weighs nothing may hold anything
+                    there = there & (tl.load(batch.sample_weights + at, mask=there, other=0.0) != 0)
                 x = load_chunk(batch.x, at, there, x_stride, chunk, d, BLOCK_D)
                 of = out.row_weights + at[None, :] * (KINDS * K) + kind * K + classes[:, None]
                 weights = tl.load(of, mask=there[None, :], other=0.0)
                 spoilt = tl.sum(weights * 0.0, 0) != 0  # by its own class's weight, which is enough
                 x = tl.where(spoilt[:, None], tl.zeros_like(x), x)
-                total += class_product(weights, x, UPDATE and kind == HEAD, TENSOR_CORES)
+                total += class_product(weights, x, EXACT and kind == HEAD, TENSOR_CORES)
             store_chunk(block + kind * K * d, total, classes, classes >= 0, d, chunk, d, BLOCK_D)

@@ -131,16 +131,23 @@ def sum_of_weights(batch, tables, n, num_classes):
 
 @triton.jit
 def sum_of_distances(
-    x_ptr, y_ptr, n, x_stride, c_ptr, num_classes, status_ptr, d, R: tl.constexpr, P: tl.constexpr, W: tl.constexpr
+    x_ptr, y_ptr, weights_ptr, n, x_stride, c_ptr, num_classes, status_ptr, d, R: tl.constexpr, P: tl.constexpr,
+    W: tl.constexpr,
 ):  # fmt: skip
-    """Σ ‖x - c_y‖² over the program's share of some rows, NaN for a label that is no class."""
+    """Σ w ‖x - c_y‖² over the program's share of some rows, NaN for a label that is no class."""
     total = tl.zeros((R,), tl.float64)
     for tile in range(tl.program_id(0), tl.cdiv(n, R), tl.num_programs(0)):
         rows = tile * R + tl.arange(0, R)
         y, valid = read_labels(y_ptr, rows, rows < n, num_classes, status_ptr)
-        x = load_tile(x_ptr, tile * R, valid, x_stride, d, P, W).to(tl.float32)
+        there = valid
+        if weights_ptr is not None:
+            weight = tl.load(weights_ptr + rows, mask=valid, other=0.0)
+            there = valid & (weight != 0)
+        x = load_tile(x_ptr, tile * R, there, x_stride, d, P, W).to(tl.float32)
         offset = x - table_rows(c_ptr, y, d, P, W)
         own = row_sums(offset * offset)
+        if weights_ptr is not None:
+            own *= weight
         total += tl.where(valid, own, tl.where(rows < n, float("nan"), 0.0)).to(tl.float64)
     return tl.sum(total, 0)
 
@@ -174,14 +181,14 @@ def table_stats(
         tl.store(tables.sums + program * SLOTS, sum_of_weights(batch, tables, n, num_classes))
     if len(batch.groups_x) > 0:
         own = sum_of_distances(
-            batch.x, batch.y, n, x_stride, tables.c, num_classes, batch.status, d, R, P, W
+            batch.x, batch.y, batch.sample_weights, n, x_stride, tables.c, num_classes, batch.status, d, R, P, W
         )  # fmt: skip
         tl.store(tables.sums + program * SLOTS + 1, own)
     for v in tl.static_range(len(batch.groups_x)):
         size = (tl.zeros((), tl.float32) + group_sizes[v]).to(tl.int32)
         own = sum_of_distances(
-            batch.groups_x[v], batch.groups_y[v], size, group_strides[v], tables.c, num_classes, batch.status, d, R, P,
-            W,
+            batch.groups_x[v], batch.groups_y[v], None, size, group_strides[v], tables.c, num_classes, batch.status, d,
+            R, P, W,
         )  # fmt: skip
         tl.store(tables.sums + program * SLOTS + 2 + v, own)
 

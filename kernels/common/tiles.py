@@ -39,6 +39,15 @@ def load_per_class(ptr, num_classes, DEFAULT: tl.constexpr, K: tl.constexpr):
 
 
 @triton.jit
+def value_of(number):
+    """A number, or the one a pointer leads to, in float32."""
+    value = number
+    if isinstance(number, tl.tensor) and number.dtype.is_ptr():  # a Python number in the interpreter
+        value = tl.load(number).to(tl.float32)
+    return value
+
+
+@triton.jit
 def inverse_or_zero(value):
     """1 / value, and 0 at 0: a vector of length zero has no direction."""
     return tl.where(value == 0, 0.0, 1.0 / tl.where(value == 0, 1.0, value))

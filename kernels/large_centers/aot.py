@@ -30,7 +30,7 @@ def _launches(name: str, d: int, dtype: torch.dtype) -> list[Launch]:
     weights = centers[:, 0].contiguous() if name == "weighted-cluster" else None
     groups = int(name == "mva")
     large_centers(
-        x, y, centers, weights, [x] * groups, [y] * groups, center_rule(name, tuple(params)), 1.0, True, True, True, y,
-        lambda launch: launches.update({launch.kernel: launch}),
+        x, y, centers, weights, [x] * groups, [y] * groups, center_rule(name, tuple(params)), 1.0, True, True, True,
+        None, False, y, lambda launch: launches.update({launch.kernel: launch}),
     )  # fmt: skip
     return list(launches.values())

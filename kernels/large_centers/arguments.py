@@ -6,11 +6,12 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Features x (n, d) with neighbouring columns, labels y (n,), and where a bad label is reported."""
+    """Features x (n, d) with neighbouring columns, labels y (n,), where a bad label is reported, weights w (n,)."""
 
     x: Tensor
     y: Tensor
     status: Tensor | None
+    sample_weights: Tensor | None = None
 
 
 class Table(NamedTuple):
@@ -32,14 +33,16 @@ class Table(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Loss (), its parts by program (programs,) in float64, dx (n, d); of rows their weight among those that push (1
-    for a loss without), NaN if they are not finite (n,), and if they push Σ p (x - m₋o) by program (programs, d)."""
+    """Loss (), its parts by program (programs,) in float64, dx (n, d); of rows their weight among those that push (w
+    for a loss without), NaN if they are not finite (n,), if they push Σ p (x - m₋o) by program (programs, d), and the
+    losses of the rows (n,)."""
 
     loss: Tensor
     losses: Tensor
     dx: Tensor | None = None
     weights: Tensor | None = None
     pushed: Tensor | None = None
+    row_losses: Tensor | None = None
 
 
 class ByClass(NamedTuple):
@@ -58,7 +61,7 @@ class Sizes(NamedTuple):
 
     n: int
     num_classes: int
-    divisor: int
+    divisor: int  # or a pointer to a number
     auxiliary_weight: float
     programs: int  # of `rows`
     slice_rows: int

@@ -6,7 +6,7 @@ A class adds its slices to its rows beside them. Between `slices` and this kerne
 import triton
 import triton.language as tl
 
-from ..common.tiles import load_chunk
+from ..common.tiles import load_chunk, value_of
 from .arguments import VARYING, Sizes
 from .rows import class_scalar, spread_total
 from .slices import class_sums
@@ -20,7 +20,7 @@ def finish_loss(table, out, rule, sizes):
     for first in range(0, sizes.programs, 256):
         at = first + tl.arange(0, 256)
         total += tl.load(out.losses + at, mask=at < sizes.programs, other=0.0)
-    loss = tl.sum(total, 0) / sizes.divisor
+    loss = tl.sum(total, 0) / value_of(sizes.divisor)
     if rule.constant is not None:
         classes = sizes.num_classes.to(tl.float32)
         spread = 0.0
@@ -51,6 +51,21 @@ def add_slices(
         slots = start + tl.arange(0, R)
         total += load_chunk(slices + kind * d, first + slots, slots < count, (1 + PUSH) * d, chunk, d, BLOCK_D)
     return tl.sum(total, 0)
+
+
+@triton.jit
+def members(batch, rows, first, last):
+    """How many sorted rows there are from `first` to `last`, or the sum of their weights: float32."""
+    AT_ONCE: tl.constexpr = 256
+    count = (last - first).to(tl.float32)
+    if batch.sample_weights is not None:
+        total = tl.zeros((AT_ONCE,), tl.float32)
+        for start in range(first, last, AT_ONCE):
+            slots = start + tl.arange(0, AT_ONCE)
+            at = tl.load(rows.order + slots, mask=slots < last, other=0)
+            total += tl.load(batch.sample_weights + at, mask=slots < last, other=0.0)
+        count = tl.sum(total, 0)
+    return count
 
 
 @triton.jit
@@ -95,7 +110,7 @@ def move(
         directions = load_row(table.directions, 0, here, d, chunk, BLOCK_D) - c * inverse
         directions /= tl.maximum(others, 1.0)
     moved = rule.move(
-        c, pull, push, apart, directions, one * (last - first).to(tl.float32), scalar, total, inverse, along, rule.a
+        c, pull, push, apart, directions, one * members(batch, rows, first, last), scalar, total, inverse, along, rule.a
     )  # fmt: skip
     columns = (chunk * BLOCK_D + tl.arange(0, BLOCK_D))[None, :]
     moved = tl.where(moved - moved == 0, moved, c).to(table.c.dtype.element_ty)

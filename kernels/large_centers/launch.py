@@ -30,18 +30,23 @@ def large_centers(
     mean: bool,
     update: bool,
     gradient: bool,
+    sample_weights: Tensor | None,
+    by_row: bool,
     status: Tensor | None,
     run: Run = start,
 ) -> tuple[Tensor, Tensor]:
     """auxiliary_weight · the loss of `rule`: loss () and dx (n, d), or (0,) without; contiguous centers move in place.
 
-    x (n, d), y (n,), centers (C, d), their weights (C,), MVA's groups_x of (n_v, d) and groups_y of (n_v,). A label
-    outside [0, C) makes the loss NaN and goes to `status` (1,).
+    x (n, d), y (n,), centers (C, d), their weights (C,), MVA's groups_x of (n_v, d) and groups_y of (n_v,). float32
+    sample_weights w (n,) multiply rows, and the mean divides by Σ w; `by_row` gives their losses (n,). A label outside
+    [0, C) makes the loss NaN and goes to `status` (1,).
     """
     (n, d), num_classes, device = x.shape, len(centers), x.device
-    batch, push = Batch(rows_of(x), y.contiguous(), status), update and rule.push is not None
+    batch, push = Batch(rows_of(x), y.contiguous(), status, sample_weights), update and rule.push is not None
     table = _table(centers, center_weights, rule, run)
-    sizes = Sizes(n, num_classes, n if mean else 1, auxiliary_weight, _programs(n, d, device), slice_rows(n))
+    sizes = Sizes(
+        n, num_classes, _total(batch) if mean else 1, auxiliary_weight, _programs(n, d, device), slice_rows(n)
+    )
     if groups_x:
         groups = [
             batch,
@@ -55,6 +60,7 @@ def large_centers(
         _empty((n, d), dtype=gradient_dtype(x), device=device) if gradient else None,
         _empty((n,), **wide) if update else None,
         torch.zeros((sizes.programs, d), **wide) if push else None,
+        _empty((n,), **wide) if by_row else None,
     )
     run(_rows(batch, table, out, rule, sizes))
     by_class, cut = None, class_cut(d)
@@ -67,7 +73,16 @@ def large_centers(
     grid = (num_classes, chunks) if update else (1, 1)
     arguments = batch, table, out, by_class, rule, *sizes, batch.x.stride(0)
     run(Launch(finish, grid, arguments, {"UPDATE": update, **constants}))
-    return out.loss, _empty((0,), dtype=gradient_dtype(x), device=device) if out.dx is None else out.dx
+    dx = _empty((0,), dtype=gradient_dtype(x), device=device) if out.dx is None else out.dx
+    return out.row_losses if by_row else out.loss, dx
+
+
+def _total(batch: Batch) -> Tensor | int:
+    """What a mean divides by; 1 where no row weighs anything, and nothing is lost."""
+    if batch.sample_weights is None:
+        return len(batch.x)
+    total = batch.sample_weights.sum()
+    return total.where(total != 0, 1)
 
 
 def _programs(n: int, d: int, device: torch.device) -> int:
@@ -89,7 +104,7 @@ def _group_weight(groups: list[Batch], table: Table, rule: Center, mean: bool, r
         sizes = Sizes(n, num_classes, 1, 1.0, _programs(n, d, device), 1)
         parts = _empty((sizes.programs,), dtype=torch.float64, device=device)
         run(_rows(group, table, Outputs(parts, parts), rule, sizes))
-        losses.append(parts.sum() / (n if mean else 1))
+        losses.append(parts.sum() / (_total(group) if mean else 1))
     return (1 + torch.stack(losses).var(correction=0)).float()
 
 

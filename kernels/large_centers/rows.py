@@ -7,7 +7,7 @@ twice in chunks, the second time in the L1.
 import triton
 import triton.language as tl
 
-from ..common.tiles import load_chunk, read_labels, store_chunk
+from ..common.tiles import load_chunk, read_labels, store_chunk, value_of
 from .arguments import VARYING, Sizes
 from .table_stats import from_mean, load_row
 
@@ -89,12 +89,17 @@ def rows(
     CHUNKS: tl.constexpr = (d + BLOCK_D - 1) // BLOCK_D
     program = tl.program_id(0)
     others = (sizes.num_classes - 1).to(tl.float32)
-    scale = 2 * sizes.auxiliary_weight / sizes.divisor
+    scale = 2 * sizes.auxiliary_weight / value_of(sizes.divisor)
     loss_sum = tl.zeros((), tl.float64)
     for tile in range(program, tl.cdiv(sizes.n, R), tl.num_programs(0)):
         at = tile * R + tl.arange(0, R)
         in_batch = at < sizes.n
         y, valid = read_labels(batch.y, at, in_batch, sizes.num_classes, batch.status)
+        unlabelled = tl.where(in_batch & ~valid, float("nan"), 0.0)
+        of_row = tl.full((R,), 1.0, tl.float32)
+        if batch.sample_weights is not None:  # a row that weighs nothing may hold anything
+            of_row = tl.load(batch.sample_weights + at, mask=in_batch, other=0.0)
+            valid = valid & (of_row != 0)
         first = offsets(batch, table, rule, at, y, valid, x_stride, d, 0, BLOCK_D)
         own, mid, far = squares(first, rule)
         for chunk in range(1, CHUNKS):
@@ -111,16 +116,18 @@ def rows(
         if rule.scalar is not None:
             scalar = class_scalar(table, rule, y, valid, sizes.num_classes)
         losses, d_own, d_anti = rule.loss(own, anti, scalar, rule.a)
-        losses = tl.where(valid, losses, tl.where(in_batch, float("nan"), 0.0))
+        losses = tl.where(valid, of_row * losses, unlabelled)
+        if out.row_losses is not None:
+            tl.store(out.row_losses + at, sizes.auxiliary_weight * losses, mask=in_batch)
         loss_sum += tl.sum(losses, 0).to(tl.float64)
-        weight = tl.full(own.shape, 1.0, tl.float32)
+        weight = of_row
         if out.weights is not None:
             if rule.push is not None:
-                weight = rule.push(anti, rule.a)
+                weight = of_row * rule.push(anti, rule.a)
             weight = tl.where(valid, tl.where(own - own == 0, weight, float("nan")), 0.0)
             tl.store(out.weights + at, weight, mask=in_batch)
-        d_own = tl.where(valid, scale * d_own, 0.0)
-        d_anti = tl.where(valid, scale * d_anti, 0.0)
+        d_own = tl.where(valid, scale * of_row * d_own, 0.0)
+        d_anti = tl.where(valid, scale * of_row * d_anti, 0.0)
         for chunk in range(CHUNKS):
             found = first if CHUNKS == 1 else offsets(batch, table, rule, at, y, valid, x_stride, d, chunk, BLOCK_D)
             if out.dx is not None:
@@ -128,7 +135,7 @@ def rows(
                 if rule.anti:
                     dx += (d_anti * share[1])[:, None] * found[1] + (d_anti * share[2])[:, None] * found[2]
                 if rule.paper_slope is not None:
-                    slope = 0.5 * scale * rule.paper_slope(spread_total(table, sizes.num_classes), rule.a)
+                    slope = 0.5 * scale * of_row * rule.paper_slope(spread_total(table, sizes.num_classes), rule.a)
                     slope = tl.where(valid, slope, 0.0)
                     dx = add_apart(dx, found[3], slope, table, valid, others, d, chunk, BLOCK_D)
                 store_chunk(out.dx, dx, at, in_batch, d, chunk, d, BLOCK_D)

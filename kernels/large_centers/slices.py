@@ -15,8 +15,9 @@ def class_sums(
     batch, order, weights, c, first, count, gap, skipped, x_stride, d: tl.constexpr, chunk, PUSH: tl.constexpr,
     R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Σ (x - c) and Σ p (x - c), (BLOCK_D,) both, of `count` sorted rows from `first` on; after the first `gap`, some
-    are skipped. One row that is not finite has the weight NaN, and makes NaN of all columns."""
+    """Σ w (x - c) and Σ w p (x - c), (BLOCK_D,) both, of `count` sorted rows from `first` on; after the first `gap`,
+    some are skipped. `weights` are the latter's, or the former's of a loss that does not push. One row that is not
+    finite has the weight NaN, and makes NaN of all columns."""
     pulled = tl.zeros((R, BLOCK_D), tl.float32)
     pushed = tl.zeros((R, BLOCK_D), tl.float32)
     for start in range(0, count, R):
@@ -24,9 +25,13 @@ def class_sums(
         inside = slots < count
         at = tl.load(order + first + slots + tl.where(slots < gap, 0, skipped), mask=inside, other=0)
         weight = tl.load(weights + at, mask=inside, other=0.0)[:, None]
+        of_row = tl.full((R, 1), 1.0, tl.float32)
+        if batch.sample_weights is not None:
+            of_row = tl.load(batch.sample_weights + at, mask=inside, other=0.0)[:, None]
+            inside = inside & (tl.reshape(of_row, (R,)) != 0)
         offset = load_chunk(batch.x, at, inside, x_stride, chunk, d, BLOCK_D).to(tl.float32) - c
         if PUSH:
-            pulled += tl.where(inside[:, None], offset + weight * 0.0, 0.0)
+            pulled += tl.where(inside[:, None], of_row * offset + weight * 0.0, 0.0)
             pushed += weight * offset
         else:
             pulled += weight * offset

@@ -29,10 +29,18 @@ def aot_cases(family: str) -> Iterator[tuple]:
         given |= {"gradients": gradients, "head": type_of(head.a)}
         flags = {"UNIT_X": head.unit_x, "UNIT_W": head.unit_w, "LENGTHS": head.lengths, "APART": head.apart}
         flags |= {"LOGITS": head.logits, "CHAIN": head.chain, "FIND": True, "FINISH": True, "GRADIENT": True}
+        flags |= {"SMOOTH": False}
         for num_classes in CLASSES:
             constexprs, options = row_settings(num_classes, dtype.itemsize)
+            plain = given | {"class_weights": None, "along_logits": None}
             case = mark(f"softmax-{name}-{of}-{num_classes}", of == "bf16" and num_classes == CLASSES[-1])
-            yield aot_case(case, softmax_rows, given, flags | constexprs, options)
+            yield aot_case(case, softmax_rows, plain, flags | constexprs, options)
+        if name == "softmax":
+            smoothed = given | {"along_logits": None}
+            yield aot_case(f"smoothed-{of}", softmax_rows, smoothed, flags | {"SMOOTH": True} | constexprs, options)
+        if name == "lmcl":
+            learns = plain | {"along_logits": "*fp32", "head": type_of(head.a)._replace(s="*fp32")}
+            yield aot_case(f"learns-{of}", softmax_rows, learns, flags | constexprs, options)
         for case, kernel, launched in (
             ("targets", target_rows, True),
             ("gradients", row_gradients, head.unit_x or head.apart),

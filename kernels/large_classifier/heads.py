@@ -7,6 +7,8 @@ whatever the lengths. R (unless x is scaled to length one) and Q (unless w is) a
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from ..class_table.heads import HEADS, head_rule, usual_params
 
 __all__ = ["HEADS", "Head", "head_of", "usual_params"]
@@ -22,7 +24,7 @@ class Head(NamedTuple):
     unit_x: bool
     unit_w: bool
     lengths: bool
-    steepest: float
+    steepest: Tensor | float
 
     @property
     def apart(self) -> bool:
@@ -30,8 +32,9 @@ class Head(NamedTuple):
         return self.lengths and not self.unit_x
 
 
-def head_of(classifier: str, params: Sequence[float]) -> Head:
-    """The head of this name with these hyper-parameters."""
-    of = head_rule(classifier, tuple(params))
-    steepest = max([1.0, *params]) * of.steepest.value
+def head_of(classifier: str, params: Sequence[float], setting: Tensor | None = None) -> Head:
+    """The head of this name with these hyper-parameters, of which `setting` () stands for the one that is NaN."""
+    of = head_rule(classifier, tuple(params), setting)
+    steepest = max([1.0, *(value for value in params if value == value)])
+    steepest = of.steepest.value * (steepest if setting is None else setting.float().clamp(min=steepest))
     return Head(of.logits, of.chain, of.a, of.unit_x.value, of.unit_w.value, of.lengths.value, steepest)

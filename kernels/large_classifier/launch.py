@@ -14,7 +14,7 @@ from .heads import head_of
 from .products import product
 from .settings import CHUNK_ROWS, ROW_ALIGNMENT, chunk_bytes, row_settings
 from .softmax import softmax_rows
-from .targets import WEIGHT, target_rows
+from .targets import OWN, SHARE, WEIGHT, target_rows
 
 _empty = torch.empty
 
@@ -23,13 +23,14 @@ class Sweep:
     """One call over chunks of rows, of x (n, d), y (n,), weight (C, d), bias (C,): `visit` each of `chunks`, then ask
     for the `result`, as `whole` does.
 
-    The mean divides by n, with class_weights (C,) by Σ W_y. A label outside [0, C) makes the loss NaN and goes to
-    `status` (1,).
+    The mean divides by n, with class_weights (C,) by Σ W_y, with float32 sample_weights w (n,) by Σ w W_y. A label
+    outside [0, C) makes the loss NaN and goes to `status` (1,). `setting` () stands for the hyper-parameter that is
+    NaN, a scale of the logits. `by_row` gives the losses of the rows (n,).
 
     Of a shard, weight and bias are of the classes from `class_offset` on, labels and class_weights of all
     `num_classes`, and chunks of at most `chunk_rows`, the same on every shard. Then, instead of a visit, `survey` a
     chunk, combine what it returns over the shards, and `finish` with that. The loss comes out whole on every shard, dx
-    as the shard's part of a sum.
+    as the shard's part of a sum. Shards take no label_smoothing and no setting.
     """
 
     def __init__(
@@ -47,10 +48,19 @@ class Sweep:
         class_offset: int = 0,
         num_classes: int | None = None,
         chunk_rows: int | None = None,
+        sample_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        setting: Tensor | None = None,
+        by_row: bool = False,
     ):
         if torch.float64 in (x.dtype, weight.dtype):
             raise NotImplementedError("features or class weights in float64")
-        self.head, self.gradient = head_of(classifier, params), gradient
+        if num_classes is not None and (label_smoothing or setting is not None):
+            raise NotImplementedError("label smoothing or a learnt scale of a shard")
+        self.head, self.gradient = head_of(classifier, params, setting), gradient
+        self.setting, self.smoothing, self.by_row = setting, label_smoothing, by_row
+        if sample_weights is not None:  # a row that weighs nothing may hold anything
+            x = x.masked_fill((sample_weights == 0)[:, None], 0)
         self.x, self.weight, self.bias = dense_rows(x), weight.contiguous(), bias
         (self.n, self.d), (self.num_classes, _), device = x.shape, weight.shape, x.device
         self.blocks = blocks_of(self.d)
@@ -71,44 +81,62 @@ class Sweep:
         wide = {"dtype": torch.float32, "device": device}
         self.losses = _empty((self.n,), **wide)
         self.targets = _empty((self.n,), dtype=torch.int32, device=device)
-        self.facts = _empty((4, self.n), **wide)
-        self._read_targets(y.contiguous(), class_weights, class_offset, num_classes or self.num_classes, status)
-        self.factor = self._weigh(mean, class_weights is not None)
+        self.facts = _empty((6 if label_smoothing else 4, self.n), **wide)
+        self.class_weights = None if class_weights is None else class_weights.contiguous()
+        self._read_targets(y.contiguous(), class_offset, num_classes or self.num_classes, status)
+        self.factor = self._weigh(mean, sample_weights)
+        self.along_logits = None
         if gradient:
+            self.along_logits = None if setting is None else _empty((self.n,), **wide)
             self.coefficients = _empty((3, self.n), **wide) if self.head.apart else None
             self.dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
             self.dweight = _empty(weight.shape, **wide)
             self.dbias = torch.zeros((self.num_classes,), **wide) if bias is not None else None
 
-    def _read_targets(
-        self, y: Tensor, class_weights: Tensor | None, class_offset: int, all_classes: int, status: Tensor | None
-    ) -> None:
-        class_weights = None if class_weights is None else class_weights.contiguous()
+    def _read_targets(self, y: Tensor, class_offset: int, all_classes: int, status: Tensor | None) -> None:
         target_rows[cdiv(self.n, self.blocks["BLOCK"]),](
-            self.x, y, self.weight, class_weights, status, self.features, self.targets, self.facts,
+            self.x, y, self.weight, self.class_weights, status, self.features, self.targets, self.facts,
             self.n, self.num_classes, class_offset, all_classes, self.d, self.x.stride(0),
             UNIT_X=self.head.unit_x, UNIT_W=self.head.unit_w, LENGTHS=self.head.lengths,
             **self.blocks, **DIRECTION_ROWS.options,
         )  # fmt: skip
 
-    def _weigh(self, mean: bool, weighted: bool) -> Tensor | None:
+    def _weigh(self, mean: bool, sample_weights: Tensor | None) -> Tensor | None:
         """Turn W_y of each row into what multiplies its loss and G; the factor that is then still missing, if any.
+
+        With smoothed labels that is the sum of its targets, beside which are its own class's and what W of every class
+        is multiplied by.
 
         The numbers of G in float16 fill its range whatever n, C and W are: the row that weighs most weighs a power of
         two, with which G of the steepest logit stays below what float16 holds.
         """
-        weights = self.facts[WEIGHT.value]
+        weights, total = self.facts[WEIGHT.value], 1
+        if sample_weights is not None:
+            weights *= sample_weights
         if mean:
+            weighted = sample_weights is not None or self.class_weights is not None
             total = weights.sum() if weighted else self.n
-            weights /= total.where(total != 0, 1) if weighted else total
+            total = total.where(total != 0, 1) if weighted else total
+            weights /= total
+        if self.smoothing:
+            share = self.smoothing / self.num_classes / total
+            self.facts[SHARE.value] = share if sample_weights is None else share * sample_weights
+            self.facts[OWN.value] = (1 - self.smoothing) * weights
+            every = self.num_classes if self.class_weights is None else self.class_weights.float().sum()
+            weights.copy_(self.facts[OWN.value] + self.facts[SHARE.value] * every)
         if not self.gradient or self.x.dtype != torch.float16:
             return None
-        most = weights.max() / 2.0 ** (15 - math.ceil(math.log2(self.head.steepest)))
+        steepest = self.head.steepest
+        if isinstance(steepest, Tensor):
+            room = torch.exp2(15 - steepest.log2().ceil())
+        else:
+            room = 2.0 ** (15 - math.ceil(math.log2(steepest)))
+        most = weights.abs().max() / room
         factor = most.where(most != 0, 1)
-        weights /= factor
+        self.facts[WEIGHT.value :] /= factor
         return factor
 
-    def whole(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def whole(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The result of all rows, whose classes are all here."""
         for rows in self.chunks:
             self.visit(rows)
@@ -134,15 +162,18 @@ class Sweep:
         self._softmax(rows, statistics, find=False, finish=True)
         self._backward(rows)
 
-    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss () in float32, dx (n, d), dweight (C, d) and dbias (C,); gradients are (0,) where there are none."""
-        loss = (self.losses.double() * self.facts[WEIGHT.value]).sum()
+    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Loss () in float32, dx (n, d), dweight (C, d), dbias (C,) and dsetting (); gradients are (0,) where there are
+        none."""
+        loss = self.losses.double() if self.smoothing else self.losses.double() * self.facts[WEIGHT.value]
+        loss = loss if self.by_row else loss.sum()
         if self.factor is not None:
             loss *= self.factor
         loss = loss.float()
+        of_setting = gradient_dtype(self.x if self.setting is None else self.setting)
         of_bias = gradient_dtype(self.x if self.bias is None else self.bias)
         if not self.gradient:
-            absent = (gradient_dtype(self.x), gradient_dtype(self.weight), of_bias)
+            absent = (gradient_dtype(self.x), gradient_dtype(self.weight), of_bias, of_setting)
             return loss, *(_empty((0,), dtype=dtype, device=loss.device) for dtype in absent)
         dx, dweight, dbias = self.dx, self.dweight, self.dbias
         if self.factor is not None:
@@ -152,7 +183,12 @@ class Sweep:
         if self.head.unit_w:
             self._row_gradients(dweight, self.weight, slice(0, self.num_classes), dweight)
         dbias = _empty((0,), dtype=of_bias, device=dx.device) if dbias is None else dbias.to(of_bias)
-        return loss, dx, dweight.to(gradient_dtype(self.weight)), dbias
+        if self.setting is None:
+            dsetting = _empty((0,), dtype=of_setting, device=dx.device)
+        else:
+            along = self.along_logits.double().sum() * (1 if self.factor is None else self.factor)
+            dsetting = (along / self.setting).to(of_setting)
+        return loss, dx, dweight.to(gradient_dtype(self.weight)), dbias, dsetting
 
     def _multiply(self, rows: slice) -> None:
         product(self.features[rows], self.table.T, self._chunk(rows))
@@ -164,10 +200,11 @@ class Sweep:
         constexprs, options = row_settings(self.num_classes, self.x.element_size())
         softmax_rows[rows.stop - rows.start,](
             self.logits, self.shift, self.targets, self.facts, statistics, self.losses,
-            self.coefficients if self.gradient else None, self.head.a,
+            self.coefficients if self.gradient else None, self.class_weights if self.smoothing else None,
+            self.along_logits, self.head.a,
             rows.start, self.n, self.num_classes, self.logits.stride(0),
             LOGITS=self.head.logits, CHAIN=self.head.chain, FIND=find, FINISH=finish, GRADIENT=self.gradient,
-            APART=self.head.apart, **constexprs, **options,
+            APART=self.head.apart, SMOOTH=self.smoothing > 0, **constexprs, **options,
         )  # fmt: skip
 
     def _backward(self, rows: slice) -> None:

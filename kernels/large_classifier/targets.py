@@ -6,8 +6,9 @@ import triton.language as tl
 from ..common.pair_tiles import load_rows, store_rows
 from ..common.tiles import inverse_or_zero, scales_of
 
-# Rows of the table (4, n) of facts, and what stands for a class in place of a column of this shard.
-DOT, X_LENGTH, W_LENGTH, WEIGHT = (tl.constexpr(row) for row in range(4))
+# Rows of the table of facts (n,), the last two of them for smoothed labels, and what stands for a class in place of a
+# column of this shard.
+DOT, X_LENGTH, W_LENGTH, WEIGHT, OWN, SHARE = (tl.constexpr(row) for row in range(6))
 ELSEWHERE, ILLEGAL = tl.constexpr(-1), tl.constexpr(-2)
 
 

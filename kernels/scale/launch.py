@@ -15,7 +15,8 @@ CONSTANTS = {"BLOCK": SCALE_BLOCK, **launch_options(SCALE_WARPS)}
 
 
 def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor, in_place: bool) -> list[Tensor]:
-    """At most three contiguous `gradients` times the 0-dimensional `factor`, each in the dtype of its input.
+    """Contiguous `gradients`, at most three of which hold anything, times the 0-dimensional `factor`, each in the dtype
+    of its input.
 
     With `in_place` a gradient that is already in that dtype is written over.
     """
@@ -23,8 +24,8 @@ def scale(gradients: list[Tensor], dtypes: list[torch.dtype], factor: Tensor, in
         g if in_place and g.dtype == dtype else _empty(g.shape, dtype=dtype, device=g.device)
         for g, dtype in zip(gradients, dtypes, strict=True)
     ]
-    pairs = [(g, t, g.numel()) for g, t in zip(gradients, targets, strict=True)]
-    pairs += [(*pairs[0][:2], 0)] * (3 - len(pairs))
+    pairs = [(g, t, size) for g, t in zip(gradients, targets, strict=True) if (size := g.numel())]
+    pairs += [(*pairs[0][:2], 0)] * (3 - len(pairs)) if pairs else []
     blocks = sum(cdiv(size, SCALE_BLOCK) for _, _, size in pairs)
     if blocks:
         flat = [value for pair in pairs for value in pair]

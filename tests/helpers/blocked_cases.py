@@ -180,7 +180,7 @@ def with_groups(tensors: dict) -> dict:
 def run_class_table(t: dict, classifier: str, auxiliary: str, mean: bool, update: bool = True) -> dict:
     centers = t["centers"].clone()
     groups = (t["groups_x"].split(GROUPS), t["groups_y"].split(GROUPS)) if auxiliary == "mva" else ((), ())
-    loss, dx, dweight, dbias = class_table.class_table(
+    loss, dx, dweight, dbias, _ = class_table.class_table(
         t["x"],
         t["y"],
         t["weight"] if classifier else None,

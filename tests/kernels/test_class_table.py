@@ -54,9 +54,9 @@ def launch(classifier, auxiliary, t, reduction="mean", update=True, gradient=Tru
         reduction == "mean",
         update,
         gradient,
-        status,
+        status=status,
     )
-    return dict(zip(("loss", "dx", "dweight", "dbias"), out, strict=True)) | {"centers": centers}
+    return dict(zip(("loss", "dx", "dweight", "dbias"), out[:4], strict=True)) | {"centers": centers}
 
 
 def check(classifier, auxiliary, t, reduction="mean", others=()):

@@ -36,6 +36,8 @@ def launch(auxiliary, t, reduction="mean", update=True, gradient=True, status=No
         reduction == "mean",
         update,
         gradient,
+        None,
+        False,
         status,
         run,
     )

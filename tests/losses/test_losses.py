@@ -64,9 +64,15 @@ def test_signatures_name_every_argument():
         "reduction: str = 'mean', backend: str = 'auto')"
     )
     assert str(inspect.signature(functional.lmcl_loss)) == (
-        "(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, *, s: float = 30.0, m: float = 0.35, "
+        "(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, *, s: float | torch.Tensor = 30.0, m: float = 0.35, "
+        "sample_weights: torch.Tensor | None = None, label_smoothing: float = 0.0, ignore_index: int | None = None, "
         "reduction: str = 'mean', backend: str = 'auto') -> torch.Tensor"
     )
+    for cls in (losses.SoftmaxLoss, losses.ArcFaceLoss, losses.ASoftmaxLoss):
+        assert str(inspect.signature(cls)).endswith(
+            "*, label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = 'mean', "
+            "backend: str = 'auto')"
+        )
     by_place = losses.VariantLoss(C, D, 0.1, 0.2, 0.3, eps2=0.4, feature_gradient="paper")
     assert by_place.params == (0.1, 0.2, 0.3, 0.4, 0.5, "paper")
 

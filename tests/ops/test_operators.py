@@ -59,6 +59,18 @@ def test_opcheck_of_losses(spec):
     opcheck(func, args)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_opcheck_of_options(soft, reduction):
+    tensors, _ = make_inputs(LOSSES["lmcl"], N, C, D, torch.float32)
+    tensors |= {"sample_weights": torch.rand(N), "s": torch.tensor(9.0, requires_grad=True)}
+    tensors |= {"y": torch.rand(N, C).softmax(1)} if soft else {}
+    tensors["x"].requires_grad_()
+    with Recorded() as recorded:
+        functional.lmcl_loss(**tensors, label_smoothing=0.1, reduction=reduction, backend="blocked")
+    opcheck(*recorded.calls[0])
+
+
 @pytest.mark.parametrize("name", ["correlation_matrix", "center_distances", "anti_center_distances", "log_denominator"])
 def test_opcheck_of_primitives(name):
     x, y, centers = torch.randn(N, D, requires_grad=True), torch.arange(N) % C, torch.randn(C, D)

@@ -2,6 +2,8 @@
 
 from functools import lru_cache
 
+from torch import Tensor
+
 from fer_fast import reference
 
 from ..arguments import Head
@@ -13,9 +15,18 @@ from .softmax import SOFTMAX
 HEADS = {"softmax": SOFTMAX, "lmcl": LMCL, "arcface": ARCFACE, "a-softmax": A_SOFTMAX, "l-softmax": L_SOFTMAX}
 
 
+def head_rule(name: str, params: tuple[float, ...], setting: Tensor | None = None, smoothing: float = 0.0) -> Head:
+    """What kernels take of a classifier, its settings filled in: `setting` () is the one that is NaN."""
+    if setting is None:
+        head = _head_rule(name, params)
+    else:
+        head, arguments = HEADS[name]
+        head = head._replace(a=arguments(*[setting if value != value else value for value in params]))
+    return head._replace(smoothing=smoothing) if smoothing else head
+
+
 @lru_cache(64)
-def head_rule(name: str, params: tuple[float, ...]) -> Head:
-    """What kernels take of a classifier, its settings filled in."""
+def _head_rule(name: str, params: tuple[float, ...]) -> Head:
     if not name:
         return Head()
     head, arguments = HEADS[name]

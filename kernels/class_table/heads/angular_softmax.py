@@ -6,7 +6,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from ...common.tiles import inverse_or_zero
+from ...common.tiles import inverse_or_zero, value_of
 from ..arguments import YES, Head
 
 
@@ -42,8 +42,9 @@ def blended_cosine(cosine, a):
         below = cosine < a.thresholds[j]
         k += tl.where(below, 1.0, 0.0)
         sign = tl.where(below, -sign, sign)
-    blend = (a.lambda_ * cosine + sign * multiple - 2 * k) / (1 + a.lambda_)
-    return blend, (a.lambda_ + sign * slope) / (1 + a.lambda_)
+    lambda_ = value_of(a.lambda_)
+    blend = (lambda_ * cosine + sign * multiple - 2 * k) / (1 + lambda_)
+    return blend, (lambda_ + sign * slope) / (1 + lambda_)
 
 
 @triton.jit

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from ...common.tiles import inverse_or_zero
+from ...common.tiles import inverse_or_zero, value_of
 from ..arguments import YES, Head
 
 
@@ -33,14 +33,14 @@ def _sine(cosine):
 def arcface_logits(dot, hot, x_length, w_length, bias, a):
     """f_j = s cos θ_j, f_y = s cos(θ_y + m), past θ_y = π - m s (cos θ_y - m sin m); dot is the cosine."""
     own = tl.where(dot > -a.cos, a.cos * dot - a.sin * _sine(dot), dot - a.drop)
-    return a.s * tl.where(hot, own, dot)
+    return value_of(a.s) * tl.where(hot, own, dot)
 
 
 @triton.jit
 def arcface_chain(p, dot, hot, x_length, w_length, a):
     """G = s p, for the own class times sin(θ_y + m) / sin θ_y before π - m; R = -Σ_j G_j cos θ_j, Q = -G cos θ."""
     slope = a.cos + a.sin * dot * inverse_or_zero(_sine(dot))
-    g = a.s * p * tl.where(hot & (dot > -a.cos), slope, 1.0)
+    g = value_of(a.s) * p * tl.where(hot & (dot > -a.cos), slope, 1.0)
     along = -g * dot
     return g, tl.sum(along, 1), along
 
