@@ -58,7 +58,10 @@ def classifier_loss(name: str, x: Tensor, t: dict, reduction: str) -> Tensor:
         return reference.softmax(x, bias=t["bias"], class_weights=weights, **given)
     spec = LOSSES[name]
     types = get_type_hints(spec.params)
-    params = {field: types[field](value) for field, value in zip(types, CLASSIFIERS[name], strict=True)}
+    params = {
+        field: int(value) if types[field] is int else value
+        for field, value in zip(types, CLASSIFIERS[name], strict=True)
+    }
     return spec.reference(x, **given, **params)
 
 

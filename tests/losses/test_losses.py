@@ -155,7 +155,7 @@ def test_bad_class_weights_are_named(cls, weights, message):
         (lambda: losses.SoftmaxLoss(C, 1.5), "feature_dim: 1.5 given"),
         (lambda: losses.SupConLoss(temperature=0), "temperature: 0 given"),
         (lambda: losses.SupConLoss(temperature=math.nan), "temperature: nan given"),
-        (lambda: losses.CenterLoss(C, D, reduction="none"), "reduction: 'none' given"),
+        (lambda: losses.CenterLoss(C, D, reduction="total"), "reduction: 'total' given"),
         (lambda: losses.CenterLoss(C, D, backend="trition"), 'did you mean "triton"'),
         (lambda: losses.VariantLoss(C, D, feature_gradient="exakt"), 'did you mean "exact"'),
         (lambda: losses.VariantLoss(C, D, 0.4, -1.0), "lambda2: -1.0 given"),

@@ -19,8 +19,8 @@ DTYPES = {"blocked": (torch.float64, torch.float32, torch.float16, torch.bfloat1
 if triton_runs_on(DEVICE):
     DTYPES["triton"] = DTYPES["blocked"][1 : 4 if DEVICE == "cuda" else 3]  # the interpreter multiplies no bfloat16
 RUNS = [(backend, dtype, "ragged") for backend, dtypes in DTYPES.items() for dtype in dtypes]
-RUNS += [(backend, torch.float32, shape) for backend in DTYPES for shape in ("many rows", "many classes")]
-RUNS += [(backend, torch.float16, "many classes") for backend in DTYPES]
+LARGER = [(backend, torch.float32, shape) for backend in DTYPES for shape in ("many rows", "many classes")]
+LARGER += [(backend, torch.float16, "many classes") for backend in DTYPES]
 BACKENDS = ["reference", *DTYPES]
 PLAIN_DRAWS = 8
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -69,6 +69,8 @@ def takes(spec, how: dict) -> bool:
 FOR_CENTERS = ("weights", "weights summed", "rows")
 CASES = [(spec, name) for spec in CLASSIFIERS for name, (_, how) in OPTIONS.items() if takes(spec, how)]
 CASES += [(spec, name) for spec in CENTERS for name in FOR_CENTERS if takes(spec, OPTIONS[name][1])]
+MOST = ("weights", "soft, smoothed and weighed", "scale of smoothed and weighed rows")  # has everything
+CASES = [(*case, *run) for case in CASES for run in [*RUNS, *(LARGER if case[1] in MOST else ())]]
 
 
 def evaluate(spec, tensors: dict, options: dict, how: dict, backend: str) -> dict[str, Tensor]:
@@ -99,9 +101,9 @@ def in_double(options: dict) -> dict:
     return options | ({"groups": [(x.double(), y) for x, y in options["groups"]]} if "groups" in options else {})
 
 
-@pytest.mark.parametrize(("backend", "dtype", "shape"), RUNS)
 @pytest.mark.parametrize(
-    ("spec", "option"), [pytest.param(*case, id="-".join((case[0].name, case[1]))) for case in CASES]
+    ("spec", "option", "backend", "dtype", "shape"),
+    [pytest.param(*case, id="-".join((case[0].name, *map(str, case[1:])))) for case in CASES],
 )
 def test_parity(spec, option, backend, dtype, shape):
     how, half = OPTIONS[option][1], dtype in (torch.float16, torch.bfloat16)
