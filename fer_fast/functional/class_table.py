@@ -154,7 +154,7 @@ def _check(
     if sample_weights is not None:
         checks.per_class(sample_weights, "sample_weights", x.shape[0], x.device)
     if setting is not None:
-        checks.beside(setting, f"{classifier}'s {setting.dtype} hyper-parameter", x.device)
+        checks.beside(setting, f"hyper-parameter of {classifier}", x.device)
     for rows, group_y in groups or ():
         checks.table(rows, "bank features", x.shape[1], x.device)
         checks.labels(group_y, rows.shape[0], x.device, "bank labels")

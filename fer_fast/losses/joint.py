@@ -31,6 +31,7 @@ class JointLoss(nn.Module):
         self.classifier = classifier
         self.auxiliary = auxiliary
         self.weight = float(weight)
+        self.weighs = "sample_weights" in inspect.signature(auxiliary.forward).parameters
 
     def logits(self, x: Tensor) -> Tensor:
         """The classifier's scores (n, C) for inference."""
@@ -47,16 +48,15 @@ class JointLoss(nn.Module):
 
     def _apart(self, x: Tensor, y: Tensor, sample_weights: Tensor | None, kwargs: dict) -> Tensor:
         """The two losses one after the other."""
-        loss = self.classifier(x, y, sample_weights=sample_weights)
-        weighs = "sample_weights" in inspect.signature(self.auxiliary.forward).parameters
-        if sample_weights is not None and not weighs:
+        if sample_weights is not None and not self.weighs:
             raise ValueError(f"sample_weights: {type(self.auxiliary).__name__} does not sum over rows and takes none")
+        loss = self.classifier(x, y, sample_weights=sample_weights)
         ignored = self.classifier.ignore_index
         if ignored is not None and isinstance(self.auxiliary, CenterFamilyLoss):
             y, sample_weights = leave_out(y, ignored, sample_weights)
         elif ignored is not None:
             y = y.masked_fill(y == ignored, -1)  # which takes a row out
-        if weighs:
+        if self.weighs:
             kwargs = kwargs | {"sample_weights": sample_weights}
         return loss + self.weight * self.auxiliary(x, y, **kwargs)
 

@@ -7,6 +7,8 @@ needs of its own class. Then, a chunk of rows after the other: x Wᵀ in the pre
 products into its loss and, in their place, G; G W and Gᵀ x, the latter added in float32; `row_gradients` for rows that
 were scaled to length one, and for heads of angles, whose target is kept out of the products. No (n, C) buffer exists.
 
+Smoothed labels take a share of every class off its p: `softmax_rows` also sums W f. A scale that is learnt gets Σ p f.
+
 Shards of the classes: each process visits all rows with its own classes, a contiguous range from `class_offset` on; a
 row's three statistics are exchanged between :meth:`.launch.Sweep.survey` and :meth:`.launch.Sweep.finish`.
 
