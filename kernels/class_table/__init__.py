@@ -15,6 +15,6 @@ Rows meet the table and never each other, so all is one sweep over rows, and a f
 Floor: n·d elements read and written, n labels read; 6·n·C·d operations of a classifier, 2·n·C·d of sums. One launch at
 n <= 128; else rows and finish, table_stats where there is something to find, and sums where they are many. The same
 bits on every run; a class whose sums hold NaN or inf keeps its center. What a call does not ask for (weights ω of rows,
-soft labels, smoothing, losses of rows, a setting that is learnt) is None, and not compiled. `heads/` and `centers/` have
-a file a loss.
+soft labels, smoothing, losses of rows, a setting that is learnt) is None, and not compiled. A file a loss: `heads/` and
+`centers/`.
 """
