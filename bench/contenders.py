@@ -62,7 +62,7 @@ def step(loss: Callable[[], Tensor | tuple[Tensor, Tensor | None]], inputs: Inpu
     """Forward and backward of `loss` with respect to the leaves of the inputs.
 
     Without leaves it is the forward alone. A loss moves its centers in place, or gives where they move as a second
-    value, stored after the backward.
+    value, stored after the backward. Losses of rows are weighed from -1 to 1.
     """
     leaves, centers = inputs.leaves, inputs.tensors.get("centers")
     names, tensors = ["loss", *(f"d{name}" for name in leaves)], list(leaves.values())
@@ -71,7 +71,8 @@ def step(loss: Callable[[], Tensor | tuple[Tensor, Tensor | None]], inputs: Inpu
     def run() -> dict[str, Tensor]:
         result = loss()
         value, moved = result if isinstance(result, tuple) else (result, None)
-        gradients = torch.autograd.grad(value, tensors) if tensors else ()
+        weights = torch.linspace(-1, 1, len(value), dtype=value.dtype, device=value.device) if value.ndim else None
+        gradients = torch.autograd.grad(value, tensors, weights) if tensors else ()
         if moved is not None:
             centers.copy_(moved)
         return dict(zip(names, (value.detach(), *gradients), strict=True)) | state

@@ -36,6 +36,7 @@ STEPS = (
     Step("rates", 25, 20),
     Step("compile", 110, 110, compiles=True),
     Step("parity", 90, 45),
+    Step("options", 60, 45),
     Step("timings", 120, 60),
     Step("kernels", 25, 20),
     Step("tiles", 75, 40),

@@ -81,6 +81,12 @@ def _parity(found: Rows) -> Iterable[RenderableType]:
     yield from _wrong(found)
 
 
+def _options(found: Rows) -> Iterable[RenderableType]:
+    first, *rest = _parity(found)
+    yield f"options, {first}"
+    yield from rest
+
+
 def _timings(found: Rows) -> Iterable[RenderableType]:
     table = Table("loss", "dtype", "what", "shape", box=None, pad_edge=False, header_style="bold")
     for title in ("captured", "floor", "ours", "±", "eager", "compiled", "peer", "floor", "memory", "eager's"):
@@ -240,6 +246,7 @@ SUMMARIES = {
     "rates": _rates,
     "compile": _compile,
     "parity": _parity,
+    "options": _options,
     "timings": _timings,
     "kernels": _kernels,
     "tiles": _tiles,
