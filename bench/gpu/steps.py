@@ -4,15 +4,13 @@ whether the steps of every loss can be replayed."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from itertools import product
 
 import torch
 
-from fer_fast import losses
 from fer_fast.data import CLASSES
 from fer_fast.data.dataset import FaceDataset
-from fer_fast.registry import LOSSES, find
+from fer_fast.registry import LOSSES
 from fer_fast.train.config import RunConfig
 
 from .. import steps
@@ -43,19 +41,13 @@ class Taken(Result):
 def cases(asked: Asked) -> Iterator[Case]:
     few = slice(1 if asked.rehearse else None)
     recipes = [(recipe, batch, ()) for recipe, batch in product(RECIPES[few], BATCHES[few])]
-    every = [("quick", 64, _of(loss)) for loss in list(LOSSES)[few]]
+    every = [("quick", 64, ("--loss", loss)) for loss in list(LOSSES)[few]]
     ways = {"none": recipes, "graph": recipes + every, "network": recipes}
     if asked.rehearse:
         ways = {"none": recipes, "graph": every}
     for way, asked_of in ways.items():
         for recipe, batch, flags in asked_of:
             yield " ".join((recipe, str(batch), way, *flags[:2])), partial(measure, recipe, batch, way, flags, asked)
-
-
-def _of(loss: str) -> tuple[str, ...]:
-    """Flags for a loss, with no blend that moves: such steps are not replayed before it has settled."""
-    moves = "lambda_max" in signature(getattr(losses, find(loss).cls)).parameters
-    return ("--loss", loss, *(("--objective.options", f"{{{loss}: {{lambda_max: 0}}}}") if moves else ()))
 
 
 def measure(recipe: str, batch: int, way: str, flags: tuple[str, ...], asked: Asked) -> Iterator[Taken]:

@@ -11,7 +11,7 @@ from .. import checks, reference
 from ..functional import Term, joint_loss
 from ..reference import AngularParams
 from ..reference.params import Count, NonNegative
-from .base import HostState, Loss
+from .base import Loss
 
 
 class ClassifierLoss(Loss):
@@ -130,34 +130,22 @@ class AngularSchedule(NamedTuple):
     power: NonNegative = 1.0
 
 
-class AngularSoftmaxLoss(HostState, ClassifierLoss):
+class AngularSoftmaxLoss(ClassifierLoss):
     """A multiplicative angular margin, blended with the plain cosine by λ, which falls as training goes on.
 
-    λ = max(λ_min, λ_max · (1 + gamma · t)^-power) after t forward passes in training mode.
+    λ = max(λ_min, λ_max · (1 + gamma · t)^-power) after `.steps` t forward passes in training mode.
     """
 
     takes = AngularSchedule
-    _steps = 0
+
+    def __init__(self, num_classes: int, feature_dim: int, **common):
+        super().__init__(num_classes, feature_dim, **common)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @property
-    def host_state(self) -> list[int]:
-        return [self._steps]
-
-    @host_state.setter
-    def host_state(self, values: list[int]) -> None:
-        (self._steps,) = values
-
-    @property
-    def lambda_(self) -> float:
-        """The blend in force for the next forward pass."""
-        return max(self.lambda_min, self.lambda_max * (1 + self.gamma * self._steps) ** -self.power)
-
-    @property
-    def replay_key(self) -> float:
-        return self.lambda_  # the same for good once it is λ_min
-
-    def replayed(self, rows: int) -> None:
-        self.step()
+    def lambda_(self) -> Tensor:
+        """The blend in force for the next forward pass, (): on the device, so that graphs hold no number of it."""
+        return ((1 + self.gamma * self.steps) ** -self.power * self.lambda_max).clamp(min=self.lambda_min)
 
     def term(self) -> Term:
         if self.training:
@@ -165,7 +153,8 @@ class AngularSoftmaxLoss(HostState, ClassifierLoss):
         return super().term()
 
     def step(self) -> None:
-        self._steps += self.training
+        if self.training:
+            self.steps += 1
 
 
 class ASoftmaxLoss(AngularSoftmaxLoss):

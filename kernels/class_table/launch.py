@@ -15,7 +15,7 @@ from ..large_classifier.launch import Sweep
 from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Tables
 from .centers import center_rule
 from .finish import finish
-from .heads import head_rule
+from .heads import head_rule, scales
 from .rows import block_size, rows
 from .settings import (
     FINISH_COLUMNS,
@@ -246,14 +246,15 @@ def class_table(
         batch = Batch(dense_rows(x), y.contiguous(), status, *groups, sample_weights, soft)
         given = weight.contiguous() if classifier else None, bias, class_weights, table, center_weights
         params = tuple(classifier_params), auxiliary, tuple(auxiliary_params), setting, label_smoothing
-        rules, learns = rules_of(classifier, *params), setting is not None and gradient
+        rules = rules_of(classifier, *params)
+        learns = gradient and setting is not None and scales(rules.head.a)
         asked = family, rules.variant, mean, update, gradient, product_precision(), by_row, learns
         found = recall(kind, asked, lambda: plan(Asked(*asked), batch, given, *rules[:2]))
         divisors = totals(batch, class_weights) if mean and sample_weights is not None else found.sizes[0][2:]
         results, launches, along_logits = launches_of(found, batch, given, *rules[:2], auxiliary_weight, divisors)
         for launch in launches:
             start(launch)
-        dsetting = _none(x if setting is None else setting)
+        dsetting = _none(x) if setting is None else torch.zeros_like(setting) if gradient else _none(setting)
         if learns:  # a scale: the logits are proportional to it
             dsetting = (along_logits.double().sum() / (setting * divisors[0])).to(dsetting.dtype)
         results = *results, dsetting

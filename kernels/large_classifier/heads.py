@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..class_table.heads import HEADS, head_rule, usual_params
+from ..class_table.heads import HEADS, head_rule, scales, usual_params
 
-__all__ = ["HEADS", "Head", "head_of", "usual_params"]
+__all__ = ["HEADS", "Head", "head_of", "scales", "usual_params"]
 
 
 class Head(NamedTuple):

@@ -10,7 +10,7 @@ from ..directions.launch import blocks_of, normalise
 from ..directions.settings import DIRECTION_ROWS
 from ..host.launch import cdiv, dense_rows, gradient_dtype
 from .gradients import row_gradients
-from .heads import head_of
+from .heads import head_of, scales
 from .products import product
 from .settings import CHUNK_ROWS, ROW_ALIGNMENT, chunk_bytes, row_settings
 from .softmax import softmax_rows
@@ -87,7 +87,8 @@ class Sweep:
         self.factor = self._weigh(mean, sample_weights)
         self.along_logits = None
         if gradient:
-            self.along_logits = None if setting is None else _empty((self.n,), **wide)
+            if setting is not None and scales(self.head.a):
+                self.along_logits = _empty((self.n,), **wide)
             self.coefficients = _empty((3, self.n), **wide) if self.head.apart else None
             self.dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
             self.dweight = _empty(weight.shape, **wide)
@@ -183,8 +184,8 @@ class Sweep:
         if self.head.unit_w:
             self._row_gradients(dweight, self.weight, slice(0, self.num_classes), dweight)
         dbias = _empty((0,), dtype=of_bias, device=dx.device) if dbias is None else dbias.to(of_bias)
-        if self.setting is None:
-            dsetting = _empty((0,), dtype=of_setting, device=dx.device)
+        if self.along_logits is None:
+            dsetting = torch.zeros(() if self.setting is not None else (0,), dtype=of_setting, device=dx.device)
         else:
             along = self.along_logits.double().sum() * (1 if self.factor is None else self.factor)
             dsetting = (along / self.setting).to(of_setting)

@@ -29,7 +29,8 @@ def test_module_is_its_function(spec):
         options["class_difficulty"] = loss_module.class_difficulty
     if spec.name in ("nfd", "md"):
         options["num_classes"] = C
-    tables.pop("confusion", None)
+    for state in ("confusion", "steps"):
+        tables.pop(state, None)
     expected = getattr(functional, spec.function)(features, labels, **tables, **options, backend="reference")
     value = loss_module(features, labels)
     assert value.ndim == 0
@@ -51,7 +52,7 @@ def test_hyper_parameters_are_those_declared_beside_the_formula(spec):
     assert taken(spec.reference) | (taken(spec.update) if spec.update else {}) == declared
     module = build(spec)
     if "lambda_" in declared:
-        module._steps = 10**9  # λ has fallen to where it stays
+        module.steps.fill_(10**9)  # λ has fallen to where it stays
     else:
         assert taken(type(module)) == declared
     assert module.params == spec.params()
@@ -228,7 +229,7 @@ def test_lambda_falls_and_is_kept():
     other = losses.ASoftmaxLoss(C, D)
     other.load_state_dict(head.state_dict())
     assert other.lambda_ == head.lambda_
-    other._steps = 10**6
+    other.steps.fill_(10**6)
     assert other.lambda_ == 5.0
 
 

@@ -1,6 +1,7 @@
 """Classifiers of the engine by name. Adding one: a file beside these, and its line here."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -31,6 +32,11 @@ def _head_rule(name: str, params: tuple[float, ...]) -> Head:
         return Head()
     head, arguments = HEADS[name]
     return head._replace(a=arguments(*params) or None)
+
+
+def scales(a: NamedTuple) -> bool:
+    """Whether the setting that is a tensor is a scale, which may learn; a blend is only told."""
+    return "s" in a._fields
 
 
 def usual_params(name: str) -> list[float]:
