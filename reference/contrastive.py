@@ -64,6 +64,35 @@ def ensc(
     return _contrast(z, y, bank_z, bank_y, temperature, "ensc", reduction)
 
 
+@formula(ContrastiveParams)
+def cross_supcon(
+    z: Tensor,
+    y: Tensor,
+    ref_z: Tensor,
+    ref_y: Tensor,
+    temperature: float | Tensor = DEFAULT.temperature,
+    reduction: str = "mean",
+) -> Tensor:
+    """L = Σ_i log( Σ_m e^{z_i·r_m/τ} ) - 1/|P(i)| Σ_{p∈P(i)} z_i·r_p/τ: two towers, keys are the references alone.
+
+    z (n, d), y (n,) the anchors; ref_z (M, d), ref_y (M,) the keys; P(i) = the keys with the label y_i. Gradients reach
+    both. Negative labels, and anchors without a positive, are left out as in the other losses. As SupCon of Khosla et
+    al. 2020 between two sets of rows, which is what pytorch-metric-learning does with `ref_emb` and `ref_labels`.
+    """
+    left_out, ref_left_out = y < 0, ref_y < 0
+    rows = accumulate(z).masked_fill(left_out[:, None], 0)
+    keys = accumulate(ref_z).masked_fill(ref_left_out[:, None], 0)
+    logits = accumulate(rows.to(z.dtype) @ keys.to(z.dtype).mT) / temperature
+    same = (y[:, None] == ref_y) & ~ref_left_out & ~left_out[:, None]
+    positives = same.sum(1)
+    anchors = positives > 0
+    pull = logits.where(same, 0).sum(1) / positives.clamp(min=1)
+    losses = logits.masked_fill(ref_left_out, -torch.inf).logsumexp(1) - pull
+    spoiled = (rows - rows).sum() + (keys - keys).sum()  # 0, and NaN where a row is not finite
+    total = losses.where(anchors, 0).sum() + spoiled
+    return reduce(total, anchors.sum().clamp(min=1), reduction)
+
+
 def _contrast(
     z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str, reduction: str
 ) -> Tensor:
