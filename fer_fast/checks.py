@@ -151,7 +151,46 @@ def at_least(value: int, low: int, name: str) -> int:
     return whole
 
 
-def reduction(name: str) -> str:
-    if name not in REDUCTIONS:
-        raise ValueError(f"reduction: {name!r} given; allowed are {', '.join(REDUCTIONS)}")
+def reduction(name: str, by_row: bool = False) -> str:
+    """A reduction; `"none"` only of a loss that is a sum over rows."""
+    allowed = (*REDUCTIONS, "none") if by_row else REDUCTIONS
+    if name not in allowed:
+        raise ValueError(f"reduction: {name!r} given; allowed are {', '.join(allowed)}")
     return name
+
+
+def learnable(value: float | Tensor, name: str) -> float | Tensor:
+    """A finite number above zero, or a tensor () that may have a gradient, whose value is asked where that waits for
+    nothing."""
+    if not isinstance(value, Tensor):
+        return positive(value, name)
+    dense(value, name, "()")
+    floating(value.dtype, name)
+    if value.shape != ():
+        raise ValueError(f"{name}: expected a number or a tensor of shape (), got shape {tuple(value.shape)}")
+    if readable(value) and not torch.compiler.is_compiling():
+        positive(value.item(), name)
+    return value
+
+
+def sample_weights(weights: Tensor, count: int, device: torch.device) -> Tensor:
+    """Weights of rows (n,), which have no gradient."""
+    dense(weights, "sample_weights", f"({count},)")
+    floating(weights.dtype, "sample_weights")
+    if weights.shape != (count,):
+        raise ValueError(f"sample_weights: expected shape ({count},), got {tuple(weights.shape)}")
+    beside(weights, "sample_weights", device)
+    if weights.requires_grad:
+        raise ValueError("sample_weights: they get no gradient; give them detached")
+    return weights
+
+
+def unit_rows(x: Tensor, y: Tensor, name: str) -> None:
+    """Rows (n, d) of length one but where labels are negative: looks, and so waits for the device."""
+    lengths = torch.linalg.vector_norm(x.detach(), dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
+    wrong = torch.nonzero(((lengths - 1).abs() > 8 * torch.finfo(x.dtype).eps) & (y >= 0)).flatten().tolist()
+    if wrong:
+        raise ValueError(
+            f"{name}: row {wrong[0]} has length {lengths[wrong[0]]:.4g}; rows of length one are expected, to which "
+            "normalize=True scales them"
+        )

@@ -6,7 +6,7 @@ from inspect import Parameter, signature
 from typing import get_args, get_type_hints
 
 from . import checks
-from .reference.params import Angle, Count, NonNegative, Positive
+from .reference.params import Angle, Count, Learnable, NonNegative, Positive
 from .suggest import one_of
 
 _RANGES = {
@@ -14,6 +14,7 @@ _RANGES = {
     NonNegative: partial(checks.positive, zero=True),
     Count: lambda value, name: checks.at_least(value, 1, name),
     Angle: checks.angle,
+    Learnable: checks.learnable,
 }
 
 

@@ -31,7 +31,7 @@ class Loss(nn.Module):
 
     def __init__(self, *, params: tuple, reduction: str = "mean", backend: str = "auto"):
         super().__init__()
-        self.reduction = checks.reduction(reduction)
+        self.reduction = checks.reduction(reduction, self.row.reference.by_row)
         self.backend = one_of(backend, BACKENDS, "backend")
         for name, value in params._asdict().items():
             setattr(self, name, value)

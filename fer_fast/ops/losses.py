@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import checks
 from ..kinds import Kind
-from .library import loss_operator, wants_gradient
+from .library import given_or_learnt, loss_operator, wants_gradient
 
 
 @loss_operator("class_table", differentiable=("x", "weight", "bias"), mutates=("centers",), labelled=True)
@@ -139,7 +139,7 @@ def range_loss(x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: 
     return range_loss_(x, y, k, alpha, beta, margin, wants_gradient(x), backend)
 
 
-@loss_operator("contrastive", differentiable=("z",))
+@loss_operator("contrastive", differentiable=("z", "learnt"))
 def contrastive_(
     z: Tensor,
     y: Tensor,
@@ -149,9 +149,11 @@ def contrastive_(
     mode: str,
     mean: bool,
     gradient: bool,
+    row_weights: Tensor | None,
+    learnt: Tensor | None,
     backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Any label is a class of its own."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Any label is a class of its own, but negative ones."""
 
 
 def contrastive(
@@ -159,10 +161,13 @@ def contrastive(
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    temperature: float | Tensor,
     mode: str,
     mean: bool,
+    row_weights: Tensor | None,
     backend: str,
 ) -> Tensor:
     """SelfCon, SupCon, ESC or ENSC, by `mode`."""
-    return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, wants_gradient(z), backend)
+    temperature, learnt = given_or_learnt(temperature)
+    gradient = wants_gradient(z, learnt)
+    return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, gradient, row_weights, learnt, backend)
