@@ -141,9 +141,7 @@ def _spoiled(rows: Tensor) -> Tensor:
     return accumulate(rows - rows).sum()
 
 
-def _reduce(
-    losses: Tensor, anchors: Tensor, spoiled: Tensor, reduction: str, sample_weights: Tensor | None
-) -> Tensor:
+def _reduce(losses: Tensor, anchors: Tensor, spoiled: Tensor, reduction: str, sample_weights: Tensor | None) -> Tensor:
     """Σ_i w_i l_i over the anchors that count (n,), or over Σ_i w_i of these, or the terms as they are."""
     weights = (torch.ones_like(losses) if sample_weights is None else sample_weights.to(losses)).where(anchors, 0)
     terms = losses.where(anchors, 0) * weights + spoiled

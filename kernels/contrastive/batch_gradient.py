@@ -9,7 +9,7 @@ from .tiles import common_peak, load_partners, partner_of
 
 @triton.jit
 def _pull_and_push(
-    total, z, y, row_peak, row_share, row_pull, first_row, part, parts, plain, peak, n, scale, columns,
+    total, z, y, signs, row_peak, row_share, row_pull, first_row, part, parts, plain, peak, n, scale, columns,
     d: tl.constexpr, z_stride: tl.constexpr, PULLED: tl.constexpr, WEIGHTED: tl.constexpr, PRECISION: tl.constexpr,
     INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -21,16 +21,17 @@ def _pull_and_push(
     if first < last:
         tl.assume(first < last)
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
-        label = tl.load(y + rows, mask=rows < n, other=-1) if PULLED or not INTERIOR else None
+        label = tl.load(y + rows, mask=rows < n, other=-1) if PULLED else None
         own_peak = None if INTERIOR else tl.load(row_peak + rows, mask=rows < n, other=0.0)
         weight = tl.load(row_share + rows, mask=rows < n, other=0.0)
         pull = tl.load(row_pull + rows, mask=rows < n, other=0.0)
         for tile in tl.range(first, last, disable_licm=True):
             start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
             keys = start + tl.arange(0, BLOCK_N)
-            inside = None if INTERIOR else tl.load(y + keys, mask=keys < n, other=-1) >= 0
+            inside = None if INTERIOR else keys < n
+            filled = None if INTERIOR else tl.load(signs + keys, mask=inside, other=-1) >= 0  # others hold anything
             s, key_tile = similarities(
-                anchors, z, first_row, n, z_stride, z, start, inside, z_stride, columns, d,
+                anchors, z, first_row, n, z_stride, z, start, filled, z_stride, columns, d,
                 BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION,
             )  # fmt: skip
             key_weight = tl.load(row_share + keys, mask=inside)
@@ -46,7 +47,8 @@ def _pull_and_push(
                     pulls += tl.load(row_pull + keys, mask=inside)[None, :]
                 g -= tl.where(label[:, None] == tl.load(y + keys, mask=inside)[None, :], pulls, 0.0)
             if not INTERIOR:
-                g = tl.where((label >= 0)[:, None] & inside[None, :] & (rows[:, None] != keys[None, :]), g, 0.0)
+                key_label = tl.load(signs + keys, mask=inside, other=-2)[None, :]  # again: see `sweep`
+                g = tl.where((key_label >= 0) & (rows[:, None] != keys[None, :]), g, 0.0)
             total = tl.dot(g.to(anchors.dtype), key_tile, total, input_precision=PRECISION)
     return total
 
@@ -74,10 +76,10 @@ def batch_gradient(
     here = rows < tl.where(split == 0, n, 0)  # what is added once
     if BANK:
         weight = tl.load(row_share + rows, mask=here, other=0.0)
-        total += weight[:, None] * load_rows(values, first_row, here, d, columns, d)
+        total += weight[:, None] * load_rows(values, first_row, here & (weight != 0), d, columns, d)
     for careful in tl.static_range(2):
         total = _pull_and_push(
-            total, z, y if careful else labels, row_peak, row_share, row_pull, first_row, split, splits, plain,
+            total, z, y if careful else labels, labels, row_peak, row_share, row_pull, first_row, split, splits, plain,
             peak, n, scale, columns, d, z_stride, POSITIVES and not PAIRED, WEIGHTED, PRECISION, not careful,
             BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
@@ -85,5 +87,7 @@ def batch_gradient(
         pull = tl.load(row_pull + rows, mask=here, other=0.0)
         partners = load_partners(z, partner_of(rows, n), pull != 0, z_stride, columns, d)
         total -= pull[:, None] * partners.to(tl.float32)
+    kept = tl.load(y + rows, mask=rows < n, other=-1) >= 0
+    total = tl.where(kept[:, None], total, 0.0)  # of a row that is left out anything may have been summed
     gradients += split.to(tl.int64) * n * d
     store_rows(gradients, first_row, d, columns, d, n, total * tl.load(factor))

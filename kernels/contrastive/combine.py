@@ -23,24 +23,28 @@ def _join_values(values, statistics, peak, n, d, splits, BLOCK: tl.constexpr, BL
 
 @triton.jit
 def _row_sums(
-    z, y, statistics, peak, rows, n, d, z_stride, splits, scale, PAIRED: tl.constexpr, SLOPES: tl.constexpr,
+    z, y, statistics, peak, rows, kept, n, d, z_stride, splits, scale, PAIRED: tl.constexpr, SLOPES: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Mass, mass times logits, sum of similarities to positives and their number from all splits, (BLOCK,) each."""
-    mass, logits, similar, positives = tl.zeros_like(peak), tl.zeros_like(peak), tl.zeros_like(peak), tl.zeros_like(peak)
+    mass, logits, similar, positives = (
+        tl.zeros_like(peak),
+        tl.zeros_like(peak),
+        tl.zeros_like(peak),
+        tl.zeros_like(peak),
+    )
     for split in range(splits):
         of_split = statistics + split * n + rows
-        decay = tl.exp2(tl.load(of_split, mask=rows < n, other=0.0) - peak)
-        mass += decay * tl.load(of_split + splits * n, mask=rows < n, other=0.0)
+        decay = tl.exp2(tl.load(of_split, mask=kept, other=0.0) - peak)
+        mass += decay * tl.load(of_split + splits * n, mask=kept, other=0.0)
         if SLOPES:
-            logits += decay * tl.load(of_split + 4 * splits * n, mask=rows < n, other=0.0)
+            logits += decay * tl.load(of_split + 4 * splits * n, mask=kept, other=0.0)
         if not PAIRED:
-            similar += tl.load(of_split + 2 * splits * n, mask=rows < n, other=0.0)
-            positives += tl.load(of_split + 3 * splits * n, mask=rows < n, other=0.0)
+            similar += tl.load(of_split + 2 * splits * n, mask=kept, other=0.0)
+            positives += tl.load(of_split + 3 * splits * n, mask=kept, other=0.0)
     if PAIRED:
         partners = partner_of(rows, n)
-        both = tl.load(y + rows, mask=rows < n, other=-1) >= 0
-        both = both & (tl.load(y + partners, mask=rows < n, other=-1) >= 0)
+        both = tl.load(y + partners, mask=kept, other=-1) >= 0
         positives += both.to(tl.float32)
         for start in range(0, d, BLOCK_D):
             columns = start + tl.arange(0, BLOCK_D)
@@ -70,15 +74,17 @@ def combine(
     tile, tiles = tl.program_id(0), tl.num_programs(0)
     rows = tile * BLOCK + tl.arange(0, BLOCK)
     valid = rows < n
+    # Nothing is known of an anchor that is left out: anything may have been summed.
+    kept = tl.load(y + rows, mask=valid, other=-1) >= 0
     peak = tl.full((BLOCK,), float("-inf"), tl.float32)
     for split in range(splits):
-        peak = tl.maximum(peak, tl.load(statistics + split * n + rows, mask=valid, other=0.0))
+        peak = tl.maximum(peak, tl.load(statistics + split * n + rows, mask=kept, other=0.0))
     peak = tl.where(peak == float("-inf"), 0.0, peak)
     if JOIN:
         _join_values(values, statistics, peak, n, d, splits, BLOCK, BLOCK_D)
     if tl.program_id(1) == 0:
         mass, logits, similar, positives = _row_sums(
-            z, y, statistics, peak, rows, n, d, z_stride, splits, number(scale), PAIRED, SLOPES, BLOCK_D
+            z, y, statistics, peak, rows, kept, n, d, z_stride, splits, number(scale), PAIRED, SLOPES, BLOCK_D
         )  # fmt: skip
         log2_denominator, slope = peak + tl.log2(mass), logits / tl.where(mass == 0, 1.0, mass)
         found = log2_denominator * LN2

@@ -35,39 +35,42 @@ def _weighed_logits(p, s, scale):
 
 @triton.jit
 def _sweep_batch(
-    state, z, y, first_row, part, parts, plain, shift, n, scale, columns, d: tl.constexpr, z_stride: tl.constexpr,
+    state, z, y, signs, first_row, part, parts, plain, shift, n, scale, columns,
+    d: tl.constexpr, z_stride: tl.constexpr,
     PAIRED: tl.constexpr, SLOPES: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Peak, mass and, SLOPES, the mass times logits (BLOCK_M,), and similarities to positives and their number, summed
     entry by entry of the tiles (BLOCK_M, BLOCK_N), with a share of the batch's tiles added, see
-    :func:`..common.pair_tiles.tile_range`. A row with a negative label is neither anchor nor key, whatever it holds."""
+    :func:`..common.pair_tiles.tile_range`. A key with a negative label is left out, whatever it holds."""
     peak, mass, logits, similar, positives = state
     rows = first_row + tl.arange(0, BLOCK_M)
     first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
     if first < last:
         tl.assume(first < last)
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
-        label = None if PAIRED and INTERIOR else tl.load(y + rows, mask=rows < n, other=-1)
+        label = None if PAIRED else tl.load(y + rows, mask=rows < n, other=-1)
         for tile in tl.range(first, last, disable_licm=True):
             start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
             keys = start + tl.arange(0, BLOCK_N)
-            inside = None if INTERIOR else tl.load(y + keys, mask=keys < n, other=-1) >= 0
+            inside = None if INTERIOR else keys < n
             s, _ = similarities(
                 anchors, z, first_row, n, z_stride, z, start, inside, z_stride, columns, d,
                 BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION,
             )  # fmt: skip
             counted = s
             if not INTERIOR:
-                others = (label >= 0)[:, None] & inside[None, :] & (rows[:, None] != keys[None, :])
-                counted = tl.where(others, s, float("-inf"))
+                # Read where it is used (from cache): a mask made before the product is held in registers during it.
+                kept = tl.load(signs + keys, mask=inside, other=-1)[None, :] >= 0
+                counted = tl.where(kept & (rows[:, None] != keys[None, :]), s, float("-inf"))
             p, decay, peak, mass = _fold(counted, scale, peak, mass, shift, INTERIOR)
             if SLOPES:
                 logits = logits * decay + tl.sum(_weighed_logits(p, counted, scale), 1)
             if not PAIRED:
-                same = label[:, None] == tl.load(y + keys, mask=inside)[None, :]
+                # No label of an anchor that counts is that of a key left out.
+                same = label[:, None] == tl.load(y + keys, mask=inside, other=None if INTERIOR else -1)[None, :]
                 if not INTERIOR:
-                    same = same & others
+                    same = same & (rows[:, None] != keys[None, :])
                 similar = tl.where(same, similar + s, similar)
                 positives = tl.where(same, positives + 1.0, positives)
     return peak, mass, logits, similar, positives
@@ -87,7 +90,7 @@ def _sweep_bank(
     if first < last:
         tl.assume(first < last)
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
-        label = tl.load(y + rows, mask=rows < n, other=-1)
+        label = tl.load(y + rows, mask=rows < n, other=0)
         for tile in tl.range(first, last, disable_licm=True):
             start = tile_start(tile, m, first_row, plain, False, INTERIOR, BLOCK_M, BLOCK_N)
             keys = start + tl.arange(0, BLOCK_N)
@@ -98,11 +101,11 @@ def _sweep_bank(
                 BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION,
             )  # fmt: skip
             if not (INTERIOR and OWN_LABEL):
-                # Read again (from cache): a mask made before the product is held in registers during it.
+                # As above.
                 key_label = tl.load(bank_y + keys, mask=inside, other=None if INTERIOR else -2)[None, :]
                 counted = (key_label >= 0) if OWN_LABEL else label[:, None] != key_label
-                if not INTERIOR:
-                    counted = counted & (key_label >= 0) & (label >= 0)[:, None]
+                if not (INTERIOR or OWN_LABEL):
+                    counted = counted & (key_label >= 0)
                 s = tl.where(counted, s, float("-inf"))
             p, decay, peak, mass = _fold(s, scale, peak, mass, shift, INTERIOR)
             if SLOPES:
@@ -136,10 +139,11 @@ def sweep(
     peaks = tl.zeros((BLOCK_M,), tl.float32) + tl.where(plain, peak, float("-inf"))
     zero = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     zeros = tl.zeros((BLOCK_M,), tl.float32)
-    state = (peaks, zeros, zeros, zero, zero)
+    state = (peaks, zeros, zeros if SLOPES else None, zero, zero)
     for careful in tl.static_range(2):
         state = _sweep_batch(
-            state, z, y if careful else labels, first_row, split, splits, plain, shift, n, scale, columns, d, z_stride,
+            state, z, y if careful else labels, labels, first_row, split, splits, plain, shift, n, scale, columns,
+            d, z_stride,
             PAIRED, SLOPES, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
     peaks, mass, logits, similar, positives = state

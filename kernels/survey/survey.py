@@ -19,22 +19,19 @@ def _largest(rows_ptr, y, labels, count, d, stride, BLOCK: tl.constexpr, BLOCK_D
         rows = tile * BLOCK + tl.arange(0, BLOCK)
         valid = rows < count
         squared = tl.zeros((BLOCK,), tl.float32)
-        nothing = tl.zeros((BLOCK,), tl.float32)
         if rows_ptr is not None:
             for start in range(0, d, BLOCK_D):
                 row = load_rows(rows_ptr, tile * BLOCK, valid, stride, start + tl.arange(0, BLOCK_D), d)
                 squared += tl.sum(row.to(tl.float32) * row.to(tl.float32), 1)
-                nothing += tl.sum(row.to(tl.float32) * 0.0, 1)  # NaN where a row is not finite
         if y is not None:
             label = tl.load(y + rows, mask=valid, other=0)
             if rows_ptr is not None:
+                spoiled += tl.where(label < 0, 0.0, squared * 0.0)  # NaN where a row is not finite
                 squared = tl.where(label < 0, float("inf"), squared)
-                nothing = tl.where(label < 0, 0.0, nothing)
             if labels is not None:
-                tl.store(labels + rows, label.to(tl.int32), mask=valid)
+                tl.store(labels + rows, tl.where(label < 0, -1, label & 0x7FFFFFFF).to(tl.int32), mask=valid)
                 squared = tl.where(label.to(tl.int32) == label, squared, float("inf"))
         largest = tl.maximum(largest, tl.where(squared < LONGEST, squared, float("inf")))  # NaN is not below
-        spoiled += nothing
     return tl.max(largest) + tl.sum(spoiled)
 
 

@@ -112,7 +112,7 @@ def test_long_keys_of_short_rows():
 
 UNUSUAL = {  # which tensor, what it holds, and the bound then
     "row": (0, torch.inf, torch.nan),
-    "long row": (0, 1e30, torch.inf),
+    "long row": (0, 1e15, torch.inf),
     "label": (1, 2**31, torch.inf),
     "left out": (1, -1, torch.inf),
     "bank row": (2, torch.nan, torch.nan),
@@ -259,7 +259,6 @@ def test_log_denominator(mode, dtype):
 def test_a_scaled_gradient_does_not_overflow_float16_products():
     z, y, bank_z, bank_y = make(18, 24, 37, 3, 0, torch.float16)
     z = z * 2**-12  # so that a gradient of 2¹⁸ still fits dz
-    out = engine.contrastive_rows(z, y, bank_z, bank_y, 0.1, "ensc", False)
     grad = normal(18).to(DEVICE, torch.float32)
     backward = engine.contrastive_rows_backward
     once = backward(grad, z, y, bank_z * 2**-12, bank_y, 0.1, "ensc", False)[0]

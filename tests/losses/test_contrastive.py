@@ -253,3 +253,41 @@ def test_a_loss_with_a_temperature_of_its_own_learns_it():
     other = losses.SupConLoss(temperature=torch.nn.Parameter(torch.tensor(1.0)))
     other.load_state_dict(loss.state_dict())
     assert other(z, y) == loss(z, y)
+
+
+@over_backends
+@over_losses
+def test_normalize_scales_rows_of_batch_and_bank(spec, backend):
+    tensors, _ = make_inputs(spec, N, C, D, torch.float64)
+    lengths = torch.linspace(0.01, 50, N, dtype=torch.float64)[:, None]
+    z = (tensors["z"] * lengths).requires_grad_()
+    long = tensors | {"z": z} | ({"bank_z": tensors["bank_z"] * 7} if "bank_z" in tensors else {})
+    unit = torch.nn.functional.normalize(z, dim=1)
+    expected, found = call(spec, tensors | {"z": unit}, backend), call(spec, long, backend, normalize=True)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, z), torch.autograd.grad(expected, z))
+    half = {name: t.half() if t.is_floating_point() else t for name, t in long.items()}
+    half["z"] = half["z"].detach().requires_grad_()
+    loss = call(spec, half, backend, normalize=True)
+    torch.testing.assert_close(loss.double(), expected, rtol=2e-2, atol=1e-2)
+    assert torch.autograd.grad(loss, half["z"])[0].isfinite().all()
+    module = getattr(losses, spec.cls)(normalize=True, backend=backend)
+    names = [name for name in ("z", "y") if name in long]
+    reference_names = {"ref_emb": long.get("bank_z"), "ref_labels": long.get("bank_y")} if "bank_z" in long else {}
+    torch.testing.assert_close(module(*[long[name] for name in names], **reference_names), expected)
+
+
+@over_losses
+def test_anomaly_detection_names_rows_of_another_length(spec):
+    tensors, _ = make_inputs(spec, N, C, D, torch.float32)
+    long = tensors["z"].clone()
+    long[4] *= 1.01
+    call(spec, tensors | {"z": long}, "blocked")
+    with torch.autograd.detect_anomaly(check_nan=False):
+        call(spec, tensors, "blocked")
+        call(spec, tensors | {"z": long}, "blocked", normalize=True)
+        y = tensors["y"].clone()
+        y[4] = -1
+        call(spec, tensors | {"z": long, "y": y}, "blocked")
+        with pytest.raises(ValueError, match=r"embeddings: row 4 has length 1.01; .* normalize=True"):
+            call(spec, tensors | {"z": long}, "blocked")
