@@ -85,7 +85,7 @@ def ensc(
     return _contrast(z, y, bank_z, bank_y, temperature, "ensc", reduction, sample_weights)
 
 
-@formula(ContrastiveParams, by_row=True)
+@formula(ContrastiveParams)
 def cross_supcon(
     z: Tensor,
     y: Tensor,

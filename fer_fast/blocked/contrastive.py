@@ -143,7 +143,7 @@ class _Batch(NamedTuple):
         if mode not in ("esc", "ensc") or (bank_z is not None and len(bank_z) == 0):
             bank_z = bank_y = None
         if isinstance(temperature, Tensor):
-            temperature = _number(temperature, dtype)
+            temperature = number(temperature, dtype)
         return cls(
             z,
             left_out,
@@ -170,7 +170,7 @@ class _Batch(NamedTuple):
         return found.where(labels[found] == bank_y, -1)[None].to(self.dtype)
 
 
-def _number(temperature: Tensor, dtype: torch.dtype) -> float | Tensor:
+def number(temperature: Tensor, dtype: torch.dtype) -> float | Tensor:
     """A temperature to compute with: looked at on the CPU, where that waits for nothing."""
     return temperature.item() if temperature.is_cpu else temperature.to(dtype)
 
@@ -229,7 +229,7 @@ def _temperature_gradient(batch: _Batch, weight: Tensor, rows: _Rows, learnt: Te
 
 
 @dataclass
-class _Running:
+class Running:
     """Of the logits seen so far: the maxima of the rows, Σ 2^(logit - maximum), and the same sum weighing the keys."""
 
     highest: Tensor  # (r, 1)
@@ -239,7 +239,7 @@ class _Running:
     spoiled: Tensor  # (), 0 and NaN where a key was not finite
 
     @classmethod
-    def start(cls, rows: Tensor, slopes: bool) -> "_Running":
+    def start(cls, rows: Tensor, slopes: bool) -> "Running":
         # Finite: where every logit is -inf, differences from the maximum must not be NaN.
         highest = torch.full_like(rows[:, :1], torch.finfo(rows.dtype).min / 16)
         below = torch.zeros_like(highest) if slopes else None
@@ -250,7 +250,7 @@ class _Running:
         highest = torch.maximum(self.highest, products.amax(1, keepdim=True).mul_(scale))
         drop = self.highest - highest
         shrink = drop.exp2()
-        p = _scaled(products, scale, -highest, products).exp2_()
+        p = scaled(products, scale, -highest, products).exp2_()
         if self.below is not None:  # logit - maximum = log₂p, and 0 where p is
             self.below.addcmul_(drop, self.total).mul_(shrink)
             self.below.add_(torch.xlogy(p, p).sum(1, keepdim=True), alpha=LOG2E)
@@ -277,7 +277,7 @@ class _Running:
         return self.weighted.mul_(share.to(self.weighted.dtype)[:, None])
 
 
-def _scaled(products: Tensor, scale: float | Tensor, shift: Tensor, out: Tensor) -> Tensor:
+def scaled(products: Tensor, scale: float | Tensor, shift: Tensor, out: Tensor) -> Tensor:
     """products · scale + shift, rounded once."""
     if isinstance(scale, Tensor):  # on a device, where looking would wait
         return torch.addcmul(shift, products, scale, out=out)
@@ -335,9 +335,9 @@ def _batch_tiles(batch: _Batch, block: slice) -> Iterator[tuple[slice, Tensor, T
         yield span, keys, products
 
 
-def _sweep(batch: _Batch, block: slice, weigh_keys: bool, slopes: bool) -> _Running:
+def _sweep(batch: _Batch, block: slice, weigh_keys: bool, slopes: bool) -> Running:
     """The sums of a block of anchors over every key of D. The first block looks whether the keys are finite."""
-    running = _Running.start(take(batch.z, block, batch.dtype), slopes)
+    running = Running.start(take(batch.z, block, batch.dtype), slopes)
     for _, keys, products in _batch_tiles(batch, block):
         running.absorb(products, batch.scale, None)
         if block.start == 0:
@@ -347,7 +347,7 @@ def _sweep(batch: _Batch, block: slice, weigh_keys: bool, slopes: bool) -> _Runn
     return running
 
 
-def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool) -> None:
+def _sweep_bank(batch: _Batch, block: slice, running: Running, weigh_keys: bool) -> None:
     anchors = take(batch.z, block, batch.dtype)
     tile, same = anchors.new_empty(2, len(anchors) * min(KEYS, len(batch.bank_z))).unbind()
     for span in spans(len(batch.bank_z), KEYS):
@@ -382,8 +382,8 @@ def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> 
         grad = torch.zeros_like(batch.z[block], dtype=batch.dtype, memory_format=torch.contiguous_format)
         second = grad.new_empty(len(grad) * min(KEYS, len(batch.z)))
         for span, keys, products in _batch_tiles(batch, block):
-            as_key = _scaled(products, batch.scale, minus_shift[span], shaped(second, *products.shape))
-            as_anchor = _scaled(products, batch.scale, minus_shift[block, None], products)
+            as_key = scaled(products, batch.scale, minus_shift[span], shaped(second, *products.shape))
+            as_anchor = scaled(products, batch.scale, minus_shift[block, None], products)
             as_anchor.exp2_().mul_(weight[block, None]).addcmul_(as_key.exp2_(), weight[span])
             grad.addmm_(as_anchor, keys)
         yield block, grad

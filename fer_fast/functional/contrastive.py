@@ -101,6 +101,37 @@ def ensc_loss(
     return _contrastive("ensc", z, y, bank_z, bank_y, own, params, sample_weights, normalize, reduction, backend)
 
 
+@by_field(ContrastiveParams)
+def cross_supcon_loss(
+    z: Tensor,
+    y: Tensor,
+    ref_z: Tensor,
+    ref_y: Tensor,
+    *,
+    params,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """Anchors z (n, d) against another tower's rows ref_z (M, d) alone; see :func:`fer_fast.reference.cross_supcon`.
+
+    Positives and negatives are references, by their labels ref_y (M,); gradients reach both towers. There is no kernel:
+    on a GPU, too, the blocked engine computes it, in tiles.
+    """
+    checks.features(z, "embeddings")
+    y = checks.labels(y, z.shape[0], z.device)
+    checks.table(ref_z, "reference embeddings", z.shape[1], z.device)
+    ref_y = checks.labels(ref_y, ref_z.shape[0], z.device, "reference labels")
+    checks.reduction(reduction)
+    _check_terms(params, sample_weights, z)
+    if normalize:
+        z, ref_z = _unit(z), _unit(ref_z)
+    if resolve(backend, z.device) == "reference":
+        return reference.cross_supcon(z, y, ref_z, ref_y, *params, reduction, sample_weights)
+    return ops.cross_contrastive(z, y, ref_z, ref_y, sample_weights, *params, reduction == "mean")
+
+
 def contrastive_log_denominator(
     z: Tensor,
     y: Tensor,
@@ -141,10 +172,7 @@ def _contrastive(
 ) -> Tensor:
     y, bank_z, bank_y = _check(z, y, bank_z, bank_y, own)
     checks.reduction(reduction, by_row=True)
-    if isinstance(params.temperature, Tensor):
-        checks.beside(params.temperature, "temperature", z.device)
-    if sample_weights is not None:
-        checks.sample_weights(sample_weights, z.shape[0], z.device)
+    _check_terms(params, sample_weights, z)
     if normalize:
         z, bank_z = _unit(z), None if bank_z is None else _unit(bank_z)
     elif not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
@@ -157,6 +185,13 @@ def _contrastive(
         losses = _rows(z, y, bank_z, bank_y, *params, name, True, backend)
         return losses if sample_weights is None else losses * sample_weights
     return ops.contrastive(z, y, bank_z, bank_y, *params, name, reduction == "mean", sample_weights, backend)
+
+
+def _check_terms(params: ContrastiveParams, sample_weights: Tensor | None, z: Tensor) -> None:
+    if isinstance(params.temperature, Tensor):
+        checks.beside(params.temperature, "temperature", z.device)
+    if sample_weights is not None:
+        checks.sample_weights(sample_weights, z.shape[0], z.device)
 
 
 def _rows(z, y, bank_z, bank_y, temperature: float | Tensor, mode: str, positives: bool, backend: str) -> Tensor:
