@@ -1,8 +1,8 @@
 """SupCon between two towers: anchors against the keys of another set of rows, both with a gradient.
 
 Two passes over tiles of anchors by keys, as in :mod:`.contrastive`: the first finds each anchor's denominator, the
-second gives both gradients. Positives are class sums. Operations: 8·n·M·d, 2·n·M·d without a gradient. Memory beyond the
-gradients: two tiles of logits, a block of anchors and of keys, the class sums of both sets.
+second gives both gradients. Positives are class sums. Operations: 8·n·M·d, 2·n·M·d without a gradient. Memory beyond
+the gradients: two tiles of logits, a block of anchors and of keys, the class sums of both sets.
 """
 
 from collections.abc import Iterator
