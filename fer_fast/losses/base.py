@@ -47,7 +47,7 @@ class Loss(nn.Module):
         """The keywords every function of :mod:`fer_fast.functional` takes."""
         return {"reduction": self.reduction, "backend": self.backend}
 
-    def function(self, *tensors: Tensor | int | None, **keywords: Tensor | None) -> Tensor:
+    def function(self, *tensors: Tensor | int | None, **keywords: Tensor | bool | None) -> Tensor:
         """The row's function of :mod:`fer_fast.functional` with this loss's settings."""
         return getattr(functional, self.row.function)(*tensors, **keywords, **self.params._asdict(), **self.common)
 

@@ -24,10 +24,6 @@ class ContrastiveLoss(Loss):
         super().__init__(params=params, **common)
         self.normalize = bool(normalize)
 
-    @property
-    def common(self) -> dict:
-        return super().common | {"normalize": self.normalize}
-
 
 class SelfConLoss(ContrastiveLoss):
     """Rows i and i+N are two views of an image and each other's only positive.
@@ -38,7 +34,7 @@ class SelfConLoss(ContrastiveLoss):
     name = "selfcon"
 
     def forward(self, z: Tensor, y: Tensor | None = None, *, sample_weights: Tensor | None = None) -> Tensor:
-        return self.function(z, y, sample_weights=sample_weights)
+        return self.function(z, y, normalize=self.normalize, sample_weights=sample_weights)
 
 
 class SupConLoss(ContrastiveLoss):
@@ -47,7 +43,7 @@ class SupConLoss(ContrastiveLoss):
     name = "supcon"
 
     def forward(self, z: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
-        return self.function(z, y, sample_weights=sample_weights)
+        return self.function(z, y, normalize=self.normalize, sample_weights=sample_weights)
 
 
 class BankContrastiveLoss(ContrastiveLoss):
@@ -81,7 +77,8 @@ class BankContrastiveLoss(ContrastiveLoss):
             if bank is None:
                 raise ValueError("own: True is of a MemoryBank; of other rows give a mask or row numbers")
             own, ref_labels = None, bank.labels_before(len(z))
-        return self.function(z, y, ref_emb, ref_labels, own=own, sample_weights=sample_weights)
+        given = {"own": own, "normalize": self.normalize, "sample_weights": sample_weights}
+        return self.function(z, y, ref_emb, ref_labels, **given)
 
 
 class ESCLoss(BankContrastiveLoss):

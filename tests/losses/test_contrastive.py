@@ -291,3 +291,44 @@ def test_anomaly_detection_names_rows_of_another_length(spec):
         call(spec, tensors | {"z": long, "y": y}, "blocked")
         with pytest.raises(ValueError, match=r"embeddings: row 4 has length 1.01; .* normalize=True"):
             call(spec, tensors | {"z": long}, "blocked")
+
+
+def test_options_compile_as_one_graph_and_are_not_guarded_on():
+    torch.manual_seed(0)
+    loss = losses.ENSCLoss(temperature=torch.nn.Parameter(torch.tensor(0.2)), normalize=True, backend="blocked")
+    bank = losses.MemoryBank(24, D)
+    bank.enqueue(torch.nn.functional.normalize(torch.randn(24, D), dim=1), torch.arange(24) % C)
+    rows, y, weights = torch.randn(N, D), torch.arange(N) % C - 1, torch.rand(N)
+    seen = torch._dynamo.testing.CompileCounter()
+
+    def run(z, y, weights):
+        return loss(z, y, bank, own=True, sample_weights=weights)
+
+    compiled = torch.compile(run, fullgraph=True, backend=seen)
+    for step in range(3):
+        loss.temperature.data.fill_(0.2 + 0.1 * step)
+        results = []
+        for of in (run, compiled):
+            z, loss.temperature.grad = rows.clone().requires_grad_(), None
+            value = of(z, y, weights)
+            value.backward()
+            results.append((value.detach(), z.grad, loss.temperature.grad))
+        torch.testing.assert_close(*results)
+    assert seen.frame_count == 1
+
+
+@pytest.mark.parametrize("name", ["supcon", "rows", "cross"])
+def test_opcheck_with_every_option(name):
+    z = torch.nn.functional.normalize(torch.randn(N, D), dim=1).requires_grad_()
+    temperature = torch.tensor(0.3, requires_grad=True)
+    y, weights = torch.arange(N) % C - 1, torch.rand(N)
+    func, args = {
+        "supcon": ("contrastive_", (z, y, z.detach(), y, 1.0, "ensc", True, True, weights, temperature)),
+        "rows": ("contrastive_rows", (z, y, z.detach(), y, 1.0, "esc", True, temperature)),
+        "cross": (
+            "cross_contrastive_",
+            (z, y, z.detach().clone().requires_grad_(), y, weights, temperature, 1.0, True, True),
+        ),
+    }[name]
+    report = torch.library.opcheck(getattr(torch.ops.fer_fast, func).default, (*args, "blocked"))
+    assert set(report.values()) == {"SUCCESS"}
