@@ -208,3 +208,14 @@ def reduction(name: str, allowed: tuple[str, ...] = REDUCTIONS) -> str:
     if name not in allowed:
         raise ValueError(f"reduction: {name!r} given; allowed are {', '.join(allowed)}")
     return name
+
+
+def unit_rows(x: Tensor, y: Tensor, name: str) -> None:
+    """Rows (n, d) of length one but where labels are negative: looks, and so waits for the device."""
+    lengths = torch.linalg.vector_norm(x.detach(), dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
+    wrong = torch.nonzero(((lengths - 1).abs() > 8 * torch.finfo(x.dtype).eps) & (y >= 0)).flatten().tolist()
+    if wrong:
+        raise ValueError(
+            f"{name}: row {wrong[0]} has length {lengths[wrong[0]]:.4g}; rows of length one are expected, to which "
+            "normalize=True scales them"
+        )

@@ -39,7 +39,9 @@ def by_field(
     def decorate(function: Callable) -> Callable:
         shown = list(signature(function).parameters.values())
         if shown[-1].kind is Parameter.VAR_KEYWORD:
-            shown[-1:] = (p for p in signature(common).parameters.values() if p.kind is Parameter.KEYWORD_ONLY)
+            named = {p.name for p in shown}
+            shared = (p for p in signature(common).parameters.values() if p.kind is Parameter.KEYWORD_ONLY)
+            shown[-1:] = (p for p in shared if p.name not in named)
         before = [p.name for p in shown].index("params")
         after = before + len(fields) * positional
 

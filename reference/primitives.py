@@ -119,7 +119,7 @@ def contrastive_log_denominator(
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    temperature: float | Tensor,
     mode: str,
 ) -> Tensor:
     """log D_i, the log of the denominator every contrastive loss shares: (n,).
@@ -128,17 +128,20 @@ def contrastive_log_denominator(
     bank row (`"esc"`) or the bank rows with another label than y_i (`"ensc"`). Source: Zhu et al. 2022 (ECAN),
     eq. 3-6; the printed exp(z_i·(z_a+z_m)/τ) is a union of index sets, not a sum of vectors.
 
-    The bank gets no gradient, and its rows with a negative label (not yet filled) take part in nothing. A single
-    row without a bank has an empty denominator: -inf.
+    The bank gets no gradient. Rows with a negative label, of the batch or of the bank (not yet filled), take part in
+    nothing, whatever they hold. The denominator of such a row is empty, as that of a single row without a bank: -inf,
+    with zero gradient.
     """
+    left_out = y < 0
+    # Zeroed as well as left out: what lies in such a row must not reach the gradient as 0·NaN.
+    z = z.masked_fill(left_out[:, None], 0)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    logits = (accumulate(z @ z.mT) / temperature).masked_fill(itself, -torch.inf)
+    logits = (accumulate(z @ z.mT) / temperature).masked_fill(itself | left_out, -torch.inf)
     if mode != "supcon" and bank_z is not None:
-        left_out = bank_y < 0
-        # Zeroed as well as left out: what lies in an unfilled row must not reach the gradient as 0·NaN.
-        bank_z = bank_z.detach().to(z.dtype).masked_fill(left_out[:, None], 0)
+        unfilled = bank_y < 0
+        bank_z = bank_z.detach().to(z.dtype).masked_fill(unfilled[:, None], 0)
         bank_logits = accumulate(z @ bank_z.mT) / temperature
         if mode == "ensc":
-            left_out = left_out | (bank_y == y[:, None])
-        logits = torch.cat([logits, bank_logits.masked_fill(left_out, -torch.inf)], 1)
-    return logits.logsumexp(1)
+            unfilled = unfilled | (bank_y == y[:, None])
+        logits = torch.cat([logits, bank_logits.masked_fill(unfilled, -torch.inf)], 1)
+    return logits.masked_fill(left_out[:, None], -torch.inf).logsumexp(1)

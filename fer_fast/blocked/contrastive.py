@@ -41,58 +41,51 @@ def contrastive(
     mode: str,
     mean: bool,
     gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    """L = Σ_i (log D_i - z_i·z̄_i/τ), z̄_i the mean of the other rows of i's class: (loss, dz).
+    row_weights: Tensor | None = None,
+    learnt: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L = Σ_i w_i l_i over anchors with a positive, l_i = log D_i - z_i·z̄_i/τ, z̄_i the mean of the other rows of i's
+    class: (loss, dz, dτ).
 
-    z (n, d), y (n,), bank_z (M, d), bank_y (M,), negative where the bank is not filled. "selfcon" has rows i and
-    i + n/2 for a class. D_i runs over the other rows of the batch, with "esc" also over the bank, with "ensc" over
-    the bank's rows of other classes. The mean is over anchors that have a positive; the others lose nothing.
+    z (n, d), y (n,), bank_z (M, d), bank_y (M,); rows with a negative label take part in nothing. "selfcon" has rows i
+    and i + n/2 for a class. D_i runs over the other rows of the batch, with "esc" also over the bank, with "ensc" over
+    the bank's rows of other classes. w is `row_weights` (n,), or one; the mean is over the weights of the anchors that
+    count. τ is `learnt` (), where that is given, and only then has a gradient.
     """
-    if mode == "selfcon":
-        y = torch.arange(len(z) // 2, device=z.device).repeat(2)
-    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
-    positives = (batch.classes.counts[batch.classes.index] - 1).to(batch.dtype)
-    counted = positives > 0
-    weight = counted.to(batch.dtype)  # d loss / d log D_i
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature if learnt is None else learnt, mode)
+    weight = (batch.positives > 0).to(batch.dtype)  # d loss / d log D_i
+    if row_weights is not None:
+        weight = row_weights.to(batch.dtype).where(batch.positives > 0, 0)
     if mean:
-        weight /= counted.sum().clamp(min=1)
-    pull = weight / (positives.clamp(min=1) * temperature)
-
-    others = _other_view(batch) if mode == "selfcon" else _rest_of_class(batch)
-    dz = torch.empty(z.shape if gradient else (0,), dtype=gradient_dtype(z), device=z.device)
-    swept = gradient and batch.bank_z is not None
-    # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
-    from_bank = torch.empty_like(dz, dtype=batch.dtype) if swept and dz.dtype != batch.dtype else dz
-    attraction = torch.empty_like(weight)
-    log2_denominator = torch.empty_like(weight, dtype=wide_dtype(z.device))
-    for block in spans(len(z), ANCHORS):
-        rows = take(z, block, batch.dtype)
-        attraction[block] = (rows * others(block)).sum(1)
-        running = _sweep(batch, block, weigh_keys=gradient)
-        log2_denominator[block] = running.log2_sum()
-        if swept:
-            from_bank[block] = running.mean_key(weight[block] / temperature, log2_denominator[block])
-    loss = (weight * log2_denominator / LOG2E - pull * attraction).where(counted, 0).sum()
-    if gradient:
-        for block, grad in _batch_gradient(batch, weight / temperature, log2_denominator):
-            if swept:
-                grad += from_bank[block]
-            dz[block] = grad.sub_(others(block).mul_(2 * pull[block, None]))
-    return loss.to(batch.dtype), dz
+        total = weight.sum()
+        weight = weight / total.where(total != 0, 1)
+    slopes = gradient and learnt is not None
+    rows = _rows(batch, weight if gradient else None, True, slopes, row_weights is not None)
+    loss = (weight * rows.values).sum() + rows.spoiled
+    dtemperature = _temperature_gradient(batch, weight, rows, learnt if slopes else None)
+    return loss.to(batch.dtype), rows.dz, dtemperature
 
 
-def contrastive_log_denominator(
-    z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str
+def contrastive_rows(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    temperature: float,
+    mode: str,
+    positives: bool,
+    learnt: Tensor | None = None,
 ) -> Tensor:
-    """log D_i of :func:`contrastive`: (n,). A single row without a bank has an empty denominator: -inf."""
-    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
-    result = torch.empty(len(z), dtype=batch.dtype, device=z.device)
-    for block in spans(len(z), ANCHORS):
-        result[block] = _sweep(batch, block, weigh_keys=False).log2_sum() / LOG2E
-    return result
+    """l_i of :func:`contrastive`, 0 where an anchor does not count, or without `positives` log D_i: (n,).
+
+    The denominator of a single row without a bank is empty, and so is that of a row with a negative label: -inf.
+    """
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature if learnt is None else learnt, mode)
+    rows = _rows(batch, None, positives, False)
+    return (rows.values + rows.spoiled if positives else rows.values).to(batch.dtype)
 
 
-def contrastive_log_denominator_backward(
+def contrastive_rows_backward(
     grad: Tensor,
     z: Tensor,
     y: Tensor,
@@ -100,47 +93,75 @@ def contrastive_log_denominator_backward(
     bank_y: Tensor | None,
     temperature: float,
     mode: str,
-    log_denominator: Tensor,
-) -> Tensor:
-    """Σ_i g_i d log D_i / dz, the rows of the batch being anchors and keys: (n, d).
-
-    log D as given has lost digits: rounded to float32 it would put 1e-5 into every probability at τ = 0.005. It only
-    says where a row's largest logits lie, and D is summed again beside the keys of the bank.
-    """
-    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
-    weight = grad.to(batch.dtype) / temperature
-    near = log_denominator.to(batch.dtype) * LOG2E
-    dz = torch.empty(z.shape, dtype=z.dtype, device=z.device)
-    from_bank = dz if dz.dtype == batch.dtype else torch.empty_like(dz, dtype=batch.dtype)
-    log2_denominator = torch.empty_like(weight, dtype=wide_dtype(z.device))
-    for block in spans(len(z), ANCHORS):
-        running = _sweep(batch, block, weigh_keys=True, near=near[block])
-        log2_denominator[block] = running.log2_sum()
-        from_bank[block] = running.mean_key(weight[block], log2_denominator[block])
-    for block, rows in _batch_gradient(batch, weight, log2_denominator):
-        dz[block] = rows.add_(from_bank[block])
-    return dz
+    positives: bool,
+    learnt: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Σ_i g_i d l_i / dz (n, d), the rows of the batch being anchors and keys, and the same by τ, for what
+    :func:`contrastive_rows` gives."""
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature if learnt is None else learnt, mode)
+    weight = grad.to(batch.dtype)
+    weight = weight.where(batch.positives > 0, 0) if positives else batch.kept(weight)
+    rows = _rows(batch, weight, positives, learnt is not None)
+    return rows.dz.to(z.dtype), _temperature_gradient(batch, weight, rows, learnt)
 
 
 class _Batch(NamedTuple):
     """The rows that are anchors and keys, and the bank, absent where no key comes from it."""
 
-    z: Tensor
+    z: Tensor  # zeros in the rows left out
+    left_out: Tensor | None  # (n,), whose label is negative; None where none is
     classes: Classes
+    positives: Tensor  # (n,), how many each row has
     place: Tensor  # (n, 1), the number of each row's class in the dtype of the logits: compared at their speed
     bank_z: Tensor | None
     bank_y: Tensor | None
+    paired: bool  # whether positives are the two views of an image
     same_class_out: bool  # whether D leaves out the bank's rows of the anchor's class
-    scale: float  # log₂e / τ
+    temperature: float | Tensor
+    scale: float | Tensor  # log₂e / τ
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str):
-        dtype, classes = work_dtype(z), classes_of(y)
+    def of(
+        cls,
+        z: Tensor,
+        y: Tensor,
+        bank_z: Tensor | None,
+        bank_y: Tensor | None,
+        temperature: float | Tensor,
+        mode: str,
+    ):
+        dtype, left_out, paired = work_dtype(z), y < 0, mode == "selfcon"
+        if paired:
+            y = torch.arange(len(z) // 2, device=z.device).repeat(2).where(~left_out, -1)
+        classes = classes_of(y)
+        positives = (classes.counts[classes.index] - 1).to(dtype)
+        if may_hold(left_out):
+            z, positives = z.masked_fill(left_out[:, None], 0), positives.masked_fill(left_out, 0)
+        else:
+            left_out = None
         if mode not in ("esc", "ensc") or (bank_z is not None and len(bank_z) == 0):
             bank_z = bank_y = None
-        place = classes.index[:, None].to(dtype)
-        return cls(z, classes, place, bank_z, bank_y, mode == "ensc", LOG2E / temperature, dtype)
+        if isinstance(temperature, Tensor):
+            temperature = number(temperature, dtype)
+        return cls(
+            z,
+            left_out,
+            classes,
+            positives,
+            classes.index[:, None].to(dtype),
+            bank_z,
+            bank_y,
+            paired,
+            mode == "ensc",
+            temperature,
+            LOG2E / temperature,
+            dtype,
+        )
+
+    def kept(self, values: Tensor, otherwise: float = 0) -> Tensor:
+        """Values (n,) but of rows left out."""
+        return values if self.left_out is None else values.masked_fill(self.left_out, otherwise)
 
     def bank_place(self, span: slice) -> Tensor:
         """As `place` for rows of the bank, -1 for a class the batch does not have: (1, keys)."""
@@ -149,35 +170,105 @@ class _Batch(NamedTuple):
         return found.where(labels[found] == bank_y, -1)[None].to(self.dtype)
 
 
+def number(temperature: Tensor, dtype: torch.dtype) -> float | Tensor:
+    """A temperature to compute with: looked at on the CPU, where that waits for nothing."""
+    return temperature.item() if temperature.is_cpu else temperature.to(dtype)
+
+
+class _Rows(NamedTuple):
+    """What is found of each row of the batch."""
+
+    values: Tensor  # (n,) wide: losses or log D
+    slopes: Tensor  # (n,) wide: -τ d value / dτ, where asked for
+    dz: Tensor  # (n, d), or (0,) without weights
+    spoiled: Tensor  # (), 0 and NaN where a row of batch or bank is not finite, for a logit of -inf would not show it
+
+
+def _rows(batch: _Batch, weight: Tensor | None, positives: bool, slopes: bool, uneven: bool = True) -> _Rows:
+    """Loss or log D of each row and, with its `weight` (n,), the gradient of their weighted sum. Weights that are not
+    `uneven` are the same for all rows of a class."""
+    z, wide, counted = batch.z, wide_dtype(batch.z.device), batch.positives > 0
+    dz = torch.empty((0,) if weight is None else z.shape, dtype=gradient_dtype(z), device=z.device)
+    swept = weight is not None and batch.bank_z is not None
+    # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
+    from_bank = torch.empty_like(dz, dtype=batch.dtype) if swept and dz.dtype != batch.dtype else dz
+    log2_denominator, mean_logit = torch.empty(2, len(z), dtype=wide, device=z.device).unbind()
+    attraction = torch.zeros(len(z), dtype=wide, device=z.device)  # τ times the mean logit of positives
+    if positives:
+        others, pull = _pulls(batch, counted if weight is None else weight, uneven and weight is not None)
+    spoiled = torch.zeros((), dtype=batch.dtype, device=z.device)
+    for block in spans(len(z), ANCHORS):
+        running = _sweep(batch, block, swept, slopes)
+        log2_denominator[block] = running.log2_sum()
+        spoiled += running.spoiled
+        if positives:
+            rest = others(block)
+            attraction[block] = (take(z, block, rest.dtype) * rest).sum(1) / batch.positives[block].clamp(min=1)
+        if slopes:
+            mean_logit[block] = running.mean_logit()
+        if swept:
+            from_bank[block] = running.mean_key(weight[block] / batch.temperature, log2_denominator[block])
+    log_denominator, attraction = log2_denominator / LOG2E, attraction / batch.temperature
+    values = (log_denominator - attraction).where(counted, 0) if positives else log_denominator
+    if weight is not None:
+        for block, grad in _batch_gradient(batch, weight / batch.temperature, log2_denominator):
+            if swept:
+                grad += from_bank[block]
+            if positives:
+                grad -= pull(block)
+            dz[block] = grad
+    return _Rows(values, mean_logit / LOG2E - attraction, dz, spoiled)
+
+
+def _temperature_gradient(batch: _Batch, weight: Tensor, rows: _Rows, learnt: Tensor | None) -> Tensor:
+    """Σ_i w_i d l_i / dτ in the dtype that waits for the backward, (0,) where τ is not `learnt`."""
+    if learnt is None:
+        return batch.z.new_empty((0,), dtype=gradient_dtype(batch.z))
+    total = (weight * rows.slopes).where(weight != 0, 0).sum()
+    return (-total / batch.temperature).to(gradient_dtype(learnt))
+
+
 @dataclass
-class _Running:
+class Running:
     """Of the logits seen so far: the maxima of the rows, Σ 2^(logit - maximum), and the same sum weighing the keys."""
 
     highest: Tensor  # (r, 1)
     total: Tensor  # (r, 1)
     weighted: Tensor  # (r, d)
+    below: Tensor | None  # (r, 1), the same sum weighing logit - maximum, where asked for
+    spoiled: Tensor  # (), 0 and NaN where a key was not finite
 
     @classmethod
-    def start(cls, rows: Tensor, near: Tensor | None) -> "_Running":
+    def start(cls, rows: Tensor, slopes: bool) -> "Running":
         # Finite: where every logit is -inf, differences from the maximum must not be NaN.
-        lowest = torch.finfo(rows.dtype).min / 16
-        highest = torch.full_like(rows[:, :1], lowest) if near is None else near[:, None].clamp(min=lowest)
-        return cls(highest, torch.zeros_like(highest), torch.zeros_like(rows))
+        highest = torch.full_like(rows[:, :1], torch.finfo(rows.dtype).min / 16)
+        below = torch.zeros_like(highest) if slopes else None
+        return cls(highest, torch.zeros_like(highest), torch.zeros_like(rows), below, rows.new_zeros(()))
 
-    def absorb(self, products: Tensor, scale: float, keys: Tensor | None) -> None:
+    def absorb(self, products: Tensor, scale: float | Tensor, keys: Tensor | None) -> None:
         """Take in a tile of products (r, c), overwritten, and the keys (c, d) where they are to be weighed."""
         highest = torch.maximum(self.highest, products.amax(1, keepdim=True).mul_(scale))
-        shrink = (self.highest - highest).exp2_()
-        logits = torch.add(-highest, products, alpha=scale, out=products).exp2_()
-        self.total.mul_(shrink).add_(logits.sum(1, keepdim=True))
+        drop = self.highest - highest
+        shrink = drop.exp2()
+        p = scaled(products, scale, -highest, products).exp2_()
+        if self.below is not None:  # logit - maximum = log₂p, and 0 where p is
+            self.below.addcmul_(drop, self.total).mul_(shrink)
+            self.below.add_(torch.xlogy(p, p).sum(1, keepdim=True), alpha=LOG2E)
+        self.total.mul_(shrink).add_(p.sum(1, keepdim=True))
         if keys is not None:
-            self.weighted.mul_(shrink).addmm_(logits, keys)
+            self.weighted.mul_(shrink).addmm_(p, keys)
         self.highest = highest
 
     def log2_sum(self) -> Tensor:
         """log₂ Σ 2^logit, wide: (r,)."""
         wide = wide_dtype(self.total.device)
         return (self.highest.to(wide) + self.total.to(wide).log2())[:, 0]
+
+    def mean_logit(self) -> Tensor:
+        """Σ (2^logit / D_i) logit, wide, 0 where there is no logit: (r,)."""
+        wide, counted = wide_dtype(self.total.device), self.total != 0
+        mean = self.highest.to(wide) + self.below.to(wide) / self.total.to(wide)
+        return mean.where(counted, 0)[:, 0]
 
     def mean_key(self, weight: Tensor, log2_denominator: Tensor) -> Tensor:
         """w_i Σ (2^logit / D_i)·key over the keys weighed so far: (r, d). Overwrites the sums."""
@@ -186,47 +277,77 @@ class _Running:
         return self.weighted.mul_(share.to(self.weighted.dtype)[:, None])
 
 
-def _other_view(batch: _Batch) -> Callable[[slice], Tensor]:
-    """For a block of rows the row that is the other view of each: (r, d)."""
+def scaled(products: Tensor, scale: float | Tensor, shift: Tensor, out: Tensor) -> Tensor:
+    """products · scale + shift, rounded once."""
+    if isinstance(scale, Tensor):  # on a device, where looking would wait
+        return torch.addcmul(shift, products, scale, out=out)
+    return torch.add(shift, products, alpha=scale, out=out)
+
+
+def _other_view(batch: _Batch, weight: Tensor | None = None) -> Callable[[slice], Tensor]:
+    """For a block of rows the row that is the other view of each, times its weight (n,): (r, d)."""
     half = len(batch.z) // 2
 
     def others(block: slice) -> Tensor:
-        rows = torch.arange(block.start, block.stop, device=batch.z.device)
-        return take(batch.z, (rows + half) % (2 * half), batch.dtype)
+        rows = (torch.arange(block.start, block.stop, device=batch.z.device) + half) % (2 * half)
+        other = take(batch.z, rows, batch.dtype)
+        return other if weight is None else other.mul_(weight[rows, None])
 
     return others
 
 
-def _rest_of_class(batch: _Batch) -> Callable[[slice], Tensor]:
-    """For a block of rows the sum of the other rows of each row's class: (r, d)."""
-    sums = torch.zeros(len(batch.classes.labels), batch.z.shape[1], dtype=batch.dtype, device=batch.z.device)
+def _rest_of_class(batch: _Batch, weight: Tensor | None = None) -> Callable[[slice], Tensor]:
+    """For a block of rows the sum of the other rows of each row's class, each times its weight (n,): (r, d), wide."""
+    wide = wide_dtype(batch.z.device)
+
+    def weighed(block: slice) -> Tensor:
+        rows = take(batch.z, block, wide)
+        return rows if weight is None else rows * weight[block, None]
+
+    # In float32 as many equal rows as a batch holds would cost the sum three digits, all in one direction.
+    sums = torch.zeros(len(batch.classes.labels), batch.z.shape[1], dtype=wide, device=batch.z.device)
     for block in spans(len(batch.z), KEYS):
-        add_rows(sums, batch.classes.index[block], take(batch.z, block, batch.dtype))
-    return lambda block: sums.index_select(0, batch.classes.index[block]) - take(batch.z, block, batch.dtype)
+        add_rows(sums, batch.classes.index[block], weighed(block))
+    return lambda block: sums.index_select(0, batch.classes.index[block]).sub_(weighed(block))
+
+
+def _pulls(batch: _Batch, weight: Tensor, uneven: bool) -> tuple[Callable[[slice], Tensor], Callable[[slice], Tensor]]:
+    """For a block of rows the sums of their positives, and Σ_p (w_i + w_p) z_p / (|P_i| τ), (r, d) each."""
+    of_positives = _other_view if batch.paired else _rest_of_class
+    others, pull = of_positives(batch), weight / (batch.positives.clamp(min=1) * batch.temperature)
+    if not uneven:
+        return others, lambda block: others(block).mul_(2 * pull[block, None])
+    weighted = of_positives(batch, pull)
+    return others, lambda block: others(block).mul_(pull[block, None]).add_(weighted(block))
 
 
 def _batch_tiles(batch: _Batch, block: slice) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Spans of the batch with their rows as keys and their products with a block of anchors, -inf with itself."""
-    anchors = take(batch.z, block, batch.dtype)
+    """Spans of the batch with their rows as keys and their products with a block of anchors, -inf with itself and where
+    one of the two is left out."""
+    anchors, left_out = take(batch.z, block, batch.dtype), batch.left_out
     tile = anchors.new_empty(len(anchors) * min(KEYS, len(batch.z)))
     for span in spans(len(batch.z), KEYS):
         keys = take(batch.z, span, batch.dtype)
         products = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys)))
         products.diagonal(block.start - span.start).fill_(-torch.inf)
+        if left_out is not None:
+            products.masked_fill_(left_out[block, None] | left_out[span], -torch.inf)
         yield span, keys, products
 
 
-def _sweep(batch: _Batch, block: slice, weigh_keys: bool, near: Tensor | None = None) -> _Running:
-    """The sums of a block of anchors over every key of D; `near`, (r,), says where their largest logits may lie."""
-    running = _Running.start(take(batch.z, block, batch.dtype), near)
-    for _, _, products in _batch_tiles(batch, block):
+def _sweep(batch: _Batch, block: slice, weigh_keys: bool, slopes: bool) -> Running:
+    """The sums of a block of anchors over every key of D. The first block looks whether the keys are finite."""
+    running = Running.start(take(batch.z, block, batch.dtype), slopes)
+    for _, keys, products in _batch_tiles(batch, block):
         running.absorb(products, batch.scale, None)
+        if block.start == 0:
+            running.spoiled += keys.sum() * 0
     if batch.bank_z is not None:
         _sweep_bank(batch, block, running, weigh_keys)
     return running
 
 
-def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool) -> None:
+def _sweep_bank(batch: _Batch, block: slice, running: Running, weigh_keys: bool) -> None:
     anchors = take(batch.z, block, batch.dtype)
     tile, same = anchors.new_empty(2, len(anchors) * min(KEYS, len(batch.bank_z))).unbind()
     for span in spans(len(batch.bank_z), KEYS):
@@ -238,11 +359,15 @@ def _sweep_bank(batch: _Batch, block: slice, running: _Running, weigh_keys: bool
         products = torch.mm(anchors, keys.T, out=shaped(tile, len(anchors), len(keys)))
         if some_unfilled:
             products.masked_fill_(unfilled, -torch.inf)
+        if batch.left_out is not None:
+            products.masked_fill_(batch.left_out[block, None], -torch.inf)
         if batch.same_class_out:
             # A comparison into floats and a subtraction run at the speed of memory; a bool mask costs ten times that.
             torch.eq(batch.place[block], batch.bank_place(span), out=shaped(same, *products.shape))
             products.sub_(shaped(same, *products.shape), alpha=torch.finfo(batch.dtype).max / 4)
         running.absorb(products, batch.scale, keys if weigh_keys else None)
+        if block.start == 0:
+            running.spoiled += keys.sum() * 0
 
 
 def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -257,8 +382,8 @@ def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> 
         grad = torch.zeros_like(batch.z[block], dtype=batch.dtype, memory_format=torch.contiguous_format)
         second = grad.new_empty(len(grad) * min(KEYS, len(batch.z)))
         for span, keys, products in _batch_tiles(batch, block):
-            as_key = torch.add(minus_shift[span], products, alpha=batch.scale, out=shaped(second, *products.shape))
-            as_anchor = torch.add(minus_shift[block, None], products, alpha=batch.scale, out=products)
+            as_key = scaled(products, batch.scale, minus_shift[span], shaped(second, *products.shape))
+            as_anchor = scaled(products, batch.scale, minus_shift[block, None], products)
             as_anchor.exp2_().mul_(weight[block, None]).addcmul_(as_key.exp2_(), weight[span])
             grad.addmm_(as_anchor, keys)
         yield block, grad

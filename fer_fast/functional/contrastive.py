@@ -1,4 +1,11 @@
-"""SelfCon, SupCon, ESC and ENSC as functions of L2-normalised embeddings z (n, d), labels y (n,) and a bank."""
+"""SelfCon, SupCon, ESC and ENSC as functions of L2-normalised embeddings z (n, d), labels y (n,) and a bank.
+
+What they share: a row with a negative label, of batch or bank, is neither anchor, key nor count, whatever it holds.
+`temperature` is a number, or a tensor () that gets a gradient. `sample_weights` (n,) multiply the anchors' terms, and
+"mean" divides by the sum of those that count; `reduction="none"` gives the terms, (n,). `normalize` scales the rows of
+batch and bank to length one first; else they are taken as they are, and `torch.autograd.detect_anomaly` refuses rows of
+another length.
+"""
 
 import torch
 from torch import Tensor
@@ -7,6 +14,7 @@ from .. import checks, ops, reference
 from ..dispatch import resolve
 from ..params import by_field
 from ..reference import ContrastiveParams
+from ..reference.primitives import accumulate, unit
 from ..registry import call, find
 
 MODES = ("supcon", "esc", "ensc")
@@ -15,20 +23,39 @@ TEMPERATURE = ContrastiveParams().temperature
 
 @by_field(ContrastiveParams)
 def selfcon_loss(
-    z: Tensor, y: Tensor | None = None, *, params, reduction: str = "mean", backend: str = "auto"
+    z: Tensor,
+    y: Tensor | None = None,
+    *,
+    params,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "mean",
+    backend: str = "auto",
 ) -> Tensor:
-    """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`."""
+    """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`.
+
+    Labels only say, where they are negative, which rows take no part.
+    """
     checks.features(z, "embeddings")
     if z.shape[0] % 2:
         raise ValueError(f"embeddings: rows i and i+N are two views, so an even number is needed; got {z.shape[0]}")
     y = torch.arange(z.shape[0], device=z.device) if y is None else y
-    return _contrastive("selfcon", z, y, None, None, params, reduction, backend)
+    return _contrastive("selfcon", z, y, None, None, None, params, sample_weights, normalize, reduction, backend)
 
 
 @by_field(ContrastiveParams)
-def supcon_loss(z: Tensor, y: Tensor, *, params, reduction: str = "mean", backend: str = "auto") -> Tensor:
+def supcon_loss(
+    z: Tensor,
+    y: Tensor,
+    *,
+    params,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
     """Rows of one class against the batch; see :func:`fer_fast.reference.supcon`."""
-    return _contrastive("supcon", z, y, None, None, params, reduction, backend)
+    return _contrastive("supcon", z, y, None, None, None, params, sample_weights, normalize, reduction, backend)
 
 
 @by_field(ContrastiveParams)
@@ -38,15 +65,19 @@ def esc_loss(
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     *,
+    own: Tensor | None = None,
     params,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
     """SupCon whose denominator also has every bank row, bank_z (M, d); see :func:`fer_fast.reference.esc`.
 
-    Bank rows get no gradient; those with a negative label are not filled and take part in nothing.
+    Bank rows get no gradient. `own` names those that take no part in this call, as a mask (M,) or as row numbers, -1
+    for none: rows of the batch that were enqueued before the loss.
     """
-    return _contrastive("esc", z, y, bank_z, bank_y, params, reduction, backend)
+    return _contrastive("esc", z, y, bank_z, bank_y, own, params, sample_weights, normalize, reduction, backend)
 
 
 @by_field(ContrastiveParams)
@@ -56,15 +87,49 @@ def ensc_loss(
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     *,
+    own: Tensor | None = None,
     params,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
     reduction: str = "mean",
     backend: str = "auto",
 ) -> Tensor:
     """SupCon whose denominator also has the bank rows of other classes; see :func:`fer_fast.reference.ensc`.
 
-    Bank rows get no gradient; those with a negative label are not filled and take part in nothing.
+    Bank rows get no gradient. `own` names those that take no part in this call; see :func:`esc_loss`.
     """
-    return _contrastive("ensc", z, y, bank_z, bank_y, params, reduction, backend)
+    return _contrastive("ensc", z, y, bank_z, bank_y, own, params, sample_weights, normalize, reduction, backend)
+
+
+@by_field(ContrastiveParams)
+def cross_supcon_loss(
+    z: Tensor,
+    y: Tensor,
+    ref_z: Tensor,
+    ref_y: Tensor,
+    *,
+    params,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """Anchors z (n, d) against another tower's rows ref_z (M, d) alone; see :func:`fer_fast.reference.cross_supcon`.
+
+    Positives and negatives are references, by their labels ref_y (M,); gradients reach both towers. There is no kernel:
+    on a GPU, too, the blocked engine computes it, in tiles.
+    """
+    checks.features(z, "embeddings")
+    y = checks.labels(y, z.shape[0], z.device)
+    checks.table(ref_z, "reference embeddings", z.shape[1], z.device)
+    ref_y = checks.labels(ref_y, ref_z.shape[0], z.device, "reference labels")
+    checks.reduction(reduction)
+    _check_terms(params, sample_weights, z)
+    if normalize:
+        z, ref_z = _unit(z), _unit(ref_z)
+    if resolve(backend, z.device) == "reference":
+        return reference.cross_supcon(z, y, ref_z, ref_y, *params, reduction, sample_weights)
+    return ops.cross_contrastive(z, y, ref_z, ref_y, sample_weights, *params, reduction == "mean")
 
 
 def contrastive_log_denominator(
@@ -72,7 +137,7 @@ def contrastive_log_denominator(
     y: Tensor,
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
-    temperature: float = TEMPERATURE,
+    temperature: float | Tensor = TEMPERATURE,
     mode: str = "supcon",
     *,
     backend: str = "auto",
@@ -80,16 +145,16 @@ def contrastive_log_denominator(
     """log Σ_{a≠i} e^{z_i·z_a/τ} over the batch and, by `mode`, the bank: (n,).
 
     `mode` is "supcon" (no bank), "esc" (every bank row) or "ensc" (bank rows of other classes); see
-    :func:`fer_fast.reference.contrastive_log_denominator`.
+    :func:`fer_fast.reference.contrastive_log_denominator`. -inf, with zero gradient, for a row with a negative label.
     """
     if mode not in MODES:
         raise ValueError(f"mode: {mode!r} given; allowed are {', '.join(MODES)}")
     y, bank_z, bank_y = _check(z, y, bank_z, bank_y)
-    checks.positive(temperature, "temperature")
+    temperature = checks.learnable(temperature, "temperature")
     backend = resolve(backend, z.device)
     if backend == "reference":
         return reference.contrastive_log_denominator(z, y, bank_z, bank_y, temperature, mode)
-    return ops.contrastive_log_denominator(z, y, bank_z, bank_y, float(temperature), mode, backend)
+    return _rows(z, y, bank_z, bank_y, temperature, mode, False, backend)
 
 
 def _contrastive(
@@ -98,27 +163,78 @@ def _contrastive(
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
+    own: Tensor | None,
     params: ContrastiveParams,
+    sample_weights: Tensor | None,
+    normalize: bool,
     reduction: str,
     backend: str,
 ) -> Tensor:
-    y, bank_z, bank_y = _check(z, y, bank_z, bank_y)
-    checks.reduction(reduction)
+    y, bank_z, bank_y = _check(z, y, bank_z, bank_y, own)
+    checks.reduction(reduction, find(name).reductions)
+    _check_terms(params, sample_weights, z)
+    if normalize:
+        z, bank_z = _unit(z), None if bank_z is None else _unit(bank_z)
+    elif not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
+        checks.unit_rows(z, y, "embeddings")
     backend = resolve(backend, z.device)
-    if backend != "reference":
-        return ops.contrastive(z, y, bank_z, bank_y, *params, name, reduction == "mean", backend)
-    bank = {"bank_z": bank_z, "bank_y": bank_y}
-    return call(find(name).reference, z=z, y=y, reduction=reduction, **bank, **params._asdict())
+    if backend == "reference":
+        given = {"bank_z": bank_z, "bank_y": bank_y, "sample_weights": sample_weights, "reduction": reduction}
+        return call(find(name).reference, z=z, y=y, **given, **params._asdict())
+    if reduction == "none":
+        losses = _rows(z, y, bank_z, bank_y, *params, name, True, backend)
+        return losses if sample_weights is None else losses * sample_weights
+    return ops.contrastive(z, y, bank_z, bank_y, *params, name, reduction == "mean", sample_weights, backend)
 
 
-def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None):
+def _check_terms(params: ContrastiveParams, sample_weights: Tensor | None, z: Tensor) -> None:
+    if isinstance(params.temperature, Tensor):
+        checks.beside(params.temperature, "temperature", z.device)
+    if sample_weights is not None:
+        checks.per_class(sample_weights, "sample_weights", z.shape[0], z.device)
+        checks.constant(sample_weights, "sample_weights")
+        checks.weight_range(sample_weights)
+
+
+def _rows(z, y, bank_z, bank_y, temperature: float | Tensor, mode: str, positives: bool, backend: str) -> Tensor:
+    temperature, learnt = ops.given_or_learnt(temperature)
+    return ops.contrastive_rows(z, y, bank_z, bank_y, temperature, mode, positives, learnt, backend)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of length one in their dtype; the length is found in float32 at least."""
+    return unit(accumulate(rows)).to(rows.dtype)
+
+
+def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, own: Tensor | None = None):
     checks.features(z, "embeddings")
     y = checks.labels(y, z.shape[0], z.device)
     if (bank_z is None) != (bank_y is None):
         raise ValueError("bank: features and labels are given together or not at all")
     if bank_z is not None:
         checks.dense(bank_z, "bank features", "(M, d)")
+    elif own is not None:
+        raise ValueError("own: names rows of a bank, but none is given")
     if bank_z is None or bank_z.shape[:1] == (0,):
         return y, None, None
     checks.table(bank_z, "bank features", z.shape[1], z.device)
-    return y, bank_z.detach(), checks.labels(bank_y, bank_z.shape[0], z.device, "bank labels")
+    bank_y = checks.labels(bank_y, bank_z.shape[0], z.device, "bank labels")
+    return y, bank_z.detach(), bank_y if own is None else _without(bank_y, own)
+
+
+def _without(bank_y: Tensor, own: Tensor) -> Tensor:
+    """Bank labels (M,) with -1, which takes a row out of everything, at the rows that `own` names."""
+    rows = bank_y.shape[0]
+    checks.dense(own, "own", "(M,)")
+    checks.beside(own, "own", bank_y.device)
+    if own.dtype == torch.bool and own.shape == (rows,):
+        return bank_y.masked_fill(own, -1)
+    if own.dtype not in (torch.int32, torch.int64) or own.ndim != 1:
+        raise ValueError(f"own: expected a mask ({rows},) or row numbers (k,), got {own.dtype} {tuple(own.shape)}")
+    if own.shape[0] and checks.readable(own) and not torch.compiler.is_compiling():
+        low, high = map(int, torch.aminmax(own))
+        if low < -1 or high >= rows:
+            raise ValueError(f"own: row {low if low < -1 else high} is outside [0, {rows}); -1 names none")
+    own = own.long()
+    padded = torch.cat([bank_y, bank_y.new_empty(1)])  # its last place is that of -1
+    return padded.index_fill_(0, own.where(own >= 0, rows), -1)[:rows]

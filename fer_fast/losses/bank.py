@@ -44,6 +44,17 @@ class MemoryBank(HostState):
         self.cursor.fill_(cursor)
         self._group_sizes = deque(sizes, maxlen=self.MOST_GROUPS)
 
+    def refuse_host_state(self, values: list[int]) -> None:
+        if len(values) < 2:
+            raise ValueError(f"write position, rows filled and sizes of groups expected, got {values}")
+        cursor, filled, *sizes = values
+        if not 0 <= filled <= self.capacity:
+            raise ValueError(f"{filled} rows filled of {self.capacity}")
+        if not 0 <= cursor < self.capacity or (filled < self.capacity and cursor != filled):
+            raise ValueError(f"write position {cursor} with {filled} rows filled of {self.capacity}")
+        if len(sizes) > self.MOST_GROUPS or min(sizes, default=1) < 1 or sum(sizes) > filled:
+            raise ValueError(f"groups of {sizes} rows in {filled} rows filled")
+
     @property
     def replay_key(self) -> tuple[int, ...]:
         return self._filled, *list(self._group_sizes)[: self._asked]
@@ -65,6 +76,11 @@ class MemoryBank(HostState):
     @property
     def labels(self) -> Tensor:
         return self.ring_labels[: self._filled]
+
+    def labels_before(self, rows: int) -> Tensor:
+        """`labels` as if the newest rows, of a batch of so many, had not come: -1 there, which takes them out."""
+        labels, newest = self.ring_labels.clone(), self._places(-min(rows, self.capacity), 0)
+        return labels.index_fill_(0, newest, -1)[: self._filled]
 
     @torch.no_grad()
     def enqueue(self, z: Tensor, y: Tensor) -> None:
@@ -92,6 +108,14 @@ class MemoryBank(HostState):
     def _places(self, start: int, end: int) -> Tensor:
         """Rows of the ring from `start` to `end`, counted from the write position."""
         return (self.cursor + torch.arange(start, end, device=self.ring.device)) % self.capacity
+
+    @classmethod
+    def refuse_others(cls, bank: object) -> None:
+        """Raise `ValueError` for what is given in place of a bank."""
+        if not isinstance(bank, cls):
+            raise ValueError(
+                f"bank: expected a {cls.__name__}, got {type(bank).__name__}; a miner's indices are not supported"
+            )
 
     def extra_repr(self) -> str:
         return (

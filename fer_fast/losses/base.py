@@ -52,9 +52,9 @@ class Loss(nn.Module):
         """The keywords every function of :mod:`fer_fast.functional` takes."""
         return {"reduction": self.reduction, "backend": self.backend}
 
-    def function(self, *tensors: Tensor | int | None) -> Tensor:
+    def function(self, *tensors: Tensor | int | None, **keywords: Tensor | bool | None) -> Tensor:
         """The row's function of :mod:`fer_fast.functional` with this loss's settings."""
-        return getattr(functional, self.row.function)(*tensors, **self.params._asdict(), **self.common)
+        return getattr(functional, self.row.function)(*tensors, **keywords, **self.params._asdict(), **self.common)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.function(x, y)
@@ -92,11 +92,32 @@ class HostState(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "host_state"] = torch.tensor(self.host_state, dtype=torch.int64)
 
+    def refuse_host_state(self, values: list[int]) -> None:
+        """Raise `ValueError` for integers that this module cannot have."""
+
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+        """All of the state or none: a count that is not that of its tensors would be wrong from then on."""
         values: Tensor | None = state_dict.get(prefix + "host_state")
         rest = {key: value for key, value in state_dict.items() if key != prefix + "host_state"}
-        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing, unexpected, errors)
+        own = {prefix + name: t for name, t in self._parameters.items() if t is not None}
+        own |= {prefix + n: t for n, t in self._buffers.items() if n not in self._non_persistent_buffers_set}
+        absent = [key for key in own if key not in rest] + [prefix + "host_state"] * (values is None)
+        faults = [
+            f"{key}: shape {tuple(rest[key].shape)} given, {tuple(t.shape)} expected"
+            for key, t in own.items()
+            if key in rest and rest[key].shape != t.shape
+        ]
         if values is not None:
+            try:
+                if values.ndim != 1 or values.is_floating_point():
+                    raise ValueError(f"expected integers (k,), got {values.dtype} {tuple(values.shape)}")
+                self.refuse_host_state(values.tolist())
+            except ValueError as fault:
+                faults.append(f"{prefix}host_state: {fault}")
+        errors += faults
+        missing += absent if strict else []
+        if faults or (absent and strict):
+            return
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing, unexpected, errors)
+        if not absent:
             self.host_state = values.tolist()
-        elif strict:
-            missing.append(prefix + "host_state")

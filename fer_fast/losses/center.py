@@ -98,7 +98,7 @@ class MVALoss(CenterFamilyLoss):
     """Affinity loss times 1 + its variance over `groups` feature groups; see :func:`fer_fast.reference.mva`.
 
     Called as `loss(x, y, bank=None)`: the batch is one group, the newest `groups` - 1 of the memory bank the others
-    (as many as it holds).
+    (as many as it holds). Enqueue the batch after its backward: before, it would be two of the groups.
     """
 
     name = "mva"
@@ -109,6 +109,8 @@ class MVALoss(CenterFamilyLoss):
         self.groups = checks.at_least(groups, 1, "groups")
 
     def term(self, bank: MemoryBank | None = None) -> Term:
+        if bank is not None:
+            MemoryBank.refuse_others(bank)
         groups = () if bank is None else bank.groups(self.groups - 1)
         return Term(self.name, self.centers, params=self.params, groups=tuple(groups), update=self.training)
 

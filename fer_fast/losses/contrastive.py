@@ -1,12 +1,31 @@
 """The contrastive family: modules called with L2-normalised embeddings z (n, d), their labels, and a memory bank."""
 
+from typing import Literal
+
 from torch import Tensor
 
 from .bank import MemoryBank
 from .base import Loss
 
 
-class SelfConLoss(Loss):
+class ContrastiveLoss(Loss):
+    """A contrastive loss of rows of length one.
+
+    Args:
+        temperature: τ, or a tensor or parameter () that is learnt.
+        normalize: scale the rows of batch and bank to length one first, gradients through it. Else rows are taken as
+            they are; under `torch.autograd.detect_anomaly()` others than of length one are an error.
+
+    A row with a negative label is neither anchor, key nor count. Each call takes `sample_weights` (n,), which multiply
+    the anchors' terms and which "mean" divides by; `reduction="none"` gives the terms, (n,).
+    """
+
+    def __init__(self, *, params: tuple, normalize: bool = False, **common):
+        super().__init__(params=params, **common)
+        self.normalize = bool(normalize)
+
+
+class SelfConLoss(ContrastiveLoss):
     """Rows i and i+N are two views of an image and each other's only positive.
 
     See :func:`fer_fast.reference.selfcon`.
@@ -14,24 +33,28 @@ class SelfConLoss(Loss):
 
     name = "selfcon"
 
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.function(z, y)
+    def forward(self, z: Tensor, y: Tensor | None = None, *, sample_weights: Tensor | None = None) -> Tensor:
+        return self.function(z, y, normalize=self.normalize, sample_weights=sample_weights)
 
 
-class SupConLoss(Loss):
+class SupConLoss(ContrastiveLoss):
     """All rows of a class are positives (Khosla et al. 2020); see :func:`fer_fast.reference.supcon`."""
 
     name = "supcon"
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        return self.function(z, y)
+    def forward(self, z: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
+        return self.function(z, y, normalize=self.normalize, sample_weights=sample_weights)
 
 
-class BankContrastiveLoss(Loss):
+class BankContrastiveLoss(ContrastiveLoss):
     """A contrastive loss with a bank, called as `loss(z, y, bank=None)`.
 
     The bank is a :class:`MemoryBank`, or tensors `ref_emb` (M, d) and `ref_labels` (M,) as pytorch-metric-learning
     names them. It is read, never written, and gets no gradient.
+
+    Enqueue a batch after its backward. Rows of the batch that are in the bank already would count twice, and with ESC
+    as their own negatives: name them by `own`, and they take no part in the call. `own=True` is the newest n rows of a
+    :class:`MemoryBank`, the batch having been its last; else a mask (M,) or row numbers, -1 for none.
     """
 
     def forward(
@@ -40,23 +63,37 @@ class BankContrastiveLoss(Loss):
         y: Tensor,
         bank: MemoryBank | None = None,
         *,
+        own: Tensor | Literal[True] | None = None,
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
+        sample_weights: Tensor | None = None,
     ) -> Tensor:
         if bank is not None:
             if ref_emb is not None or ref_labels is not None:
                 raise ValueError("bank: given together with ref_emb/ref_labels; give one of the two")
+            MemoryBank.refuse_others(bank)
             ref_emb, ref_labels = bank.features, bank.labels
-        return self.function(z, y, ref_emb, ref_labels)
+        if own is True:
+            if bank is None:
+                raise ValueError("own: True is of a MemoryBank; of other rows give a mask or row numbers")
+            own, ref_labels = None, bank.labels_before(len(z))
+        given = {"own": own, "normalize": self.normalize, "sample_weights": sample_weights}
+        return self.function(z, y, ref_emb, ref_labels, **given)
 
 
 class ESCLoss(BankContrastiveLoss):
-    """SupCon with every bank row in the denominator; see :func:`fer_fast.reference.esc`."""
+    """SupCon with every bank row in the denominator; see :func:`fer_fast.reference.esc`.
+
+    Enqueue a batch after its backward, or name its rows in the bank by `own`.
+    """
 
     name = "esc"
 
 
 class ENSCLoss(BankContrastiveLoss):
-    """SupCon with the bank rows of other classes in the denominator; see :func:`fer_fast.reference.ensc`."""
+    """SupCon with the bank rows of other classes in the denominator; see :func:`fer_fast.reference.ensc`.
+
+    Enqueue a batch after its backward, or name its rows in the bank by `own`.
+    """
 
     name = "ensc"

@@ -4,8 +4,9 @@
 """
 
 from .enqueue import enqueue
-from .losses import ad_corre, class_table, contrastive, pairwise, range_loss
-from .primitives import anti_center_distances, center_distances, contrastive_log_denominator, correlation_matrix
+from .library import given_or_learnt
+from .losses import ad_corre, class_table, contrastive, cross_contrastive, pairwise, range_loss
+from .primitives import anti_center_distances, center_distances, contrastive_rows, correlation_matrix
 
 __all__ = [
     "ad_corre",
@@ -13,9 +14,11 @@ __all__ = [
     "center_distances",
     "class_table",
     "contrastive",
-    "contrastive_log_denominator",
+    "contrastive_rows",
     "correlation_matrix",
+    "cross_contrastive",
     "enqueue",
+    "given_or_learnt",
     "pairwise",
     "range_loss",
 ]

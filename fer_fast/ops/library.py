@@ -218,6 +218,11 @@ def _may_run_again(factor: Tensor) -> bool:
     return capturing or torch.is_grad_enabled() or _get_current_graph_task_keep_graph()
 
 
+def given_or_learnt(value: float | Tensor) -> tuple[float, Tensor | None]:
+    """A hyper-parameter as an operator takes it: a number, in whose place a tensor () may be given."""
+    return (1.0, value) if isinstance(value, Tensor) else (value, None)
+
+
 def wants_gradient(*inputs: Tensor | None) -> bool:
     """Whether a backward can come: gradients are computed in the forward only then."""
     if torch.is_grad_enabled():

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import checks
 from ..kinds import Kind
 from .by_row import by_row_operator
-from .library import loss_operator, wants_gradient
+from .library import given_or_learnt, loss_operator, wants_gradient
 
 
 def class_table_(
@@ -170,7 +170,7 @@ def range_loss(x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: 
     return range_loss_(x, y, k, alpha, beta, margin, wants_gradient(x), backend)
 
 
-@loss_operator("contrastive", differentiable=("z",))
+@loss_operator("contrastive", differentiable=("z", "learnt"))
 def contrastive_(
     z: Tensor,
     y: Tensor,
@@ -180,9 +180,11 @@ def contrastive_(
     mode: str,
     mean: bool,
     gradient: bool,
+    row_weights: Tensor | None,
+    learnt: Tensor | None,
     backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Any label is a class of its own."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Any label is a class of its own, but negative ones."""
 
 
 def contrastive(
@@ -190,10 +192,44 @@ def contrastive(
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    temperature: float | Tensor,
     mode: str,
     mean: bool,
+    row_weights: Tensor | None,
     backend: str,
 ) -> Tensor:
     """SelfCon, SupCon, ESC or ENSC, by `mode`."""
-    return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, wants_gradient(z), backend)
+    temperature, learnt = given_or_learnt(temperature)
+    gradient = wants_gradient(z, learnt)
+    return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, gradient, row_weights, learnt, backend)
+
+
+@loss_operator("cross_contrastive", differentiable=("z", "ref_z", "learnt"))
+def cross_contrastive_(
+    z: Tensor,
+    y: Tensor,
+    ref_z: Tensor,
+    ref_y: Tensor,
+    row_weights: Tensor | None,
+    learnt: Tensor | None,
+    temperature: float,
+    mean: bool,
+    gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Any label is a class of its own, but negative ones."""
+
+
+def cross_contrastive(
+    z: Tensor,
+    y: Tensor,
+    ref_z: Tensor,
+    ref_y: Tensor,
+    row_weights: Tensor | None,
+    temperature: float | Tensor,
+    mean: bool,
+) -> Tensor:
+    """SupCon between two towers, which the blocked engine computes on every device."""
+    temperature, learnt = given_or_learnt(temperature)
+    gradient = wants_gradient(z, ref_z, learnt)
+    return cross_contrastive_(z, y, ref_z, ref_y, row_weights, learnt, temperature, mean, gradient, "blocked")

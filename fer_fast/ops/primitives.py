@@ -33,7 +33,7 @@ def center_distances_backward(grad: Tensor, x: Tensor, centers: Tensor, backend:
 
 @custom_op("fer_fast::anti_center_distances", mutates_args=())
 def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor, backend: str) -> Tensor:
-    checks.label_range(y, len(centers))
+    checks.label_range(y, centers.shape[0])
     return run_engine(backend, "primitives", "anti_center_distances", x, y, centers)
 
 
@@ -42,22 +42,25 @@ def anti_center_distances_backward(grad: Tensor, x: Tensor, y: Tensor, centers: 
     return run_engine(backend, "primitives", "anti_center_distances_backward", grad, x, y, centers)
 
 
-@custom_op("fer_fast::contrastive_log_denominator", mutates_args=())
-def contrastive_log_denominator(
+@custom_op("fer_fast::contrastive_rows", mutates_args=())
+def contrastive_rows(
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
     temperature: float,
     mode: str,
+    positives: bool,
+    learnt: Tensor | None,
     backend: str,
 ) -> Tensor:
-    args = (z, y, bank_z, bank_y, temperature, mode)
-    return run_engine(backend, "contrastive", "contrastive_log_denominator", *args)
+    """Losses l_i (n,), or without `positives` log D_i."""
+    args = (z, y, bank_z, bank_y, temperature, mode, positives, learnt)
+    return run_engine(backend, "contrastive", "contrastive_rows", *args)
 
 
-@custom_op("fer_fast::contrastive_log_denominator_backward", mutates_args=())
-def contrastive_log_denominator_backward(
+@custom_op("fer_fast::contrastive_rows_backward", mutates_args=())
+def contrastive_rows_backward(
     grad: Tensor,
     z: Tensor,
     y: Tensor,
@@ -65,41 +68,45 @@ def contrastive_log_denominator_backward(
     bank_y: Tensor | None,
     temperature: float,
     mode: str,
-    log_denominator: Tensor,
+    positives: bool,
+    learnt: Tensor | None,
     backend: str,
-) -> Tensor:
-    args = (grad, z, y, bank_z, bank_y, temperature, mode, log_denominator)
-    return run_engine(backend, "contrastive", "contrastive_log_denominator_backward", *args)
+) -> tuple[Tensor, Tensor]:
+    args = (grad, z, y, bank_z, bank_y, temperature, mode, positives, learnt)
+    return run_engine(backend, "contrastive", "contrastive_rows_backward", *args)
 
 
-def _register(operator, backward, shape, saves_output: bool = False) -> None:
-    """Fake and autograd of an operator whose first argument alone is differentiated.
+def _register(operator, backward, shape, differentiable: tuple[int, ...] = (0,)) -> None:
+    """Fake and autograd of an operator, whose arguments at the places `differentiable` have a gradient.
 
-    `shape(*inputs)` is the output's; `backward(grad, *inputs but the backend[, output], backend)` its vector-Jacobian
-    product.
+    `shape(*inputs)` is the output's; `backward(grad, *inputs)` its vector-Jacobian product by these arguments, a tensor
+    or, where they are several, a tuple, whose tensor for an argument that is None is empty.
     """
+    several = len(differentiable) > 1
 
     @operator.register_fake
     def _(x, *rest):
         return torch.empty(shape(x, *rest), dtype=loss_dtype(x), device=x.device)
 
     @backward.register_fake
-    def _(grad, x, *rest):
-        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    def _(grad, *inputs):
+        given = (inputs[place] for place in differentiable)
+        gradients = tuple(grad.new_empty(0) if t is None else torch.empty_like(t) for t in given)
+        return gradients if several else gradients[0]
 
     def setup_context(ctx, inputs, output):
         # Tensors go through save_for_backward; everything else keeps its place in the list.
-        saved = [*inputs[:-1], output] if saves_output else list(inputs[:-1])
-        ctx.save_for_backward(*(t for t in saved if isinstance(t, Tensor)))
-        ctx.places = [None if isinstance(t, Tensor) else (t,) for t in saved]
-        ctx.backend = inputs[-1]
-        ctx.arguments = len(inputs)
+        ctx.save_for_backward(*(t for t in inputs if isinstance(t, Tensor)))
+        ctx.places = [None if isinstance(t, Tensor) else (t,) for t in inputs]
 
     def formula(ctx, grad):
         tensors = iter(ctx.saved_tensors)
         arguments = [next(tensors) if place is None else place[0] for place in ctx.places]
-        gradient = backward(grad, *arguments, ctx.backend)
-        return gradient, *(None,) * (ctx.arguments - 1)
+        given = backward(grad, *arguments)
+        gradients = [None] * len(arguments)
+        for place, gradient in zip(differentiable, given if several else (given,), strict=True):
+            gradients[place] = None if arguments[place] is None else gradient
+        return tuple(gradients)
 
     operator.register_autograd(formula, setup_context=setup_context)
 
@@ -107,6 +114,4 @@ def _register(operator, backward, shape, saves_output: bool = False) -> None:
 _register(correlation_matrix, correlation_matrix_backward, lambda x, _: (x.shape[0], x.shape[0]))
 _register(center_distances, center_distances_backward, lambda x, centers, _: (x.shape[0], centers.shape[0]))
 _register(anti_center_distances, anti_center_distances_backward, lambda x, *_: (x.shape[0],))
-_register(
-    contrastive_log_denominator, contrastive_log_denominator_backward, lambda z, *_: (z.shape[0],), saves_output=True
-)
+_register(contrastive_rows, contrastive_rows_backward, lambda z, *_: (z.shape[0],), differentiable=(0, 7))

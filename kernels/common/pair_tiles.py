@@ -9,6 +9,15 @@ TABLE_ROWS = tl.constexpr(32)  # of a block of a table for :func:`squared_distan
 
 
 @triton.jit
+def number(x):
+    """A setting given as a number, or as a pointer to one that the host has not seen."""
+    if (x + tl.full((), 0, tl.int32)).type.is_ptr():  # a number has a type once computed with, also in the interpreter
+        return tl.load(x).to(tl.float32)
+    else:
+        return x
+
+
+@triton.jit
 def row_pointers(base, first, stride, columns, BLOCK: tl.constexpr):
     """Pointers (BLOCK, D) to the rows from `first` on of a matrix whose rows lie `stride` apart.
 

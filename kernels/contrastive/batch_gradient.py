@@ -3,14 +3,14 @@
 import triton
 import triton.language as tl
 
-from ..common.pair_tiles import load_rows, similarities, store_rows, tile_range, tile_start
-from .tiles import common_peak, load_partners
+from ..common.pair_tiles import load_rows, number, similarities, store_rows, tile_range, tile_start
+from .tiles import common_peak, load_partners, partner_of
 
 
 @triton.jit
 def _pull_and_push(
-    total, z, y, row_peak, row_share, row_pull, first_row, part, parts, plain, peak, n, scale, columns,
-    d: tl.constexpr, z_stride: tl.constexpr, PULLED: tl.constexpr, PRECISION: tl.constexpr,
+    total, z, y, signs, row_peak, row_share, row_pull, first_row, part, parts, plain, peak, n, scale, columns,
+    d: tl.constexpr, z_stride: tl.constexpr, PULLED: tl.constexpr, WEIGHTED: tl.constexpr, PRECISION: tl.constexpr,
     INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -21,7 +21,7 @@ def _pull_and_push(
     if first < last:
         tl.assume(first < last)
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
-        label = tl.load(y + rows, mask=rows < n, other=0) if PULLED else None
+        label = tl.load(y + rows, mask=rows < n, other=-1) if PULLED else None
         own_peak = None if INTERIOR else tl.load(row_peak + rows, mask=rows < n, other=0.0)
         weight = tl.load(row_share + rows, mask=rows < n, other=0.0)
         pull = tl.load(row_pull + rows, mask=rows < n, other=0.0)
@@ -29,8 +29,9 @@ def _pull_and_push(
             start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
             keys = start + tl.arange(0, BLOCK_N)
             inside = None if INTERIOR else keys < n
+            filled = None if INTERIOR else tl.load(signs + keys, mask=inside, other=-1) >= 0  # others hold anything
             s, key_tile = similarities(
-                anchors, z, first_row, n, z_stride, z, start, inside, z_stride, columns, d,
+                anchors, z, first_row, n, z_stride, z, start, filled, z_stride, columns, d,
                 BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION,
             )  # fmt: skip
             key_weight = tl.load(row_share + keys, mask=inside)
@@ -41,9 +42,13 @@ def _pull_and_push(
                 g = tl.exp2(tl.fma(s, scale, -own_peak[:, None])) * weight[:, None]
                 g += tl.exp2(tl.fma(s, scale, -key_peak[None, :])) * key_weight[None, :]
             if PULLED:
-                g -= tl.where(label[:, None] == tl.load(y + keys, mask=inside)[None, :], pull[:, None], 0.0)
+                pulls = pull[:, None]
+                if WEIGHTED:
+                    pulls += tl.load(row_pull + keys, mask=inside)[None, :]
+                g -= tl.where(label[:, None] == tl.load(y + keys, mask=inside)[None, :], pulls, 0.0)
             if not INTERIOR:
-                g = tl.where(inside[None, :] & (rows[:, None] != keys[None, :]), g, 0.0)
+                key_label = tl.load(signs + keys, mask=inside, other=-2)[None, :]  # again: see `sweep`
+                g = tl.where((key_label >= 0) & (rows[:, None] != keys[None, :]), g, 0.0)
             total = tl.dot(g.to(anchors.dtype), key_tile, total, input_precision=PRECISION)
     return total
 
@@ -52,7 +57,7 @@ def _pull_and_push(
 def batch_gradient(
     z, y, labels, bound, row_peak, row_share, row_pull, values, factor, gradients, n, scale,
     d: tl.constexpr, z_stride: tl.constexpr,
-    BANK: tl.constexpr, PAIRED: tl.constexpr, POSITIVES: tl.constexpr,
+    BANK: tl.constexpr, PAIRED: tl.constexpr, POSITIVES: tl.constexpr, WEIGHTED: tl.constexpr,
     SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -66,19 +71,23 @@ def batch_gradient(
     rows = first_row + tl.arange(0, BLOCK_M)
     columns = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
     plain, peak, _ = common_peak(bound, SHIFT, MOST)
+    scale = number(scale)
     total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     here = rows < tl.where(split == 0, n, 0)  # what is added once
     if BANK:
         weight = tl.load(row_share + rows, mask=here, other=0.0)
-        total += weight[:, None] * load_rows(values, first_row, here, d, columns, d)
+        total += weight[:, None] * load_rows(values, first_row, here & (weight != 0), d, columns, d)
     for careful in tl.static_range(2):
         total = _pull_and_push(
-            total, z, y if careful else labels, row_peak, row_share, row_pull, first_row, split, splits, plain,
-            peak, n, scale, columns, d, z_stride, POSITIVES and not PAIRED, PRECISION, not careful,
+            total, z, y if careful else labels, labels, row_peak, row_share, row_pull, first_row, split, splits, plain,
+            peak, n, scale, columns, d, z_stride, POSITIVES and not PAIRED, WEIGHTED, PRECISION, not careful,
             BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
     if POSITIVES and PAIRED:
         pull = tl.load(row_pull + rows, mask=here, other=0.0)
-        total -= pull[:, None] * load_partners(z, rows, n, z_stride, columns, d).to(tl.float32)
+        partners = load_partners(z, partner_of(rows, n), pull != 0, z_stride, columns, d)
+        total -= pull[:, None] * partners.to(tl.float32)
+    kept = tl.load(y + rows, mask=rows < n, other=-1) >= 0
+    total = tl.where(kept[:, None], total, 0.0)  # of a row that is left out anything may have been summed
     gradients += split.to(tl.int64) * n * d
     store_rows(gradients, first_row, d, columns, d, n, total * tl.load(factor))

@@ -60,22 +60,27 @@ class _Launch(NamedTuple):
     bound: Tensor
     mode: Mode
     bank: bool
-    temperature: float
+    scale: float | Tensor  # log₂e / τ
+    inverse: float | Tensor  # 1 / τ
     tile: Tile  # of the sweep
     batch_tile: Tile
     shared: dict  # constexprs of both
     splits: int
-
-    @property
-    def scale(self) -> float:
-        return LOG2E.value / self.temperature
 
     def grid(self, tile: Tile) -> tuple[int, int]:
         """Tiles of rows by chunks of columns."""
         return cdiv(len(self.z), tile.block_m), cdiv(self.z.shape[1], tile.block_d)
 
 
-def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str):
+def _prepare(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    temperature: float,
+    mode: str,
+    learnt: Tensor | None,
+) -> _Launch:
     rule = MODES[mode]
     bank = rule.bank and bank_z is not None and len(bank_z) > 0
     kind, family, d = product_kind(z.dtype), chip(z.device), z.shape[1]
@@ -90,23 +95,27 @@ def _prepare(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None,
         "MOST": largest_bound(z.dtype),
     }
     keys = (dense_rows(bank_z), bank_y.contiguous()) if bank else (None, None)
-    labels, bank_labels, bound = survey(z, None if rule.paired else y, *keys, LOG2E.value / temperature)
+    if learnt is None:
+        scale, inverse = LOG2E.value / temperature, 1 / temperature
+    else:  # in float64, so that it is rounded once as the number is
+        scale, inverse = ((of / learnt.double()).float() for of in (LOG2E.value, 1.0))
+    labels, bank_labels, bound = survey(z, y, *keys, scale)
     bank_z, bank_y = keys if bank else (z, y)
     batch_tile = pick_tile(BATCH_TILES, family, kind, d)
-    call = (z, y, labels, bank_z, bank_y, bank_labels, bound, rule, bank, temperature, tile, batch_tile, shared, splits)
-    return _Launch(*call)
+    call = (z, y, labels, bank_z, bank_y, bank_labels, bound, rule, bank, scale, inverse, tile, batch_tile, shared)
+    return _Launch(*call, splits)
 
 
-def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
+def _sweep_keys(call: _Launch, gradient: bool, slopes: bool) -> tuple[Tensor, Tensor]:
     z, bank_z = call.z, call.bank_z
-    statistics = _empty((4, call.splits, len(z)), dtype=torch.float32, device=z.device)
+    statistics = _empty((4 + slopes, call.splits, len(z)), dtype=torch.float32, device=z.device)
     shape = (call.splits, *z.shape) if gradient and call.bank else (0,)
     values = _empty(shape, dtype=torch.float32, device=z.device)
     row_tiles, chunks = call.grid(call.tile)
     sweep[row_tiles, call.splits, chunks if gradient and call.bank else 1](
         z, call.y, call.labels, bank_z, call.bank_y, call.bank_labels, call.bound, statistics, values,
         len(z), len(bank_z), call.scale, d=z.shape[1], z_stride=z.stride(0), bank_stride=bank_z.stride(0),
-        OWN_LABEL=call.mode.own_label, GRADIENT=gradient,
+        OWN_LABEL=call.mode.own_label, GRADIENT=gradient, SLOPES=slopes,
         **call.shared, **call.tile.constexprs, **call.tile.options,
     )  # fmt: skip
     return statistics, values
@@ -115,41 +124,45 @@ def _sweep_keys(call: _Launch, gradient: bool) -> tuple[Tensor, Tensor]:
 class _Rows(NamedTuple):
     """What each row of the batch needs to know of all keys, (n,) each."""
 
-    log_denominator: Tensor
+    result: Tensor  # its loss or log D
     peak: Tensor
     share: Tensor
     pull: Tensor
 
 
 def _combine_shares(
-    call: _Launch, statistics: Tensor, values: Tensor, weight: Tensor | None = None
+    call: _Launch, statistics: Tensor, values: Tensor, weight: Tensor | None, positives: bool
 ) -> tuple[Tensor, _Rows]:
-    """Each tile's losses and anchors that count, (2, tiles), and what rows need to know."""
+    """Each tile's losses, weights of the anchors that count and slopes, (3, tiles), and what rows need to know."""
     z = call.z
     rows = _Rows(*_empty((4, len(z)), dtype=torch.float32, device=z.device))
     tiles = cdiv(len(z), COMBINE_ROWS)
-    partial = _empty((2, tiles), dtype=torch.float32, device=z.device)
+    partial = _empty((3, tiles), dtype=torch.float32, device=z.device)
     join = call.splits > 1 and values.numel() > 0
     combine[tiles, cdiv(z.shape[1], COMBINE_COLUMNS) if join else 1](
-        z, call.bound, statistics, values, statistics if weight is None else weight, *rows, partial,
+        z, call.y, call.bound, statistics, values, weight, *rows, partial,
         *z.shape, z.stride(0), call.splits, call.scale,
-        PAIRED=call.mode.paired, JOIN=join, WEIGHTED=weight is not None, RAISE=product_raise(z.dtype),
-        BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS, **launch_options(COMBINE_WARPS),
+        PAIRED=call.mode.paired, JOIN=join, POSITIVES=positives, SLOPES=len(statistics) > 4,
+        RAISE=product_raise(z.dtype), BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS, **launch_options(COMBINE_WARPS),
     )  # fmt: skip
     return partial, rows
 
 
-def _finish(call: _Launch, partial: Tensor, mean: bool) -> tuple[Tensor, Tensor]:
-    """The loss () and dz's factor ()."""
-    loss, factor = (_empty((), dtype=torch.float32, device=partial.device) for _ in range(2))
-    scale = 2.0 ** -product_raise(call.z.dtype) / call.temperature
-    options = launch_options(FINISH_WARPS)
-    finish[1,](partial, loss, factor, partial.shape[1], scale, MEAN=mean, BLOCK=FINISH_BLOCK, **options)
-    return loss, factor
+def _finish(
+    call: _Launch, partial: Tensor, mean: bool, positives: bool, largest: float | Tensor, learnt: Tensor | None
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """The loss (), if there are `positives`, dz's factor () and the derivative () by what is `learnt`."""
+    loss, factor, slope = (_empty((), dtype=torch.float32, device=partial.device) for _ in range(3))
+    loss, slope = loss if positives else None, None if learnt is None else slope
+    finish[1,](
+        partial, loss, factor, slope, partial.shape[1], call.inverse, largest,
+        MEAN=mean, RAISE=product_raise(call.z.dtype), BLOCK=FINISH_BLOCK, **launch_options(FINISH_WARPS),
+    )  # fmt: skip
+    return loss, factor, slope
 
 
 def _gradient(
-    call: _Launch, values: Tensor, rows: _Rows, factor: Tensor, positives: bool, dtype: torch.dtype
+    call: _Launch, values: Tensor, rows: _Rows, factor: Tensor, weighted: bool, positives: bool, dtype: torch.dtype
 ) -> Tensor:
     n, d = call.z.shape
     dz = _empty((n, d), dtype=dtype, device=call.z.device)
@@ -159,11 +172,36 @@ def _gradient(
     parts = dz if splits == 1 else _empty((splits, n, d), dtype=torch.float32, device=dz.device)
     batch_gradient[row_tiles, splits, chunks](
         call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, parts, n, call.scale,
-        d=d, z_stride=call.z.stride(0), POSITIVES=positives, **call.shared, **tile.constexprs, **tile.options,
+        d=d, z_stride=call.z.stride(0), POSITIVES=positives, WEIGHTED=weighted,
+        **call.shared, **tile.constexprs, **tile.options,
     )  # fmt: skip
     if splits > 1:
         add_parts[cdiv(n * d, ADD_BLOCK),](parts, dz, n * d, splits, BLOCK=ADD_BLOCK, **launch_options(ADD_WARPS))
     return dz
+
+
+def _evaluate(
+    call: _Launch,
+    weight: Tensor | None,
+    learnt: Tensor | None,
+    mean: bool,
+    positives: bool,
+    gradient: bool,
+    dtype: torch.dtype,
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Loss (), if there are `positives`, dz (n, d) in `dtype` and the derivative () by what is `learnt`; (0,) without
+    a `gradient`."""
+    none, largest = _empty((0,), dtype=dtype, device=call.z.device), 1.0
+    if weight is not None:
+        # Weights of at most 1, whatever the scale of a gradient: float16 products could overflow.
+        largest = weight.abs().amax().float()
+        weight = weight.float() / largest.where(largest != 0, 1)
+    learnt = learnt if gradient else None
+    statistics, values = _sweep_keys(call, gradient, learnt is not None)
+    partial, rows = _combine_shares(call, statistics, values, weight, positives)
+    loss, factor, slope = _finish(call, partial, mean, positives, 1.0 if mean else largest, learnt)
+    dz = _gradient(call, values, rows, factor, weight is not None, positives, dtype) if gradient else none
+    return loss, dz, none if slope is None else slope.to(gradient_dtype(learnt))
 
 
 def contrastive(
@@ -175,32 +213,41 @@ def contrastive(
     mode: str,
     mean: bool,
     gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    """Loss () in float32 and dz (n, d) of SelfCon, SupCon, ESC or ENSC; the package's docstring has the equations.
+    row_weights: Tensor | None = None,
+    learnt: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss () in float32, dz (n, d) and dτ () of SelfCon, SupCon, ESC or ENSC; the package's docstring has the
+    equations.
 
-    z (n, d) of any length, y (n,) any int64 (SelfCon ignores it: rows i and i + n/2 are the pair); the bank, frozen,
-    bank_z (M, d) of any float dtype and bank_y (M,), negative where a row is not filled. Without `gradient` dz is (0,).
-    dz of float16 rows is float32: it still awaits the loss scale.
+    z (n, d) of any length, y (n,) (of SelfCon, whose rows i and i + n/2 are the pair, only the sign counts); the bank,
+    frozen, bank_z (M, d) of any float dtype and bank_y (M,). Rows with a negative label take part in nothing. w is
+    `row_weights` (n,) or one. τ is `learnt` () where that is given. Without `gradient` dz is (0,), and so is dτ unless
+    it is learnt. dz of float16 rows is float32: it still awaits the loss scale.
     """
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, values = _sweep_keys(call, gradient)
-    partial, rows = _combine_shares(call, statistics, values)
-    loss, factor = _finish(call, partial, mean)
-    if not gradient:
-        return loss, _empty((0,), dtype=gradient_dtype(z), device=z.device)
-    return loss, _gradient(call, values, rows, factor, True, gradient_dtype(z))
+    call = _prepare(z, y, bank_z, bank_y, temperature, mode, learnt)
+    return _evaluate(call, row_weights, learnt, mean, True, gradient, gradient_dtype(z))
 
 
-def contrastive_log_denominator(
-    z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: float, mode: str
+def contrastive_rows(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    temperature: float,
+    mode: str,
+    positives: bool,
+    learnt: Tensor | None = None,
 ) -> Tensor:
-    """log D_i (n,) in float32; -inf for a single row without a bank."""
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, values = _sweep_keys(call, gradient=False)
-    return _combine_shares(call, statistics, values)[1].log_denominator
+    """Losses of anchors, 0 where one does not count, or without `positives` log D_i: (n,) in float32.
+
+    log D is -inf for a single row without a bank, and for a row with a negative label.
+    """
+    call = _prepare(z, y, bank_z, bank_y, temperature, mode, learnt)
+    statistics, values = _sweep_keys(call, False, False)
+    return _combine_shares(call, statistics, values, None, positives)[1].result
 
 
-def contrastive_log_denominator_backward(
+def contrastive_rows_backward(
     grad: Tensor,
     z: Tensor,
     y: Tensor,
@@ -208,16 +255,9 @@ def contrastive_log_denominator_backward(
     bank_y: Tensor | None,
     temperature: float,
     mode: str,
-    log_denominator: Tensor,
-) -> Tensor:
-    """dz (n, d) of Σ_i grad_i log D_i: P with the weights grad_i in place of the loss's.
-
-    The sweep that sums the bank's values finds D again, in more digits than the given `log_denominator` has.
-    """
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode)
-    statistics, values = _sweep_keys(call, gradient=True)
-    # Weights of at most 1, whatever the scale of the incoming gradient: float16 products could overflow.
-    largest = grad.abs().amax().float()
-    weight = grad.float() / largest.where(largest != 0, 1)
-    rows = _combine_shares(call, statistics, values, weight)[1]
-    return _gradient(call, values, rows, largest / temperature * 2.0 ** -product_raise(z.dtype), False, z.dtype)
+    positives: bool,
+    learnt: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """dz (n, d) and dτ () of Σ_i grad_i r_i for the r_i of :func:`contrastive_rows`, whose D are found again."""
+    call = _prepare(z, y, bank_z, bank_y, temperature, mode, learnt)
+    return _evaluate(call, grad, learnt, False, positives, True, z.dtype)[1:]

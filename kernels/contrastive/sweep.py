@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ..common.pair_tiles import load_rows, similarities, store_rows, tile_range, tile_start
+from ..common.pair_tiles import load_rows, number, similarities, store_rows, tile_range, tile_start
 from .tiles import common_peak
 
 
@@ -28,20 +28,28 @@ def _fold(s, scale, peak, mass, shift, PLAIN: tl.constexpr):
 
 
 @triton.jit
+def _weighed_logits(p, s, scale):
+    """p times the logits to base 2, 0 where p is: of what is left out the logit is -inf."""
+    return tl.where(p > 0, p * s * scale, 0.0)
+
+
+@triton.jit
 def _sweep_batch(
-    state, z, y, first_row, part, parts, plain, shift, n, scale, columns, d: tl.constexpr, z_stride: tl.constexpr,
-    PAIRED: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
+    state, z, y, signs, first_row, part, parts, plain, shift, n, scale, columns,
+    d: tl.constexpr, z_stride: tl.constexpr,
+    PAIRED: tl.constexpr, SLOPES: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Peak and mass (BLOCK_M,), and similarities to positives and their number, summed entry by entry of the tiles
-    (BLOCK_M, BLOCK_N), with a share of the batch's tiles added, see :func:`..common.pair_tiles.tile_range`."""
-    peak, mass, similar, positives = state
+    """Peak, mass and, SLOPES, the mass times logits (BLOCK_M,), and similarities to positives and their number, summed
+    entry by entry of the tiles (BLOCK_M, BLOCK_N), with a share of the batch's tiles added, see
+    :func:`..common.pair_tiles.tile_range`. A key with a negative label is left out, whatever it holds."""
+    peak, mass, logits, similar, positives = state
     rows = first_row + tl.arange(0, BLOCK_M)
     first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
     if first < last:
         tl.assume(first < last)
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
-        label = None if PAIRED else tl.load(y + rows, mask=rows < n, other=0)
+        label = None if PAIRED else tl.load(y + rows, mask=rows < n, other=-1)
         for tile in tl.range(first, last, disable_licm=True):
             start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
             keys = start + tl.arange(0, BLOCK_N)
@@ -52,27 +60,31 @@ def _sweep_batch(
             )  # fmt: skip
             counted = s
             if not INTERIOR:
-                others = inside[None, :] & (rows[:, None] != keys[None, :])
-                counted = tl.where(others, s, float("-inf"))
-            _, _, peak, mass = _fold(counted, scale, peak, mass, shift, INTERIOR)
+                # Read where it is used (from cache): a mask made before the product is held in registers during it.
+                kept = tl.load(signs + keys, mask=inside, other=-1)[None, :] >= 0
+                counted = tl.where(kept & (rows[:, None] != keys[None, :]), s, float("-inf"))
+            p, decay, peak, mass = _fold(counted, scale, peak, mass, shift, INTERIOR)
+            if SLOPES:
+                logits = logits * decay + tl.sum(_weighed_logits(p, counted, scale), 1)
             if not PAIRED:
-                same = label[:, None] == tl.load(y + keys, mask=inside)[None, :]
+                # No label of an anchor that counts is that of a key left out.
+                same = label[:, None] == tl.load(y + keys, mask=inside, other=None if INTERIOR else -1)[None, :]
                 if not INTERIOR:
-                    same = same & others
+                    same = same & (rows[:, None] != keys[None, :])
                 similar = tl.where(same, similar + s, similar)
                 positives = tl.where(same, positives + 1.0, positives)
-    return peak, mass, similar, positives
+    return peak, mass, logits, similar, positives
 
 
 @triton.jit
 def _sweep_bank(
     state, z, y, bank_z, bank_y, first_row, part, parts, plain, shift, n, m, scale, columns,
     d: tl.constexpr, z_stride: tl.constexpr, bank_stride: tl.constexpr, OWN_LABEL: tl.constexpr,
-    GRADIENT: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
+    GRADIENT: tl.constexpr, SLOPES: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Peak, mass and the sum P K (BLOCK_M, BLOCK_D) with a share of the bank's tiles added."""
-    peak, mass, total = state
+    """As :func:`_sweep_batch` peak, mass and logits, and the sum P K (BLOCK_M, BLOCK_D), of the bank's tiles."""
+    peak, mass, logits, total = state
     rows = first_row + tl.arange(0, BLOCK_M)
     first, last = tile_range(m, first_row, part, parts, plain, False, INTERIOR, BLOCK_M, BLOCK_N)
     if first < last:
@@ -89,30 +101,32 @@ def _sweep_bank(
                 BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION,
             )  # fmt: skip
             if not (INTERIOR and OWN_LABEL):
-                # Read again (from cache): a mask made before the product is held in registers during it.
+                # As above.
                 key_label = tl.load(bank_y + keys, mask=inside, other=None if INTERIOR else -2)[None, :]
                 counted = (key_label >= 0) if OWN_LABEL else label[:, None] != key_label
                 if not (INTERIOR or OWN_LABEL):
                     counted = counted & (key_label >= 0)
                 s = tl.where(counted, s, float("-inf"))
             p, decay, peak, mass = _fold(s, scale, peak, mass, shift, INTERIOR)
+            if SLOPES:
+                logits = logits * decay + tl.sum(_weighed_logits(p, s, scale), 1)
             if GRADIENT:
                 if not INTERIOR:
                     # At every tile: to ask whether a maximum rose costs 52 instructions and a barrier, and saves 128.
                     total *= decay[:, None]
                 total = tl.dot(p.to(anchors.dtype), key_tile, total, input_precision=PRECISION)
-    return peak, mass, total
+    return peak, mass, logits, total
 
 
 @triton.jit(do_not_specialize=["n", "m"])
 def sweep(
     z, y, labels, bank_z, bank_y, bank_labels, bound, statistics, values, n, m, scale,
     d: tl.constexpr, z_stride: tl.constexpr, bank_stride: tl.constexpr,
-    BANK: tl.constexpr, OWN_LABEL: tl.constexpr, PAIRED: tl.constexpr, GRADIENT: tl.constexpr,
+    BANK: tl.constexpr, OWN_LABEL: tl.constexpr, PAIRED: tl.constexpr, GRADIENT: tl.constexpr, SLOPES: tl.constexpr,
     SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of anchors over one share of the keys; statistics (4, splits, n), values (splits, n, d).
+    """A tile of anchors over one share of the keys; statistics (4, splits, n), 5 with SLOPES, values (splits, n, d).
 
     `labels` and `bank_labels` are y and bank_y in 32 bits, for interior tiles of a plain problem; the others read y.
     """
@@ -121,31 +135,36 @@ def sweep(
     rows = first_row + tl.arange(0, BLOCK_M)
     columns = chunk * BLOCK_D + tl.arange(0, BLOCK_D)
     plain, peak, shift = common_peak(bound, SHIFT, MOST)
+    scale = number(scale)
     peaks = tl.zeros((BLOCK_M,), tl.float32) + tl.where(plain, peak, float("-inf"))
     zero = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    state = (peaks, tl.zeros((BLOCK_M,), tl.float32), zero, zero)
+    zeros = tl.zeros((BLOCK_M,), tl.float32)
+    state = (peaks, zeros, zeros if SLOPES else None, zero, zero)
     for careful in tl.static_range(2):
         state = _sweep_batch(
-            state, z, y if careful else labels, first_row, split, splits, plain, shift, n, scale, columns, d, z_stride,
-            PAIRED, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+            state, z, y if careful else labels, labels, first_row, split, splits, plain, shift, n, scale, columns,
+            d, z_stride,
+            PAIRED, SLOPES, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
-    peaks, mass, similar, positives = state
+    peaks, mass, logits, similar, positives = state
     output = split * n + rows
     plane = splits * n
     if chunk == 0 and not PAIRED:
         tl.store(statistics + 2 * plane + output, tl.sum(similar, 1) * scale, mask=rows < n)
         tl.store(statistics + 3 * plane + output, tl.sum(positives, 1), mask=rows < n)
     if BANK:
-        state = (peaks, mass, tl.zeros((BLOCK_M, BLOCK_D), tl.float32))
+        state = (peaks, mass, logits, tl.zeros((BLOCK_M, BLOCK_D), tl.float32))
         for careful in tl.static_range(2):
             state = _sweep_bank(
                 state, z, y if careful else labels, bank_z, bank_y if careful else bank_labels, first_row,
                 split, splits, plain, shift, n, m, scale, columns, d, z_stride, bank_stride,
-                OWN_LABEL, GRADIENT, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
+                OWN_LABEL, GRADIENT, SLOPES, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
             )  # fmt: skip
-        peaks, mass, total = state
+        peaks, mass, logits, total = state
         if GRADIENT:
             store_rows(values + split.to(tl.int64) * n * d, first_row, d, columns, d, n, total)
     if chunk == 0:
         tl.store(statistics + output, peaks, mask=rows < n)
         tl.store(statistics + plane + output, mass, mask=rows < n)
+        if SLOPES:
+            tl.store(statistics + 4 * plane + output, logits, mask=rows < n)

@@ -1,4 +1,4 @@
-"""What the sweep and the gradient over the batch share: one peak for all rows, and the other view of each."""
+"""What the contrastive kernels share: one peak for all rows, and the other view of each."""
 
 import triton
 import triton.language as tl
@@ -22,8 +22,13 @@ def common_peak(bound, SHIFT: tl.constexpr, MOST: tl.constexpr):
 
 
 @triton.jit
-def load_partners(z, rows, n, z_stride, columns, width):
-    """The other view of each row of a batch whose rows i and i + n/2 are two views of one image."""
-    partners = (rows + n // 2) % n
+def partner_of(rows, n):
+    """The row of the other view: rows i and i + n/2 are two views of one image."""
+    return (rows + n // 2) % n
+
+
+@triton.jit
+def load_partners(z, partners, valid, z_stride, columns, width):
+    """The other view of each row, zero where not `valid`, which also a row that is left out is not."""
     at = z + partners.to(tl.int64)[:, None] * z_stride + columns[None, :]
-    return tl.load(at, mask=(rows < n)[:, None] & (columns < width)[None, :], other=0.0)
+    return tl.load(at, mask=valid[:, None] & (columns < width)[None, :], other=0.0)

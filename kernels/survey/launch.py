@@ -11,7 +11,11 @@ _empty = torch.empty
 
 
 def survey(
-    z: Tensor | None, y: Tensor | None, bank_z: Tensor | None = None, bank_y: Tensor | None = None, scale: float = 1.0
+    z: Tensor | None,
+    y: Tensor | None,
+    bank_z: Tensor | None = None,
+    bank_y: Tensor | None = None,
+    scale: float | Tensor = 1.0,
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """labels (n,) and bank_labels (M,) in int32, and the bound () on logits scale · z·k of z (n, d) and bank_z (M, d).
 

@@ -76,7 +76,7 @@ def test_a_class_absent_from_the_batch_keeps_its_center_to_the_bit(auxiliary):
 def test_a_bad_bank_row_is_never_a_finite_loss(mode, value):
     t = with_bank(draw("ragged", 0), "ragged", 0)
     t["bank_z"][t["bank_y"] >= 0] = t["bank_z"][t["bank_y"] >= 0].index_fill(0, torch.tensor([3]), value)
-    loss, _ = contrastive.contrastive(t["z"], t["y"], t["bank_z"], t["bank_y"], 0.1, mode, True, True)
+    loss, *_ = contrastive.contrastive(t["z"], t["y"], t["bank_z"], t["bank_y"], 0.1, mode, True, True)
     assert not loss.isfinite()
 
 
@@ -84,9 +84,9 @@ def test_a_row_alone_has_an_empty_denominator():
     z, y = torch.ones(1, 3), torch.zeros(1, dtype=torch.int64)
     unfilled = (torch.full((5, 3), torch.nan), torch.full((5,), -1))
     for bank in ((None, None), (z[:0], y[:0]), unfilled, (z.expand(4, 3), y.expand(4))):
-        log_denominator = contrastive.contrastive_log_denominator(z, y, *bank, 0.1, "ensc")
+        log_denominator = contrastive.contrastive_rows(z, y, *bank, 0.1, "ensc", False)
         assert torch.equal(log_denominator, torch.tensor([-torch.inf]))
-        loss, dz = contrastive.contrastive(z, y, *bank, 0.1, "ensc", True, True)
+        loss, dz, _ = contrastive.contrastive(z, y, *bank, 0.1, "ensc", True, True)
         assert loss == 0
         assert torch.equal(dz, torch.zeros(1, 3))
 

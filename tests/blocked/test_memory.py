@@ -23,9 +23,10 @@ CALLS = {
     "selfcon": lambda x, y, *_: contrastive.contrastive(x, y, None, None, 0.1, "selfcon", True, True),
     "supcon": lambda x, y, *_: contrastive.contrastive(x, y, None, None, 0.1, "supcon", True, True),
     "ensc": lambda *given: contrastive.contrastive(*given, 0.1, "ensc", True, True),
-    "log denominator": lambda *given: contrastive.contrastive_log_denominator(*given, 0.1, "esc"),
-    "its backward": lambda *given: contrastive.contrastive_log_denominator_backward(
-        given[0][:, 0], *given, 0.1, "esc", given[0][:, 1]
+    "log denominator": lambda *given: contrastive.contrastive_rows(*given, 0.1, "esc", False),
+    "its backward": lambda *given: contrastive.contrastive_rows_backward(given[0][:, 0], *given, 0.1, "esc", False),
+    "weighted supcon": lambda *given: contrastive.contrastive(
+        *given[:2], None, None, 0.1, "supcon", True, True, given[0][:, 0].abs(), torch.tensor(0.1)
     ),
 }
 

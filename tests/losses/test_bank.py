@@ -4,11 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fer_fast
 from fer_fast import ops
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.losses import ENSCLoss, MemoryBank
+from fer_fast.losses import ENSCLoss, ESCLoss, MemoryBank, MVALoss
 
 D = 3
 
@@ -128,3 +129,121 @@ def test_bank_gets_no_gradient_and_bad_rows_are_refused():
         bank.enqueue(torch.randn(2, D), torch.tensor([0]))
     with pytest.raises(ValueError, match="give one of the two"):
         ENSCLoss()(z, torch.tensor([0, 1]), bank=bank, ref_emb=bank.features, ref_labels=bank.labels)
+
+
+def state_of(module: torch.nn.Module) -> dict:
+    return {name: t.clone() for name, t in module.state_dict().items()} | {"cursor": module.cursor.clone()}
+
+
+SPOILT = {
+    "other capacity": (lambda s: s | {"ring": s["ring"][:4], "ring_labels": s["ring_labels"][:4]}, "ring: shape"),
+    "one tensor": (lambda s: s | {"ring_labels": s["ring_labels"][:4]}, "ring_labels: shape"),
+    "no ring": (lambda s: {k: t for k, t in s.items() if k != "ring"}, "Missing key.*ring"),
+    "no count": (lambda s: {k: t for k, t in s.items() if k != "host_state"}, "Missing key.*host_state"),
+    "an unknown key": (lambda s: s | {"more": torch.zeros(1)}, "Unexpected key.*more"),
+    "too many": (lambda s: s | {"host_state": torch.tensor([0, 6])}, "host_state: 6 rows filled of 5"),
+    "negative": (lambda s: s | {"host_state": torch.tensor([0, -1])}, "host_state: -1 rows filled"),
+    "position": (lambda s: s | {"host_state": torch.tensor([5, 5])}, "host_state: write position 5"),
+    "position and count": (lambda s: s | {"host_state": torch.tensor([1, 3])}, "write position 1 with 3 rows"),
+    "groups": (lambda s: s | {"host_state": torch.tensor([3, 3, 2, 2])}, r"groups of \[2, 2\] rows in 3"),
+    "no rows in a group": (lambda s: s | {"host_state": torch.tensor([3, 3, 3, 0])}, r"groups of \[3, 0\]"),
+    "short": (lambda s: s | {"host_state": torch.tensor([3])}, r"expected, got \[3\]"),
+    "empty": (lambda s: s | {"host_state": torch.tensor([], dtype=torch.int64)}, r"expected, got \[\]"),
+    "number": (lambda s: s | {"host_state": torch.tensor(3)}, r"expected integers \(k,\)"),
+    "fractions": (lambda s: s | {"host_state": torch.tensor([3.0, 3.0])}, "got torch.float32"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_refused_state_leaves_the_bank_as_it_was(kind):
+    spoil, said = SPOILT[kind]
+    bank, _ = filled(5, [2, 4])
+    other, _ = filled(5, [3])
+    before = state_of(bank)
+    with pytest.raises(RuntimeError, match=said):
+        bank.load_state_dict(spoil(other.state_dict()))
+    after = state_of(bank)
+    if kind == "an unknown key":  # which PyTorch reports after it has loaded the rest
+        before = state_of(other)
+    assert all(torch.equal(after[name], t) for name, t in before.items())
+    bank.enqueue(torch.zeros(1, D), torch.tensor([7]))
+    assert 7 in bank.labels
+
+
+def test_a_part_of_a_state_does_not_change_the_count():
+    bank, _ = filled(5, [2])
+    other, _ = filled(5, [3])
+    bank.load_state_dict({"host_state": other.state_dict()["host_state"]}, strict=False)
+    assert len(bank) == 2
+    whole = torch.nn.ModuleList([bank])
+    whole.load_state_dict({f"0.{name}": t for name, t in other.state_dict().items()})
+    assert len(bank) == 3
+
+
+def test_what_is_not_a_bank_is_named():
+    z, y = torch.randn(4, D), torch.tensor([0, 0, 1, 1])
+    triplets = (torch.zeros(1).long(),) * 3
+    for loss in (ENSCLoss(), ESCLoss(), MVALoss(2, D)):
+        with pytest.raises(ValueError, match=r"bank: expected a MemoryBank, got tuple; a miner's indices"):
+            loss(z, y, triplets)
+
+
+def test_a_bank_elsewhere_is_an_error_before_it_is_read():
+    z, y = torch.nn.functional.normalize(torch.randn(4, D), dim=1), torch.tensor([0, 0, 1, 1])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        bank = MemoryBank(5, D).to("cuda")
+        bank._filled = 5
+        for own in (None, True):
+            with pytest.raises(ValueError, match="bank features: on cuda:0, but the features are on cpu"):
+                ENSCLoss()(z, y, bank, own=own)
+    bank = MemoryBank(5, D).to("meta")
+    bank._filled = 5
+    with pytest.raises(ValueError, match=r"bank features: .*meta device"):
+        ENSCLoss()(z, y, bank)
+
+
+@pytest.mark.parametrize("loss", [ESCLoss(), ENSCLoss()])
+@pytest.mark.parametrize("capacity", [6, 9, 100])
+def test_rows_of_the_batch_already_in_the_bank_are_left_out(loss, capacity):
+    torch.manual_seed(0)
+    unit = torch.nn.functional.normalize
+    z, y = unit(torch.randn(6, D), dim=1).requires_grad_(), torch.tensor([0, 0, 1, 1, 2, -1])
+    bank = MemoryBank(capacity, D)
+    bank.enqueue(unit(torch.randn(7, D), dim=1), torch.arange(7) % 3)
+    results = []
+    if capacity > 9:
+        results.append(loss(z, y, bank))
+    bank.enqueue(z, y)
+    newest = bank._places(-6, 0)
+    mask = torch.zeros(len(bank), dtype=torch.bool).index_fill(0, newest, True)
+    labels = bank.labels.clone()
+    numbers = torch.cat([newest, torch.tensor([-1])])
+    results += [loss(z, y, bank, own=own) for own in (True, mask, newest, newest.int(), numbers)]
+    results.append(loss(z, y, ref_emb=bank.features, ref_labels=bank.labels, own=mask))
+    results.append(loss(z, y, ref_emb=bank.features[~mask], ref_labels=bank.labels[~mask]))
+    gradients = [torch.autograd.grad(result, z)[0] for result in results]
+    for result, gradient in zip(results, gradients, strict=True):
+        torch.testing.assert_close((result, gradient), (results[-1], gradients[-1]))
+    assert torch.equal(bank.labels, labels)
+    assert loss(z, y, bank) > results[-1] + 0.1
+    larger = z.repeat(20, 1), y.repeat(20)  # a batch that fills the bank
+    bank.enqueue(*larger)
+    torch.testing.assert_close(loss(*larger, bank, own=True), loss(*larger))
+
+
+def test_rows_that_own_cannot_name():
+    z, y = torch.nn.functional.normalize(torch.randn(4, D), dim=1), torch.tensor([0, 0, 1, 1])
+    bank, _ = filled(5, [5])
+    given = {"ref_emb": bank.features, "ref_labels": bank.labels}
+    for own, said in (
+        (torch.tensor([5]), r"own: row 5 is outside \[0, 5\)"),
+        (torch.tensor([-2]), "own: row -2"),
+        (torch.ones(4, dtype=torch.bool), r"own: expected a mask \(5,\) or row numbers \(k,\), got torch.bool \(4,\)"),
+        (torch.ones(5), "own: expected a mask"),
+        ([1], "own: expected a tensor"),
+        (True, "own: True is of a MemoryBank"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ENSCLoss()(z, y, **given, own=own)
+    with pytest.raises(ValueError, match="own: names rows of a bank, but none is given"):
+        ENSCLoss()(z, y, own=torch.tensor([0]))
