@@ -139,7 +139,7 @@ def sweep(
     peaks = tl.zeros((BLOCK_M,), tl.float32) + tl.where(plain, peak, float("-inf"))
     zero = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     zeros = tl.zeros((BLOCK_M,), tl.float32)
-    state = (peaks, zeros, zeros if SLOPES else None, zero, zero)
+    state = (peaks, zeros, zeros, zero, zero)
     for careful in tl.static_range(2):
         state = _sweep_batch(
             state, z, y if careful else labels, labels, first_row, split, splits, plain, shift, n, scale, columns,
