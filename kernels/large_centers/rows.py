@@ -95,10 +95,11 @@ def rows(
         at = tile * R + tl.arange(0, R)
         in_batch = at < sizes.n
         y, valid = read_labels(batch.y, at, in_batch, sizes.num_classes, batch.status)
-        unlabelled = tl.where(in_batch & ~valid, float("nan"), 0.0)
+        bad = in_batch  # without a class
         of_row = tl.full((R,), 1.0, tl.float32)
         if batch.sample_weights is not None:  # a row that weighs nothing may hold anything
             of_row = tl.load(batch.sample_weights + at, mask=in_batch, other=0.0)
+            bad = in_batch & ~valid
             valid = valid & (of_row != 0)
         first = offsets(batch, table, rule, at, y, valid, x_stride, d, 0, BLOCK_D)
         own, mid, far = squares(first, rule)
@@ -116,7 +117,7 @@ def rows(
         if rule.scalar is not None:
             scalar = class_scalar(table, rule, y, valid, sizes.num_classes)
         losses, d_own, d_anti = rule.loss(own, anti, scalar, rule.a)
-        losses = tl.where(valid, of_row * losses, unlabelled)
+        losses = tl.where(valid, of_row * losses, tl.where(bad, float("nan"), 0.0))
         if out.row_losses is not None:
             tl.store(out.row_losses + at, sizes.auxiliary_weight * losses, mask=in_batch)
         loss_sum += tl.sum(losses, 0).to(tl.float64)
