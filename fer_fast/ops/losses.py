@@ -197,3 +197,27 @@ def contrastive(
 ) -> Tensor:
     """SelfCon, SupCon, ESC or ENSC, by `mode`."""
     return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, wants_gradient(z), backend)
+
+
+@loss_operator("cross_contrastive", differentiable=("z", "keys"))
+def cross_contrastive_(
+    z: Tensor,
+    y: Tensor,
+    keys: Tensor | None,
+    bank_z: Tensor | None,
+    key_y: Tensor,
+    own: Tensor | None,
+    temperature: float,
+    mode: str,
+    gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Any label is a class of its own."""
+
+
+def cross_contrastive(
+    z: Tensor, y: Tensor, keys: Tensor, key_y: Tensor, own: Tensor | None, temperature: float, mode: str
+) -> Tensor:
+    """SupCon or NT-Xent against another tower, by `mode`. There are no kernels: tiles on every device."""
+    given = (keys, None) if wants_gradient(keys) else (None, keys)
+    return cross_contrastive_(z, y, *given, key_y, own, temperature, mode, wants_gradient(z, keys), "blocked")
