@@ -15,7 +15,7 @@ from .angular_softmax import AngularParams, a_softmax, a_softmax_logits, l_softm
 from .arcface import ArcFaceParams, arcface
 from .center import CenterParams, center, center_update
 from .contrastive import ContrastiveParams, ensc, esc, selfcon, supcon
-from .cross_contrastive import cross_supcon, ntxent
+from .cross_contrastive import ntxent
 from .embedding_discriminator import ed
 from .feature_discriminator import class_difficulty, confusion_counts, fd, nfd
 from .island import IslandParams, island, island_update
@@ -61,7 +61,6 @@ __all__ = [
     "confusion_counts",
     "contrastive_log_denominator",
     "correlation_matrix",
-    "cross_supcon",
     "ed",
     "ensc",
     "esc",

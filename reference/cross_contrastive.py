@@ -12,7 +12,7 @@ from torch import Tensor
 from .primitives import accumulate
 
 
-def cross_supcon(
+def supcon(
     z: Tensor, y: Tensor, ref_z: Tensor, ref_y: Tensor, own: Tensor | None = None, temperature: float = 0.1
 ) -> Tensor:
     """L_i = log Σ_{j∈P(i)∪N(i)} e^{s_ij} - 1/|P(i)| Σ_{p∈P(i)} s_ip (Khosla et al. 2020), the mean of those above 0.

@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from .. import checks, functional, ops, reference
 from ..dispatch import resolve
 from ..losses.base import HostState
+from ..reference import cross_contrastive
 from ..reference.primitives import accumulate, class_counts, class_sums
 
 __all__ = [
@@ -136,11 +137,11 @@ class SupConLoss(PairLoss):
     """L_i = log Σ_{j≠i} e^{s_ij} - 1/|P(i)| Σ_{p∈P(i)} s_ip, s = cos / temperature (Khosla et al. 2020).
 
     The mean is over the anchors that lose anything (the package's AvgNonZeroReducer); see
-    :func:`fer_fast.reference.cross_supcon`.
+    :func:`fer_fast.reference.cross_contrastive.supcon`.
     """
 
     default_reducer = "AvgNonZeroReducer"
-    formula, mode = reference.cross_supcon, "supcon"
+    formula, mode = cross_contrastive.supcon, "supcon"
 
     def __init__(self, temperature: float = 0.1, **options: Unpack[Options]):
         super().__init__(temperature, **options)
@@ -164,7 +165,7 @@ class NTXentLoss(PairLoss):
     N(i) are the rows of other classes; the mean is over pairs. See :func:`fer_fast.reference.ntxent`.
     """
 
-    formula, mode = reference.ntxent, "ntxent"
+    formula, mode = cross_contrastive.ntxent, "ntxent"
 
     def __init__(self, temperature: float = 0.07, **options: Unpack[Options]):
         super().__init__(temperature, **options)
