@@ -115,7 +115,7 @@ class PairLoss(MetricLoss):
             return self.within(_unit(x), y)
         checks.table(ref_emb, "ref_emb", x.shape[1], x.device)
         ref_y = _labels(ref_labels, ref_emb, "ref_labels")
-        aligned = ref_labels is labels and labels.device == x.device  # what is moved is a copy
+        aligned = ref_labels is labels and ref_y.device == ref_labels.device  # what is moved is a copy
         own = torch.arange(len(x), device=x.device) if aligned else None
         return self.against(_unit(x), y, _unit(ref_emb), ref_y, own)
 
@@ -356,7 +356,7 @@ class LargeMarginSoftmaxLoss(AngularLoss):
     """L-softmax (Liu et al. 2016); see :func:`fer_fast.reference.l_softmax`, whose λ is 0 here."""
 
     def loss(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        return functional.l_softmax_loss(self.scaled(x), y, weight, m=self.margin, lambda_=0.0)
+        return functional.l_softmax_loss(self.scaled(x), y, weight, m=int(self.margin), lambda_=0.0)
 
     def get_logits(self, embeddings: Tensor) -> Tensor:
         return reference.softmax_logits(self.scaled(embeddings), self.W.t())
@@ -366,7 +366,7 @@ class SphereFaceLoss(AngularLoss):
     """A-softmax (Liu et al. 2017), class weights of length one; see :func:`fer_fast.reference.a_softmax`."""
 
     def loss(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        return functional.a_softmax_loss(self.scaled(x), y, weight, m=self.margin, lambda_=0.0)
+        return functional.a_softmax_loss(self.scaled(x), y, weight, m=int(self.margin), lambda_=0.0)
 
     def get_logits(self, embeddings: Tensor) -> Tensor:
         return reference.a_softmax_logits(self.scaled(embeddings), self.W.t())

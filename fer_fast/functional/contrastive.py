@@ -1,21 +1,25 @@
 """SelfCon, SupCon, ESC and ENSC as functions of L2-normalised embeddings z (n, d), labels y (n,) and a bank."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from .. import checks, ops, reference
-from ..dispatch import resolve
+from ..checks import Reduction
+from ..dispatch import Backend, resolve
 from ..params import by_field
 from ..reference import ContrastiveParams
 from ..registry import call, find
 
-MODES = ("supcon", "esc", "ensc")
+Mode = Literal["supcon", "esc", "ensc"]
+MODES = get_args(Mode)
 TEMPERATURE = ContrastiveParams().temperature
 
 
 @by_field(ContrastiveParams)
 def selfcon_loss(
-    z: Tensor, y: Tensor | None = None, *, params, reduction: str = "mean", backend: str = "auto"
+    z: Tensor, y: Tensor | None = None, *, params, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor:
     """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`."""
     checks.features(z, "embeddings")
@@ -26,7 +30,7 @@ def selfcon_loss(
 
 
 @by_field(ContrastiveParams)
-def supcon_loss(z: Tensor, y: Tensor, *, params, reduction: str = "mean", backend: str = "auto") -> Tensor:
+def supcon_loss(z: Tensor, y: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto") -> Tensor:
     """Rows of one class against the batch; see :func:`fer_fast.reference.supcon`."""
     return _contrastive("supcon", z, y, None, None, params, reduction, backend)
 
@@ -39,8 +43,8 @@ def esc_loss(
     bank_y: Tensor | None = None,
     *,
     params,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """SupCon whose denominator also has every bank row, bank_z (M, d); see :func:`fer_fast.reference.esc`.
 
@@ -57,8 +61,8 @@ def ensc_loss(
     bank_y: Tensor | None = None,
     *,
     params,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """SupCon whose denominator also has the bank rows of other classes; see :func:`fer_fast.reference.ensc`.
 
@@ -73,9 +77,9 @@ def contrastive_log_denominator(
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     temperature: float = TEMPERATURE,
-    mode: str = "supcon",
+    mode: Mode = "supcon",
     *,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Tensor:
     """log Σ_{a≠i} e^{z_i·z_a/τ} over the batch and, by `mode`, the bank: (n,).
 

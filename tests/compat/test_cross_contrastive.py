@@ -8,11 +8,10 @@ from torch.nn.functional import normalize
 
 import fer_fast
 from cases import assert_within_budget
-from fer_fast import ops
+from fer_fast import ops, reference
 from fer_fast.compat import pml
-from fer_fast.reference import cross_contrastive
 
-FORMULAS = {"supcon": cross_contrastive.supcon, "ntxent": cross_contrastive.ntxent}
+FORMULAS = {"supcon": reference.cross_contrastive.supcon, "ntxent": reference.ntxent}
 MODES = pytest.mark.parametrize("mode", FORMULAS)
 
 
