@@ -12,9 +12,8 @@ from fer_fast import losses
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
 model = backbone().to(device)
-joint = losses.JointLoss(losses.SoftmaxLoss(CLASSES, FEATURES), losses.VariantLoss(CLASSES, FEATURES), weight=0.001).to(
-    device
-)
+softmax, variant = losses.SoftmaxLoss(CLASSES, FEATURES), losses.VariantLoss(CLASSES, FEATURES)
+joint = losses.JointLoss(softmax, variant, weight=0.001).to(device)
 contrast, bank = losses.ENSCLoss(), losses.MemoryBank(capacity=256, feature_dim=FEATURES).to(device)
 # The class weights belong to the loss; centers are moved by the loss itself.
 optimizer = torch.optim.AdamW([*model.parameters(), *joint.parameters()], lr=3e-3)

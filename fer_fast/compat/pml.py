@@ -116,12 +116,12 @@ class PairLoss(MetricLoss):
         checks.table(ref_emb, "ref_emb", x.shape[1], x.device)
         ref_y = _labels(ref_labels, ref_emb, "ref_labels")
         aligned = ref_labels is labels and ref_y.device == ref_labels.device  # what is moved is a copy
-        own = torch.arange(len(x), device=x.device) if aligned else None
+        own = torch.arange(x.shape[0], device=x.device) if aligned else None
         return self.against(_unit(x), y, _unit(ref_emb), ref_y, own)
 
     def within(self, z: Tensor, y: Tensor) -> Tensor:
         """The loss of unit rows against each other."""
-        return self.against(z, y, z, y, torch.arange(len(z), device=z.device))
+        return self.against(z, y, z, y, torch.arange(z.shape[0], device=z.device))
 
     def against(self, z: Tensor, y: Tensor, ref_z: Tensor, ref_y: Tensor, own: Tensor | None) -> Tensor:
         """The loss of unit rows against others, row i against all but own[i]."""
@@ -148,15 +148,15 @@ class SupConLoss(PairLoss):
 
     def within(self, z: Tensor, y: Tensor) -> Tensor:
         rows, index = accumulate(z), _numbered(y)
-        counts = class_counts(index, len(y), rows.dtype)[index]
+        counts = class_counts(index, y.shape[0], rows.dtype)[index]
         positives = counts - 1
-        rest = (class_sums(rows, index, len(y))[index] - rows) / positives.clamp(min=1)[:, None]
+        rest = (class_sums(rows, index, y.shape[0])[index] - rows) / positives.clamp(min=1)[:, None]
         # From here to the mean: functional.supcon_loss(z, y, reduction="none") once it is there.
         log_denominator = functional.contrastive_log_denominator(z, index, temperature=self.temperature)
         losses = log_denominator - (rows * rest).sum(1) / self.temperature
         counted = (positives > 0) & ~(losses <= torch.finfo(losses.dtype).eps / 2)
         loss = losses.where(counted, 0).sum() / counted.sum().clamp(min=1)
-        return loss.where((counts < len(y)).any(), 0)
+        return loss.where((counts < y.shape[0]).any(), 0)
 
 
 class NTXentLoss(PairLoss):
@@ -230,7 +230,7 @@ class CrossBatchMemory(HostState):
 
     def _enqueue(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Write rows over the oldest ones: their places (n,)."""
-        count = len(embeddings)
+        count = embeddings.shape[0]
         if count > self.memory_size:
             raise ValueError(f"embeddings: {count} rows given; the memory holds {self.memory_size}")
         self.embedding_memory = self.embedding_memory.to(embeddings)
@@ -385,7 +385,7 @@ def _labels(labels: Tensor | None, rows: Tensor, name: str) -> Tensor:
     """Labels of rows, on their device."""
     if labels is None:
         raise ValueError(f"{name}: expected a tensor (n,), got None")
-    return checks.labels(labels, len(rows), None, name).to(rows.device)
+    return checks.labels(labels, rows.shape[0], None, name).to(rows.device)
 
 
 def _unit(x: Tensor) -> Tensor:

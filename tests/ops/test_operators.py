@@ -92,6 +92,21 @@ def test_opcheck_of_primitives(name):
     opcheck(*recorded.calls[0])
 
 
+@pytest.mark.parametrize("call", [functional.correlation_matrix, functional.contrastive_log_denominator])
+def test_primitives_give_the_same_past_the_dispatcher_and_refuse_second_derivatives(call):
+    x, y = torch.randn(N, D, requires_grad=True), torch.arange(N) % C
+    given = (x,) if call is functional.correlation_matrix else (x, y)
+    result = call(*given, backend="blocked")
+    with Recorded() as recorded:
+        seen = call(*given, backend="blocked")
+    assert len(recorded.calls) == 1
+    assert torch.equal(result, seen)
+    gradients = [torch.autograd.grad(r.square().sum(), x, create_graph=True)[0] for r in (result, seen)]
+    assert torch.equal(*gradients)
+    with pytest.raises(RuntimeError, match=r'no second derivative; backend="reference" has'):
+        gradients[0].sum().backward()
+
+
 def networks():
     """One module per engine with its inputs: what a step of training does with it."""
     torch.manual_seed(0)
