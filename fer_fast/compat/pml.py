@@ -6,8 +6,10 @@ rounding. What only it has (miners, `indices_tuple`, other distances and reducer
 
 - a row that is NaN makes the loss NaN; there it may vanish from the mean;
 - NT-Xent does not stop at -log of the smallest normal number (87 in float32, 9.7 in float16), nor its gradient;
+- a batch without rows is refused;
 - half-precision embeddings give a float32 loss, and leave `W` in its own dtype;
-- in `CrossBatchMemory` a batch of one row does not meet its own copy, and the queue's place is part of `state_dict`.
+- in `CrossBatchMemory` a batch of one row does not meet its own copy, a batch of which no row enters does not fill the
+  queue, and the queue's place is part of `state_dict`.
 """
 
 import math
@@ -96,8 +98,9 @@ class MetricLoss(nn.Module):
 class PairLoss(MetricLoss):
     """A loss of pairs of rows, of the batch or of the batch with `ref_emb`; rows are scaled to length one.
 
-    Labels are any integers, equal or not. As in the package a row meets itself neither where there is no `ref_emb`, nor
-    row i of `ref_emb` where `ref_labels` is the very tensor `labels`: two views with unique ids need a copy of them.
+    Labels are any integers, negative ones too, and a batch that lacks either kind of pair loses 0: as in the package,
+    and unlike in :class:`fer_fast.losses.SupConLoss`. As there, a row does not meet itself, nor, where `ref_labels` is
+    the very tensor `labels`, the row of `ref_emb` with its number: two views with unique ids need a copy of them.
     """
 
     formula: ClassVar[Callable[..., Tensor]]
@@ -117,7 +120,7 @@ class PairLoss(MetricLoss):
         ref_y = _labels(ref_labels, ref_emb, "ref_labels")
         aligned = ref_labels is labels and ref_y.device == ref_labels.device  # what is moved is a copy
         own = torch.arange(x.shape[0], device=x.device) if aligned else None
-        return self.against(_unit(x), y, _unit(ref_emb), ref_y, own)
+        return self.against(_unit(x), y, _unit(ref_emb).to(x.dtype), ref_y, own)
 
     def within(self, z: Tensor, y: Tensor) -> Tensor:
         """The loss of unit rows against each other."""
@@ -226,6 +229,8 @@ class CrossBatchMemory(HostState):
         if enqueue_mask is not None:
             embeddings, labels, places = embeddings[~enqueue_mask], labels[~enqueue_mask], None
         memory = _unit(self.embedding_memory[valid])
+        if 0 in (embeddings.shape[0], memory.shape[0]):
+            return 0 * embeddings.sum()
         return self.loss.against(_unit(embeddings), labels, memory, self.label_memory[valid], places)
 
     def _enqueue(self, embeddings: Tensor, labels: Tensor) -> Tensor:

@@ -209,6 +209,18 @@ def test_cross_batch_memory(name, backend, dtype):
             assert_same_queue(ours, theirs)
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_memory_without_rows_or_a_batch_without_rows_loses_nothing(name):
+    ours, theirs = memories(name, memory_size=8)
+    embeddings, labels = rows(5, torch.float32, 0), drawn(5, 0)
+    none, every = (torch.full((5,), entering) for entering in (False, True))
+    assert ours(embeddings, labels, enqueue_mask=none).item() == 0
+    assert (ours.queue_idx, ours.has_been_filled) == (0, False)  # the package's counts as full from then on
+    given = embeddings, labels, None, every
+    compare(ours(*given), theirs(*given), [embeddings], torch.float32)
+    assert_same_queue(ours, theirs)
+
+
 def test_a_batch_of_one_row_does_not_meet_its_copy():
     memory = pml.CrossBatchMemory(pml.SupConLoss(), D, memory_size=8)
     first, row = rows(5, torch.float32, 0).detach(), rows(1, torch.float32, 1)
@@ -324,6 +336,16 @@ def test_half_precision_gives_a_float32_loss_near_the_full_one(name):
     value = loss(embeddings.half(), labels)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, loss(embeddings, labels), rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("backend", ["reference", "blocked"])
+def test_the_other_tower_may_have_another_dtype(name, backend):
+    embeddings, ref_emb, labels, ref_labels = *(rows(9, torch.float32, k) for k in (0, 1)), drawn(9, 2), drawn(9, 3)
+    loss = getattr(pml, name)()
+    with fer_fast.backend(backend):
+        value = loss(embeddings, labels, None, ref_emb.double(), ref_labels)
+    compare(value, loss(embeddings, labels, None, ref_emb, ref_labels), [embeddings, ref_emb], torch.float32)
 
 
 def test_ntxent_goes_on_where_the_package_s_saturates():
