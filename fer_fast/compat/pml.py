@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 
 from .. import checks, functional, ops, reference
 from ..dispatch import resolve
-from ..losses.base import HostState
+from ..losses.base import HostState, Loss
 from ..reference import cross_contrastive
 from ..reference.primitives import accumulate, class_counts, class_sums
 
@@ -59,6 +59,7 @@ class MetricLoss(nn.Module):
     """Base: `loss(embeddings, labels, indices_tuple=None, ref_emb=None, ref_labels=None)`, embeddings (n, d)."""
 
     default_reducer = "MeanReducer"
+    extra_repr = Loss.extra_repr
 
     def __init__(
         self,
@@ -132,9 +133,6 @@ class PairLoss(MetricLoss):
             return type(self).formula(z, y, ref_z, ref_y, own, self.temperature)
         return ops.cross_contrastive(z, y, ref_z, ref_y, own, float(self.temperature), self.mode)
 
-    def extra_repr(self) -> str:
-        return f"temperature={self.temperature}"
-
 
 class SupConLoss(PairLoss):
     """L_i = log Σ_{j≠i} e^{s_ij} - 1/|P(i)| Σ_{p∈P(i)} s_ip, s = cos / temperature (Khosla et al. 2020).
@@ -151,15 +149,14 @@ class SupConLoss(PairLoss):
 
     def within(self, z: Tensor, y: Tensor) -> Tensor:
         rows, index = accumulate(z), _numbered(y)
-        counts = class_counts(index, y.shape[0], rows.dtype)[index]
-        positives = counts - 1
+        positives = class_counts(index, y.shape[0], rows.dtype)[index] - 1
         rest = (class_sums(rows, index, y.shape[0])[index] - rows) / positives.clamp(min=1)[:, None]
         # From here to the mean: functional.supcon_loss(z, y, reduction="none") once it is there.
         log_denominator = functional.contrastive_log_denominator(z, index, temperature=self.temperature)
         losses = log_denominator - (rows * rest).sum(1) / self.temperature
         counted = (positives > 0) & ~(losses <= torch.finfo(losses.dtype).eps / 2)
         loss = losses.where(counted, 0).sum() / counted.sum().clamp(min=1)
-        return loss.where((counts < y.shape[0]).any(), 0)
+        return loss.where((y != y[:1]).any(), 0)
 
 
 class NTXentLoss(PairLoss):
@@ -181,6 +178,8 @@ class CrossBatchMemory(HostState):
     copy; with `enqueue_mask` (n,), bool, the rows it marks enter, and the others are the batch. The memory gets no
     gradient. A `state_dict` of the package, which lacks the queue's place, leaves the queue empty, as it does there.
     """
+
+    extra_repr = Loss.extra_repr
 
     def __init__(self, loss: PairLoss, embedding_size: int, memory_size: int = 1024, miner: None = None):
         super().__init__()
@@ -246,9 +245,6 @@ class CrossBatchMemory(HostState):
         self.queue_idx = (self.queue_idx + count) % self.memory_size
         return places
 
-    def extra_repr(self) -> str:
-        return f"embedding_size={self.embedding_size}, memory_size={self.memory_size}"
-
 
 class ClassifierLoss(MetricLoss):
     """Cross-entropy against a weight for each class, the columns of `W` (embedding_size, num_classes)."""
@@ -289,9 +285,6 @@ class ClassifierLoss(MetricLoss):
     def get_logits(self, embeddings: Tensor) -> Tensor:
         """The scores (n, C) for inference, without a margin."""
         raise NotImplementedError
-
-    def extra_repr(self) -> str:
-        return f"num_classes={self.num_classes}, margin={self.margin}, scale={self.scale}"
 
 
 class CosFaceLoss(ClassifierLoss):

@@ -256,6 +256,12 @@ def test_constructors_have_the_package_s_names_and_defaults(name):
     assert forward[0] == forward[1]
 
 
+def test_modules_show_their_settings():
+    assert repr(pml.CosFaceLoss(C, D)) == f"CosFaceLoss(num_classes={C}, margin=0.35, scale=64.0)"
+    assert "memory_size=8" in repr(pml.CrossBatchMemory(pml.NTXentLoss(temperature=0.2), D, memory_size=8))
+    assert repr(pml.NTXentLoss(temperature=0.2)) == "NTXentLoss(temperature=0.2)"
+
+
 def test_the_package_s_defaults_may_be_spelled_out():
     cosine = distances.CosineSimilarity()
     pml.SupConLoss(0.1, distance=cosine, reducer=reducers.AvgNonZeroReducer(), embedding_regularizer=None)
