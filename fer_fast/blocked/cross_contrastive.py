@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .tiles import gradient_dtype, rows_per_sweep, spans, take, wide_dtype, work_dtype
+from .tiles import gradient_dtype, row_products, rows_per_sweep, shaped, spans, take, wide_dtype, work_dtype
 
 FEWEST_ANCHORS = 32  # in a block: a product with fewer rows waits for the keys
 
@@ -35,9 +35,12 @@ def cross_contrastive(
     dz = torch.empty(z.shape if gradient else (0,), dtype=dtype, device=z.device)
     dkeys = torch.zeros(table.shape if key_gradient else (0,), dtype=dtype, device=z.device)
     total, count, positive = (torch.zeros((), dtype=wide, device=z.device) for _ in range(3))
-    for block in spans(len(z), max(rows_per_sweep(z, len(table)), FEWEST_ANCHORS)):
+    anchors = min(max(rows_per_sweep(z, len(table)), FEWEST_ANCHORS), len(z))
+    tile = table.new_empty(anchors * len(table))
+    for block in spans(len(z), anchors):
         rows = take(z, block, dtype)
-        logits = (rows @ table.T).div_(temperature)
+        # Into memory of their own dtype: autocast would round the products.
+        logits = torch.mm(rows, table.T, out=shaped(tile, len(rows), len(table))).div_(temperature)
         same = (y[block, None] == key_y).to(dtype)
         if own is not None:
             logits.scatter_(1, own[block, None], torch.finfo(dtype).min / 4)  # finite, as in the reference
@@ -59,7 +62,7 @@ def supcon(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of anchors (r,), which of them count, and the derivatives by the logits (r, m), overwritten."""
     positives = same.sum(1)
     logits.sub_(logits.amax(1, keepdim=True))
-    attraction = torch.linalg.vecdot(logits, same) / positives.clamp(min=1)
+    attraction = row_products(logits, same) / positives.clamp(min=1)
     p = logits.exp_()
     denominator = p.sum(1)
     losses = denominator.log() - attraction

@@ -354,6 +354,16 @@ def test_the_other_tower_may_have_another_dtype(name, backend):
     compare(value, loss(embeddings, labels, None, ref_emb, ref_labels), [embeddings, ref_emb], torch.float32)
 
 
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("two_towers", [False, True], ids=["batch", "two towers"])
+def test_autocast_rounds_nothing(name, two_towers):
+    embeddings, labels, loss = rows(19, torch.float32, 0), drawn(19, 1), getattr(pml, name)()
+    given = (embeddings, labels, None, rows(17, torch.float32, 2), drawn(17, 3)) if two_towers else (embeddings, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(*given)
+    compare(value, loss(*given), [embeddings], torch.float32)
+
+
 def test_ntxent_goes_on_where_the_package_s_saturates():
     z = torch.eye(2)[[0, 1, 0]].requires_grad_()
     labels = torch.tensor([0, 0, 1])  # the positive pair is orthogonal, the negative one parallel
