@@ -234,6 +234,7 @@ class CrossBatchMemory(HostState):
 
     def _enqueue(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Write rows over the oldest ones: their places (n,)."""
+        checks.moves("embedding_memory")
         count = embeddings.shape[0]
         if count > self.memory_size:
             raise ValueError(f"embeddings: {count} rows given; the memory holds {self.memory_size}")

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 
 import fer_fast
@@ -227,6 +228,15 @@ def test_a_batch_of_one_row_does_not_meet_its_copy():
     memory(first, torch.tensor([0, 0, 1, 1, 2]))
     expected = losses.SupConLoss()(row, torch.tensor([1]), None, first, torch.tensor([0, 0, 1, 1, 2]))
     close(memory(row, torch.tensor([1])), expected, torch.float32)
+
+
+def test_a_checkpoint_that_would_enqueue_twice_is_refused():
+    memory = pml.CrossBatchMemory(pml.SupConLoss(), D, memory_size=8)
+    embeddings, labels = rows(4, torch.float32, 0), drawn(4, 0)
+    loss = torch.utils.checkpoint.checkpoint(memory, embeddings, labels, use_reentrant=False)
+    with pytest.raises(RuntimeError, match=r"^embedding_memory: "):
+        loss.backward()
+    assert memory.queue_idx == 4
 
 
 def test_the_queue_is_part_of_the_state_and_a_package_s_state_leaves_it_empty():
