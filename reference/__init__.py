@@ -15,7 +15,6 @@ from .angular_softmax import AngularParams, a_softmax, a_softmax_logits, l_softm
 from .arcface import ArcFaceParams, arcface
 from .center import CenterParams, center, center_update
 from .contrastive import ContrastiveParams, ensc, esc, selfcon, supcon
-from .cross_contrastive import ntxent
 from .embedding_discriminator import ed
 from .feature_discriminator import class_difficulty, confusion_counts, fd, nfd
 from .island import IslandParams, island, island_update
@@ -23,6 +22,7 @@ from .lmcl import LMCLParams, lmcl, lmcl_logits
 from .marginal import MarginalParams, marginal
 from .mean_discriminator import md
 from .mva import MVAParams, mva
+from .pair_losses import ntxent
 from .primitives import (
     anti_center_distances,
     center_distances,

@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 from .. import checks, functional, ops, reference
 from ..dispatch import resolve
 from ..losses.base import HostState, Loss
-from ..reference import cross_contrastive
+from ..reference import pair_losses
 from ..reference.primitives import accumulate, class_counts, class_sums
 
 __all__ = [
@@ -131,18 +131,18 @@ class PairLoss(MetricLoss):
         """The loss of unit rows against others, row i against all but own[i]."""
         if resolve("auto", z.device) == "reference":
             return type(self).formula(z, y, ref_z, ref_y, own, self.temperature)
-        return ops.cross_contrastive(z, y, ref_z, ref_y, own, float(self.temperature), self.mode)
+        return ops.pair_losses(z, y, ref_z, ref_y, own, float(self.temperature), self.mode)
 
 
 class SupConLoss(PairLoss):
     """L_i = log Σ_{j≠i} e^{s_ij} - 1/|P(i)| Σ_{p∈P(i)} s_ip, s = cos / temperature (Khosla et al. 2020).
 
     The mean is over the anchors that lose anything (the package's AvgNonZeroReducer); see
-    :func:`fer_fast.reference.cross_contrastive.supcon`.
+    :func:`fer_fast.reference.pair_losses.supcon`.
     """
 
     default_reducer = "AvgNonZeroReducer"
-    formula, mode = cross_contrastive.supcon, "supcon"
+    formula, mode = pair_losses.supcon, "supcon"
 
     def __init__(self, temperature: float = 0.1, **options: Unpack[Options]):
         super().__init__(temperature, **options)
@@ -165,7 +165,7 @@ class NTXentLoss(PairLoss):
     N(i) are the rows of other classes; the mean is over pairs. See :func:`fer_fast.reference.ntxent`.
     """
 
-    formula, mode = cross_contrastive.ntxent, "ntxent"
+    formula, mode = pair_losses.ntxent, "ntxent"
 
     def __init__(self, temperature: float = 0.07, **options: Unpack[Options]):
         super().__init__(temperature, **options)

@@ -4,7 +4,7 @@
 """
 
 from .enqueue import enqueue
-from .losses import ad_corre, class_table, contrastive, cross_contrastive, pairwise, range_loss
+from .losses import ad_corre, class_table, contrastive, pair_losses, pairwise, range_loss
 from .primitives import anti_center_distances, center_distances, contrastive_log_denominator, correlation_matrix
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "contrastive",
     "contrastive_log_denominator",
     "correlation_matrix",
-    "cross_contrastive",
     "enqueue",
+    "pair_losses",
     "pairwise",
     "range_loss",
 ]

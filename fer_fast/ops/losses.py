@@ -199,8 +199,8 @@ def contrastive(
     return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, wants_gradient(z), backend)
 
 
-@loss_operator("cross_contrastive", differentiable=("z", "keys"))
-def cross_contrastive_(
+@loss_operator("pair_losses", differentiable=("z", "keys"))
+def pair_losses_(
     z: Tensor,
     y: Tensor,
     keys: Tensor | None,
@@ -215,9 +215,9 @@ def cross_contrastive_(
     """Any label is a class of its own."""
 
 
-def cross_contrastive(
+def pair_losses(
     z: Tensor, y: Tensor, keys: Tensor, key_y: Tensor, own: Tensor | None, temperature: float, mode: str
 ) -> Tensor:
     """SupCon or NT-Xent against another tower, by `mode`. There are no kernels: tiles on every device."""
     given = (keys, None) if wants_gradient(keys) else (None, keys)
-    return cross_contrastive_(z, y, *given, key_y, own, temperature, mode, wants_gradient(z, keys), "blocked")
+    return pair_losses_(z, y, *given, key_y, own, temperature, mode, wants_gradient(z, keys), "blocked")

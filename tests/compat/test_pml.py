@@ -96,9 +96,9 @@ def test_pair_losses(name, case, backend, dtype):
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_pair_losses_over_several_blocks(name, monkeypatch):
-    from fer_fast.blocked import cross_contrastive
+    from fer_fast.blocked import pair_losses
 
-    monkeypatch.setattr(cross_contrastive, "rows_per_sweep", lambda z, width: 1)  # blocks of the fewest anchors
+    monkeypatch.setattr(pair_losses, "rows_per_sweep", lambda z, width: 1)  # blocks of the fewest anchors
     embeddings, ref_emb = rows(71, torch.float64, 0), rows(45, torch.float64, 1)
     given = embeddings, drawn(71, 2), None, ref_emb, drawn(45, 3)
     compare(getattr(pml, name)(0.2)(*given), getattr(losses, name)(0.2)(*given), [embeddings, ref_emb], torch.float64)

@@ -14,7 +14,7 @@ from .tiles import gradient_dtype, row_products, rows_per_sweep, shaped, spans, 
 FEWEST_ANCHORS = 32  # in a block: a product with fewer rows waits for the keys
 
 
-def cross_contrastive(
+def pair_losses(
     z: Tensor,
     y: Tensor,
     keys: Tensor | None,
@@ -25,7 +25,7 @@ def cross_contrastive(
     mode: str,
     gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, dz, dkeys) of :mod:`fer_fast.reference.cross_contrastive`, by `mode` "supcon" or "ntxent".
+    """(loss, dz, dkeys) of :mod:`fer_fast.reference.pair_losses`, by `mode` "supcon" or "ntxent".
 
     z (n, d), y (n,); keys (m, d), or bank_z (m, d), which gets no gradient; key_y (m,), own (n,) or None.
     """

@@ -11,7 +11,7 @@ from cases import assert_within_budget
 from fer_fast import ops, reference
 from fer_fast.compat import pml
 
-FORMULAS = {"supcon": reference.cross_contrastive.supcon, "ntxent": reference.ntxent}
+FORMULAS = {"supcon": reference.pair_losses.supcon, "ntxent": reference.ntxent}
 MODES = pytest.mark.parametrize("mode", FORMULAS)
 
 
@@ -67,7 +67,7 @@ def test_tiles_are_at_most_twice_as_wrong_as_plain_pytorch(mode, dtype, temperat
     for seed in range(8):
         inputs = tensors(37, 29, 16, dtype, seed)
         own = torch.arange(37) % 29 if seed % 2 else None
-        ours.append(results(ops.cross_contrastive(*inputs, own, temperature, mode), inputs))
+        ours.append(results(ops.pair_losses(*inputs, own, temperature, mode), inputs))
         plain.append(results(FORMULAS[mode](*inputs, own, temperature), inputs))
         wide = [t.detach().double().requires_grad_() if t.dtype.is_floating_point else t for t in inputs]
         truth.append(results(FORMULAS[mode](*wide, own, temperature), wide))
@@ -77,10 +77,10 @@ def test_tiles_are_at_most_twice_as_wrong_as_plain_pytorch(mode, dtype, temperat
 @MODES
 def test_strides_and_signed_views_change_nothing(mode):
     z, y, keys, key_y = tensors(9, 7, 6, torch.float64)
-    expected = results(ops.cross_contrastive(z, y, keys, key_y, None, 0.2, mode), (z, y, keys, key_y))
+    expected = results(ops.pair_losses(z, y, keys, key_y, None, 0.2, mode), (z, y, keys, key_y))
     strided = [t.detach().t().contiguous().t().requires_grad_() for t in (z, keys)]
     given = strided[0], y.repeat_interleave(2)[::2], strided[1], key_y
-    got = results(ops.cross_contrastive(*given, None, 0.2, mode), given)
+    got = results(ops.pair_losses(*given, None, 0.2, mode), given)
     for name, value in expected.items():
         torch.testing.assert_close(got[name], value)
 
@@ -88,13 +88,13 @@ def test_strides_and_signed_views_change_nothing(mode):
 @MODES
 def test_gradients_are_asked_for_where_they_are_wanted(mode):
     z, y, keys, key_y = tensors(9, 7, 6, torch.float64)
-    loss = ops.cross_contrastive(z, y, keys, key_y, None, 0.2, mode)
+    loss = ops.pair_losses(z, y, keys, key_y, None, 0.2, mode)
     dz, dkeys = torch.autograd.grad(loss, (z, keys))
-    (alone,) = torch.autograd.grad(ops.cross_contrastive(z, y, keys.detach(), key_y, None, 0.2, mode), z)
+    (alone,) = torch.autograd.grad(ops.pair_losses(z, y, keys.detach(), key_y, None, 0.2, mode), z)
     torch.testing.assert_close(alone, dz)
-    (alone,) = torch.autograd.grad(ops.cross_contrastive(z.detach(), y, keys, key_y, None, 0.2, mode), keys)
+    (alone,) = torch.autograd.grad(ops.pair_losses(z.detach(), y, keys, key_y, None, 0.2, mode), keys)
     torch.testing.assert_close(alone, dkeys)
-    assert not ops.cross_contrastive(z.detach(), y, keys.detach(), key_y, None, 0.2, mode).requires_grad
+    assert not ops.pair_losses(z.detach(), y, keys.detach(), key_y, None, 0.2, mode).requires_grad
 
 
 @MODES
@@ -103,7 +103,7 @@ def test_opcheck(mode, gradient_of_keys):
     z, y, keys, key_y = tensors(9, 7, 6, torch.float32)
     given = (keys, None) if gradient_of_keys else (None, keys.detach())
     args = (z, y, *given, key_y, torch.arange(9) % 7, 0.2, mode, True, "blocked")
-    report = torch.library.opcheck(torch.ops.fer_fast.cross_contrastive_.default, args)
+    report = torch.library.opcheck(torch.ops.fer_fast.pair_losses_.default, args)
     assert set(report.values()) == {"SUCCESS"}
 
 
@@ -126,7 +126,7 @@ def test_nothing_of_every_pair_is_kept(mode):
     n = 3000
     z, y, keys, key_y = tensors(n, n, 4, torch.float32)
     with torch.profiler.profile(profile_memory=True) as profile:
-        ops.cross_contrastive(z, y, keys, key_y, None, 0.1, mode).backward()
+        ops.pair_losses(z, y, keys, key_y, None, 0.1, mode).backward()
     level = peak = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":
