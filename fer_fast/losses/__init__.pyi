@@ -47,7 +47,6 @@ class Loss(Module):
     reduction: Reduction
     backend: Backend
     def __init__(self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto"): ...
-    def shared(self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto"): ...
     @property
     def params(self) -> tuple: ...
     @property
@@ -62,17 +61,6 @@ class ClassifierLoss(Loss):
     feature_dim: int
     weight: Parameter
     def __init__(
-        self,
-        num_classes: int,
-        feature_dim: int,
-        *,
-        params: tuple,
-        label_smoothing: float = 0.0,
-        ignore_index: int | None = None,
-        reduction: Reduction = "mean",
-        backend: Backend = "auto",
-    ): ...
-    def shared(
         self,
         num_classes: int,
         feature_dim: int,

@@ -93,7 +93,7 @@ def member(name: str, value: object) -> Iterator[str]:
         yield f"    @property\n    def {name}{shown(inspect.signature(value.fget))}: ..."
         if value.fset:
             yield f"    @{name}.setter\n    def {name}{shown(inspect.signature(value.fset))}: ..."
-    elif isinstance(value, FunctionType):
+    elif isinstance(value, FunctionType) and value.__name__ == name:
         yield f"    def {name}{shown(inspect.signature(value))}: ..."
         if name == "forward":
             yield f"    def __call__{shown(inspect.signature(value))}: ..."
