@@ -2,6 +2,7 @@
 
 import math
 from operator import index
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch._C import _current_graph_task_id
 from torch._C._functorch import get_interpreter_stack
 
 REDUCTIONS = ("mean", "sum")
+Reduction = Literal["mean", "sum", "none"]  # the last where a loss is a sum over rows
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 

@@ -7,26 +7,28 @@ from importlib.util import find_spec
 from os import environ
 from threading import local
 from types import ModuleType
+from typing import Literal, get_args
 
 import torch
 from torch._C._functorch import TransformType, get_interpreter_stack
 
 from .suggest import one_of
 
-BACKENDS = ("auto", "triton", "blocked", "reference")
+Backend = Literal["auto", "triton", "blocked", "reference"]
+BACKENDS = get_args(Backend)
 
 
 class _Preferred(local):
     """What :func:`backend` asked for, of each thread."""
 
-    name = "auto"
+    name: Backend = "auto"
 
 
 _preferred = _Preferred()
 
 
 @contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: Backend) -> Iterator[None]:
     """Run every loss and primitive below on one backend: `with fer_fast.backend("blocked"): ...`.
 
     A call's own `backend=` argument wins over the context, which holds for the thread that entered it. `"auto"` takes

@@ -22,6 +22,7 @@ from .lmcl import LMCLParams, lmcl, lmcl_logits
 from .marginal import MarginalParams, marginal
 from .mean_discriminator import md
 from .mva import MVAParams, mva
+from .pair_losses import ntxent
 from .primitives import (
     anti_center_distances,
     center_distances,
@@ -74,6 +75,7 @@ __all__ = [
     "md",
     "mva",
     "nfd",
+    "ntxent",
     "range_loss",
     "selfcon",
     "softmax",

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS, PROJECT = PYPROJECT["tool"]["setuptools"], PYPROJECT["project"]
 # Folder at the top of the repository -> where it installs.
 FOLDERS = {"fer_fast": "fer_fast"} | {f: name.replace(".", "/") for name, f in SETUPTOOLS["package-dir"].items()}
 MEASUREMENTS = {ROOT / "bench" / "results", ROOT / "bench" / "charts"}  # stay in the repository
@@ -123,3 +125,68 @@ def test_everything_but_the_kernels_imports_without_triton(unpacked: Path):
     names = [name for name in modules() if not name.startswith(NEED_TRITON)]
     run = run_in(unpacked, WITHOUT_TRITON, *names)
     assert run.returncode == 0, run.stderr
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    """Their names, in one spelling, but for those of extras."""
+    needed = [line for line in requirements if "extra ==" not in line]
+    return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in needed}
+
+
+def extra_modules() -> list[str]:
+    """Modules by which the extra `train`'s packages are imported, but for those that come with torch itself."""
+    extra = distributions(PROJECT["optional-dependencies"]["train"])
+    extra -= distributions(importlib.metadata.requires("torch"))
+    by_module = importlib.metadata.packages_distributions()
+    found = {
+        module for module, names in by_module.items() if extra & {name.lower().replace("_", "-") for name in names}
+    }
+    assert found >= {"cv2", "timm", "pyarrow", "sklearn", "yaml", "rich", "PIL"}
+    return sorted(found)
+
+
+def test_losses_need_torch_triton_and_numpy_alone():
+    assert distributions(PROJECT["dependencies"]) == {"torch", "triton", "numpy"}
+    assert {"bench", "dev"} <= {
+        name for name, of in PROJECT["optional-dependencies"].items() if "fer-fast[train]" in of
+    }
+
+
+WITHOUT_EXTRA = """
+import sys
+
+class NoExtra:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoExtra())
+"""
+
+A_STEP_OF_EVERY_LOSS = """
+import torch
+import fer_fast.functional, fer_fast.losses as losses
+from fer_fast.compat import pml
+
+x, y = torch.randn(12, 6), torch.arange(12) % 4
+built = [losses.SoftmaxLoss(4, 6), losses.VariantLoss(4, 6), losses.MarginalLoss(), losses.ENSCLoss(), pml.NTXentLoss()]
+loss = sum(loss(x.requires_grad_(), y) for loss in built) + losses.AdCorreLoss(4)(torch.stack([x, x.flip(1)]), y)
+loss.backward()
+assert x.grad.isfinite().all()
+"""
+
+
+def test_losses_run_without_the_trainer_s_packages(unpacked: Path):
+    run = run_in(unpacked, WITHOUT_EXTRA + A_STEP_OF_EVERY_LOSS, *extra_modules())
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "eval", "verify", "predict", "data", "table", "bench", "list"])
+def test_the_command_says_what_to_install(unpacked: Path, command: str):
+    code = f"{WITHOUT_EXTRA}\nfrom fer_fast.cli import main\nsys.exit(main([{command!r}, '--help']))"
+    run = run_in(unpacked, code, *extra_modules())
+    if run.returncode == 0:  # it needs none of them
+        assert command == "list"
+        return
+    assert run.returncode == 2
+    assert re.fullmatch(r"fer-fast: error: \w+ is not installed.*: pip install \"fer-fast\[train\]\"\n", run.stderr)

@@ -19,6 +19,7 @@ from .tiles import (
     directions,
     gradient_dtype,
     inverse_lengths,
+    row_products,
     rows_per_block,
     shaped,
     spans,
@@ -226,7 +227,7 @@ class Softmax:
         """Of weight (C, d) and bias (C,), in the dtypes they wait in."""
         bias_dtype = gradient_dtype(self.weight if self.bias is None else self.bias)
         if self.by_columns:
-            along = torch.einsum("ij,ij->i", self.table_grad, self.table) * self.inverse * self.inverse
+            along = row_products(self.table_grad, self.table) * self.inverse * self.inverse
             self.table_grad.addcmul_(along[:, None], self.table, value=-1).mul_(self.inverse[:, None])
         elif self.unit_table:
             for block in spans(len(self.table), rows_per_block(self.table.shape[1])):

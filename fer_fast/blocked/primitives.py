@@ -10,14 +10,16 @@ from .tiles import directions, rows_per_block, spans, take, work_dtype
 def correlation_matrix(x: Tensor) -> Tensor:
     """Pearson's correlation of every two rows of x (n, d): (n, n). One product; the result is the only n×n buffer."""
     unit = directions(x.to(work_dtype(x)).contiguous(), centred=True).unit
-    return unit @ unit.T
+    return torch.mm(unit, unit.T, out=unit.new_empty(len(x), len(x)))  # where autocast rounds nothing
 
 
 def correlation_matrix_backward(grad: Tensor, x: Tensor) -> Tensor:
     """Σ_ij g_ij dcorr_ij/dx from grad (n, n) and x (n, d): (n, d). Two products, no n×n buffer."""
     rows = directions(x.to(work_dtype(x)).contiguous(), centred=True)
     grad = grad.to(rows.unit.dtype)
-    return rows.backward_((grad @ rows.unit).addmm_(grad.T, rows.unit)).to(x.dtype)
+    return rows.backward_(torch.mm(grad, rows.unit, out=torch.empty_like(rows.unit)).addmm_(grad.T, rows.unit)).to(
+        x.dtype
+    )
 
 
 def center_distances(x: Tensor, centers: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ def part(x: Tensor, rows: slice | Tensor) -> Tensor:
     return x if rows == slice(0, x.shape[0]) else x[rows]
 
 
+def row_products(a: Tensor, b: Tensor) -> Tensor:
+    """Dot products of the rows of two matrices (n, d): (n,). Into memory of their dtype: autocast would round them."""
+    return torch.bmm(a[:, None], b[:, :, None], out=a.new_empty(len(a), 1, 1))[:, 0, 0]
+
+
 def rows_per_block(width: int, elements: int = 2**18) -> int:
     """How many rows of `width` make a block whose few temporaries stay in cache.
 

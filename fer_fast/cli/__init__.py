@@ -37,6 +37,10 @@ def main(argv: list[str] | None = None) -> int:
         # The reader went away (`| head`); Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("fer_fast", "triton"):
+            raise
+        return fail(f'{error.name} is not installed, which this command needs: pip install "fer-fast[train]"')
     except OSError as error:
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt as stop:

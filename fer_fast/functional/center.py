@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .. import reference
+from ..checks import Reduction
+from ..dispatch import Backend
 from ..params import by_field
 from .class_table import Term, joint_loss, loss_function
 
@@ -29,8 +31,8 @@ def weighted_cluster_loss(
     params,
     update: bool = False,
     sample_weights: Tensor | None = None,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α).
 
@@ -50,8 +52,8 @@ def mva_loss(
     params,
     update: bool = False,
     sample_weights: Tensor | None = None,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """Affinity loss times 1 + the variance of affinity over feature groups; see :func:`fer_fast.reference.mva`.
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import checks, ops
-from ..dispatch import resolve
+from ..checks import Reduction
+from ..dispatch import Backend, resolve
 from ..kinds import once_a_kind
 from ..params import by_field
 from ..reference.variant import FeatureGradient
@@ -75,8 +76,8 @@ def joint_loss(
     weight: float = 1.0,
     *,
     sample_weights: Tensor | None = None,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """classifier(x, y) + weight · auxiliary(x, y), either left out, in one pass over the features x (n, d).
 
@@ -179,8 +180,8 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         sample_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
-        reduction: str = "mean",
-        backend: str = "auto",
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
     ) -> Tensor:
         smoothing = checks.fraction(label_smoothing, "label_smoothing")
         term = Term(name, weight, params=params, label_smoothing=smoothing, ignore_index=ignore_index)
@@ -194,8 +195,8 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         params,
         update: bool = False,
         sample_weights: Tensor | None = None,
-        reduction: str = "mean",
-        backend: str = "auto",
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
     ) -> Tensor:
         term = Term(name, centers, params=params, update=update)
         return joint_loss(x, y, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend)

@@ -7,6 +7,8 @@ Labels may also be soft, shares of every class (n, C). `label_smoothing` as in P
 from torch import Tensor
 
 from .. import checks
+from ..checks import Reduction
+from ..dispatch import Backend
 from .class_table import Term, joint_loss, loss_function
 
 arcface_loss = loss_function("arcface")
@@ -25,8 +27,8 @@ def softmax_loss(
     sample_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """-Σ_i W_{y_i} log softmax(x_i Wᵀ + b)_{y_i}; see :func:`fer_fast.reference.softmax`.
 

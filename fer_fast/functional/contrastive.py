@@ -7,17 +7,21 @@ batch and bank to length one first; else they are taken as they are, and `torch.
 another length.
 """
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from .. import checks, ops, reference
-from ..dispatch import resolve
+from ..checks import Reduction
+from ..dispatch import Backend, resolve
 from ..params import by_field
 from ..reference import ContrastiveParams
 from ..reference.primitives import accumulate, unit
 from ..registry import call, find
 
-MODES = ("supcon", "esc", "ensc")
+Mode = Literal["supcon", "esc", "ensc"]
+MODES = get_args(Mode)
 TEMPERATURE = ContrastiveParams().temperature
 
 
@@ -29,8 +33,8 @@ def selfcon_loss(
     params,
     sample_weights: Tensor | None = None,
     normalize: bool = False,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`.
 
@@ -51,8 +55,8 @@ def supcon_loss(
     params,
     sample_weights: Tensor | None = None,
     normalize: bool = False,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """Rows of one class against the batch; see :func:`fer_fast.reference.supcon`."""
     return _contrastive("supcon", z, y, None, None, None, params, sample_weights, normalize, reduction, backend)
@@ -69,8 +73,8 @@ def esc_loss(
     params,
     sample_weights: Tensor | None = None,
     normalize: bool = False,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """SupCon whose denominator also has every bank row, bank_z (M, d); see :func:`fer_fast.reference.esc`.
 
@@ -91,8 +95,8 @@ def ensc_loss(
     params,
     sample_weights: Tensor | None = None,
     normalize: bool = False,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """SupCon whose denominator also has the bank rows of other classes; see :func:`fer_fast.reference.ensc`.
 
@@ -111,8 +115,8 @@ def cross_supcon_loss(
     params,
     sample_weights: Tensor | None = None,
     normalize: bool = False,
-    reduction: str = "mean",
-    backend: str = "auto",
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """Anchors z (n, d) against another tower's rows ref_z (M, d) alone; see :func:`fer_fast.reference.cross_supcon`.
 
@@ -138,9 +142,9 @@ def contrastive_log_denominator(
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     temperature: float | Tensor = TEMPERATURE,
-    mode: str = "supcon",
+    mode: Mode = "supcon",
     *,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Tensor:
     """log Σ_{a≠i} e^{z_i·z_a/τ} over the batch and, by `mode`, the bank: (n,).
 

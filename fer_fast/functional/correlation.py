@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from .. import checks, ops
-from ..dispatch import resolve
+from ..checks import Reduction
+from ..dispatch import Backend, resolve
 from ..kinds import once_a_kind
 from ..registry import call, find
 
 
-def nfd_loss(e: Tensor, y: Tensor, num_classes: int, *, reduction: str = "mean", backend: str = "auto") -> Tensor:
+def nfd_loss(
+    e: Tensor, y: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+) -> Tensor:
     """1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|; see :func:`fer_fast.reference.nfd`."""
     checks.features(e, "embeddings", "(k, n, d)")
     half = torch.full((checks.at_least(num_classes, 1, "num_classes"),), 0.5, device=e.device)  # w(y_i) + w(y_j) = 1
@@ -20,7 +23,7 @@ def nfd_loss(e: Tensor, y: Tensor, num_classes: int, *, reduction: str = "mean",
 
 
 def fd_loss(
-    e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: str = "mean", backend: str = "auto"
+    e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor:
     """1/(k n²) Σ_l Σ_{i≠j} (w(y_i)+w(y_j)) |Φ_ij - corr(e_li, e_lj)|; see :func:`fer_fast.reference.fd`.
 
@@ -29,12 +32,14 @@ def fd_loss(
     return _correlation_loss("fd", e, y, (1.0, 0.0, 0.0), None, class_difficulty, reduction, backend)
 
 
-def md_loss(e: Tensor, y: Tensor, num_classes: int, *, reduction: str = "mean", backend: str = "auto") -> Tensor:
+def md_loss(
+    e: Tensor, y: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+) -> Tensor:
     """1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)|; see :func:`fer_fast.reference.md`."""
     return _correlation_loss("md", e, y, (0.0, 1.0, 0.0), num_classes, None, reduction, backend)
 
 
-def ed_loss(e: Tensor, y: Tensor | None = None, *, reduction: str = "mean", backend: str = "auto") -> Tensor:
+def ed_loss(e: Tensor, y: Tensor | None = None, *, reduction: Reduction = "mean", backend: Backend = "auto") -> Tensor:
     """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|; see :func:`fer_fast.reference.ed`. The labels are not used."""
     checks.features(e, "embeddings", "(k, n, d)")
     if y is not None:
@@ -44,7 +49,7 @@ def ed_loss(e: Tensor, y: Tensor | None = None, *, reduction: str = "mean", back
 
 
 def ad_corre_loss(
-    e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: str = "mean", backend: str = "auto"
+    e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor:
     """FD + MD + ED in one pass; see :func:`fer_fast.reference.ad_corre`."""
     return _correlation_loss("ad-corre", e, y, (1.0, 1.0, 1.0), None, class_difficulty, reduction, backend)

@@ -3,12 +3,13 @@
 from torch import Tensor
 
 from .. import checks, ops, reference
-from ..dispatch import resolve
+from ..checks import Reduction
+from ..dispatch import Backend, resolve
 from ..params import by_field
 
 
 @by_field(reference.MarginalParams)
-def marginal_loss(x: Tensor, y: Tensor, *, params, reduction: str = "mean", backend: str = "auto") -> Tensor:
+def marginal_loss(x: Tensor, y: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto") -> Tensor:
     """1/(n²-n) Σ_{i≠j} [ξ - y_ij (θ - ‖x̂_i - x̂_j‖²)]₊.
 
     See :func:`fer_fast.reference.marginal`.   x (n, d), y (n,).
@@ -23,7 +24,7 @@ def marginal_loss(x: Tensor, y: Tensor, *, params, reduction: str = "mean", back
 
 
 @by_field(reference.RangeParams)
-def range_loss(x: Tensor, y: Tensor, *, params, reduction: str = "mean", backend: str = "auto") -> Tensor:
+def range_loss(x: Tensor, y: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto") -> Tensor:
     """α Σ_c harmonic mean of the k widest pairs + β [M - nearest class means]₊.
 
     See :func:`fer_fast.reference.range_loss`.

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, functional
-from ..dispatch import BACKENDS
+from ..checks import Reduction
+from ..dispatch import BACKENDS, Backend
 from ..params import by_field
 from ..registry import LossSpec, find
 from ..suggest import one_of
@@ -22,6 +23,8 @@ class Loss(nn.Module):
     name: str
     row: LossSpec
     takes: type | None = None
+    reduction: Reduction
+    backend: Backend
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -29,7 +32,7 @@ class Loss(nn.Module):
             cls.row = find(cls.name)
             cls.__init__ = by_field(cls.takes or cls.row.params, positional=True, common=cls.shared)(cls.__init__)
 
-    def __init__(self, *, params: tuple, reduction: str = "mean", backend: str = "auto"):
+    def __init__(self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto"):
         super().__init__()
         self.reduction = checks.reduction(reduction, self.row.reductions)
         self.backend = one_of(backend, BACKENDS, "backend")
@@ -57,6 +60,13 @@ class Loss(nn.Module):
         return getattr(functional, self.row.function)(*tensors, **keywords, **self.params._asdict(), **self.common)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss, a scalar, of features or embeddings (n, d) and their labels (n,).
+
+        Its equation, and shapes where they are others, stand with the class.
+
+        Raises:
+            ValueError: for what does not fit, by name.
+        """
         return self.function(x, y)
 
     def extra_repr(self) -> str:

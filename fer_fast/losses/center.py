@@ -20,6 +20,9 @@ class CenterFamilyLoss(Loss):
     rows, in the loss and in the move; a row of weight 0 is absent, whatever it holds.
     """
 
+    num_classes: int
+    feature_dim: int
+    centers: Tensor  # (C, d)
     fewest_classes = 1
 
     def __init__(self, num_classes: int, feature_dim: int, **common):
@@ -72,6 +75,7 @@ class WeightedClusterLoss(CenterFamilyLoss):
     """
 
     name = "weighted-cluster"
+    class_weights: Tensor | None  # (C,)
 
     def __init__(
         self,
@@ -117,4 +121,5 @@ class MVALoss(CenterFamilyLoss):
     def forward(
         self, x: Tensor, y: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None
     ) -> Tensor:
+        """The loss, a scalar, of features (n, d) and labels (n,), with a bank of groups of them."""
         return joint_loss(x, y, auxiliary=self.term(bank), sample_weights=sample_weights, **self.common)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, reference
+from ..checks import Reduction
+from ..dispatch import Backend
 from ..functional import Term, joint_loss
 from ..reference import AngularParams
 from ..reference.params import Count, NonNegative
@@ -24,6 +26,9 @@ class ClassifierLoss(Loss):
     alone.
     """
 
+    num_classes: int
+    feature_dim: int
+    weight: nn.Parameter  # (C, d)
     directional = False  # whether a class is the direction of its weight, whose length does nothing
 
     def __init__(
@@ -34,8 +39,8 @@ class ClassifierLoss(Loss):
         params: tuple,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
-        reduction: str = "mean",
-        backend: str = "auto",
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
     ):
         super().__init__(params=params, reduction=reduction, backend=backend)
         self.label_smoothing = checks.fraction(label_smoothing, "label_smoothing")
@@ -73,6 +78,8 @@ class SoftmaxLoss(ClassifierLoss):
     """
 
     name = "softmax"
+    bias: nn.Parameter  # (C,)
+    class_weights: Tensor | None  # (C,)
 
     def __init__(
         self,

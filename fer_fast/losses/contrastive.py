@@ -34,6 +34,7 @@ class SelfConLoss(ContrastiveLoss):
     name = "selfcon"
 
     def forward(self, z: Tensor, y: Tensor | None = None, *, sample_weights: Tensor | None = None) -> Tensor:
+        """The loss, a scalar, of embeddings (2N, d), rows i and i+N of which are two views of an image."""
         return self.function(z, y, normalize=self.normalize, sample_weights=sample_weights)
 
 
@@ -68,6 +69,7 @@ class BankContrastiveLoss(ContrastiveLoss):
         ref_labels: Tensor | None = None,
         sample_weights: Tensor | None = None,
     ) -> Tensor:
+        """The loss, a scalar, of embeddings (n, d) and labels (n,), with a bank or its rows (M, d) and labels (M,)."""
         if bank is not None:
             if ref_emb is not None or ref_labels is not None:
                 raise ValueError("bank: given together with ref_emb/ref_labels; give one of the two")

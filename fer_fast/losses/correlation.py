@@ -20,6 +20,7 @@ class NFDLoss(Loss):
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
 
     def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
+        """The loss, a scalar, of embeddings (k, n, d) and labels (n,); it has no use for predictions."""
         return self.function(e, y, self.num_classes)
 
 
@@ -52,6 +53,7 @@ class ConfusionWeightedLoss(Loss):
         self.confusion.copy_(torch.cat([self.confusion[1:], newest[None]]))
 
     def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
+        """The loss, a scalar, of embeddings (k, n, d), labels (n,) and the batch's predicted classes (n,)."""
         observed = predictions is not None and self.training
         if observed:
             checks.moves("confusion")
@@ -80,6 +82,7 @@ class MDLoss(Loss):
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
 
     def forward(self, e: Tensor, y: Tensor) -> Tensor:
+        """The loss, a scalar, of embeddings (k, n, d) and labels (n,)."""
         return self.function(e, y, self.num_classes)
 
 
@@ -92,6 +95,7 @@ class EDLoss(Loss):
     name = "ed"
 
     def forward(self, e: Tensor, y: Tensor | None = None) -> Tensor:
+        """The loss, a scalar, of embeddings (k, n, d); it has no use for labels."""
         return self.function(e, y)
 
 

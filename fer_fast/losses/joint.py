@@ -19,6 +19,10 @@ class JointLoss(nn.Module):
     multiply the rows of both, and rows with the classifier's `ignore_index` are absent from both.
     """
 
+    classifier: ClassifierLoss
+    auxiliary: nn.Module
+    weight: float
+
     def __init__(self, classifier: ClassifierLoss, auxiliary: nn.Module, weight: float):
         super().__init__()
         if not isinstance(classifier, ClassifierLoss):
@@ -38,6 +42,7 @@ class JointLoss(nn.Module):
         return self.classifier.logits(x)
 
     def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None, **kwargs) -> Tensor:
+        """The loss, a scalar, of features (n, d) and labels (n,); `kwargs` are the auxiliary loss's."""
         classifier, auxiliary = self.classifier, self.auxiliary
         if not isinstance(auxiliary, CenterFamilyLoss) or auxiliary.common != classifier.common:
             return self._apart(x, y, sample_weights, kwargs)

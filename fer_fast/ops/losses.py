@@ -233,3 +233,27 @@ def cross_contrastive(
     temperature, learnt = given_or_learnt(temperature)
     gradient = wants_gradient(z, ref_z, learnt)
     return cross_contrastive_(z, y, ref_z, ref_y, row_weights, learnt, temperature, mean, gradient, "blocked")
+
+
+@loss_operator("pair_losses", differentiable=("z", "keys"))
+def pair_losses_(
+    z: Tensor,
+    y: Tensor,
+    keys: Tensor | None,
+    bank_z: Tensor | None,
+    key_y: Tensor,
+    own: Tensor | None,
+    temperature: float,
+    mode: str,
+    gradient: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Any label is a class of its own."""
+
+
+def pair_losses(
+    z: Tensor, y: Tensor, keys: Tensor, key_y: Tensor, own: Tensor | None, temperature: float, mode: str
+) -> Tensor:
+    """SupCon or NT-Xent against another tower, by `mode`. There are no kernels: tiles on every device."""
+    given = (keys, None) if wants_gradient(keys) else (None, keys)
+    return pair_losses_(z, y, *given, key_y, own, temperature, mode, wants_gradient(z, keys), "blocked")

@@ -1,49 +1,43 @@
-"""The operators of the primitives, each with a backward operator.
+"""The operators of the primitives, each with a backward operator. A function with `_` behind its name is one's
+signature, and what it does."""
 
-A second derivative is refused by PyTorch: the backward operators have no autograd formula.
-"""
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
 from .. import checks
-from .library import loss_dtype, run_engine
+from ..kinds import Kinds, watched
+from .library import RefuseSecondDerivative, loss_dtype, run_engine
 
 
-@custom_op("fer_fast::correlation_matrix", mutates_args=())
-def correlation_matrix(x: Tensor, backend: str) -> Tensor:
+def correlation_matrix_(x: Tensor, backend: str) -> Tensor:
     return run_engine(backend, "primitives", "correlation_matrix", x)
 
 
-@custom_op("fer_fast::correlation_matrix_backward", mutates_args=())
-def correlation_matrix_backward(grad: Tensor, x: Tensor, backend: str) -> Tensor:
+def correlation_matrix_backward_(grad: Tensor, x: Tensor, backend: str) -> Tensor:
     return run_engine(backend, "primitives", "correlation_matrix_backward", grad, x)
 
 
-@custom_op("fer_fast::center_distances", mutates_args=())
-def center_distances(x: Tensor, centers: Tensor, backend: str) -> Tensor:
+def center_distances_(x: Tensor, centers: Tensor, backend: str) -> Tensor:
     return run_engine(backend, "primitives", "center_distances", x, centers)
 
 
-@custom_op("fer_fast::center_distances_backward", mutates_args=())
-def center_distances_backward(grad: Tensor, x: Tensor, centers: Tensor, backend: str) -> Tensor:
+def center_distances_backward_(grad: Tensor, x: Tensor, centers: Tensor, backend: str) -> Tensor:
     return run_engine(backend, "primitives", "center_distances_backward", grad, x, centers)
 
 
-@custom_op("fer_fast::anti_center_distances", mutates_args=())
-def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor, backend: str) -> Tensor:
+def anti_center_distances_(x: Tensor, y: Tensor, centers: Tensor, backend: str) -> Tensor:
     checks.label_range(y, centers.shape[0])
     return run_engine(backend, "primitives", "anti_center_distances", x, y, centers)
 
 
-@custom_op("fer_fast::anti_center_distances_backward", mutates_args=())
-def anti_center_distances_backward(grad: Tensor, x: Tensor, y: Tensor, centers: Tensor, backend: str) -> Tensor:
+def anti_center_distances_backward_(grad: Tensor, x: Tensor, y: Tensor, centers: Tensor, backend: str) -> Tensor:
     return run_engine(backend, "primitives", "anti_center_distances_backward", grad, x, y, centers)
 
 
-@custom_op("fer_fast::contrastive_rows", mutates_args=())
-def contrastive_rows(
+def contrastive_rows_(
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None,
@@ -59,8 +53,7 @@ def contrastive_rows(
     return run_engine(backend, "contrastive", "contrastive_rows", *args)
 
 
-@custom_op("fer_fast::contrastive_rows_backward", mutates_args=())
-def contrastive_rows_backward(
+def contrastive_rows_backward_(
     grad: Tensor,
     z: Tensor,
     y: Tensor,
@@ -76,19 +69,26 @@ def contrastive_rows_backward(
     return run_engine(backend, "contrastive", "contrastive_rows_backward", *args)
 
 
-def _register(operator, backward, shape, differentiable: tuple[int, ...] = (0,)) -> None:
-    """Fake and autograd of an operator, whose arguments at the places `differentiable` have a gradient.
+def _primitive(
+    forward: Callable, backward: Callable, shape: Callable, differentiable: tuple[int, ...] = (0,)
+) -> Callable:
+    """The function `forward`, whose arguments at the places `differentiable` have a gradient, as an operator: called
+    past the dispatcher where nothing has to see it, for its part, and the compiler that it imports first, would be most
+    of a small call.
 
     `shape(*inputs)` is the output's; `backward(grad, *inputs)` its vector-Jacobian product by these arguments, a tensor
     or, where they are several, a tuple, whose tensor for an argument that is None is empty.
     """
-    several = len(differentiable) > 1
+    name, several = forward.__name__.removesuffix("_"), len(differentiable) > 1
+    operator = custom_op(f"fer_fast::{name}", forward, mutates_args=())
+    operator_backward = custom_op(f"fer_fast::{name}_backward", backward, mutates_args=())
+    kinds = Kinds()
 
     @operator.register_fake
     def _(x, *rest):
         return torch.empty(shape(x, *rest), dtype=loss_dtype(x), device=x.device)
 
-    @backward.register_fake
+    @operator_backward.register_fake
     def _(grad, *inputs):
         given = (inputs[place] for place in differentiable)
         gradients = tuple(grad.new_empty(0) if t is None else torch.empty_like(t) for t in given)
@@ -99,19 +99,51 @@ def _register(operator, backward, shape, differentiable: tuple[int, ...] = (0,))
         ctx.save_for_backward(*(t for t in inputs if isinstance(t, Tensor)))
         ctx.places = [None if isinstance(t, Tensor) else (t,) for t in inputs]
 
-    def formula(ctx, grad):
+    def product(ctx, grad, backward):
         tensors = iter(ctx.saved_tensors)
         arguments = [next(tensors) if place is None else place[0] for place in ctx.places]
         given = backward(grad, *arguments)
+        return arguments, given if several else (given,)
+
+    def placed(arguments, given):
         gradients = [None] * len(arguments)
-        for place, gradient in zip(differentiable, given if several else (given,), strict=True):
+        for place, gradient in zip(differentiable, given, strict=True):
             gradients[place] = None if arguments[place] is None else gradient
         return tuple(gradients)
 
-    operator.register_autograd(formula, setup_context=setup_context)
+    operator.register_autograd(
+        lambda ctx, grad: placed(*product(ctx, grad, operator_backward)), setup_context=setup_context
+    )
+
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            output = forward(*inputs)
+            setup_context(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx, grad):
+            with torch.no_grad():  # create_graph=True would look into it
+                arguments, given = product(ctx, grad, backward)
+            if torch.is_grad_enabled():
+                inputs = [arguments[place] for place in differentiable]
+                given = RefuseSecondDerivative.apply(name, len(given), *given, *inputs)
+            return placed(arguments, given)
+
+    def primitive(*args) -> Tensor:
+        return operator(*args) if kinds.of(args) is None or watched() else Direct.apply(*args)
+
+    return primitive
 
 
-_register(correlation_matrix, correlation_matrix_backward, lambda x, _: (x.shape[0], x.shape[0]))
-_register(center_distances, center_distances_backward, lambda x, centers, _: (x.shape[0], centers.shape[0]))
-_register(anti_center_distances, anti_center_distances_backward, lambda x, *_: (x.shape[0],))
-_register(contrastive_rows, contrastive_rows_backward, lambda z, *_: (z.shape[0],), differentiable=(0, 7))
+correlation_matrix = _primitive(
+    correlation_matrix_, correlation_matrix_backward_, lambda x, _: (x.shape[0], x.shape[0])
+)
+center_distances = _primitive(
+    center_distances_, center_distances_backward_, lambda x, centers, _: (x.shape[0], centers.shape[0])
+)
+anti_center_distances = _primitive(anti_center_distances_, anti_center_distances_backward_, lambda x, *_: (x.shape[0],))
+contrastive_rows = _primitive(
+    contrastive_rows_, contrastive_rows_backward_, lambda z, *_: (z.shape[0],), differentiable=(0, 7)
+)

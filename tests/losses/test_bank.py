@@ -86,8 +86,20 @@ def test_opcheck_of_enqueue():
         pytest.skip("needs Triton's interpreter")
     bank, _ = filled(5, [3])
     rows = torch.randn(2, D), torch.tensor([1, 2])
-    report = torch.library.opcheck(ops.enqueue, (bank.ring, bank.ring_labels, bank.cursor, *rows))
+    report = torch.library.opcheck(
+        torch.ops.fer_fast.enqueue.default, (bank.ring, bank.ring_labels, bank.cursor, *rows)
+    )
     assert set(report.values()) == {"SUCCESS"}
+
+
+def test_whoever_saved_the_old_rows_for_a_backward_is_told():
+    if not triton_runs_on("cpu"):
+        pytest.skip("needs Triton's interpreter")
+    bank, _ = filled(5, [3])
+    kept = (torch.ones(5, D, requires_grad=True) * bank.ring).sum()
+    ops.enqueue(bank.ring, bank.ring_labels, bank.cursor, torch.ones(2, D), torch.tensor([1, 2]))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        kept.backward()
 
 
 def test_state_survives(tmp_path):

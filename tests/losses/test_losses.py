@@ -62,17 +62,20 @@ def test_signatures_name_every_argument():
     assert str(inspect.signature(losses.VariantLoss)) == (
         "(num_classes: int, feature_dim: int, lambda1: float = 0.4, lambda2: float = 0.6, eps1: float = 0.01, "
         "eps2: float = 0.01, alpha: float = 0.5, feature_gradient: Literal['exact', 'paper'] = 'exact', *, "
-        "reduction: str = 'mean', backend: str = 'auto')"
+        "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
+        "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto')"
     )
     assert str(inspect.signature(functional.lmcl_loss)) == (
         "(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, *, s: float | torch.Tensor = 30.0, m: float = 0.35, "
         "sample_weights: torch.Tensor | None = None, label_smoothing: float = 0.0, ignore_index: int | None = None, "
-        "reduction: str = 'mean', backend: str = 'auto') -> torch.Tensor"
+        "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
+        "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto') -> torch.Tensor"
     )
     for cls in (losses.SoftmaxLoss, losses.ArcFaceLoss, losses.ASoftmaxLoss):
         assert str(inspect.signature(cls)).endswith(
-            "*, label_smoothing: float = 0.0, ignore_index: int | None = None, reduction: str = 'mean', "
-            "backend: str = 'auto')"
+            "*, label_smoothing: float = 0.0, ignore_index: int | None = None, "
+            "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
+            "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto')"
         )
     by_place = losses.VariantLoss(C, D, 0.1, 0.2, 0.3, eps2=0.4, feature_gradient="paper")
     assert by_place.params == (0.1, 0.2, 0.3, 0.4, 0.5, "paper")

@@ -92,6 +92,21 @@ def test_opcheck_of_primitives(name):
     opcheck(*recorded.calls[0])
 
 
+@pytest.mark.parametrize("call", [functional.correlation_matrix, functional.contrastive_log_denominator])
+def test_primitives_give_the_same_past_the_dispatcher_and_refuse_second_derivatives(call):
+    x, y = torch.randn(N, D, requires_grad=True), torch.arange(N) % C
+    given = (x,) if call is functional.correlation_matrix else (x, y)
+    result = call(*given, backend="blocked")
+    with Recorded() as recorded:
+        seen = call(*given, backend="blocked")
+    assert len(recorded.calls) == 1
+    assert torch.equal(result, seen)
+    gradients = [torch.autograd.grad(r.square().sum(), x, create_graph=True)[0] for r in (result, seen)]
+    assert torch.equal(*gradients)
+    with pytest.raises(RuntimeError, match=r'no second derivative; backend="reference" has'):
+        gradients[0].sum().backward()
+
+
 def networks():
     """One module per engine with its inputs: what a step of training does with it."""
     torch.manual_seed(0)
@@ -163,6 +178,43 @@ def test_no_gradient_is_computed_when_none_can_be_asked_for():
             functional.marginal_loss(x.requires_grad_(), y, backend="blocked")
         functional.marginal_loss(x, y, backend="blocked")
     assert [args[-2] for _, args in recorded.calls] == [False, False, True]
+
+
+def values_and_gradients(call, *leaves):
+    value = call()
+    return [value, *torch.autograd.grad(value.sin().sum(), leaves)]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_autocast_rounds_nothing_of_float32_features(spec):
+    tensors, options = make_inputs(spec, N, C, D, torch.float32)
+    expected = evaluate(spec, tensors, options, backend="blocked")
+    with torch.autocast("cpu", torch.bfloat16):
+        for name, value in evaluate(spec, tensors, options, backend="blocked").items():
+            assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize("name", ["lmcl", "arcface", "a-softmax"])
+def test_autocast_rounds_no_gradient_of_many_class_weights(name):
+    tensors, options = make_inputs(LOSSES[name], 8, 20_000, 8, torch.float32)  # unit rows by the products' columns
+    expected = evaluate(LOSSES[name], tensors, options, backend="blocked")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(evaluate(LOSSES[name], tensors, options, backend="blocked")["dweight"], expected["dweight"])
+
+
+@pytest.mark.parametrize("name", ["correlation_matrix", "center_distances", "anti_center_distances", "log_denominator"])
+def test_autocast_rounds_nothing_of_primitives(name):
+    x, y, centers = torch.randn(N, D, requires_grad=True), torch.arange(N) % C, torch.randn(C, D)
+    call = {
+        "correlation_matrix": lambda: functional.correlation_matrix(x),
+        "center_distances": lambda: functional.center_distances(x, centers),
+        "anti_center_distances": lambda: functional.anti_center_distances(x, y, centers),
+        "log_denominator": lambda: functional.contrastive_log_denominator(x, y, temperature=0.5),
+    }[name]
+    expected = values_and_gradients(call, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        for value, exact in zip(values_and_gradients(call, x), expected, strict=True):
+            assert torch.equal(value, exact)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,0 +1,423 @@
+"""Written by tests/helpers/stubs.py, which says what for."""
+
+from collections.abc import Hashable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from fer_fast.checks import Reduction
+from fer_fast.dispatch import Backend
+from fer_fast.functional import Term
+from fer_fast.registry import LossSpec
+
+__all__ = [
+    "ASoftmaxLoss",
+    "AdCorreLoss",
+    "AffinityLoss",
+    "ArcFaceLoss",
+    "CenterLoss",
+    "EDLoss",
+    "ENSCLoss",
+    "ESCLoss",
+    "FDLoss",
+    "IslandLoss",
+    "JointLoss",
+    "LMCLLoss",
+    "LSoftmaxLoss",
+    "MDLoss",
+    "MVALoss",
+    "MarginalLoss",
+    "MemoryBank",
+    "NFDLoss",
+    "RangeLoss",
+    "SelfConLoss",
+    "SoftmaxLoss",
+    "SupConLoss",
+    "VariantLoss",
+    "WeightedClusterLoss",
+    "available",
+]
+
+class Loss(Module):
+    name: str
+    row: LossSpec
+    takes: type | None
+    reduction: Reduction
+    backend: Backend
+    def __init__(self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+    @property
+    def params(self) -> tuple: ...
+    @property
+    def common(self) -> dict[str, str]: ...
+    def function(self, *tensors: Tensor | int | None) -> Tensor: ...
+    def forward(self, x: Tensor, y: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor: ...
+    def extra_repr(self) -> str: ...
+
+class ClassifierLoss(Loss):
+    num_classes: int
+    feature_dim: int
+    weight: Parameter
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        *,
+        params: tuple,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+    def term(self) -> Term: ...
+    def logits(self, x: Tensor) -> Tensor: ...
+    def step(self) -> None: ...
+    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor: ...
+    def __call__(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor: ...
+
+class AngularSoftmaxLoss(ClassifierLoss):
+    def __init__(self, num_classes: int, feature_dim: int, **common): ...
+    @property
+    def lambda_(self) -> Tensor: ...
+    def term(self) -> Term: ...
+    def step(self) -> None: ...
+
+class ASoftmaxLoss(AngularSoftmaxLoss):
+    m: int
+    lambda_max: float
+    lambda_min: float
+    gamma: float
+    power: float
+    def logits(self, x: Tensor) -> Tensor: ...
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        m: int = 4,
+        lambda_max: float = 1000.0,
+        lambda_min: float = 5.0,
+        gamma: float = 0.12,
+        power: float = 1.0,
+        *,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class ConfusionWeightedLoss(Loss):
+    def __init__(self, num_classes: int, history: int = 5, **common): ...
+    @property
+    def class_difficulty(self) -> Tensor: ...
+    def observe(self, y: Tensor, predictions: Tensor) -> None: ...
+    def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor: ...
+    def __call__(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor: ...
+
+class AdCorreLoss(ConfusionWeightedLoss):
+    def __init__(
+        self, num_classes: int, history: int = 5, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    ): ...
+
+class CenterFamilyLoss(Loss):
+    num_classes: int
+    feature_dim: int
+    centers: Tensor
+    def __init__(self, num_classes: int, feature_dim: int, **common): ...
+    def term(self) -> Term: ...
+    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor: ...
+    def __call__(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor: ...
+
+class AffinityLoss(CenterFamilyLoss):
+    alpha: float
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        alpha: float = 0.5,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class ArcFaceLoss(ClassifierLoss):
+    s: float | Tensor
+    m: float
+    def logits(self, x: Tensor) -> Tensor: ...
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        s: float | Tensor = 64.0,
+        m: float = 0.5,
+        *,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class CenterLoss(CenterFamilyLoss):
+    alpha: float
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        alpha: float = 0.5,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class EDLoss(Loss):
+    def forward(self, e: Tensor, y: Tensor | None = None) -> Tensor: ...
+    def __call__(self, e: Tensor, y: Tensor | None = None) -> Tensor: ...
+    def __init__(self, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+
+class BankContrastiveLoss(Loss):
+    def forward(
+        self,
+        z: Tensor,
+        y: Tensor,
+        bank: MemoryBank | None = None,
+        *,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor: ...
+    def __call__(
+        self,
+        z: Tensor,
+        y: Tensor,
+        bank: MemoryBank | None = None,
+        *,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor: ...
+
+class ENSCLoss(BankContrastiveLoss):
+    temperature: float
+    def __init__(self, temperature: float = 0.1, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+
+class ESCLoss(BankContrastiveLoss):
+    temperature: float
+    def __init__(self, temperature: float = 0.1, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+
+class FDLoss(ConfusionWeightedLoss):
+    def __init__(
+        self, num_classes: int, history: int = 5, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    ): ...
+
+class IslandLoss(CenterFamilyLoss):
+    lambda1: float
+    alpha: float
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        lambda1: float = 10.0,
+        alpha: float = 0.5,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class JointLoss(Module):
+    classifier: ClassifierLoss
+    auxiliary: Module
+    weight: float
+    def __init__(self, classifier: ClassifierLoss, auxiliary: Module, weight: float): ...
+    def logits(self, x: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None, **kwargs) -> Tensor: ...
+    def __call__(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None, **kwargs) -> Tensor: ...
+    def extra_repr(self) -> str: ...
+
+class LMCLLoss(ClassifierLoss):
+    s: float | Tensor
+    m: float
+    def logits(self, x: Tensor) -> Tensor: ...
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        s: float | Tensor = 30.0,
+        m: float = 0.35,
+        *,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class LSoftmaxLoss(AngularSoftmaxLoss):
+    m: int
+    lambda_max: float
+    lambda_min: float
+    gamma: float
+    power: float
+    def logits(self, x: Tensor) -> Tensor: ...
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        m: int = 4,
+        lambda_max: float = 1000.0,
+        lambda_min: float = 5.0,
+        gamma: float = 0.12,
+        power: float = 1.0,
+        *,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class MDLoss(Loss):
+    def __init__(self, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+    def forward(self, e: Tensor, y: Tensor) -> Tensor: ...
+    def __call__(self, e: Tensor, y: Tensor) -> Tensor: ...
+
+class MVALoss(CenterFamilyLoss):
+    alpha: float
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        groups: int = 5,
+        alpha: float = 0.5,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+    def term(self, bank: MemoryBank | None = None) -> Term: ...
+    def forward(
+        self, x: Tensor, y: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None
+    ) -> Tensor: ...
+    def __call__(
+        self, x: Tensor, y: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None
+    ) -> Tensor: ...
+
+class MarginalLoss(Loss):
+    theta: float
+    xi: float
+    def __init__(
+        self, theta: float = 1.2, xi: float = 0.3, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    ): ...
+
+class HostState(Module):
+    @property
+    def host_state(self) -> list[int]: ...
+    @host_state.setter
+    def host_state(self, values: list[int]) -> None: ...
+    @property
+    def replay_key(self) -> Hashable: ...
+    def replayed(self, rows: int) -> None: ...
+
+class MemoryBank(HostState):
+    def __init__(self, capacity: int, feature_dim: int, dtype: torch.dtype = torch.float32): ...
+    @property
+    def host_state(self) -> list[int]: ...
+    @host_state.setter
+    def host_state(self, values: list[int]) -> None: ...
+    @property
+    def replay_key(self) -> tuple[int, ...]: ...
+    def replayed(self, rows: int) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def features(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    def enqueue(self, z: Tensor, y: Tensor) -> None: ...
+    def groups(self, count: int) -> list[tuple[Tensor, Tensor]]: ...
+    def extra_repr(self) -> str: ...
+
+class NFDLoss(Loss):
+    def __init__(self, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+    def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor: ...
+    def __call__(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor: ...
+
+class RangeLoss(Loss):
+    k: int
+    alpha: float
+    beta: float
+    margin: float
+    def __init__(
+        self,
+        k: int = 2,
+        alpha: float = 5e-05,
+        beta: float = 0.0001,
+        margin: float = 20000.0,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class SelfConLoss(Loss):
+    temperature: float
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor: ...
+    def __call__(self, z: Tensor, y: Tensor | None = None) -> Tensor: ...
+    def __init__(self, temperature: float = 0.1, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+
+class SoftmaxLoss(ClassifierLoss):
+    bias: Parameter
+    class_weights: Tensor | None
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        class_weights: Tensor | Sequence[float] | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+    def term(self) -> Term: ...
+    def logits(self, x: Tensor) -> Tensor: ...
+
+class SupConLoss(Loss):
+    temperature: float
+    def forward(self, z: Tensor, y: Tensor) -> Tensor: ...
+    def __call__(self, z: Tensor, y: Tensor) -> Tensor: ...
+    def __init__(self, temperature: float = 0.1, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+
+class VariantLoss(CenterFamilyLoss):
+    lambda1: float
+    lambda2: float
+    eps1: float
+    eps2: float
+    alpha: float
+    feature_gradient: Literal["exact", "paper"]
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        lambda1: float = 0.4,
+        lambda2: float = 0.6,
+        eps1: float = 0.01,
+        eps2: float = 0.01,
+        alpha: float = 0.5,
+        feature_gradient: Literal["exact", "paper"] = "exact",
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+
+class WeightedClusterLoss(CenterFamilyLoss):
+    class_weights: Tensor | None
+    alpha: float
+    gamma: float
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        class_weights: Tensor | Sequence[float] | None = None,
+        alpha: float = 1.0,
+        gamma: float = 1.0,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ): ...
+    def term(self) -> Term: ...
+
+def available() -> list[LossSpec]: ...
