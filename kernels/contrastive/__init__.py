@@ -10,8 +10,8 @@ p_ij = [j ∈ P_i]/|P_i|:
     τ dL/dτ = -Σ_i w_i (Σ_k P_ik s_ik - Σ_j p_ij s_ij),   k over all of D_i.
 
 1. `survey` bounds all logits by b = max ‖row‖² / τ; NaN, which reaches the loss, where a row is not finite. Where b is
-   small enough, as for unit rows and τ above 0.025 (0.1 in float16), no exponential can leave its range with one peak in
-   place of each row's maximum.
+   small, as for unit rows and τ above 0.025 (0.1 in float16), no exponential can leave its range with one peak in place
+   of each row's maximum.
 2. `sweep` is flash attention with V = K: a tile of anchors passes over its share of batch and bank with a log-sum-exp
    in base 2, and O += P K over the bank. Few anchors: the keys are split over programs. Tiles off the diagonal and
    before the last need neither masks nor, with such a b, a running maximum; all others take both.
