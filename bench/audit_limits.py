@@ -29,7 +29,8 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     ("class_table", "rows-variant-bf16-8-512"): Limit("row", 300, 293),
     ("class_table", "rows-softmax+center-bf16-8-512"): Limit("row", 303, 314),
     ("class_table", "rows-lmcl+variant-bf16-8-512"): Limit("row", 772, 802),
-    ("contrastive", "sweep-ensc-bf16-half-256"): Limit("tile", 360, 370),
+    # 355 without the labels that leave batch rows out, which only masked tiles read.
+    ("contrastive", "sweep-ensc-bf16-half-256"): Limit("tile", 364, 374),
     ("contrastive", "batch-ensc-bf16-half-256"): Limit("tile", 400, 430),
     ("contrastive", "sweep-supcon-bf16-half-128"): Limit("tile", 345, 360),
     ("contrastive", "batch-supcon-bf16-half-128"): Limit("tile", 347, 365),
@@ -64,6 +65,9 @@ KNOWN: Mapping[tuple[int, ...], Mapping[tuple[str, str, str], tuple[str, ...]]] 
         ("pairwise", "sweep-marginal-bf16-half-256", "sm90"): ("8 bytes spilled, in a loop too",),
     },
     (3, 8): {
+        # In the loop over masked tiles, which also reads the labels that leave rows out.
+        ("contrastive", "batch-ensc-fp32-float32-128", "sm90"): ("80 bytes spilled, in a loop too",),
+        ("contrastive", "sweep-ensc-fp32-float32-128", "sm90"): ("16 bytes spilled, in a loop too",),
         ("class_table", "small-lmcl+variant-bf16-8-512", "sm80"): ("88 bytes spilled, in a loop too",),
     },
     (3, 9): {
