@@ -14,7 +14,7 @@ from .affinity import AffinityParams, affinity
 from .angular_softmax import AngularParams, a_softmax, a_softmax_logits, l_softmax
 from .arcface import ArcFaceParams, arcface
 from .center import CenterParams, center, center_update
-from .contrastive import ContrastiveParams, cross_supcon, ensc, esc, selfcon, supcon
+from .contrastive import ContrastiveParams, ensc, esc, selfcon, supcon
 from .embedding_discriminator import ed
 from .feature_discriminator import class_difficulty, confusion_counts, fd, nfd
 from .island import IslandParams, island, island_update
@@ -61,7 +61,6 @@ __all__ = [
     "confusion_counts",
     "contrastive_log_denominator",
     "correlation_matrix",
-    "cross_supcon",
     "ed",
     "ensc",
     "esc",

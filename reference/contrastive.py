@@ -85,32 +85,6 @@ def ensc(
     return _contrast(z, y, bank_z, bank_y, temperature, "ensc", reduction, sample_weights)
 
 
-@formula(ContrastiveParams)
-def cross_supcon(
-    z: Tensor,
-    y: Tensor,
-    ref_z: Tensor,
-    ref_y: Tensor,
-    temperature: float | Tensor = DEFAULT.temperature,
-    reduction: str = "mean",
-    sample_weights: Tensor | None = None,
-) -> Tensor:
-    """L = Σ_i log( Σ_m e^{z_i·r_m/τ} ) - 1/|P(i)| Σ_{p∈P(i)} z_i·r_p/τ: two towers, keys are the references alone.
-
-    z (n, d), y (n,) the anchors; ref_z (M, d), ref_y (M,) the keys; P(i) = the keys with the label y_i. Gradients reach
-    both. SupCon between two sets of rows, as pytorch-metric-learning has it with `ref_emb` and `ref_labels`.
-    """
-    left_out, ref_left_out = y < 0, ref_y < 0
-    # Zeroed as well as left out: what lies in such a row must not reach the gradient as 0·NaN.
-    z, ref_z = z.masked_fill(left_out[:, None], 0), ref_z.masked_fill(ref_left_out[:, None], 0)
-    logits = accumulate(z @ ref_z.mT) / temperature
-    positive = (y[:, None] == ref_y) & ~left_out[:, None]
-    positives = positive.sum(1)
-    pull = logits.where(positive, 0).sum(1) / positives.clamp(min=1)
-    losses = logits.masked_fill(ref_left_out, -torch.inf).logsumexp(1) - pull
-    return _reduce(losses, positives > 0, _spoiled(z) + _spoiled(ref_z), reduction, sample_weights)
-
-
 def _contrast(
     z: Tensor,
     y: Tensor,

@@ -3,7 +3,7 @@
 from .center import affinity_loss, center_loss, island_loss, mva_loss, variant_loss, weighted_cluster_loss
 from .class_table import Term, joint_loss
 from .classifier import a_softmax_loss, arcface_loss, l_softmax_loss, lmcl_loss, softmax_loss
-from .contrastive import contrastive_log_denominator, cross_supcon_loss, ensc_loss, esc_loss, selfcon_loss, supcon_loss
+from .contrastive import contrastive_log_denominator, ensc_loss, esc_loss, selfcon_loss, supcon_loss
 from .correlation import ad_corre_loss, ed_loss, fd_loss, md_loss, nfd_loss
 from .pairwise import marginal_loss, range_loss
 from .primitives import anti_center_distances, center_distances, correlation_matrix
@@ -19,7 +19,6 @@ __all__ = [
     "center_loss",
     "contrastive_log_denominator",
     "correlation_matrix",
-    "cross_supcon_loss",
     "ed_loss",
     "ensc_loss",
     "esc_loss",

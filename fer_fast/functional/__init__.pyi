@@ -109,7 +109,7 @@ def contrastive_log_denominator(
     y: Tensor,
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     mode: Mode = "supcon",
     *,
     backend: Backend = "auto",
@@ -124,7 +124,10 @@ def ensc_loss(
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     *,
-    temperature: float = 0.1,
+    own: Tensor | None = None,
+    temperature: float | Tensor = 0.1,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor: ...
@@ -134,7 +137,10 @@ def esc_loss(
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     *,
-    temperature: float = 0.1,
+    own: Tensor | None = None,
+    temperature: float | Tensor = 0.1,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor: ...
@@ -232,7 +238,9 @@ def selfcon_loss(
     z: Tensor,
     y: Tensor | None = None,
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor: ...
@@ -250,7 +258,14 @@ def softmax_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def supcon_loss(
-    z: Tensor, y: Tensor, *, temperature: float = 0.1, reduction: Reduction = "mean", backend: Backend = "auto"
+    z: Tensor,
+    y: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    sample_weights: Tensor | None = None,
+    normalize: bool = False,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor: ...
 def variant_loss(
     x: Tensor,

@@ -105,37 +105,6 @@ def ensc_loss(
     return _contrastive("ensc", z, y, bank_z, bank_y, own, params, sample_weights, normalize, reduction, backend)
 
 
-@by_field(ContrastiveParams)
-def cross_supcon_loss(
-    z: Tensor,
-    y: Tensor,
-    ref_z: Tensor,
-    ref_y: Tensor,
-    *,
-    params,
-    sample_weights: Tensor | None = None,
-    normalize: bool = False,
-    reduction: Reduction = "mean",
-    backend: Backend = "auto",
-) -> Tensor:
-    """Anchors z (n, d) against another tower's rows ref_z (M, d) alone; see :func:`fer_fast.reference.cross_supcon`.
-
-    Positives and negatives are references, by their labels ref_y (M,); gradients reach both towers. There is no kernel:
-    on a GPU, too, the blocked engine computes it, in tiles.
-    """
-    checks.features(z, "embeddings")
-    y = checks.labels(y, z.shape[0], z.device)
-    checks.table(ref_z, "reference embeddings", z.shape[1], z.device)
-    ref_y = checks.labels(ref_y, ref_z.shape[0], z.device, "reference labels")
-    checks.reduction(reduction)
-    _check_terms(params, sample_weights, z)
-    if normalize:
-        z, ref_z = _unit(z), _unit(ref_z)
-    if resolve(backend, z.device) == "reference":
-        return reference.cross_supcon(z, y, ref_z, ref_y, *params, reduction, sample_weights)
-    return ops.cross_contrastive(z, y, ref_z, ref_y, sample_weights, *params, reduction == "mean")
-
-
 def contrastive_log_denominator(
     z: Tensor,
     y: Tensor,

@@ -5,7 +5,7 @@
 
 from .enqueue import enqueue
 from .library import given_or_learnt
-from .losses import ad_corre, class_table, contrastive, cross_contrastive, pair_losses, pairwise, range_loss
+from .losses import ad_corre, class_table, contrastive, pair_losses, pairwise, range_loss
 from .primitives import anti_center_distances, center_distances, contrastive_rows, correlation_matrix
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "contrastive",
     "contrastive_rows",
     "correlation_matrix",
-    "cross_contrastive",
     "enqueue",
     "given_or_learnt",
     "pair_losses",

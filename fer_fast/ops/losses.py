@@ -204,37 +204,6 @@ def contrastive(
     return contrastive_(z, y, bank_z, bank_y, temperature, mode, mean, gradient, row_weights, learnt, backend)
 
 
-@loss_operator("cross_contrastive", differentiable=("z", "ref_z", "learnt"))
-def cross_contrastive_(
-    z: Tensor,
-    y: Tensor,
-    ref_z: Tensor,
-    ref_y: Tensor,
-    row_weights: Tensor | None,
-    learnt: Tensor | None,
-    temperature: float,
-    mean: bool,
-    gradient: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Any label is a class of its own, but negative ones."""
-
-
-def cross_contrastive(
-    z: Tensor,
-    y: Tensor,
-    ref_z: Tensor,
-    ref_y: Tensor,
-    row_weights: Tensor | None,
-    temperature: float | Tensor,
-    mean: bool,
-) -> Tensor:
-    """SupCon between two towers, which the blocked engine computes on every device."""
-    temperature, learnt = given_or_learnt(temperature)
-    gradient = wants_gradient(z, ref_z, learnt)
-    return cross_contrastive_(z, y, ref_z, ref_y, row_weights, learnt, temperature, mean, gradient, "blocked")
-
-
 @loss_operator("pair_losses", differentiable=("z", "keys"))
 def pair_losses_(
     z: Tensor,

@@ -217,7 +217,7 @@ def test_equal_rows_cost_no_digits():
 def test_settings_that_are_refused(backend):
     z, y = torch.nn.functional.normalize(torch.randn(6, D), dim=1), torch.arange(6) % 2
     for temperature, said in (
-        (torch.tensor([0.1]), r"temperature: .*shape \(\), got shape \(1,\)"),
+        (torch.tensor([0.1]), r"temperature: .*shape \(\), got \(1,\)"),
         (torch.tensor(0.0), "temperature: 0.0 given"),
         (torch.tensor(torch.nan), "temperature: nan given"),
         (torch.tensor(1), "temperature: expected a dtype"),
@@ -317,7 +317,7 @@ def test_options_compile_as_one_graph_and_are_not_guarded_on():
     assert seen.frame_count == 1
 
 
-@pytest.mark.parametrize("name", ["supcon", "rows", "cross"])
+@pytest.mark.parametrize("name", ["supcon", "rows"])
 def test_opcheck_with_every_option(name):
     z = torch.nn.functional.normalize(torch.randn(N, D), dim=1).requires_grad_()
     temperature = torch.tensor(0.3, requires_grad=True)
@@ -325,10 +325,6 @@ def test_opcheck_with_every_option(name):
     func, args = {
         "supcon": ("contrastive_", (z, y, z.detach(), y, 1.0, "ensc", True, True, weights, temperature)),
         "rows": ("contrastive_rows", (z, y, z.detach(), y, 1.0, "esc", True, temperature)),
-        "cross": (
-            "cross_contrastive_",
-            (z, y, z.detach().clone().requires_grad_(), y, weights, temperature, 1.0, True, True),
-        ),
     }[name]
     report = torch.library.opcheck(getattr(torch.ops.fer_fast, func).default, (*args, "blocked"))
     assert set(report.values()) == {"SUCCESS"}
