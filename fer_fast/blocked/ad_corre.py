@@ -33,8 +33,8 @@ def ad_corre(
     e (k, n, d), y (n,). With u the standardised rows, s_c their sum over class c, v_c the p standardised class means:
     FD = Σ_{i≠j} Ω_ij - 4 Σ_c w_c ‖s_c‖² + 2 W·U + 2 Σ_i w_{y_i} ‖u_i‖², W = Σ_c w_c s_c, U = Σ_c s_c;
     MD = p(p-1) + ‖Σ_c v_c‖² - Σ_c ‖v_c‖²;  ED = Σ_i k(k-1) + ‖Σ_a u_ai‖² - Σ_a ‖u_ai‖².
-    The 1 of a pair is taken as t_i + t_j, t = ½ ‖u‖² of a row that has a direction and ½ of one that has none: a pair of
-    like rows is then ½ ‖u_i - u_j‖², in which the rounding of lengths cancels.
+    The 1 of a pair is taken as t_i + t_j, t = ½ ‖u‖² of a row that has a direction and ½ of one that has none: a pair
+    of like rows is then ½ ‖u_i - u_j‖², in which the rounding of lengths cancels.
     """
     k, n, _ = e.shape
     y = y.long()  # counts are scattered by it
