@@ -116,7 +116,7 @@ def _farthest(
     partner = torch.zeros(n, k, dtype=torch.int64, device=place.device)
 
     def centred(span: slice) -> Tensor:
-        return rows(span).sub_(origins[place[span]])
+        return rows(span) - origins[place[span]]
 
     for block in spans(n, TILE):
         stop = int(ends[place[block][-1]]) if ends is not None and place.is_cpu else n

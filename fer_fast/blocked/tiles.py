@@ -29,6 +29,12 @@ def spans(count: int, size: int, first: int = 0) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(first, count, size))
 
 
+def even(count: int, size: int) -> int:
+    """At most `size`, so that spans of a count are as good as equal: a product with few rows adds its terms in another
+    way than one with many, and loses digits."""
+    return -(-count // -(-count // size))
+
+
 def shaped(buffer: Tensor, rows: int, columns: int) -> Tensor:
     """The first entries of a flat buffer as a matrix: one allocation serves every tile, ragged ones too."""
     return buffer[: rows * columns].view(rows, columns)
