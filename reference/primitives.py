@@ -101,8 +101,8 @@ def own_distances(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
 
 
 def center_spread(centers: Tensor) -> Tensor:
-    """For each class k, Σ_{j≠k} ‖c_j - c_k‖²: (C,). Its sum over k is the T of the variant loss."""
-    return center_distances(centers, centers).sum(-1)
+    """For each class k, Σ_{j≠k} ‖c_j - c_k‖²: (C,), without a buffer (C, C, d). Its sum is the T of the variant loss."""
+    return torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist").square().sum(-1)
 
 
 def unless_spoiled(moved: Tensor, centers: Tensor) -> Tensor:
