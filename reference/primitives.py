@@ -101,7 +101,7 @@ def own_distances(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
 
 
 def center_spread(centers: Tensor) -> Tensor:
-    """For each class k, Σ_{j≠k} ‖c_j - c_k‖²: (C,), without a buffer (C, C, d). Its sum is the T of the variant loss."""
+    """For each class k, Σ_{j≠k} ‖c_j - c_k‖²: (C,), with no buffer (C, C, d). Its sum is the T of the variant loss."""
     return torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist").square().sum(-1)
 
 

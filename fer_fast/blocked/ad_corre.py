@@ -83,7 +83,7 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
         if rows:
             add_rows(sums.rows, y[block], x)
         if units or embeddings:
-            u, _, inverse, _ = directions(x.contiguous(), centred=True)
+            u, inverse, _ = directions(x.contiguous(), centred=True)
             # Of rows nearly alike FD is what is left of n² ones: float32 sums would leave their rounding.
             summed = u.to(zero) if units else u
             squares = vector_norm(summed, dim=-1, keepdim=True).square_()

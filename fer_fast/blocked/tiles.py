@@ -115,13 +115,12 @@ class Directions(NamedTuple):
     """Unit rows u = x / ‖x‖ over the last dimension, and what their chain rule needs."""
 
     unit: Tensor  # (..., d)
-    scale: Tensor  # (..., 1), the largest magnitude of the row; 1 for a zero row
-    inverse: Tensor  # (..., 1), 1 / ‖x / scale‖; 0 for a zero row, which has no direction and passes no gradient
+    inverse: Tensor  # (..., 1), 1 / ‖x‖; 0 for a zero row, which has no direction and passes no gradient
     centred: bool
 
     def backward_(self, grad: Tensor) -> Tensor:
         """d/dx = (g - u (u·g)) / ‖x‖, less its mean where the rows were centred. Overwrites and returns `grad`."""
-        turn_(grad, self.unit).mul_(self.inverse).div_(self.scale)
+        turn_(grad, self.unit).mul_(self.inverse)
         return grad.sub_(grad.mean(-1, keepdim=True)) if self.centred else grad
 
 
@@ -131,32 +130,22 @@ def turn_(grad: Tensor, unit: Tensor) -> Tensor:
 
 
 def inverse_lengths(x: Tensor) -> Tensor:
-    """1 / ‖x‖ for rows of `x` (r, d), 0 for a zero row: (r,)."""
-    lengths = torch.linalg.vector_norm(x, dim=1)
-    if x.is_cpu and bool(((lengths > 2.0**-50) & (lengths < 2.0**50)).all()):  # whose squares lose no digits
-        return lengths.reciprocal_()
-    result = x.new_empty(len(x))
-    for block in spans(len(x), rows_per_block(x.shape[1])):
-        rows = directions(x[block])
-        result[block] = (rows.inverse / rows.scale)[:, 0]
-    return result
+    """1 / ‖x‖ over the last dimension (..., 1): 0 for a zero row, NaN for one whose square is not finite."""
+    lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return lengths.reciprocal().masked_fill_(lengths == 0, 0).add_(lengths - lengths)
 
 
 def directions(x: Tensor, centred: bool = False) -> Directions:
     """Rows of `x` (..., d) scaled to length one; centred first, a dot product of two is Pearson's correlation.
 
-    Rows are divided by their largest entry before they are squared, so that no magnitude overflows, and shifted by
-    their first entry before their mean, so that a constant row is exactly zero. NaN and inf come out as NaN.
+    Rows are shifted by their first entry before their mean, so that a constant row is exactly zero. NaN, inf and what
+    overflows when squared come out as NaN.
     """
     if centred:
         x = x - x[..., :1]
         x.sub_(x.mean(-1, keepdim=True))
-    scale = x.abs().amax(-1, keepdim=True)
-    zero = scale == 0
-    scale.masked_fill_(zero, 1)
-    unit = x / scale
-    inverse = torch.linalg.vector_norm(unit, dim=-1, keepdim=True).reciprocal_().masked_fill_(zero, 0)
-    return Directions(unit.mul_(inverse), scale, inverse, centred)
+    inverse = inverse_lengths(x)
+    return Directions(x * inverse, inverse, centred)
 
 
 class Classes(NamedTuple):

@@ -13,7 +13,7 @@ def anti_center(
 ):  # fmt: skip
     """S_i (n,), or with GRADIENT dx (n, d), through the outlier o, and the mean m and the spread of all centers but it.
 
-    In float64, where of three centers and more what c_y takes off leaves digits enough; of two it is m that is left out.
+    In float64, where of three centers and more what c_y takes off leaves digits enough; of two m is left out with it.
     """
     first = tl.program_id(0) * BLOCK
     rows = first + tl.arange(0, BLOCK)
@@ -32,7 +32,8 @@ def anti_center(
         own_at = centers + (label * center_stride)[:, None] + columns[None, :]
         own = row - tl.load(own_at, mask=known[:, None] & inside, other=float("nan")).to(tl.float64)
         mid = row - tl.load(mean + columns, mask=columns < d, other=0.0)[None, :]
-        far = row - tl.load(centers + farthest * center_stride + columns[None, :], mask=inside, other=0.0).to(tl.float64)
+        far_at = centers + farthest * center_stride + columns[None, :]
+        far = row - tl.load(far_at, mask=inside, other=0.0).to(tl.float64)
         if GRADIENT:
             g = tl.load(grad + rows, mask=rows < n, other=0.0).to(tl.float64)
             dx = tl.where(mid_counts, others * mid, 0.0) - tl.where(own_counts, own, 0.0) + tl.where(besides, far, 0.0)
