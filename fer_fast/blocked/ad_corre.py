@@ -40,12 +40,11 @@ def ad_corre(
     y = y.long()  # counts are scattered by it
     if mean:
         fd, md, ed = fd / (k * n * n), md / (k * num_classes**2), ed / (n * k * k)
-    if n == 1:
-        fd = 0.0  # a single sample has no pair: exactly nothing, not what is left of sums that cancel
     sums = _sum_by_class(e, y, num_classes, fd != 0, md != 0, ed != 0)
     loss, on_unit, on_row = ed * sums.embedding_loss, None, None
     if fd:
         total, table = _feature_discriminator(sums, class_difficulty.to(loss), n)
+        fd *= n > 1  # a single sample has no pair: exactly nothing, not what is left of sums that cancel
         loss, on_unit = loss + fd * total, (fd * table).to(work_dtype(e))
     if md:
         total, table = _mean_discriminator(sums)

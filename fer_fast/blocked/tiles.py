@@ -130,9 +130,15 @@ def turn_(grad: Tensor, unit: Tensor) -> Tensor:
 
 
 def inverse_lengths(x: Tensor) -> Tensor:
-    """1 / ‖x‖ over the last dimension (..., 1): 0 for a zero row, NaN for one whose square is not finite."""
+    """1 / ‖x‖ over the last dimension (..., 1), 0 for a zero row."""
+    lengths = _lengths(x)
+    return lengths.reciprocal().masked_fill_(lengths == 0, 0)
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """‖x‖ over the last dimension (..., 1), NaN for a row whose square is not finite."""
     lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return lengths.reciprocal().masked_fill_(lengths == 0, 0).add_(lengths - lengths)
+    return lengths.add_(lengths - lengths)
 
 
 def directions(x: Tensor, centred: bool = False) -> Directions:
@@ -144,8 +150,10 @@ def directions(x: Tensor, centred: bool = False) -> Directions:
     if centred:
         x = x - x[..., :1]
         x.sub_(x.mean(-1, keepdim=True))
-    inverse = inverse_lengths(x)
-    return Directions(x * inverse, inverse, centred)
+    lengths = _lengths(x)
+    zero = lengths == 0
+    lengths.masked_fill_(zero, 1)
+    return Directions(x / lengths, lengths.reciprocal().masked_fill_(zero, 0), centred)
 
 
 class Classes(NamedTuple):
