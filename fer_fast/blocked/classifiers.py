@@ -71,7 +71,7 @@ class Softmax:
         elif not self.few:
             self.rows_per_block = width = math.isqrt(entries)
         elif self.unit_table:
-            self.table = self.table * self.inverse[:, None]
+            self.table = directions(self.table).unit
         self.tiles = list(spans(len(weight), width))
         self.buffer: Tensor | None = None
         self.setting_grad: Tensor | float = 0.0

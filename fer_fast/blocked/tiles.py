@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SUMMED_ROWS = 256  # one after another before their sum is taken to more digits, where places are few
+SUMMED_ROWS = 32  # one after another before their sum is taken to more digits, where places are few
 
 
 def work_dtype(*tensors: Tensor | None) -> torch.dtype:

@@ -256,8 +256,9 @@ def _terms(case: Case) -> dict[str, float]:
     if spec.family == "correlation":
         k = len(tensors["e"])
         of = 4 * (case.n + k + case.num_classes) / (k * n * n)
-        # The kernels' class sums are of float32 directions, the length of each rounded.
-        return {"de": turned("e", of, True), "loss": of * k * case.n * (case.backend == "triton")}
+        # The kernels' class sums are of float32 directions, the length of each rounded; the blocked engine's are wide.
+        coarse = case.backend == "triton" or case.dtype == torch.float64
+        return {"de": turned("e", of, True), "loss": of * k * case.n * (1 if coarse else 1e-8)}
     if spec.name == "marginal":
         return {"dx": turned("x", 4 * case.n / (n * n))}
     if spec.name in ("lmcl", "arcface"):
@@ -267,8 +268,11 @@ def _terms(case: Case) -> dict[str, float]:
         return {"dweight": turned("weight", 8 * tensors["x"].norm(dim=1).sum().item() / n), "dx": 8 * case.n**0.5 / n}
     if spec.family == "classifier":
         return {"dx": 8 * case.n**0.5 / n * tensors["weight"].norm(dim=1).max().item()}
+    if spec.name == "range":  # the difference of two means, and the widest pairs
+        return {"dx": 4 * (options.get("beta", 1e-4) + options.get("alpha", 5e-5)) * tensors["x"].norm().item()}
     if spec.name == "variant" and case.dtype == torch.float64:  # pushes of all rows less those of the own class
-        return {"centers": case.n / options.get("eps1", 0.01) ** 2 * tensors["x"].norm(dim=1).max().item()}
+        size = max(tensors[name].norm(dim=1).max().item() for name in ("x", "centers"))
+        return {"centers": 4 * case.n / options.get("eps1", 0.01) ** 2 * size}
     return {}
 
 
