@@ -57,6 +57,11 @@ def standardised(x: Tensor) -> Tensor:
     return unit(shifted - shifted.mean(-1, keepdim=True))
 
 
+def taking_part(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of `x` (n, d) and `y` (n,) whose label is not negative."""
+    return x[y >= 0], y[y >= 0]
+
+
 def class_counts(y: Tensor, num_classes: int, dtype: torch.dtype, sample_weights: Tensor | None = None) -> Tensor:
     """n_k, the samples of each class in the batch, or the sum of their weights: (C,)."""
     weights = torch.ones_like(y, dtype=dtype) if sample_weights is None else sample_weights.to(dtype)

@@ -13,7 +13,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import add_rows, classes_of, gradient_dtype, rows_per_block, spans, take, wide_dtype, work_dtype
+from .tiles import (
+    add_rows,
+    classes_of,
+    gradient_dtype,
+    rows_per_block,
+    spans,
+    take,
+    taking_part,
+    wide_dtype,
+    work_dtype,
+)
 
 TILE = 512
 
@@ -21,16 +31,18 @@ TILE = 512
 def range_loss(
     x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """L = α Σ_c K_c / (Σ_{j≤K_c} 1/D_cj) + β [M - D]₊: (loss, dx).   x (n, d), y (n,) any labels.
+    """L = α Σ_c K_c / (Σ_{j≤K_c} 1/D_cj) + β [M - D]₊: (loss, dx).   x (n, d), y (n,), negative for rows left out.
 
     D_cj is the j-th largest squared distance within class c, K_c the smaller of k and its pairs, D the smallest squared
     distance between two class means. A harmonic mean with a zero in it is 0; of equal distances the pair that comes
     first counts; a row that is not finite makes the loss NaN.
     """
     dtype = work_dtype(x)
-    _, index, counts = classes_of(y)
+    x, y, _ = taking_part(x, y)
+    labels, index, rows = classes_of(y)
+    counts = rows.masked_fill(labels < 0, 0)  # a row that is taken out is alone in its class, which counts for none
     means = _class_means(x, index, counts, dtype)
-    widest = _widest(x, index, counts, means, k)
+    widest = _widest(x, index, rows, means, k)
     intra, intra_slope = _harmonic_means(widest, index, len(counts), k)
     nearest = _nearest(means, counts)
     inter = (margin - nearest.squared).relu()
@@ -47,7 +59,7 @@ def range_loss(
         add_rows(dx, first, pull)
         add_rows(dx, second, pull.neg_())
     ends = torch.stack([nearest.first, nearest.second])
-    share = (index == ends[:, None]).to(dtype) / counts[ends, None]
+    share = (index == ends[:, None]).to(dtype) / counts[ends, None].clamp(min=1)
     apart = (means[ends[0]] - means[ends[1]]) * (inter > 0).to(dtype).mul_(-2 * beta)
     return loss, dx.addr_(share[0] - share[1], apart).to(gradient_dtype(x))
 
@@ -89,8 +101,8 @@ def _widest(x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int) -> 
 
 def _nearest(means: Tensor, counts: Tensor) -> _Pairs:
     """The two nearest class means, the first such pair."""
-    middle = means.mean(0, keepdim=True).expand_as(means)
-    numbers = torch.arange(len(means), device=means.device)
+    middle = means.mean(0).expand(len(means) + 1, -1)
+    numbers = torch.arange(1, len(means) + 1, device=means.device)
     # All classes share place 0; places that stand for no class are alone in theirs.
     place = numbers.where(counts == 0, 0)
     found, partner = _farthest(lambda span: means[span].to(wide_dtype(means.device)), middle, place, None, 1, sign=-1)

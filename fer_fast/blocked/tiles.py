@@ -87,6 +87,16 @@ def may_hold(condition: Tensor) -> bool:
     return not condition.is_cpu or bool(condition.any())
 
 
+def taking_part(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows x (n, d), labels y (n,), and which rows a negative label takes out (n,), None where it is none: those are
+    zero, with labels, still negative, that no other row has."""
+    out = y < 0
+    if not may_hold(out):
+        return x, y, None
+    own = -1 - torch.arange(len(y), device=y.device)
+    return x.masked_fill(out[:, None], 0), torch.where(out, own, y), out
+
+
 def add_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
     """`table[..., index, :] += rows`, (..., s, d) and (..., r, d), the same bits on every run.
 

@@ -11,8 +11,9 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).parents[1] / "helpers"), str(Path(__file__).parents[1])]
 
-import conftest  # noqa: F401 - the interpreter as tests have it
-from fuzz import failures
+import conftest  # noqa: E402, F401 - the interpreter as tests have it
+
+from fuzz import failures  # noqa: E402
 
 # Of a hundred cases: the interpreter takes a tenth of a second for a launch.
 SHARES = {"blocked": 85, "triton": 5, "reference": 10}
