@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .params import NonNegative, formula
-from .primitives import accumulate, unit
+from .primitives import accumulate, taking_part, unit
 
 
 class MarginalParams(NamedTuple):
@@ -26,8 +26,10 @@ def marginal(
     """L = 1/(n²-n) Σ_{i≠j} [ξ - y_ij (θ - ‖x̂_i - x̂_j‖²)]₊, x̂ = x/‖x‖, y_ij = ±1 for the same / another class.
 
     x (n, d), y (n,). The printed divisor n²-n is the mean; `"sum"` leaves it out. A single sample has no pair: 0.
-    The squared distance is ‖x̂_i‖² + ‖x̂_j‖² - 2 x̂_i·x̂_j, where a zero row has length 0.
+    A negative label takes its row out of everything, n included. The squared distance is ‖x̂_i‖² + ‖x̂_j‖² - 2 x̂_i·x̂_j,
+    where a zero row has length 0.
     """
+    x, y = taking_part(x, y)
     n = len(x)
     directions = unit(accumulate(x))
     squared = directions.square().sum(-1)

@@ -57,6 +57,11 @@ def standardised(x: Tensor) -> Tensor:
     return unit(shifted - shifted.mean(-1, keepdim=True))
 
 
+def taking_part(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of `x` (n, d) and `y` (n,) whose label is not negative."""
+    return x[y >= 0], y[y >= 0]
+
+
 def class_counts(y: Tensor, num_classes: int, dtype: torch.dtype, sample_weights: Tensor | None = None) -> Tensor:
     """n_k, the samples of each class in the batch, or the sum of their weights: (C,)."""
     weights = torch.ones_like(y, dtype=dtype) if sample_weights is None else sample_weights.to(dtype)
@@ -101,8 +106,8 @@ def own_distances(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
 
 
 def center_spread(centers: Tensor) -> Tensor:
-    """For each class k, Σ_{j≠k} ‖c_j - c_k‖²: (C,). Its sum over k is the T of the variant loss."""
-    return center_distances(centers, centers).sum(-1)
+    """For each class k, Σ_{j≠k} ‖c_j - c_k‖²: (C,), with no buffer (C, C, d). Its sum is the T of the variant loss."""
+    return torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist").square().sum(-1)
 
 
 def unless_spoiled(moved: Tensor, centers: Tensor) -> Tensor:

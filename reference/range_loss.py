@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .params import Count, NonNegative, formula
-from .primitives import accumulate
+from .primitives import accumulate, taking_part
 
 
 class RangeParams(NamedTuple):
@@ -34,13 +34,14 @@ def range_loss(
 
     D_cj is the j-th largest squared distance within class c of the batch, K_c the smaller of k and the pairs there
     are (classes with one sample are skipped); D the smallest squared distance between two class means of the batch
-    (no second class: no term). x (n, d), y (n,). No term runs over samples, so there is nothing to average.
+    (no second class: no term). x (n, d), y (n,). No term runs over samples, so there is nothing to average. A negative
+    label takes its row out of everything.
 
     A harmonic mean with a zero in it is zero: where one of the K_c distances is 0 the class adds nothing and passes no
     gradient. Of equal distances the pair that comes first counts. A row that is not finite makes the loss NaN: an
     infinite distance would otherwise vanish from the harmonic mean, and from the minimum.
     """
-    x = accumulate(x)
+    x, y = taking_part(accumulate(x), y)
     return alpha * _intra_class(x, y, k) + beta * _inter_class(x, y, margin) + (x - x).sum()
 
 

@@ -96,5 +96,5 @@ def variant(
     if feature_gradient == "paper":
         printed = -lambda2 * 2 * (len(old) * old - old.sum(0)) / (eps2 + spread).square()
         along = (accumulate(x) * printed[y]).sum(-1)
-        samples = samples + along - along.detach()
+        samples = samples + (along - along.detach())  # adds exactly 0, however close the centers are
     return reduce_rows(samples, sample_weights, reduction) + lambda2 / (eps2 + spread)

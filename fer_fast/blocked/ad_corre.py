@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from .tiles import add_rows, directions, gradient_dtype, rows_per_sweep, spans, wide_dtype, work_dtype
 
@@ -32,17 +33,18 @@ def ad_corre(
     e (k, n, d), y (n,). With u the standardised rows, s_c their sum over class c, v_c the p standardised class means:
     FD = Σ_{i≠j} Ω_ij - 4 Σ_c w_c ‖s_c‖² + 2 W·U + 2 Σ_i w_{y_i} ‖u_i‖², W = Σ_c w_c s_c, U = Σ_c s_c;
     MD = p(p-1) + ‖Σ_c v_c‖² - Σ_c ‖v_c‖²;  ED = Σ_i k(k-1) + ‖Σ_a u_ai‖² - Σ_a ‖u_ai‖².
+    The 1 of a pair is taken as t_i + t_j, t = ½ ‖u‖² of a row that has a direction and ½ of one that has none: a pair
+    of like rows is then ½ ‖u_i - u_j‖², in which the rounding of lengths cancels.
     """
     k, n, _ = e.shape
     y = y.long()  # counts are scattered by it
     if mean:
         fd, md, ed = fd / (k * n * n), md / (k * num_classes**2), ed / (n * k * k)
-    if n == 1:
-        fd = 0.0  # a single sample has no pair: exactly nothing, not what is left of sums that cancel
     sums = _sum_by_class(e, y, num_classes, fd != 0, md != 0, ed != 0)
     loss, on_unit, on_row = ed * sums.embedding_loss, None, None
     if fd:
         total, table = _feature_discriminator(sums, class_difficulty.to(loss), n)
+        fd *= n > 1  # a single sample has no pair: exactly nothing, not what is left of sums that cancel
         loss, on_unit = loss + fd * total, (fd * table).to(work_dtype(e))
     if md:
         total, table = _mean_discriminator(sums)
@@ -58,7 +60,8 @@ class _Sums(NamedTuple):
 
     counts: Tensor  # (C,)
     units: Tensor  # (k, C, d), s
-    squares: Tensor  # (k, C), Σ ‖u_i‖² over a class: the number of its rows that have a direction
+    squares: Tensor  # (k, C), Σ ‖u_i‖² over a class
+    halves: Tensor  # (k, C), Σ t_i over a class
     rows: Tensor  # (k, C, d), sums of the rows themselves
     embedding_loss: Tensor  # (), ED as a sum
 
@@ -69,7 +72,7 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
     sums = _Sums(
         y.new_zeros(num_classes).scatter_add_(0, y, torch.ones_like(y)).to(zero),
         zero.new_zeros((k, num_classes, d) if units else 0),
-        zero.new_zeros((k, num_classes) if units else 0),
+        *zero.new_zeros((2, k, num_classes) if units else (2, 0)),
         zero.new_zeros((k, num_classes, d) if rows else 0),
         zero,
     )
@@ -79,14 +82,18 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
         if rows:
             add_rows(sums.rows, y[block], x)
         if units or embeddings:
-            u = directions(x.contiguous(), centred=True).unit
-            squares = u.square().sum(-1)
+            u, inverse, _ = directions(x.contiguous(), centred=True)
+            # Of rows nearly alike FD is what is left of n² ones: float32 sums would leave their rounding.
+            summed = u.to(zero) if units else u
+            squares = vector_norm(summed, dim=-1, keepdim=True).square_()
+            halves = (squares + (inverse == 0)) / 2
         if units:
-            add_rows(sums.units, y[block], u)
-            add_rows(sums.squares[..., None], y[block], squares[..., None])
+            add_rows(sums.units, y[block], summed)
+            add_rows(sums.squares[..., None], y[block], squares)
+            add_rows(sums.halves[..., None], y[block], halves)
         if embeddings:
-            together = u.sum(0).square().sum(-1) - squares.sum(0)
-            zero += (k * (k - 1) + together).sum(dtype=zero.dtype)
+            pairs = 2 * (k - 1) * halves.sum(0) - squares.sum(0)
+            zero += (pairs[:, 0] + u.sum(0).square().sum(-1)).sum(dtype=zero.dtype)
     return sums
 
 
@@ -95,7 +102,7 @@ def _feature_discriminator(sums: _Sums, w: Tensor, n: int) -> tuple[Tensor, Tens
     weighted = w[:, None] * sums.units
     everything, weighed = sums.units.sum(1, keepdim=True), weighted.sum(1, keepdim=True)
     attraction = 4 * (weighted * sums.units).sum() - 2 * (weighed * everything).sum() - 2 * (w * sums.squares).sum()
-    pairs = 2 * (n - 1) * (w * sums.counts).sum() * len(sums.units)
+    pairs = 2 * ((n - 2) * (w * sums.halves).sum() + (w * sums.counts).sum() * sums.halves.sum())
     return pairs - attraction, 2 * (w[:, None] * everything + weighed) - 8 * weighted
 
 

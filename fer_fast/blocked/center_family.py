@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from .center_spread import CenterSpread
+from .center_spread import CenterSpread, OtherCenters
 from .tiles import (
     Classes,
     add_rows,
@@ -143,7 +143,7 @@ class Island(Center):
 
 
 class Variant(Center):
-    """½ Σ_i (‖x_i - c_{y_i}‖² + λ₁/(ε₁ + S_i)) + λ₂/(ε₂ + T), with S by :class:`CenterSpread` and T = 2·C·V.
+    """½ Σ_i (‖x_i - c_{y_i}‖² + λ₁/(ε₁ + S_i)) + λ₂/(ε₂ + T), with S by :class:`OtherCenters` and T = 2·C·V.
 
     `paper` adds the printed third term, -2 λ₂ Σ_n (c_{y_i} - c_n)/(ε₂ + T)², to the gradient of the features. With the
     weights p_i = (ε₁ + S_i)⁻², P = Σ p_i and X = Σ p_i x_i, every center moves by
@@ -155,12 +155,13 @@ class Variant(Center):
     def configure(self, lambda1: float, lambda2: float, eps1: float, eps2: float, alpha: float, paper: float) -> None:
         self.alpha, self.lambda1, self.eps1 = alpha, lambda1, eps1
         self.spread = CenterSpread.of(self.task.centers)
+        self.others = OtherCenters.of(self.task.centers, self.spread)
         between = eps2 + 2 * self.spread.count * self.spread.spread
         self.constant = lambda2 / between
         self.apart = lambda2 / between.square()
         self.paper = bool(paper)
         self.push_weight = between.new_zeros(())
-        self.push_rows = torch.zeros_like(self.spread.total)
+        self.push_rows = torch.zeros_like(self.spread.mean)
         if self.classes is not None:
             self.own_push = torch.zeros_like(self.offsets, dtype=self.wide)
 
@@ -169,8 +170,9 @@ class Variant(Center):
     ) -> tuple[Tensor, Tensor]:
         losses, grad = super().visit(rows, block, factor, out)
         of_rows = self.weights(block)
-        own_centers = self.task.centers.index_select(0, self.task.y[block]).to(self.wide)
-        anti, away = self.spread.anti(rows, own_centers)
+        y = self.task.y[block]
+        own_centers = self.task.centers.index_select(0, y).to(self.wide)
+        anti, apart = self.others.anti(rows, y, own_centers)
         inverse = 1 / (self.eps1 + anti)
         push_losses = 0.5 * self.lambda1 * inverse
         losses += push_losses if of_rows is None else push_losses * of_rows
@@ -182,7 +184,7 @@ class Variant(Center):
             self.push_weight += weights.sum()
             self.push_rows += (weights * wide_rows).sum(0)
             add_rows(self.own_push, self.classes.index[block], weights * (wide_rows - own_centers))
-        push = away.mul_(weights * (self.lambda1 * (self.spread.count - 1)))
+        push = apart.mul_(weights * self.lambda1)
         if self.paper:
             printed = 2 * self.apart * self._from_others(own_centers)
             push += printed if of_rows is None else printed * of_rows[:, None]
@@ -197,17 +199,15 @@ class Variant(Center):
 
     def _from_others(self, centers: Tensor) -> Tensor:
         """Σ_n (c - c_n) for some of the centers: (r, d)."""
-        return self.spread.count * centers - self.spread.total
+        return self.spread.count * (centers - self.spread.mean)
 
 
 class WeightedCluster(Center):
     """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_j ‖c_j - c_{y_i}‖² + α); c_k moves by γ W_k/(…) Σ_{y_i=k} (x_i - c_k)."""
 
     def configure(self, alpha: float, gamma: float) -> None:
-        self.gamma, centers = gamma, self.task.centers
-        spread = CenterSpread.of(centers)
-        blocks = (centers[block] for block in spans(len(centers), rows_per_block(centers.shape[1])))
-        self.scale = 0.5 / (torch.cat([spread.to_others(block) for block in blocks]) + alpha)
+        self.gamma = gamma
+        self.scale = 0.5 / (CenterSpread.of(self.task.centers).to_others + alpha)
         if self.task.center_weights is not None:
             self.scale *= self.task.center_weights
 

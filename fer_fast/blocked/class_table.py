@@ -13,7 +13,7 @@ from torch import Tensor
 from .center_family import RULES, CenterTask
 from .classifiers import HEADS, ROWS
 from .targets import targets_of
-from .tiles import gradient_dtype, part, rows_per_sweep, spans, take_present, total_weight, wide_dtype, work_dtype
+from .tiles import even, gradient_dtype, part, rows_per_sweep, spans, take_present, total_weight, wide_dtype, work_dtype
 
 
 def class_table(
@@ -74,7 +74,7 @@ def class_table(
 
     loss = torch.zeros(len(x) if by_row else (), dtype=wide_dtype(x.device), device=x.device)
     dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
-    for block in spans(len(x), rows_at_once):
+    for block in spans(len(x), even(len(x), rows_at_once)):
         rows, grad = take_present(x, block, dtype, absent), None
         out = part(dx, block) if gradient and dx.dtype == dtype else None  # saves a copy where nothing is to be rounded
         if head is not None:

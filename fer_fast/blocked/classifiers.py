@@ -61,18 +61,18 @@ class Softmax:
     ):
         self.weight, self.bias, self.gradient = weight, bias, gradient
         self.table = weight.to(dtype).contiguous()
-        self.inverse = inverse_lengths(self.table) if self.unit_table else None
+        self.inverse = inverse_lengths(self.table)[:, 0] if self.unit_table else None
         entries, width = LOGITS if weight.is_cpu else LOGITS * ON_DEVICE, len(weight)
         self.rows_per_block = entries // width
         self.few = self.rows_per_block >= ROWS
         # A second table may be large: its rows count as unit rows by the columns of the product, or tile by tile.
         self.by_columns = False
-        if not self.few and weight.is_cpu and ROWS * width <= KEPT and _moderate(self.inverse):
+        if not self.few and weight.is_cpu and ROWS * width <= KEPT:
             self.rows_per_block, self.by_columns = ROWS, self.unit_table
         elif not self.few:
             self.rows_per_block = width = math.isqrt(entries)
         elif self.unit_table:
-            self.table = self.table * self.inverse[:, None]
+            self.table = directions(self.table).unit
         self.tiles = list(spans(len(weight), width))
         self.buffer: Tensor | None = None
         self.setting_grad: Tensor | float = 0.0
@@ -365,14 +365,6 @@ class _Block:
         column = self.y - tile.start
         self.inside = ((column >= 0) & (column < width)) * self.hard
         self.column = column.clamp_(0, width - 1)
-
-
-def _moderate(inverse: Tensor | None) -> bool:
-    """Whether products with rows of these inverse lengths neither overflow nor lose digits before they are scaled."""
-    if inverse is None:
-        return True
-    low, high = torch.aminmax(inverse.where(inverse != 0, 1))
-    return bool(low > 2.0**-90) and bool(high < 2.0**90)
 
 
 def _identity(grad: Tensor) -> Tensor:

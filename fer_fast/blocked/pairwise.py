@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import classes_of, directions, gradient_dtype, shaped, spans, take, wide_dtype, work_dtype
+from .tiles import classes_of, directions, gradient_dtype, shaped, spans, take, taking_part, wide_dtype, work_dtype
 
 TILE = 1024
+FAR = 1e30  # so far from everything that no hinge of another class is open
 
 
 def pairwise(
@@ -28,16 +29,23 @@ def pairwise(
 ) -> tuple[Tensor, Tensor]:
     """Σ over ordered pairs i ≠ j of the epilogue's loss at u_i·u_j, for the mean over its divisor: (loss, dx).
 
-    x (n, d), or (k, n, d) for k embeddings of the same samples; y (n,); class_difficulty (C,) for "fd".
+    x (n, d), or (k, n, d) for k embeddings of the same samples; y (n,); class_difficulty (C,) for "fd". Without it a
+    negative label takes its row out.
     """
     rule = EPILOGUES[epilogue]
-    dtype = work_dtype(x)
+    dtype, n = work_dtype(x), len(y)
+    out = None
+    if class_difficulty is None:
+        x, y, out = taking_part(x, y)
+    if out is not None:
+        n = n - out.sum(dtype=wide_dtype(x.device))
     stack = x.reshape(-1, *x.shape[-2:])
     labels = _Labels(
         classes_of(y).index[:, None].to(dtype),
         torch.zeros_like(y, dtype=dtype) if class_difficulty is None else class_difficulty.to(dtype)[y],
+        out,
     )
-    scale = 1 / rule.divisor(*stack.shape[:2]) if mean else 1.0
+    scale = 1 / rule.divisor(len(stack), n) if mean else 1.0
     dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
     targets = dx.view(stack.shape) if gradient else [None] * len(stack)
     total = sum(_sweep(rows, labels, rule, params, scale, target) for rows, target in zip(stack, targets, strict=True))
@@ -47,12 +55,19 @@ def pairwise(
 class _Labels(NamedTuple):
     place: Tensor  # (n, 1), the number of each row's class in the dtype of a tile: compared at its speed
     weight: Tensor  # (n,), how hard that class is
+    out: Tensor | None  # (n,), whether the row is left out; such a row is of no class
+
+    def side(self, unit: Tensor, rows: slice) -> "_Side":
+        squared = unit.square().sum(1)
+        if self.out is not None:
+            squared.masked_fill_(self.out[rows], FAR)
+        return _Side(squared, self.weight[rows])
 
 
 class _Side(NamedTuple):
     """What an epilogue may ask of the rows of a tile, or of its columns."""
 
-    squared: Tensor  # ‖u‖²: 1, or 0 for a row without a direction
+    squared: Tensor  # ‖u‖²: 1, or 0 for a row without a direction; FAR of one that is left out
     weight: Tensor
 
 
@@ -63,7 +78,7 @@ class _Epilogue(NamedTuple):
     """
 
     loss: Callable[..., Tensor]
-    divisor: Callable[[int, int], int]  # of the mean, from (k, n)
+    divisor: Callable  # of the mean, from k and n, an integer or a tensor ()
     centred: bool  # whether u_i·u_j is a correlation or a cosine
     itself: float  # the value of s at which a row paired with itself loses nothing
     slope: float
@@ -88,7 +103,7 @@ def _fd(s: Tensor, sign: Tensor, rows: _Side, columns: _Side) -> Tensor:
 
 
 EPILOGUES = {
-    "marginal": _Epilogue(_marginal, lambda k, n: max(n * n - n, 1), False, torch.inf, -2.0),
+    "marginal": _Epilogue(_marginal, lambda k, n: n * n - n + (n < 2), False, torch.inf, -2.0),
     "fd": _Epilogue(_fd, lambda k, n: k * n * n, True, 1.0, -1.0),
 }
 
@@ -103,12 +118,12 @@ def _sweep(x: Tensor, labels: _Labels, rule: _Epilogue, params: list[float], sca
     tile, spare = labels.place.new_empty(2, min(n, TILE) ** 2).unbind()
     for block in spans(n, TILE):
         own = directions(take(x, block, dtype), rule.centred)
-        rows = _Side(own.unit.square().sum(1), labels.weight[block])
+        rows = labels.side(own.unit, block)
         grad = None if dx is None else dx[block] if mirrored else torch.zeros_like(own.unit)
         for span in spans(n, TILE, block.start if mirrored else 0):
             diagonal = span == block
             unit = own.unit if diagonal else directions(take(x, span, dtype), rule.centred).unit
-            columns = rows if diagonal else _Side(unit.square().sum(1), labels.weight[span])
+            columns = rows if diagonal else labels.side(unit, span)
             s = torch.mm(own.unit, unit.T, out=shaped(tile, len(own.unit), len(unit)))
             sign = torch.eq(labels.place[block], labels.place[span].T, out=shaped(spare, *s.shape)).mul_(2).sub_(1)
             if diagonal:

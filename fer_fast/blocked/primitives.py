@@ -1,9 +1,11 @@
 """Correlations and distances that callers ask for by themselves, with their backward."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from .center_spread import CenterSpread
+from .center_spread import CenterSpread, OtherCenters
 from .tiles import directions, rows_per_block, spans, take, work_dtype
 
 
@@ -25,43 +27,51 @@ def correlation_matrix_backward(grad: Tensor, x: Tensor) -> Tensor:
 def center_distances(x: Tensor, centers: Tensor) -> Tensor:
     """‖x_i - c_j‖² for x (n, d) and centers (C, d): (n, C).
 
-    3·n·C·d operations on differences, which a product would cancel for near rows; tiles of (r, c, d) stay in cache.
+    3·n·C·d operations on differences, which a product would cancel for near rows.
     """
-    dtype = work_dtype(x, centers)
-    n, (num_classes, d) = len(x), centers.shape
-    result = torch.empty(n, num_classes, dtype=work_dtype(x), device=x.device)
-    columns = min(num_classes, rows_per_block(d))
-    for block in spans(n, rows_per_block(columns * d)):
-        rows = take(x, block, dtype)[:, None]
-        for span in spans(num_classes, columns):
-            result[block, span] = (rows - take(centers, span, dtype)).square_().sum(-1)
+    result = torch.empty(len(x), len(centers), dtype=work_dtype(x), device=x.device)
+    for block, span, differences in _differences(x, centers):
+        result[block, span] = differences.square_().sum(-1)
     return result
 
 
 def center_distances_backward(grad: Tensor, x: Tensor, centers: Tensor) -> Tensor:
-    """2 Σ_j g_ij (x_i - c_j) from grad (n, C): (n, d). One product, about the mean center: a common offset cancels."""
+    """2 Σ_j g_ij (x_i - c_j) from grad (n, C): (n, d). 3·n·C·d operations, on differences as well."""
     dtype = work_dtype(x, centers)
-    x, centers = x.contiguous(), centers.to(dtype).contiguous()
-    origin = centers.mean(0)
-    grad = grad.to(dtype)
-    dx = (x - origin).mul_(grad.sum(1, keepdim=True)).addmm_(grad, centers - origin, alpha=-1)
+    dx, grad = torch.zeros(x.shape, dtype=dtype, device=x.device), grad.to(dtype)
+    for block, span, differences in _differences(x, centers):
+        dx[block] += torch.bmm(grad[block, None, span], differences)[:, 0]
     return dx.mul_(2).to(x.dtype)
+
+
+def _differences(x: Tensor, centers: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """x_i - c_j of some rows and some centers at a time, (r, c, d): tiles that stay in cache."""
+    dtype, (num_classes, d) = work_dtype(x, centers), centers.shape
+    columns = min(num_classes, rows_per_block(d))
+    for block in spans(len(x), rows_per_block(columns * d)):
+        rows = take(x, block, dtype)[:, None]
+        for span in spans(num_classes, columns):
+            yield block, span, rows - take(centers, span, dtype)
 
 
 def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
     """S_i = Σ_{j≠y_i} ‖x_i - c_j‖² for x (n, d), y (n,), centers (C, d): (n,), in O(d) a sample."""
-    spread = CenterSpread.of(centers)
     result = torch.empty(len(x), dtype=work_dtype(x), device=x.device)
-    for block in spans(len(x), rows_per_block(x.shape[1])):
-        result[block] = spread.anti(take(x, block, x.dtype), centers.index_select(0, y[block]))[0]
+    for block, anti, _ in _anti(x, y, centers):
+        result[block] = anti
     return result
 
 
 def anti_center_distances_backward(grad: Tensor, x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
     """2 g_i Σ_{j≠y_i} (x_i - c_j) from grad (n,): (n, d), in O(d) a sample."""
-    spread = CenterSpread.of(centers)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    for block in spans(len(x), rows_per_block(x.shape[1])):
-        _, away = spread.anti(take(x, block, x.dtype), centers.index_select(0, y[block]))
-        dx[block] = away.mul_(2 * (spread.count - 1) * grad[block, None])
+    for block, _, apart in _anti(x, y, centers):
+        dx[block] = apart.mul_(2 * grad[block, None])
     return dx
+
+
+def _anti(x: Tensor, y: Tensor, centers: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """S and half of dS/dx of some samples at a time."""
+    others = OtherCenters.of(centers, CenterSpread.of(centers))
+    for block in spans(len(x), rows_per_block(x.shape[1])):
+        yield block, *others.anti(take(x, block, x.dtype), y[block], centers.index_select(0, y[block]))

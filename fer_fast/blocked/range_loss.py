@@ -1,9 +1,10 @@
 """Range loss: the widest pairs of each class and the nearest two class means, found by tiles of products.
 
 Rows of a class are brought together, so that only the tiles a class crosses are visited: 2·d operations for each of
-its pairs. A row's k farthest later rows are found from ‖a‖² + ‖b‖² - 2 a·b in float64; the n·k pairs found are then
-measured by differences, ranked within their class, and the first k kept. Memory beyond the gradient: a few tiles,
-n·k candidates, the class means, and for 16-bit features the gradient once in float32.
+its pairs. A row's k farthest later rows are found from ‖a‖² + ‖b‖² - 2 a·b in float64, and by differences where that
+leaves too few digits, which takes seven times as long; the n·k pairs found are then measured by differences, ranked
+within their class, and the first k kept. Memory beyond the gradient: a few tiles, n·k candidates, the class means, and
+for 16-bit features the gradient once in float32.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tiles import add_rows, classes_of, gradient_dtype, rows_per_block, spans, take, wide_dtype, work_dtype
+from .tiles import (
+    add_rows,
+    classes_of,
+    gradient_dtype,
+    rows_per_block,
+    spans,
+    take,
+    taking_part,
+    wide_dtype,
+    work_dtype,
+)
 
 TILE = 512
 
@@ -20,16 +31,18 @@ TILE = 512
 def range_loss(
     x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """L = α Σ_c K_c / (Σ_{j≤K_c} 1/D_cj) + β [M - D]₊: (loss, dx).   x (n, d), y (n,) any labels.
+    """L = α Σ_c K_c / (Σ_{j≤K_c} 1/D_cj) + β [M - D]₊: (loss, dx).   x (n, d), y (n,), negative for rows left out.
 
     D_cj is the j-th largest squared distance within class c, K_c the smaller of k and its pairs, D the smallest squared
     distance between two class means. A harmonic mean with a zero in it is 0; of equal distances the pair that comes
     first counts; a row that is not finite makes the loss NaN.
     """
     dtype = work_dtype(x)
-    _, index, counts = classes_of(y)
+    x, y, _ = taking_part(x, y)
+    labels, index, rows = classes_of(y)
+    counts = rows.masked_fill(labels < 0, 0)  # a row that is taken out is alone in its class, which counts for none
     means = _class_means(x, index, counts, dtype)
-    widest = _widest(x, index, counts, means, k)
+    widest = _widest(x, index, rows, means, k)
     intra, intra_slope = _harmonic_means(widest, index, len(counts), k)
     nearest = _nearest(means, counts)
     inter = (margin - nearest.squared).relu()
@@ -46,7 +59,7 @@ def range_loss(
         add_rows(dx, first, pull)
         add_rows(dx, second, pull.neg_())
     ends = torch.stack([nearest.first, nearest.second])
-    share = (index == ends[:, None]).to(dtype) / counts[ends, None]
+    share = (index == ends[:, None]).to(dtype) / counts[ends, None].clamp(min=1)
     apart = (means[ends[0]] - means[ends[1]]) * (inter > 0).to(dtype).mul_(-2 * beta)
     return loss, dx.addr_(share[0] - share[1], apart).to(gradient_dtype(x))
 
@@ -76,10 +89,9 @@ def _widest(x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int) -> 
     place = index[order]
 
     def rows(span: slice) -> Tensor:
-        # About the mean of the class, so that a product form of distances has nothing to cancel.
-        return take(x, order[span], wide_dtype(x.device)).sub_(means[place[span]])
+        return take(x, order[span], wide_dtype(x.device))
 
-    found, partner = _farthest(rows, place, counts.cumsum(0), k)
+    found, partner = _farthest(rows, means, place, counts.cumsum(0), k)
     first, second = order.repeat_interleave(k), order[partner.flatten()]
     squared = torch.empty(len(first), dtype=means.dtype, device=x.device)
     for block in spans(len(first), rows_per_block(x.shape[1])):
@@ -89,11 +101,11 @@ def _widest(x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int) -> 
 
 def _nearest(means: Tensor, counts: Tensor) -> _Pairs:
     """The two nearest class means, the first such pair."""
-    middle = means.mean(0)
-    numbers = torch.arange(len(means), device=means.device)
+    middle = means.mean(0).expand(len(means) + 1, -1)
+    numbers = torch.arange(1, len(means) + 1, device=means.device)
     # All classes share place 0; places that stand for no class are alone in theirs.
     place = numbers.where(counts == 0, 0)
-    found, partner = _farthest(lambda span: means[span].to(wide_dtype(means.device)) - middle, place, None, 1, sign=-1)
+    found, partner = _farthest(lambda span: means[span].to(wide_dtype(means.device)), middle, place, None, 1, sign=-1)
     partner = partner[:, 0]
     squared = torch.empty_like(means[:, 0])
     for block in spans(len(means), TILE):
@@ -104,35 +116,64 @@ def _nearest(means: Tensor, counts: Tensor) -> _Pairs:
 
 
 def _farthest(
-    rows: Callable[[slice], Tensor], place: Tensor, ends: Tensor | None, k: int, sign: int = 1
+    rows: Callable[[slice], Tensor], origins: Tensor, place: Tensor, ends: Tensor | None, k: int, sign: int = 1
 ) -> tuple[Tensor, Tensor]:
     """For each row the k farthest (sign -1: nearest) later rows of its place: whether there is one, and which, (n, k).
 
-    `ends`, where rows of a place are consecutive: one past the last row of each. `rows(span)` are wide and centred.
+    `rows(span)` are wide; `origins` (s, d) by place lie among them. `ends`, where rows of a place are consecutive: one
+    past the last row of each.
     """
     n = len(place)
     found = torch.zeros(n, k, dtype=torch.bool, device=place.device)
     partner = torch.zeros(n, k, dtype=torch.int64, device=place.device)
+
+    def centred(span: slice) -> Tensor:
+        return rows(span) - origins[place[span]]
+
     for block in spans(n, TILE):
-        own = rows(block)
-        best = own.new_full((len(own), k), -torch.inf)
-        chosen = partner[block]
         stop = int(ends[place[block][-1]]) if ends is not None and place.is_cpu else n
-        for span in spans(stop, TILE, block.start):
-            scores = _coarse_distances(own, own if span == block else rows(span)).mul_(sign)
-            scores.masked_fill_(place[block, None] != place[span], -torch.inf)
-            if span == block:
-                scores.masked_fill_(torch.ones_like(scores, dtype=torch.bool).tril_(), -torch.inf)
-            values, columns = [best], [chosen]
-            for _ in range(min(k, scores.shape[1])):
-                value, column = scores.max(1, keepdim=True)  # of equal ones the first
-                scores.scatter_(1, column, -torch.inf)
-                values.append(value)
-                columns.append(column + span.start)
-            best, rank = torch.cat(values, 1).sort(dim=1, descending=True, stable=True)
-            best, chosen = best[:, :k], torch.cat(columns, 1).gather(1, rank[:, :k])
+        later = list(spans(stop, TILE, block.start))
+        best = None
+        if place.is_cpu:
+            own = centred(block)
+            best, chosen = _scan(own, centred, _coarse_distances, place, block, later, k, sign)
+            # Off by 2⁻⁵⁰ of the lengths. Of rows farther than that from a longer one, none can be missed.
+            least = best.abs().amin(1).mul_(2.0**18)
+            if not bool((own.square().sum(1) <= least).all()):
+                best = None
+        if best is None:
+            best, chosen = _scan(rows(block), rows, _exact_distances, place, block, later, k, sign)
         found[block], partner[block] = best > -torch.inf, chosen
     return found, partner
+
+
+def _scan(
+    own: Tensor,
+    rows: Callable[[slice], Tensor],
+    distances: Callable[[Tensor, Tensor], Tensor],
+    place: Tensor,
+    block: slice,
+    later: list[slice],
+    k: int,
+    sign: int,
+) -> tuple[Tensor, Tensor]:
+    """:func:`_farthest` of a block of rows among spans of later ones: their signed distances and numbers, (r, k)."""
+    best = own.new_full((len(own), k), -torch.inf)
+    chosen = torch.zeros_like(best, dtype=torch.int64)
+    for span in later:
+        scores = distances(own, own if span == block else rows(span)).mul_(sign)
+        scores.masked_fill_(place[block, None] != place[span], -torch.inf)
+        if span == block:
+            scores.masked_fill_(torch.ones_like(scores, dtype=torch.bool).tril_(), -torch.inf)
+        values, columns = [best], [chosen]
+        for _ in range(min(k, scores.shape[1])):
+            value, column = scores.max(1, keepdim=True)  # of equal ones the first
+            scores.scatter_(1, column, -torch.inf)
+            values.append(value)
+            columns.append(column + span.start)
+        best, rank = torch.cat(values, 1).sort(dim=1, descending=True, stable=True)
+        best, chosen = best[:, :k], torch.cat(columns, 1).gather(1, rank[:, :k])
+    return best, chosen
 
 
 def _coarse_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -140,6 +181,11 @@ def _coarse_distances(a: Tensor, b: Tensor) -> Tensor:
     squared = torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a.square().sum(1, keepdim=True))
     coarse = squared * (2**21 + 1 if squared.dtype == torch.float64 else 2**4 + 1)
     return coarse.sub_(coarse - squared)
+
+
+def _exact_distances(a: Tensor, b: Tensor) -> Tensor:
+    """‖a_i - b_j‖ for wide rows, by differences."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _harmonic_means(pairs: _Pairs, index: Tensor, num_classes: int, k: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SUMMED_ROWS = 256  # one after another before their sum is taken to more digits, where places are few
+SUMMED_ROWS = 32  # one after another before their sum is taken to more digits, where places are few
 
 
 def work_dtype(*tensors: Tensor | None) -> torch.dtype:
@@ -27,6 +27,12 @@ def wide_dtype(device: torch.device) -> torch.dtype:
 def spans(count: int, size: int, first: int = 0) -> Iterator[slice]:
     """Consecutive slices of at most `size` rows that cover the rows from `first` up to `count`."""
     return (slice(start, min(start + size, count)) for start in range(first, count, size))
+
+
+def even(count: int, size: int) -> int:
+    """At most `size`, so that spans of a count are as good as equal: a product with few rows adds its terms in another
+    way than one with many, and loses digits."""
+    return -(-count // -(-count // size))
 
 
 def shaped(buffer: Tensor, rows: int, columns: int) -> Tensor:
@@ -86,6 +92,16 @@ def may_hold(condition: Tensor) -> bool:
     return not condition.is_cpu or bool(condition.any())
 
 
+def taking_part(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows x (n, d), labels y (n,), and which rows a negative label takes out (n,), None where it is none: those are
+    zero, with labels, still negative, that no other row has."""
+    out = y < 0
+    if not may_hold(out):
+        return x, y, None
+    own = -1 - torch.arange(len(y), device=y.device)
+    return x.masked_fill(out[:, None], 0), torch.where(out, own, y), out
+
+
 def add_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
     """`table[..., index, :] += rows`, (..., s, d) and (..., r, d), the same bits on every run.
 
@@ -114,13 +130,12 @@ class Directions(NamedTuple):
     """Unit rows u = x / ‖x‖ over the last dimension, and what their chain rule needs."""
 
     unit: Tensor  # (..., d)
-    scale: Tensor  # (..., 1), the largest magnitude of the row; 1 for a zero row
-    inverse: Tensor  # (..., 1), 1 / ‖x / scale‖; 0 for a zero row, which has no direction and passes no gradient
+    inverse: Tensor  # (..., 1), 1 / ‖x‖; 0 for a zero row, which has no direction and passes no gradient
     centred: bool
 
     def backward_(self, grad: Tensor) -> Tensor:
         """d/dx = (g - u (u·g)) / ‖x‖, less its mean where the rows were centred. Overwrites and returns `grad`."""
-        turn_(grad, self.unit).mul_(self.inverse).div_(self.scale)
+        turn_(grad, self.unit).mul_(self.inverse)
         return grad.sub_(grad.mean(-1, keepdim=True)) if self.centred else grad
 
 
@@ -130,32 +145,30 @@ def turn_(grad: Tensor, unit: Tensor) -> Tensor:
 
 
 def inverse_lengths(x: Tensor) -> Tensor:
-    """1 / ‖x‖ for rows of `x` (r, d), 0 for a zero row: (r,)."""
-    lengths = torch.linalg.vector_norm(x, dim=1)
-    if x.is_cpu and bool(((lengths > 2.0**-50) & (lengths < 2.0**50)).all()):  # whose squares lose no digits
-        return lengths.reciprocal_()
-    result = x.new_empty(len(x))
-    for block in spans(len(x), rows_per_block(x.shape[1])):
-        rows = directions(x[block])
-        result[block] = (rows.inverse / rows.scale)[:, 0]
-    return result
+    """1 / ‖x‖ over the last dimension (..., 1), 0 for a zero row."""
+    lengths = _lengths(x)
+    return lengths.reciprocal().masked_fill_(lengths == 0, 0)
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """‖x‖ over the last dimension (..., 1), NaN for a row whose square is not finite."""
+    lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return lengths.add_(lengths - lengths)
 
 
 def directions(x: Tensor, centred: bool = False) -> Directions:
     """Rows of `x` (..., d) scaled to length one; centred first, a dot product of two is Pearson's correlation.
 
-    Rows are divided by their largest entry before they are squared, so that no magnitude overflows, and shifted by
-    their first entry before their mean, so that a constant row is exactly zero. NaN and inf come out as NaN.
+    Rows are shifted by their first entry before their mean, so that a constant row is exactly zero. NaN, inf and what
+    overflows when squared come out as NaN.
     """
     if centred:
         x = x - x[..., :1]
         x.sub_(x.mean(-1, keepdim=True))
-    scale = x.abs().amax(-1, keepdim=True)
-    zero = scale == 0
-    scale.masked_fill_(zero, 1)
-    unit = x / scale
-    inverse = torch.linalg.vector_norm(unit, dim=-1, keepdim=True).reciprocal_().masked_fill_(zero, 0)
-    return Directions(unit.mul_(inverse), scale, inverse, centred)
+    lengths = _lengths(x)
+    zero = lengths == 0
+    lengths.masked_fill_(zero, 1)
+    return Directions(x / lengths, lengths.reciprocal().masked_fill_(zero, 0), centred)
 
 
 class Classes(NamedTuple):

@@ -12,7 +12,7 @@ from ..params import by_field
 def marginal_loss(x: Tensor, y: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto") -> Tensor:
     """1/(n²-n) Σ_{i≠j} [ξ - y_ij (θ - ‖x̂_i - x̂_j‖²)]₊.
 
-    See :func:`fer_fast.reference.marginal`.   x (n, d), y (n,).
+    See :func:`fer_fast.reference.marginal`.   x (n, d), y (n,); a negative label takes its row out of everything.
     """
     checks.features(x, "features")
     y = checks.labels(y, x.shape[0], x.device)
@@ -29,7 +29,8 @@ def range_loss(x: Tensor, y: Tensor, *, params, reduction: Reduction = "mean", b
 
     See :func:`fer_fast.reference.range_loss`.
 
-    x (n, d), y (n,). No term runs over samples: `reduction` changes nothing.
+    x (n, d), y (n,); a negative label takes its row out of everything. No term runs over samples: `reduction` changes
+    nothing.
     """
     checks.features(x, "features")
     y = checks.labels(y, x.shape[0], x.device)

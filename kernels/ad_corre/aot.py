@@ -15,7 +15,7 @@ _CLASSES = 16
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel of a training step, on tensors without memory: threads of a computation would hang a fork."""
     for (k, d), (dtype, of) in product(_SHAPES, TYPES.items()):
-        e, y, launches = torch.empty((k, 64, d), dtype=dtype, device="meta"), torch.empty(64, dtype=torch.int64), []
+        e, y, launches = torch.empty((k, 4096, d), dtype=dtype, device="meta"), torch.empty(4096, dtype=torch.int64), []
         w = torch.empty(_CLASSES)
         ad_corre(e, y, w, _CLASSES, 1.0, 1.0, 1.0, True, True, y, run=launches.append, family=family)
         for launch in launches:

@@ -22,5 +22,5 @@ class Kept(NamedTuple):
     losses: Tensor  # of FD and MD an embedding each (k,), then of ED a program each
     moments: Tensor | None = None  # (n, k, 2) mean and inverse length
     partials: Tensor | None = None  # (programs, k, block)
-    sums: Tensor | None = None  # (k, block)
+    sums: Tensor | None = None  # (k, block), of several programs in float64
     tables: Tensor | None = None  # (k, 2, K, d) gradients of FD in û and of MD in e, by class

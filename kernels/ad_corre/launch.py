@@ -111,10 +111,10 @@ def _class_sums(cut: Plan, batch: Batch, kept: Kept, sizes: tuple[int, ...], run
     kept = kept._replace(
         moments=_empty((n, k, 2), **wide),
         partials=partials,
-        sums=partials[0] if programs == 1 else _empty((k, cut.size), **wide),
+        sums=partials[0] if programs == 1 else _empty((k, cut.size), dtype=torch.float64, device=batch.e.device),
         tables=_empty((k, 2, cut.classes, d), **wide),
     )
     run(Launch(sums, (programs, k, 1), (batch, kept, *sizes), cut.sums, cut.compiled))
     if programs > 1:
-        torch.sum(partials, 0, out=kept.sums)
+        torch.sum(partials, 0, dtype=torch.float64, out=kept.sums)
     return kept

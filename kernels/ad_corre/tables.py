@@ -19,21 +19,21 @@ def tables(
     cols = tl.arange(0, BLOCK_D)[None, :]
     block = kept.sums + embedding * SIZE
     table_ptr = kept.tables + embedding * (2 * K * D)
-    counts = tl.load(block + classes)
-    directed = tl.load(block + K + classes)
-    loss = tl.sum(directed * 0.0, 0)  # NaN where a label is no class
+    counts = tl.load(block + classes).to(tl.float64)
+    directed = tl.load(block + K + classes).to(tl.float64)
+    loss = tl.sum(directed * 0.0, 0).to(tl.float32)  # NaN where a label is no class
     if FD:
-        w = load_per_class(batch.w, num_classes, 0.5, K)
-        s = load_chunk(block + 2 * K, classes, real, D, 0, D, BLOCK_D)
+        # FD is what is left of terms of size n²: they are added in float64.
+        w = load_per_class(batch.w, num_classes, 0.5, K).to(tl.float64)
+        s = load_chunk(block + 2 * K, classes, real, D, 0, D, BLOCK_D).to(tl.float64)
         s = tl.where(cols < D, s - tl.sum(s, 1, keep_dims=True) / D, 0.0)
         part, table = feature_table(s, w, fd_scale)
-        # FD is what is left of terms of size n²: they are added in float64.
-        total = 2 * tl.sum((w * ((n - 1) * counts + directed)).to(tl.float64), 0) - part
+        total = 2 * tl.sum(w * ((n - 1) * counts + directed), 0) - part
         loss += (total * fd_scale).to(tl.float32)
         store_chunk(table_ptr, table, classes, real, D, 0, D, BLOCK_D)
     if MD:
-        s = load_chunk(block + 2 * K + FD * K * D, classes, real, D, 0, D, BLOCK_D)
-        part, table = mean_table(s, counts, cols, md_scale, D)
+        s = load_chunk(block + 2 * K + FD * K * D, classes, real, D, 0, D, BLOCK_D).to(tl.float32)
+        part, table = mean_table(s, counts.to(tl.float32), cols, md_scale, D)
         loss += part
         store_chunk(table_ptr + K * D, table, classes, real, D, 0, D, BLOCK_D)
     tl.store(kept.losses + embedding, loss)

@@ -58,13 +58,12 @@ def add_class_sums(
 
 @triton.jit
 def feature_table(s, w, scale):
-    """What the sums s (K, columns) of unit rows take off FD of one embedding, in float64, and the gradient
-    of FD in û for each class (K, columns)."""
+    """What the sums s (K, columns) of unit rows take off FD of one embedding, and the gradient of FD in û for each
+    class (K, columns)."""
     weighted = tl.sum(w[:, None] * s, 0)
     whole = tl.sum(s, 0)
-    own = tl.sum(w[:, None].to(tl.float64) * s.to(tl.float64) * s.to(tl.float64))
-    crossed = tl.sum(weighted.to(tl.float64) * whole.to(tl.float64), 0)
-    return 4 * own - 2 * crossed, (-2 * scale) * (w[:, None] * (4 * s - whole[None, :]) - weighted[None, :])
+    taken = 4 * tl.sum(w[:, None] * s * s) - 2 * tl.sum(weighted * whole, 0)
+    return taken, (-2 * scale) * (w[:, None] * (4 * s - whole[None, :]) - weighted[None, :])
 
 
 @triton.jit

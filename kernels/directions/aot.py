@@ -12,7 +12,8 @@ def aot_cases(family: str) -> list[tuple]:
     types = dict.fromkeys(("n", "rows_of_y", "d", "x_stride", "num_classes", "parts", "programs"), "i32")
     types |= dict.fromkeys(("loss_scale", "gradient_scale"), "fp32") | {"y": "*i64"}
     types |= dict.fromkeys(("difficulty", "weights", "gradients", "partial", "loss"), "*fp32")
-    flags = {"STANDARDISE": True, "WEIGHTED": True, "LOSS": True, "GRADIENT": True, **blocks_of(256)}
+    types |= {"part": None, "taking": None}
+    flags = {"BY_PAIRS": False, "STANDARDISE": True, "WEIGHTED": True, "LOSS": True, "GRADIENT": True, **blocks_of(256)}
     return [
         aot_case(
             mark(f"{name}-{of}", of == "bf16"),

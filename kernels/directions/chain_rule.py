@@ -9,11 +9,22 @@ from .rows import unit_rows
 
 @triton.jit(do_not_specialize=["n", "parts", "programs"])
 def chain_rule_rows(
-    x, gradients, partial, loss, dx, n, d, x_stride, parts, programs, loss_scale, gradient_scale,
-    STANDARDISE: tl.constexpr, LOSS: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    x, gradients, partial, loss, dx, n, d, x_stride, parts, programs, loss_scale, gradient_scale, taking,
+    BY_PAIRS: tl.constexpr, STANDARDISE: tl.constexpr, LOSS: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """dx (n, d) from the parts of dU (parts, n, d); the first program also adds up the loss."""
     first = tl.program_id(0) * BLOCK
+    if BY_PAIRS:
+        out = tl.zeros((1024,), tl.float32)
+        blocks = tl.cdiv(n, BLOCK)
+        for start in range(0, blocks, 1024):
+            places = start + tl.arange(0, 1024)
+            out += tl.load(taking.out + places, mask=places < blocks, other=0.0)
+        taking_part = n - tl.sum(out)
+        pairs = tl.maximum(taking_part * (taking_part - 1), 1.0)
+        loss_scale /= pairs
+        gradient_scale /= pairs
     if GRADIENT:
         rows = first + tl.arange(0, BLOCK)
         columns = tl.arange(0, BLOCK_D)
@@ -25,6 +36,9 @@ def chain_rule_rows(
         gradient = (total - tl.sum(total * u, 1)[:, None] * u) * (inverse * gradient_scale)[:, None]
         if STANDARDISE:
             gradient -= (tl.sum(tl.where((columns < d)[None, :], gradient, 0.0), 1) / d)[:, None]
+        if taking is not None:
+            label = tl.load(taking.labels + rows, mask=rows < n, other=0)
+            gradient = tl.where((label < 0)[:, None], 0.0, gradient)
         store_rows(dx, first, d, columns, d, n, gradient)
     if LOSS and first == 0:
         losses = tl.zeros((1024,), tl.float32)

@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 
 from ..common.pair_tiles import load_rows, store_rows
-from ..common.tiles import inverse_or_zero
-from .targets import load_targets, scaled
+from ..directions.rows import unit_rows
+from .targets import load_targets
 
 
 @triton.jit(do_not_specialize=["first", "count", "n"])
@@ -24,12 +24,10 @@ def row_gradients(
     start = first + block
     gradient = load_rows(products, block, inside, d, columns, d).to(tl.float32)
     features = load_rows(x, start, inside, x_stride, columns, d).to(tl.float32)
-    u, unscale, length = scaled(features)
-    u *= inverse_or_zero(length)[:, None]
+    u, inverse = unit_rows(features, columns, d, False)
     if APART:
         own = load_targets(w, tl.load(targets + first + rows, mask=inside, other=-1), d, columns)
-        v, _, own_length = scaled(own)
-        v *= inverse_or_zero(own_length)[:, None]
+        v = unit_rows(own, columns, d, False)[0]
         at = coefficients + first + rows
         g = tl.load(at, mask=inside, other=0.0)[:, None]
         gradient += g * (v if UNIT_W else own) + tl.load(at + n, mask=inside, other=0.0)[:, None] * u
@@ -38,5 +36,5 @@ def row_gradients(
             added += tl.load(at + 2 * n, mask=inside, other=0.0)[:, None] * v
         store_rows(by_table, block, d, columns, d, count, added)
     else:
-        gradient = (gradient - tl.sum(gradient * u, 1)[:, None] * u) * inverse_or_zero(length * unscale)[:, None]
+        gradient = (gradient - tl.sum(gradient * u, 1)[:, None] * u) * inverse[:, None]
     store_rows(gradients, start, d, columns, d, first + count, gradient)

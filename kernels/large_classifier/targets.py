@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from ..common.pair_tiles import load_rows, store_rows
-from ..common.tiles import inverse_or_zero, scales_of
+from ..directions.rows import unit_rows
 
 # Rows of the table of facts (n,), the last two of them for smoothed labels, and what stands for a class in place of a
 # column of this shard.
@@ -17,15 +17,6 @@ def load_targets(w, targets, d, columns):
     """Rows w_y (R, D) in float32, zero for a row whose class is not here."""
     at = w + targets.to(tl.int64)[:, None] * d + columns[None, :]
     return tl.load(at, mask=(targets >= 0)[:, None] & (columns < d)[None, :], other=0.0).to(tl.float32)
-
-
-@triton.jit
-def scaled(rows):
-    """Rows (R, D) times a power of two of their own, whose squares neither overflow nor vanish; one over it (R,); and
-    the scaled rows' lengths (R,), NaN for what is not finite."""
-    scale, unscale = scales_of(tl.max(tl.abs(rows), 1))
-    rows = rows * scale[:, None]
-    return rows, unscale, tl.sqrt(tl.sum(rows * rows, 1))
 
 
 @triton.jit(do_not_specialize=["n", "num_classes", "class_offset", "all_classes"])
@@ -53,15 +44,14 @@ def target_rows(
     x_length = tl.zeros((BLOCK,), tl.float32)
     w_length = x_length
     if LENGTHS:
-        x_rows, x_unscale, x_length = scaled(x_rows)
-        w_rows, w_unscale, w_length = scaled(w_rows)
-        x_inverse, w_inverse = inverse_or_zero(x_length), inverse_or_zero(w_length)
-        dot = tl.sum(x_rows * w_rows, 1) * (x_inverse if UNIT_X else x_unscale) * (w_inverse if UNIT_W else w_unscale)
-        x_length, w_length = x_length * x_unscale, w_length * w_unscale
+        u, v = unit_rows(x_rows, columns, d, False)[0], unit_rows(w_rows, columns, d, False)[0]
+        x_length, w_length = tl.sum(x_rows * u, 1), tl.sum(w_rows * v, 1)
         if UNIT_X:
-            store_rows(features, first, d, columns, d, n, x_rows * x_inverse[:, None])
-    else:
-        dot = tl.sum(x_rows * w_rows, 1)
+            x_rows = u
+            store_rows(features, first, d, columns, d, n, u)
+        if UNIT_W:
+            w_rows = v
+    dot = tl.sum(x_rows * w_rows, 1)
     weight = tl.where(legal, 1.0, 0.0)
     if class_weights is not None:
         weight = tl.load(class_weights + label, mask=legal, other=0.0).to(tl.float32)

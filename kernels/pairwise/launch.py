@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..directions.launch import chain_rule, normalise
+from ..directions.launch import TakingPart, chain_rule, normalise
 from ..host.chips import chip, pick_tile
 from ..host.launch import cdiv, dense_rows, pick_splits, processors, product_kind
 from ..survey.launch import survey
@@ -24,12 +24,12 @@ class Epilogue(NamedTuple):
     function: Callable
     arguments: type
     standardise: bool
-    divisor: Callable[[int, int], int]  # of the mean, from (k, n)
+    by_pairs: bool  # whether the mean divides by the pairs of rows, or by k n²; and whether a row may be taken out
 
 
 EPILOGUES = {
-    "marginal": Epilogue(marginal, MarginalArguments, False, lambda k, n: max(n * n - n, 1)),
-    "fd": Epilogue(fd_pairwise, FDArguments, True, lambda k, n: k * n * n),
+    "marginal": Epilogue(marginal, MarginalArguments, standardise=False, by_pairs=True),
+    "fd": Epilogue(fd_pairwise, FDArguments, standardise=True, by_pairs=False),
 }
 
 
@@ -44,14 +44,16 @@ def pairwise(
 ) -> tuple[Tensor, Tensor]:
     """Loss () in float32 and dx of `marginal` (params θ, ξ; x (n, d)) or `fd` (no params; x (k, n, d)).
 
-    y (n,) is any int64 for marginal; FD takes w(y) from class_difficulty (C,), and a label outside it makes the loss
-    NaN. Without `gradient` dx is (0,).
+    A negative label in y (n,) takes its row out of marginal loss; FD takes w(y) from class_difficulty (C,), and a label
+    outside it makes the loss NaN. Without `gradient` dx is (0,).
     """
     rule = EPILOGUES[epilogue]
     x, y = dense_rows(x), y.contiguous()
     n, d = x.shape[-2:]
     k = x.numel() // (n * d)
-    u, weights = normalise(x, y, class_difficulty, rule.standardise)
+    part = TakingPart.of(x, y) if rule.by_pairs else None
+    u, weights = normalise(x, y, class_difficulty, rule.standardise, part=part)
+    y = part.labels if part else y
     labels, long_label = (y, None) if y.dtype == torch.int32 else survey(None, y)[::2]
     tile = pick_tile(PAIR_TILES, chip(x.device), product_kind(x.dtype), d)
     tiles, key_tiles = cdiv(n, tile.block_m), cdiv(n, tile.block_n)
@@ -63,5 +65,7 @@ def pairwise(
         u, y, labels, long_label, weights, gradients, partial, n, rule.arguments(*params), d=d,
         EPILOGUE=rule.function, GRADIENT=gradient, **tile.constexprs, **tile.options,
     )  # fmt: skip
-    scale = 1 / rule.divisor(k, n) if mean else 1.0
-    return chain_rule(x, gradients if gradient else None, partial, rule.standardise, scale, 2 * scale)
+    scale = 1 / (k * n * n) if mean and not rule.by_pairs else 1.0
+    gradients = gradients if gradient else None
+    by_pairs = mean and rule.by_pairs
+    return chain_rule(x, gradients, partial, rule.standardise, scale, 2 * scale, part, by_pairs)

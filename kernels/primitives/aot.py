@@ -20,7 +20,7 @@ def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel at every dtype, for the audit."""
     ints = dict.fromkeys(("n", "num_classes", "d", "x_stride", "center_stride", "grad_stride"), "i32")
     types = ints | dict.fromkeys(("grad", "matrix", "gradients", "distances"), "*fp32") | {"y": "*i64"}
-    types |= dict.fromkeys(("mean", "spreads", "spread"), "*fp64")
+    types |= dict.fromkeys(("mean", "spreads", "rest"), "*fp64") | {"outlier": "*i64"}
     for name, tile, dtype, width in products_to_compile(MATRIX_TILES, family):
         flags, given = tile.constexprs, types | {"u": f"*{TYPES[dtype]}"}
         case = mark(name, dtype == torch.bfloat16)

@@ -71,8 +71,8 @@ def center_distances_backward(grad: Tensor, x: Tensor, centers: Tensor) -> Tenso
 def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
     """S_i = Σ_{j≠y_i} ‖x_i - c_j‖² (n,) in float32, of x (n, d), y (n,), centers (C, d), in O(d) a sample:
 
-    S_i = (C-1) ‖x_i - c̄₋‖² + V₋ with the mean c̄₋ of the centers but c_{y_i} and V₋ = Σ_{j≠y_i} ‖c_j - c̄₋‖², both from
-    the table's own mean and spread. Nothing of size (n, C) exists. An unknown label gives NaN.
+    through the outlier among the centers and the mean and spread of the others, see :mod:`..large_centers`. Nothing of
+    size (n, C) exists. An unknown label gives NaN.
     """
     if len(centers) == 1:
         return torch.zeros(len(x), dtype=torch.float32, device=x.device)
@@ -81,7 +81,7 @@ def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
 
 
 def anti_center_distances_backward(grad: Tensor, x: Tensor, y: Tensor, centers: Tensor) -> Tensor:
-    """dx (n, d) = 2 (C-1) g_i (x_i - c̄₋) from grad (n,); the centers are constants."""
+    """dx (n, d) = 2 g_i Σ_{j≠y_i} (x_i - c_j) from grad (n,); the centers are constants."""
     if len(centers) == 1:
         return torch.zeros_like(x, memory_format=torch.contiguous_format)
     return _anti_center_pass(x, y, centers, _empty(x.shape, dtype=x.dtype, device=x.device), grad.contiguous())
@@ -91,15 +91,21 @@ def _anti_center_pass(x: Tensor, y: Tensor, centers: Tensor, output: Tensor, gra
     x, y, centers = dense_rows(x), y.contiguous(), dense_rows(centers)
     (n, d), num_classes = x.shape, len(centers)
     blocks = {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d, **ROWS.options}
-    mean = centers.sum(0, dtype=torch.float64) / num_classes
-    spreads = _empty((num_classes,), dtype=torch.float64, device=x.device)
-    if grad is None:
-        center_spreads[cdiv(num_classes, ROWS.block_m),](
-            centers, mean, spreads, num_classes, d, centers.stride(0), **blocks
-        )
-    spread = spreads.sum() if grad is None else spreads
+
+    def squared_from(mean: Tensor) -> Tensor:
+        squared = _empty((num_classes,), dtype=torch.float64, device=x.device)
+        grid = (cdiv(num_classes, ROWS.block_m),)
+        center_spreads[grid](centers, mean, squared, num_classes, d, centers.stride(0), **blocks)
+        return squared
+
+    outlier = squared_from(centers.sum(0, dtype=torch.float64) / num_classes).argmax()[None]
+    another = centers.index_select(0, (outlier == 0).long())
+    # In the outlier's place another: to take a far one off their sum would cost the digits of all others.
+    total = centers.index_copy(0, outlier, another).sum(0, dtype=torch.float64) - another[0]
+    mean = total / (num_classes - 1)
+    rest = squared_from(mean).index_fill_(0, outlier, 0).sum() if grad is None else mean
     anti_center[cdiv(n, ROWS.block_m),](
-        x, y, centers, mean, spreads, spread, output if grad is None else grad, output, n, num_classes, d,
+        x, y, centers, outlier, mean, rest, output if grad is None else grad, output, n, num_classes, d,
         x.stride(0), centers.stride(0), GRADIENT=grad is not None, **blocks,
     )  # fmt: skip
     return output

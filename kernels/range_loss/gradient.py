@@ -8,7 +8,7 @@ from ..common.pair_tiles import load_rows
 
 @triton.jit(do_not_specialize=["n"])
 def range_gradient(
-    x, order, index, starts, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha,
+    x, order, index, starts, classes, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha,
     K: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """dx (n, d): of the class's chosen pairs a row is in, and of its class mean if that is one of the nearest two."""
@@ -17,11 +17,12 @@ def range_gradient(
     columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     valid = rows < n
     number = tl.load(index + rows, mask=valid, other=0)
+    classed = valid & (number < tl.load(classes))
     own = load_rows(x, first, valid, d, columns, d).to(tl.float32)
     gradient = tl.zeros((BLOCK, BLOCK_D), tl.float32)
     for slot in tl.static_range(K):
-        slope = tl.load(slopes + number * K + slot, mask=valid, other=0.0)
-        there = valid & (slope != 0)
+        slope = tl.load(slopes + number * K + slot, mask=classed, other=0.0)
+        there = classed & (slope != 0)
         i = tl.load(pairs + 2 * number * K + slot, mask=there, other=-1)
         j = tl.load(pairs + (2 * number + 1) * K + slot, mask=there, other=-1)
         inside = ((i == rows) | (j == rows))[:, None] & (columns < d)[None, :]

@@ -19,20 +19,21 @@ _empty = torch.empty
 
 
 class _Classes(NamedTuple):
-    """A batch sorted by label. Tables have a place for each of the at most n classes."""
+    """A batch sorted by label, negative ones last. Tables have a place for each of the at most n classes."""
 
     order: Tensor  # (n,) rows of the batch, class by class, in their old order within a class
     index: Tensor  # (n,) number of the class of each sorted row
     starts: Tensor  # (n + 1,) first sorted row of each class; n past the last class
-    count: Tensor  # (1,) classes present
+    count: Tensor  # (1,) classes present, but for the last one of rows without a label
 
     @classmethod
     def of(cls, y: Tensor) -> "_Classes":
-        labels, order = y.sort(stable=True)
+        none = torch.iinfo(y.dtype).max
+        labels, order = y.where(y >= 0, none).sort(stable=True)
         index = torch.zeros_like(labels)
         index[1:] = (labels[1:] != labels[:-1]).cumsum(0)
         starts = torch.searchsorted(index, torch.arange(len(y) + 1, device=y.device))
-        return cls(order, index, starts, index[-1:] + 1)
+        return cls(order, index, starts, index[-1:] + (labels[-1:] != none))
 
 
 def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool) -> tuple[Tensor, Tensor]:
@@ -50,8 +51,9 @@ def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool) -> tuple[T
 def range_loss(
     x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Loss () in float32 and dx (n, d) of x (n, d), y (n,) any int64; without `gradient` dx is (0,).
+    """Loss () in float32 and dx (n, d) of x (n, d), y (n,); without `gradient` dx is (0,).
 
+    A negative label takes its row out of everything; the largest of the labels' dtype counts as one.
     A class of one sample has no pair; a distance of 0 makes its class's harmonic mean, and its gradient, 0; one class
     has no nearest means. A row that is not finite makes the loss NaN.
     """
@@ -80,7 +82,7 @@ def range_loss(
         return loss, _empty((0,), dtype=gradient_dtype(x), device=device)
     dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
     range_gradient[cdiv(n, ROWS.block_m), cdiv(d, ROWS.block_d)](
-        rows, classes.order, classes.index, classes.starts, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha,
-        K=k, **blocks,
+        rows, classes.order, classes.index, classes.starts, classes.count, pairs, slopes, means, nearest, hinge_slope,
+        dx, n, d, alpha, K=k, **blocks,
     )  # fmt: skip
     return loss, dx
