@@ -1,7 +1,5 @@
 """The contrastive family: modules called with L2-normalised embeddings z (n, d), their labels, and a memory bank."""
 
-from typing import Literal
-
 from torch import Tensor
 
 from .bank import MemoryBank
@@ -44,6 +42,7 @@ class SupConLoss(ContrastiveLoss):
     name = "supcon"
 
     def forward(self, z: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
+        """The loss, a scalar, of embeddings (n, d) and labels (n,)."""
         return self.function(z, y, normalize=self.normalize, sample_weights=sample_weights)
 
 
@@ -64,7 +63,7 @@ class BankContrastiveLoss(ContrastiveLoss):
         y: Tensor,
         bank: MemoryBank | None = None,
         *,
-        own: Tensor | Literal[True] | None = None,
+        own: Tensor | bool = False,
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
         sample_weights: Tensor | None = None,
@@ -78,8 +77,12 @@ class BankContrastiveLoss(ContrastiveLoss):
         if own is True:
             if bank is None:
                 raise ValueError("own: True is of a MemoryBank; of other rows give a mask or row numbers")
-            own, ref_labels = None, bank.labels_before(len(z))
-        given = {"own": own, "normalize": self.normalize, "sample_weights": sample_weights}
+            ref_labels = bank.labels_before(z.shape[0])
+        given = {
+            "own": None if isinstance(own, bool) else own,
+            "normalize": self.normalize,
+            "sample_weights": sample_weights,
+        }
         return self.function(z, y, ref_emb, ref_labels, **given)
 
 
