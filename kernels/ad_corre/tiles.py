@@ -50,9 +50,9 @@ def add_class_sums(
         if rows.dtype == tl.float32:
             rows = centred(rows, first, mean, cols + chunk * cols.shape[1], D)
         if MD:
-            new_of_e += (of_e[chunk] + class_product(hot.to(tl.float32), rows, True, TENSOR_CORES),)
+            new_of_e += (of_e[chunk] + class_product(hot.to(tl.float32), rows, True, False, TENSOR_CORES),)
         if FD:
-            new_units += (units[chunk] + class_product(weights, rows, False, TENSOR_CORES),)
+            new_units += (units[chunk] + class_product(weights, rows, False, False, TENSOR_CORES),)
     return new_units, new_of_e
 
 

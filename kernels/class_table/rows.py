@@ -320,7 +320,7 @@ def rows(
                 ROUNDED: tl.constexpr = x.dtype != tl.float32 and (head.unit_x or not head.lengths)
                 EXACT: tl.constexpr = not UPDATE or batch.sample_weights is None  # ones and zeros of members
                 COARSE: tl.constexpr = EXACT and not PUSH and (not HEAD or ROUNDED)
-                sums += class_product(weights, unfolded(x), COARSE, TENSOR_CORES)
+                sums += class_product(weights, unfolded(x), COARSE, not EXACT, TENSOR_CORES)
             else:
                 places = tl.arange(0, M)[:, None]
                 to = out.row_weights + at.to(tl.int64)[None, :] * (KINDS * K) + places

@@ -17,6 +17,7 @@ def sums(
 ):  # fmt: skip
     """A grid of (splits, chunks): each split of the rows has a block (KINDS K, d) of its own."""
     EXACT: tl.constexpr = UPDATE and batch.sample_weights is None  # ones and zeros of members
+    WHOLE: tl.constexpr = UPDATE and batch.sample_weights is not None
     split = tl.program_id(0)
     classes = tl.arange(0, K)
     block = out.sums + split.to(tl.int64) * (KINDS * K * d)
@@ -33,5 +34,5 @@ def sums(
                 weights = tl.load(of, mask=there[None, :], other=0.0)
                 spoilt = tl.sum(weights * 0.0, 0) != 0  # by its own class's weight, which is enough
                 x = tl.where(spoilt[:, None], tl.zeros_like(x), x)
-                total += class_product(weights, x, EXACT and kind == HEAD, TENSOR_CORES)
+                total += class_product(weights, x, EXACT and kind == HEAD, WHOLE, TENSOR_CORES)
             store_chunk(block + kind * K * d, total, classes, classes >= 0, d, chunk, d, BLOCK_D)

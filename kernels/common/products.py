@@ -66,9 +66,10 @@ def two_pieces(x, HALF: tl.constexpr):
 
 
 @triton.jit
-def class_product(weights, x, EXACT: tl.constexpr, TENSOR_CORES: tl.constexpr):
-    """weights x in float32: weights (K, rows), x (rows, columns) of any dtype. `EXACT` weights are 0 or 1."""
-    HALF: tl.constexpr = x.dtype == tl.bfloat16
+def class_product(weights, x, EXACT: tl.constexpr, WHOLE: tl.constexpr, TENSOR_CORES: tl.constexpr):
+    """weights x in float32: weights (K, rows), x (rows, columns) of any dtype. `EXACT` weights are 0 or 1; of `WHOLE`
+    ones beside bfloat16 rows every bit counts, not 16 of 24."""
+    HALF: tl.constexpr = x.dtype == tl.bfloat16 and not WHOLE
     if not (HALF or TENSOR_CORES):
         return tl.dot(weights, x.to(tl.float32), input_precision="ieee")
     high, low = two_pieces(weights, HALF)
