@@ -29,7 +29,9 @@ def _largest(rows_ptr, y, labels, count, d, stride, BLOCK: tl.constexpr, BLOCK_D
                 spoiled += tl.where(label < 0, 0.0, squared * 0.0)  # NaN where a row is not finite
                 squared = tl.where(label < 0, float("inf"), squared)
             if labels is not None:
-                tl.store(labels + rows, tl.where(label < 0, -1, label & 0x7FFFFFFF).to(tl.int32), mask=valid)
+                # Of labels alone, negative ones that tell rows apart.
+                left_out = label if rows_ptr is None else -1
+                tl.store(labels + rows, tl.where(label < 0, left_out, label & 0x7FFFFFFF).to(tl.int32), mask=valid)
                 squared = tl.where(label.to(tl.int32) == label, squared, float("inf"))
         largest = tl.maximum(largest, tl.where(squared < LONGEST, squared, float("inf")))  # NaN is not below
     return tl.max(largest) + tl.sum(spoiled)
