@@ -252,21 +252,23 @@ def _terms(case: Case) -> dict[str, float]:
         lengths = rows.norm(dim=-1)
         return pull * (1 / lengths.where(lengths > 1e-6 * tensors[name].abs().max(), torch.inf)).norm().item()
 
+    half = max(torch.finfo(case.dtype).eps / torch.finfo(torch.float32).eps, 1.0)
     if spec.family == "contrastive":
         logits = 1 / options.get("temperature", 0.1)
         return {"loss": logits * case.n / n, "dz": logits * case.n**0.5 * 4 / n}
     if spec.family == "correlation":
         k = len(tensors["e"])
         of = 4 * (case.n + k + case.num_classes) / (k * n * n)
-        # The kernels' class sums are of float32 directions, the length of each rounded; the blocked engine's are wide.
-        coarse = case.backend == "triton" or case.dtype == torch.float64
+        # Elsewhere the length of each direction is rounded; the blocked engine's sums are wide.
+        coarse = case.backend != "blocked" or case.dtype == torch.float64
         return {"de": turned("e", of, True), "loss": of * k * case.n * (1 if coarse else 1e-8)}
     if spec.name == "marginal":
-        # Half-precision directions, whose products plain PyTorch rounds to exactly 1.
-        coarse = torch.finfo(case.dtype).eps / torch.finfo(torch.float32).eps if case.dtype.itemsize == 2 else 0
-        return {"dx": turned("x", 4 * case.n / (n * n)), "loss": coarse * (case.n / n) ** 2}
+        # Products of half-precision directions, which plain PyTorch rounds to exactly 1.
+        return {"dx": turned("x", 4 * case.n / (n * n)), "loss": (half > 1) * half * (case.n / n) ** 2}
     if spec.name in ("lmcl", "arcface"):
         pull = 2 * options.get("s", 64.0) / n
+        if case.backend == "triton":  # whose products of half-precision rows are of half-precision directions
+            pull *= half
         return {"dx": turned("x", pull), "dweight": turned("weight", pull * case.n)}
     if spec.name == "a-softmax":
         return {"dweight": turned("weight", 8 * tensors["x"].norm(dim=1).sum().item() / n), "dx": 8 * case.n**0.5 / n}
