@@ -272,8 +272,9 @@ def _terms(case: Case) -> dict[str, float]:
         return {"dx": turned("x", pull), "dweight": turned("weight", pull * case.n)}
     if spec.name == "a-softmax":
         return {"dweight": turned("weight", 8 * tensors["x"].norm(dim=1).sum().item() / n), "dx": 8 * case.n**0.5 / n}
-    if spec.family == "classifier":
-        return {"dx": 8 * case.n**0.5 / n * tensors["weight"].norm(dim=1).max().item()}
+    if spec.family == "classifier":  # whose loss is a difference of logits
+        longest = tensors["weight"].norm(dim=1).max().item()
+        return {"dx": 8 * case.n**0.5 / n * longest, "loss": tensors["x"].norm(dim=1).sum().item() * longest / n}
     if spec.name == "range":  # the difference of two means, and the widest pairs
         return {"dx": 4 * (options.get("beta", 1e-4) + options.get("alpha", 5e-5)) * tensors["x"].norm().item()}
     if spec.name == "variant" and case.dtype == torch.float64:  # pushes of all rows less those of the own class
