@@ -49,7 +49,7 @@ def check(call: Callable, fast: Callable, inputs: list[Tensor], grads: list[Tens
 
 
 def labels_of(n: int, classes: int) -> Tensor:
-    return (torch.randint(classes, (n,), generator=torch.Generator().manual_seed(n)) * 2**33 - 7).to(DEVICE)
+    return (torch.randint(classes, (n,), generator=torch.Generator().manual_seed(n)) * 2**33 + 7).to(DEVICE)
 
 
 def rows(shape: tuple[int, ...], dtype=torch.float32, count: int = 3) -> list[Tensor]:
