@@ -115,8 +115,11 @@ class MVALoss(CenterFamilyLoss):
     def term(self, bank: MemoryBank | None = None) -> Term:
         if bank is not None:
             MemoryBank.refuse_others(bank)
-        groups = () if bank is None else bank.groups(self.groups - 1)
-        return Term(self.name, self.centers, params=self.params, groups=tuple(groups), update=self.training)
+        term, groups = super().term(), None if bank is None else bank.newest(self.groups - 1)
+        if groups is None:
+            return term
+        pairs = tuple(zip(groups.features, groups.labels, strict=True))
+        return term._replace(groups=pairs, group_rows=groups.rows)
 
     def forward(
         self, x: Tensor, y: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None
