@@ -1,21 +1,11 @@
 """The memory bank: a ring of the newest embeddings and labels."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from .. import checks, ops
 from ..dispatch import resolve
 from .base import WholeState
-
-
-class Groups(NamedTuple):
-    """The newest groups of a bank, newest first, each padded to as many rows as any has."""
-
-    features: Tensor  # (V, L, d)
-    labels: Tensor  # (V, L), 0 where a group has no row
-    rows: Tensor  # (V,), how many of a group's rows are real: 0 for one that the bank does not hold
 
 
 class MemoryBank(WholeState):
@@ -106,8 +96,12 @@ class MemoryBank(WholeState):
         places = places[len(places) - sum(sizes) :]
         return list(zip(self.ring[places].split(sizes), self.ring_labels[places].split(sizes), strict=True))[::-1]
 
-    def newest(self, count: int) -> Groups | None:
-        """:meth:`groups` in tensors whose shapes do not depend on the groups, without a wait; None where none was."""
+    def padded_groups(self, count: int) -> tuple[Tensor, Tensor, Tensor] | None:
+        """:meth:`groups` without a wait, each padded to the length L of the largest so far; None where none was.
+
+        Features (count, L, d), labels (count, L), and how many of a group's rows, the first ones, are real (count,): 0
+        for a group that the bank does not hold.
+        """
         longest = self._largest
         if not count or not longest:
             return None
@@ -119,7 +113,7 @@ class MemoryBank(WholeState):
         rows = ((number == of) & whole).sum(1)
         within = torch.arange(longest, device=starts.device)
         places = (self.written - rows.cumsum(0)[:, None] + within) % self.capacity
-        return Groups(self.ring[places], self.ring_labels[places].where(within < rows[:, None], 0), rows)
+        return self.ring[places], self.ring_labels[places].where(within < rows[:, None], 0), rows
 
     def _places(self, start: int, end: int) -> Tensor:
         """Rows of the ring from `start` to `end`, counted from the write position."""

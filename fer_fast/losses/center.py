@@ -115,11 +115,11 @@ class MVALoss(CenterFamilyLoss):
     def term(self, bank: MemoryBank | None = None) -> Term:
         if bank is not None:
             MemoryBank.refuse_others(bank)
-        term, groups = super().term(), None if bank is None else bank.newest(self.groups - 1)
+        term, groups = super().term(), None if bank is None else bank.padded_groups(self.groups - 1)
         if groups is None:
             return term
-        pairs = tuple(zip(groups.features, groups.labels, strict=True))
-        return term._replace(groups=pairs, group_rows=groups.rows)
+        features, labels, rows = groups
+        return term._replace(groups=tuple(zip(features, labels, strict=True)), group_rows=rows)
 
     def forward(
         self, x: Tensor, y: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None

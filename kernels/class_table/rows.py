@@ -46,13 +46,13 @@ def scale_of_head(tables, head_divisor, summed, SLOTS: tl.constexpr, WEIGHTED: t
 def weight_of_batch(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, MEAN: tl.constexpr):
     """The factor α_v of MVA."""
     slots = tl.arange(0, SLOTS)
-    counts = tl.where(slots == 1, value_of(sizes.divisor), 1).to(tl.float64)
-    is_group = (slots > 0) & (slots < 2 + len(batch.groups_x))
+    held = tl.full((SLOTS,), 1.0, tl.float64)
     for v in tl.static_range(len(batch.groups_x)):
-        size = rows_of_group(batch, sizes.group_sizes, v).to(tl.float64)
-        is_group = is_group & ((slots != v + 2) | (size > 0))
-        if MEAN:
-            counts = tl.where(slots == v + 2, size, counts)
+        held = tl.where(slots == v + 2, rows_of_group(batch, sizes.group_sizes, v).to(tl.float64), held)
+    is_group = (slots > 0) & (slots < 2 + len(batch.groups_x)) & (held > 0)
+    counts = tl.full((SLOTS,), 1.0, tl.float64)
+    if MEAN:
+        counts = tl.where(slots == 1, value_of(sizes.divisor), held)
     spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)).to(tl.float64), 0)
     # In float64: α_v squares differences of these.
     losses = known_sums(tables, sizes.summed, SLOTS) * (sizes.num_classes - 1) / (spread * counts)

@@ -56,12 +56,13 @@ def test_groups_are_the_newest_whole_batches(capacity, sizes, count):
 @given(st.integers(1, 12), st.lists(st.integers(1, 15), max_size=8), st.integers(0, 5))
 def test_padded_groups_are_the_groups(capacity, sizes, count):
     bank, _ = filled(capacity, sizes)
-    expected, padded = bank.groups(count), bank.newest(count)
+    expected, padded = bank.groups(count), bank.padded_groups(count)
     if not count or not sizes:
         assert padded is None
         return
-    assert padded.rows.tolist() == [len(y) for _, y in expected] + [0] * (count - len(expected))
-    for (z, y), z_of, y_of in zip(expected, padded.features, padded.labels, strict=False):
+    features, labels, rows = padded
+    assert rows.tolist() == [len(y) for _, y in expected] + [0] * (count - len(expected))
+    for (z, y), z_of, y_of in zip(expected, features, labels, strict=False):
         assert torch.equal(z_of[: len(y)], z)
         assert torch.equal(y_of, torch.nn.functional.pad(y, (0, len(y_of) - len(y))))
 
@@ -89,7 +90,7 @@ def test_a_replayed_graph_moves_on():
         )
     assert bank.ring_labels.tolist() == [9, 7, 8, 8, 9]
     assert [y.tolist() for _, y in bank.groups(9)] == [[9, 9], [8, 8]]
-    assert bank.newest(3).rows.tolist() == [2, 2, 0]
+    assert bank.padded_groups(3)[2].tolist() == [2, 2, 0]
     other = MemoryBank(5, D)
     other.load_state_dict(bank.state_dict())
     other.enqueue(z[:1], torch.tensor([4]))
@@ -128,7 +129,7 @@ def test_state_survives(tmp_path):
     assert torch.equal(bank.ring, other.ring)
     assert torch.equal(bank.ring_labels, other.ring_labels)
     assert [y.tolist() for _, y in bank.groups(9)] == [y.tolist() for _, y in other.groups(9)] == [[9], [3, 4, 5, 6]]
-    assert torch.equal(bank.newest(3).features, other.newest(3).features)
+    assert all(map(torch.equal, bank.padded_groups(3), other.padded_groups(3)))
     with pytest.raises(RuntimeError, match="written"):
         other.load_state_dict({name: t for name, t in bank.state_dict().items() if name != "written"})
 
@@ -271,3 +272,29 @@ def test_rows_that_own_cannot_name():
             ENSCLoss()(z, y, **given, own=own)
     with pytest.raises(ValueError, match="own: names rows of a bank, but none is given"):
         ENSCLoss()(z, y, own=torch.tensor([0]))
+
+
+BACKENDS = ["reference", "blocked", *(["triton"] if triton_runs_on("cpu") else [])]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("classes", [3, 300])
+@pytest.mark.parametrize("sizes", [[], [4], [6, 2], [6, 1, 7, 3], [2, 20]])
+def test_mva_sees_the_groups_that_the_bank_holds(sizes, classes, backend, reduction):
+    torch.manual_seed(0)
+    loss, bank = MVALoss(classes, D, groups=4, reduction=reduction, backend=backend), MemoryBank(16, D)
+    for size in sizes:
+        bank.enqueue(torch.randn(size, D) * (1 + size), torch.randint(classes, (size,)))
+    if sizes:
+        with torch.no_grad():
+            bank.ring.index_fill_(0, (bank.ring_labels < 0).nonzero()[:, 0], torch.nan)  # whatever they hold
+    x, y = torch.randn(5, D, requires_grad=True), torch.randint(classes, (5,))
+    centers = loss.centers.double()
+    found = loss(x, y, bank)
+    groups = [(z.double(), y) for z, y in bank.groups(3)]
+    assert len(groups) == min(len(sizes), 1 if 20 in sizes else 3)
+    wide = x.detach().double().requires_grad_()
+    exact = fer_fast.functional.mva_loss(wide, y, centers, groups=groups, reduction=reduction, backend="reference")
+    gradients = [torch.autograd.grad(value.sum(), of)[0].double() for value, of in ((found, x), (exact, wide))]
+    torch.testing.assert_close((found.double(), gradients[0]), (exact, gradients[1]), rtol=1e-5, atol=1e-5)
