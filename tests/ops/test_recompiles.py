@@ -20,7 +20,7 @@ def steps():
 def compilations(step, given) -> int:
     """How often `step` is compiled in the loop; `given` are a batch's arguments by its number and rows."""
     torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
     run = torch.compile(step, fullgraph=True, backend=counter)
     for number, rows in enumerate(steps()):
         run(*given(number, rows)).backward()
