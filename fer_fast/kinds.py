@@ -16,30 +16,35 @@ _NAMES = frozenset({str, int, bool, type(None)})
 _MOST_KINDS = 1024  # remembered at once: ragged batches make many
 
 
-class Kinds(dict):
-    """The kinds met so far, by all that their calls have in common."""
+class Kinds:
+    """The kinds met so far, by all that their calls have in common.
+
+    They are an attribute, which compiled calls do not touch: a graph that had read a dictionary would be compiled anew
+    whenever another kind is met.
+    """
 
     everywhere: ClassVar[list["Kinds"]] = []
 
     def __init__(self):
+        self.known: dict[tuple, Kind] = {}
         self.everywhere.append(self)
 
     def of(self, args: Iterable) -> Kind | None:
         """The kind of a call; None where one call does not speak for the next."""
         if torch.compiler.is_compiling() or (key := _key(args)) is None:
             return None
-        kind = self.get(key)
+        kind = self.known.get(key)
         if kind is None:
-            if len(self) >= _MOST_KINDS:
-                self.clear()
-            kind = self[key] = {}
+            if len(self.known) >= _MOST_KINDS:
+                self.known.clear()
+            kind = self.known[key] = {}
         return kind
 
 
 def forget() -> None:
     """As if no call had been: for who changes what plans are made of."""
     for kinds in Kinds.everywhere:
-        kinds.clear()
+        kinds.known.clear()
 
 
 def watched() -> bool:

@@ -36,6 +36,7 @@ class CenterTask(NamedTuple):
     groups: list[tuple[Tensor, Tensor]]  # the bank's, newest first
     mean: bool
     sample_weights: Tensor | None = None  # (n,), 0 for rows that are absent
+    group_rows: Tensor | None = None  # (V,), how many rows of a group are real, the first ones
 
 
 class Center:
@@ -233,8 +234,9 @@ class MVA(Affinity):
     def configure(self, alpha: float) -> None:
         super().configure(alpha)
         batch = self._affinity(self.task.x, self.task.y, self.task.sample_weights)
-        values = torch.stack([batch, *(self._affinity(x, y) for x, y in self.task.groups)])
-        self.scale = self.scale * (1 + values.var(correction=0))
+        groups, rows = self.task.groups, self.task.group_rows
+        values = torch.stack([batch, *(self._affinity(x, y, first(rows, v, y)) for v, (x, y) in enumerate(groups))])
+        self.scale = self.scale * group_weight(values, rows)
 
     def _affinity(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         total = torch.zeros_like(self.scale)
@@ -247,6 +249,21 @@ class MVA(Affinity):
         if not self.task.mean:
             return self.scale * total
         return self.scale * total / (len(x) if weights is None else total_weight(weights))
+
+
+def first(rows: Tensor | None, v: int, y: Tensor) -> Tensor | None:
+    """Weights (n_v,) of the rows of group v with labels y: 1 for the first rows[v], 0 for the others; None for all."""
+    return None if rows is None else (torch.arange(y.shape[0], device=y.device) < rows[v]).float()
+
+
+def group_weight(losses: Tensor, rows: Tensor | None) -> Tensor:
+    """α_v = 1 + (1/V) Σ_v (A_v - Ā)² of MVA: (), of the affinity loss of the batch and its groups, (V,), those left out
+    of which no `rows` (V-1,) are real."""
+    if rows is None:
+        return 1 + losses.var(correction=0)
+    real = torch.cat([rows.new_ones(1), rows]) > 0
+    mean = losses.where(real, 0).sum() / real.sum()
+    return 1 + (losses - mean).where(real, 0).square().sum() / real.sum()
 
 
 def _where_finite(moved: Tensor, old: Tensor) -> Tensor:

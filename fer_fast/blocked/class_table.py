@@ -38,12 +38,14 @@ def class_table(
     soft_labels: Tensor | None = None,
     label_smoothing: float = 0.0,
     setting: Tensor | None = None,
+    group_rows: Tensor | None = None,
     by_row: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y), either of them absent as "".
 
     Returns (loss, dx, dweight, dbias, dsetting). x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,),
-    centers (C, d), center_weights (C,); groups_x (n_v, d) and groups_y (n_v,) are the bank's groups, newest first.
+    centers (C, d), center_weights (C,); groups_x (n_v, d) and groups_y (n_v,) are the bank's groups, newest first,
+    of each the first `group_rows` (V,) real, or all.
     sample_weights w (n,) multiply rows, in the loss and in the move of the centers. The mean divides by Σ w, a weighted
     softmax by Σ w W_y. With `update` the centers move in place. `soft_labels` (n, C) are the classifier's in place of
     y, then the largest of each; `setting` () stands for the hyper-parameter of the classifier that is NaN. `by_row`
@@ -69,7 +71,7 @@ def class_table(
         targets = targets_of(y, soft_labels, len(weight), class_weights, sample_weights, label_smoothing, mean, dtype)
     if auxiliary:
         groups = list(zip(groups_x, groups_y, strict=True))
-        task = CenterTask(x, y, centers, center_weights, groups, mean, sample_weights)
+        task = CenterTask(x, y, centers, center_weights, groups, mean, sample_weights, group_rows)
         rule = RULES[auxiliary](task, auxiliary_params, update, dtype)
 
     loss = torch.zeros(len(x) if by_row else (), dtype=wide_dtype(x.device), device=x.device)

@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 
 from .. import checks, functional, ops, reference
 from ..dispatch import resolve
-from ..losses.base import HostState, Loss
+from ..losses.base import Loss, WholeState
 from ..reference import pair_losses
 from ..reference.primitives import accumulate
 
@@ -167,7 +167,7 @@ class NTXentLoss(PairLoss):
         super().__init__(temperature, **options)
 
 
-class CrossBatchMemory(HostState):
+class CrossBatchMemory(WholeState):
     """A pair loss of each batch against the newest `memory_size` rows, these among them (Wang et al. 2020, XBM).
 
     Called as `loss(embeddings, labels, enqueue_mask=None)`. The batch enters the memory first, and no row meets its own
@@ -193,19 +193,16 @@ class CrossBatchMemory(HostState):
         self.register_buffer("label_memory", torch.zeros(self.memory_size, dtype=torch.int64))
         self.queue_idx, self.has_been_filled = 0, False
 
-    @property
-    def host_state(self) -> list[int]:
-        return [self.queue_idx, int(self.has_been_filled)]
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor([self.queue_idx, int(self.has_been_filled)])
 
-    @host_state.setter
-    def host_state(self, values: list[int]) -> None:
-        queue_idx, filled = values
+    def set_extra_state(self, state: Tensor) -> None:
+        queue_idx, filled = state.tolist()
         self.queue_idx, self.has_been_filled = queue_idx, bool(filled)
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
-        super()._load_from_state_dict(
-            {prefix + "host_state": torch.zeros(2, dtype=torch.int64)} | state_dict, prefix, *rest
-        )
+        place = {prefix + "_extra_state": torch.zeros(2, dtype=torch.int64)}
+        super()._load_from_state_dict(place | state_dict, prefix, *rest)
 
     def forward(
         self,

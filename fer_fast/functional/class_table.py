@@ -27,6 +27,7 @@ class Term(NamedTuple):
     class_weights: Tensor | None = None
     params: tuple[Tensor | float | int | str, ...] = ()  # the row's NamedTuple
     groups: Sequence[tuple[Tensor, Tensor]] = ()
+    group_rows: Tensor | None = None  # (V,), how many rows of a group are real, the first ones; None for all
     update: bool = False
     label_smoothing: float = 0.0
     ignore_index: int | None = None
@@ -50,14 +51,17 @@ class Term(NamedTuple):
             raise ValueError('update: backend="reference" cannot move centers inside torch.compile; the others can')
         if not y.is_floating_point():
             checks.label_range(y, len(self.table))
-        for _, group_y in self.groups:
+        groups = self.groups
+        if self.group_rows is not None:  # waits for the device, as the plain formula may
+            groups = [(x[:r], y[:r]) for (x, y), r in zip(groups, self.group_rows.tolist(), strict=True) if r]
+        for _, group_y in groups:
             checks.label_range(group_y, len(self.table), "bank labels")
         spec = find(self.name)
         given = {"weight": self.table, "centers": self.table, "bias": self.bias, "class_weights": self.class_weights}
         given |= dict(zip(spec.params._fields, self.params, strict=True))
         given |= {"sample_weights": sample_weights, "label_smoothing": self.label_smoothing}
-        if self.groups:
-            given["groups"] = self.groups
+        if groups:
+            given["groups"] = groups
         loss = call(spec.reference, x=x, y=y, reduction=reduction, **given)
         if self.update:
             with torch.no_grad():
@@ -88,7 +92,7 @@ def joint_loss(
     """
     classifier, auxiliary = classifier or _ABSENT, auxiliary or _ABSENT
     setting, ignored = classifier.setting, classifier.ignore_index
-    asked = reduction, sample_weights, setting, ignored, auxiliary.groups or None
+    asked = reduction, sample_weights, setting, ignored, auxiliary.groups or None, auxiliary.group_rows
     kind = _check(x, y, *asked, *classifier[:4], *auxiliary[:4])
     for tensor, name in (
         (y, "labels"),
@@ -136,6 +140,7 @@ def _check(
     setting: Tensor | None,
     ignore_index: int | None,
     groups: Sequence | None,
+    group_rows: Tensor | None,
     *terms: str | Tensor | None,
 ) -> None:
     """That features, labels, weights of rows, MVA's groups and two terms fit each other, of each term its name, table,

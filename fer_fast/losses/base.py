@@ -1,8 +1,5 @@
-"""What every loss module shares: its row in the registry, its reduction, its backend, and integers in its state."""
+"""What every loss module shares: its row in the registry, its reduction, its backend, and state that loads whole."""
 
-from collections.abc import Hashable
-
-import torch
 from torch import Tensor, nn
 
 from .. import checks, functional
@@ -74,60 +71,33 @@ class Loss(nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in shown.items())
 
 
-class HostState(nn.Module):
-    """A module some of whose state is plain integers on the host, kept in `state_dict` as one int64 tensor.
+class WholeState(nn.Module):
+    """A module that loads all of its state or none: a count beside the tensors of another would stay wrong."""
 
-    Integers on the host steer slices and schedules without asking the device; as a tensor they travel through
-    safetensors like everything else. Subclasses give `host_state` and take it back.
-    """
+    def refuse_state(self, state: dict[str, Tensor]) -> None:
+        """Raise `ValueError` for tensors, by name and of the right shapes, that this module cannot have."""
 
-    @property
-    def host_state(self) -> list[int]:
-        raise NotImplementedError
-
-    @host_state.setter
-    def host_state(self, values: list[int]) -> None:
-        raise NotImplementedError
-
-    @property
-    def replay_key(self) -> Hashable:
-        """What of it the kernels of a step depend on: a step can be replayed from the CUDA graph of another step of the
-        same key. All of it, unless a subclass knows that less will do."""
-        return tuple(self.host_state)
-
-    def replayed(self, rows: int) -> None:
-        """Count a batch of `rows` whose step was replayed, which the host did not see."""
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "host_state"] = torch.tensor(self.host_state, dtype=torch.int64)
-
-    def refuse_host_state(self, values: list[int]) -> None:
-        """Raise `ValueError` for integers that this module cannot have."""
+    def take_state(self) -> None:
+        """Called when a state was loaded."""
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
-        """All of the state or none: a count that is not that of its tensors would be wrong from then on."""
-        values: Tensor | None = state_dict.get(prefix + "host_state")
-        rest = {key: value for key, value in state_dict.items() if key != prefix + "host_state"}
-        own = {prefix + name: t for name, t in self._parameters.items() if t is not None}
-        own |= {prefix + n: t for n, t in self._buffers.items() if n not in self._non_persistent_buffers_set}
-        absent = [key for key in own if key not in rest] + [prefix + "host_state"] * (values is None)
-        faults = [
-            f"{key}: shape {tuple(rest[key].shape)} given, {tuple(t.shape)} expected"
-            for key, t in own.items()
-            if key in rest and rest[key].shape != t.shape
-        ]
-        if values is not None:
+        own = {name: t for name, t in self._parameters.items() if t is not None}
+        own |= {name: t for name, t in self._buffers.items() if name not in self._non_persistent_buffers_set}
+        given = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
+        absent = [prefix + name for name in own if name not in given]
+        faults = []
+        for name, t in given.items():
+            if t.shape != own[name].shape:
+                faults.append(f"{name}: shape {tuple(t.shape)} given, {tuple(own[name].shape)} expected")
+            elif t.is_floating_point() != own[name].is_floating_point():
+                faults.append(f"{name}: {t.dtype} given, {own[name].dtype} expected")
+        if not faults and not absent and not any(t.is_meta for t in given.values()):
             try:
-                if values.ndim != 1 or values.is_floating_point():
-                    raise ValueError(f"expected integers (k,), got {values.dtype} {tuple(values.shape)}")
-                self.refuse_host_state(values.tolist())
+                self.refuse_state(given)
             except ValueError as fault:
-                faults.append(f"{prefix}host_state: {fault}")
-        errors += faults
-        missing += absent if strict else []
-        if faults or (absent and strict):
-            return
-        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing, unexpected, errors)
-        if not absent:
-            self.host_state = values.tolist()
+                faults.append(str(fault))
+        errors += [prefix + fault for fault in faults]
+        missing += absent
+        if not faults and not absent:
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+            self.take_state()

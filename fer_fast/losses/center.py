@@ -115,8 +115,11 @@ class MVALoss(CenterFamilyLoss):
     def term(self, bank: MemoryBank | None = None) -> Term:
         if bank is not None:
             MemoryBank.refuse_others(bank)
-        groups = () if bank is None else bank.groups(self.groups - 1)
-        return Term(self.name, self.centers, params=self.params, groups=tuple(groups), update=self.training)
+        term, groups = super().term(), None if bank is None else bank.padded_groups(self.groups - 1)
+        if groups is None:
+            return term
+        features, labels, rows = groups
+        return term._replace(groups=tuple(zip(features, labels, strict=True)), group_rows=rows)
 
     def forward(
         self, x: Tensor, y: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None

@@ -1,6 +1,8 @@
 """The contrastive family: modules called with L2-normalised embeddings z (n, d), their labels, and a memory bank."""
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .bank import MemoryBank
 from .base import Loss
@@ -54,7 +56,8 @@ class BankContrastiveLoss(ContrastiveLoss):
 
     Enqueue a batch after its backward. Rows of the batch that are in the bank already would count twice, and with ESC
     as their own negatives: name them by `own`, and they take no part in the call. `own=True` is the newest n rows of a
-    :class:`MemoryBank`, the batch having been its last; else a mask (M,) or row numbers, -1 for none.
+    :class:`MemoryBank`, the batch having been its last; else a mask (M,) or row numbers, -1 for none. A bank's mask may
+    be of its valid rows or of all its capacity.
     """
 
     def forward(
@@ -73,7 +76,9 @@ class BankContrastiveLoss(ContrastiveLoss):
             if ref_emb is not None or ref_labels is not None:
                 raise ValueError("bank: given together with ref_emb/ref_labels; give one of the two")
             MemoryBank.refuse_others(bank)
-            ref_emb, ref_labels = bank.features, bank.labels
+            ref_emb, ref_labels = bank.ring, bank.ring_labels
+            if isinstance(own, Tensor) and own.dtype == torch.bool and own.ndim == 1:  # of the valid rows, the first
+                own = pad(own, (0, max(bank.capacity - len(own), 0)))
         if own is True:
             if bank is None:
                 raise ValueError("own: True is of a MemoryBank; of other rows give a mask or row numbers")

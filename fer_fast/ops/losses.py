@@ -35,6 +35,7 @@ def class_table_(
     soft_labels: Tensor | None,
     label_smoothing: float,
     setting: Tensor | None,
+    group_rows: Tensor | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     for table in (weight, centers):
@@ -94,6 +95,7 @@ def class_table(
         soft_labels,
         classifier.label_smoothing,
         setting,
+        auxiliary.group_rows,
         backend,
     )
     return _class_table_by_row(*args) if by_row else _class_table(*args, kind=kind)

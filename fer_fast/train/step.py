@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fer_fast.data.augment import Augment
 from fer_fast.errors import InputError
-from fer_fast.losses.base import HostState
 from fer_fast.train.config import OptimiserConfig, RunConfig
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import Learner
@@ -50,7 +49,7 @@ class Update:
 
     Called with the batches of a step, it does to the device what follows from them and from tensors that stay where
     they are. Whatever else changes from step to step is on the device as well (the rate, the state of the generator,
-    the totals) or is told by the `replay_key` of a `HostState`; so the same kernels can be replayed.
+    the totals) or is told by the bank's `replay_key`; so the same kernels can be replayed.
 
     Args:
         config: of the run.
@@ -107,9 +106,9 @@ class Update:
 class Replay:
     """Updates replayed from a CUDA graph: those of the kind that was the first to come more than `WARM_UP` times.
 
-    Updates are of one kind if their batches have the same sizes and whatever state the losses and the bank keep on the
-    host gives the same kernels; a ragged last batch, say, is of another kind, and runs as it would without a graph. A
-    capture executes nothing. All work has to be on one stream that is not the default one.
+    Updates are of one kind if their batches have the same sizes and the bank's groups the same length; a ragged last
+    batch, say, is of another kind, and runs as it would without a graph. A capture executes nothing. All work has to be
+    on one stream that is not the default one.
 
     Args:
         update: what an update does.
@@ -118,7 +117,6 @@ class Replay:
 
     def __init__(self, update: Update, required: bool):
         self.update, self.required = update, required
-        self.hosts = [module for module in update.learner.modules() if isinstance(module, HostState)]
         self.seen: Counter[Hashable] = Counter()  # updates of each kind before the capture
         self.graph: Graph | None = None
         self.kind: Hashable = None  # of what the graph holds
@@ -127,7 +125,8 @@ class Replay:
         self.count = 0  # updates that were replayed
 
     def __call__(self, batches: Batches) -> None:
-        kind = (*(len(labels) for _, labels in batches), *(host.replay_key for host in self.hosts))
+        bank = self.update.learner.bank
+        kind = (*(len(labels) for _, labels in batches), None if bank is None else bank.replay_key)
         if self.graph is None and not self.failed:
             self.seen[kind] += 1
             if self.seen[kind] > WARM_UP:
@@ -140,13 +139,9 @@ class Replay:
                 old.copy_(new)
         self.graph.replay()
         self.count += 1
-        for _, labels in batches:
-            for host in self.hosts:
-                host.replayed(len(labels))
 
     def _capture(self, batches: Batches, kind: Hashable) -> None:
         self.held = [(pixels.clone(), labels.clone()) for pixels, labels in batches]
-        states = [host.host_state for host in self.hosts]
         graph = Graph(self.update.generator)
         try:
             graph.capture(lambda: self.update(self.held))
@@ -159,9 +154,6 @@ class Replay:
                     f"hardware.compile: a step could not be captured in a CUDA graph: {reason}; auto trains without"
                 ) from error
             warnings.warn(f"training goes on without a CUDA graph, which a step did not fit: {reason}", stacklevel=2)
-        finally:
-            for host, state in zip(self.hosts, states, strict=True):
-                host.host_state = state
 
 
 class Graph:

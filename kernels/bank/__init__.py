@@ -1,1 +1,1 @@
-"""The memory bank's ring: one launch writes a batch over the oldest rows, wherever the device's own cursor stands."""
+"""The memory bank's ring: one launch writes a batch over the oldest rows, where the device's own count says."""

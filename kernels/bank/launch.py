@@ -7,16 +7,16 @@ from .enqueue import enqueue_rows
 from .settings import BLOCKS, ENQUEUE_ROWS
 
 
-def enqueue(features: Tensor, labels: Tensor, cursor: Tensor, z: Tensor, y: Tensor) -> None:
-    """Write z (n, d) and y (n,) into the ring features (capacity, d), labels (capacity,), in place.
+def enqueue(features: Tensor, labels: Tensor, starts: Tensor, written: Tensor, z: Tensor, y: Tensor) -> None:
+    """Write z (n, d), y (n,) and `written` into the ring: features (capacity, d), labels and starts (capacity,).
 
-    `cursor` (1,), int64 on the device, is the slot of the next row; it moves on by n, modulo the capacity. Rows are
-    converted to the ring's dtype. Nothing depends on the host, so the call can be captured in a CUDA graph. Floor: z
-    read once, its rows written once, one launch.
+    `written` (1,), int64 on the device, counts the rows so far: modulo the capacity it is the slot of the next row, and
+    it moves on by n. Rows are converted to the ring's dtype. Nothing depends on the host, so the call can be captured
+    in a CUDA graph. Floor: z read once, its rows written once, one launch.
     """
     z, y = dense_rows(z), y.contiguous()
     n, d = z.shape
     enqueue_rows[cdiv(n, ENQUEUE_ROWS.block_m),](
-        features, labels, cursor, z, y, len(features), n, d, features.stride(0), z.stride(0),
+        features, labels, starts, written, z, y, len(features), n, d, features.stride(0), z.stride(0),
         **BLOCKS, **ENQUEUE_ROWS.options,
     )  # fmt: skip

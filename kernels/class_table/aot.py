@@ -70,6 +70,8 @@ def _launches(
     asked = Asked(family, rules.variant, True, bool(auxiliary), True, precision, by_row=optional, learns=learns)
     x = torch.empty((n, d), dtype=dtype)
     batch = Batch(x, labels(n), labels(1), (x,) * groups, (labels(n),) * groups)
+    if groups:
+        batch = batch._replace(group_rows=labels(groups))
     if optional:
         batch = batch._replace(sample_weights=table(n), soft_labels=table(n, num_classes))
     given = (

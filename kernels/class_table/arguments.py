@@ -25,6 +25,7 @@ class Batch(NamedTuple):
     groups_y: tuple[Tensor, ...] = ()
     sample_weights: Tensor | None = None
     soft_labels: Tensor | None = None
+    group_rows: Tensor | None = None  # (V,), how many rows of MVA's groups are real, the first ones; None for all
 
 
 class Tables(NamedTuple):

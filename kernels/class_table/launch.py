@@ -199,18 +199,19 @@ def class_table(
     soft_labels: Tensor | None = None,
     label_smoothing: float = 0.0,
     setting: Tensor | None = None,
+    group_rows: Tensor | None = None,
     by_row: bool = False,
     status: Tensor | None = None,
     kind: dict | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, dsetting; centers move in place.
 
-    x (n, d), y (n,), weight and centers (C, d), MVA's groups_x of (n_v, d) and groups_y of (n_v,). Large tables are
-    :mod:`..large_classifier`'s and :mod:`..large_centers`'. sample_weights w (n,) multiply rows, soft_labels (n, C) are
-    a classifier's in place of y, then the largest of each, and `setting` () stands for its hyper-parameter that is NaN.
-    The mean divides by Σ w, a classifier's with class weights by Σ w W_y; `by_row` gives the losses of the rows (n,).
-    A label outside [0, C) makes the loss NaN and goes to `status` (1,). `kind` remembers the plans of calls alike in
-    all but the values of tensors, all of them aligned.
+    x (n, d), y (n,), weight and centers (C, d), MVA's groups_x of (n_v, d) and groups_y of (n_v,), the first
+    `group_rows` (V,) of each real, or all. Large tables are :mod:`..large_classifier`'s and :mod:`..large_centers`'.
+    sample_weights w (n,) multiply rows, soft_labels (n, C) are a classifier's in place of y, then the largest of each,
+    and `setting` () stands for its hyper-parameter that is NaN. The mean divides by Σ w, a classifier's with class
+    weights by Σ w W_y; `by_row` gives the losses of the rows (n,). A label outside [0, C) makes the loss NaN and goes
+    to `status` (1,). `kind` remembers the plans of calls alike in all but the values of tensors, all of them aligned.
     """
     if x.dtype == torch.float64:
         raise NotImplementedError("features in float64")
@@ -229,7 +230,8 @@ def class_table(
         if auxiliary:
             more, pull, *_ = class_table(
                 x, y, None, None, None, table, center_weights, groups_x, groups_y, "", (), auxiliary, auxiliary_params,
-                auxiliary_weight, mean, update, gradient, sample_weights, by_row=by_row, status=status, kind=kind,
+                auxiliary_weight, mean, update, gradient, sample_weights, group_rows=group_rows, by_row=by_row,
+                status=status, kind=kind,
             )  # fmt: skip
             loss, dx = loss + more, dx.add_(pull)
         results = loss, dx, *rest
@@ -237,13 +239,13 @@ def class_table(
         rule = center_rule(auxiliary, tuple(auxiliary_params))
         loss, dx = large_centers(
             x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient,
-            sample_weights, by_row, status,
+            sample_weights, group_rows, by_row, status,
         )  # fmt: skip
         results = loss, dx, _none(x), _none(x), _none(x)
     else:
         groups = tuple(map(dense_rows, groups_x)), tuple([of.contiguous() for of in groups_y])
         soft = None if soft_labels is None else soft_labels.contiguous()
-        batch = Batch(dense_rows(x), y.contiguous(), status, *groups, sample_weights, soft)
+        batch = Batch(dense_rows(x), y.contiguous(), status, *groups, sample_weights, soft, group_rows)
         given = weight.contiguous() if classifier else None, bias, class_weights, table, center_weights
         params = tuple(classifier_params), auxiliary, tuple(auxiliary_params), setting, label_smoothing
         rules = rules_of(classifier, *params)

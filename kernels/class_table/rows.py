@@ -19,7 +19,7 @@ from ..common.products import class_product, float32_product
 from ..common.tiles import inverse_or_zero, load_per_class, read_labels, scales_of, value_of
 from .arguments import LENGTH, REST, SCALAR, SPREAD, SUMMED_PROGRAMS, VARYING, Sizes
 from .centers.mva import group_weight
-from .table_stats import others_table, unit_weights
+from .table_stats import others_table, rows_of_group, unit_weights
 from .tiles import along_rows, by_parts, folded, load_tile, row_sums, store_tile, table_rows, two_row_sums, unfolded
 
 
@@ -46,12 +46,14 @@ def scale_of_head(tables, head_divisor, summed, SLOTS: tl.constexpr, WEIGHTED: t
 def weight_of_batch(batch, tables, sizes, K: tl.constexpr, SLOTS: tl.constexpr, MEAN: tl.constexpr):
     """The factor α_v of MVA."""
     slots = tl.arange(0, SLOTS)
-    counts = tl.where(slots == 1, value_of(sizes.divisor), 1).to(tl.float64)
+    held = tl.full((SLOTS,), 1.0, tl.float64)
     for v in tl.static_range(len(batch.groups_x)):
-        if MEAN:
-            counts = tl.where(slots == v + 2, sizes.group_sizes[v], counts)
+        held = tl.where(slots == v + 2, rows_of_group(batch, sizes.group_sizes, v).to(tl.float64), held)
+    is_group = (slots > 0) & (slots < 2 + len(batch.groups_x)) & (held > 0)
+    counts = tl.full((SLOTS,), 1.0, tl.float64)
+    if MEAN:
+        counts = tl.where(slots == 1, value_of(sizes.divisor), held)
     spread = tl.sum(tl.load(tables.statistics + SPREAD * K + tl.arange(0, K)).to(tl.float64), 0)
-    is_group = (slots > 0) & (slots < 2 + len(batch.groups_x))
     # In float64: α_v squares differences of these.
     losses = known_sums(tables, sizes.summed, SLOTS) * (sizes.num_classes - 1) / (spread * counts)
     return group_weight(losses, is_group).to(tl.float32)

@@ -152,6 +152,15 @@ def sum_of_distances(
     return tl.sum(total, 0)
 
 
+@triton.jit
+def rows_of_group(batch, group_sizes, v: tl.constexpr):
+    """How many rows of group v of MVA are real."""
+    size = tl.zeros((), tl.float32) + group_sizes[v]
+    if batch.group_rows is not None:
+        size = tl.load(batch.group_rows + v)
+    return size
+
+
 @triton.jit(do_not_specialize=VARYING)
 def table_stats(
     batch, tables, head, rule, n, num_classes, group_sizes, x_stride, group_strides, d: tl.constexpr, K: tl.constexpr,
@@ -185,7 +194,7 @@ def table_stats(
         )  # fmt: skip
         tl.store(tables.sums + program * SLOTS + 1, own)
     for v in tl.static_range(len(batch.groups_x)):
-        size = (tl.zeros((), tl.float32) + group_sizes[v]).to(tl.int32)
+        size = rows_of_group(batch, group_sizes, v).to(tl.int32)
         own = sum_of_distances(
             batch.groups_x[v], batch.groups_y[v], None, size, group_strides[v], tables.c, num_classes, batch.status, d,
             R, P, W,

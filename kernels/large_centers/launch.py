@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...blocked.center_family import first, group_weight
 from ..class_table.arguments import Center
 from ..host.launch import Launch, cdiv, gradient_dtype, processors, rows_of, start
 from .arguments import Batch, ByClass, Outputs, Sizes, Table
@@ -31,15 +32,16 @@ def large_centers(
     update: bool,
     gradient: bool,
     sample_weights: Tensor | None,
+    group_rows: Tensor | None,
     by_row: bool,
     status: Tensor | None,
     run: Run = start,
 ) -> tuple[Tensor, Tensor]:
     """auxiliary_weight · the loss of `rule`: loss () and dx (n, d), or (0,) without; contiguous centers move in place.
 
-    x (n, d), y (n,), centers (C, d), their weights (C,), MVA's groups_x of (n_v, d) and groups_y of (n_v,). float32
-    sample_weights w (n,) multiply rows, and the mean divides by Σ w; `by_row` gives their losses (n,). A label outside
-    [0, C) makes the loss NaN and goes to `status` (1,).
+    x (n, d), y (n,), centers (C, d), their weights (C,), MVA's groups_x of (n_v, d) and groups_y of (n_v,), the first
+    `group_rows` (V,) of each real, or all. float32 sample_weights w (n,) multiply rows, and the mean divides by Σ w;
+    `by_row` gives their losses (n,). A label outside [0, C) makes the loss NaN and goes to `status` (1,).
     """
     (n, d), num_classes, device = x.shape, len(centers), x.device
     batch, push = Batch(rows_of(x), y.contiguous(), status, sample_weights), update and rule.push is not None
@@ -49,10 +51,11 @@ def large_centers(
     )
     if groups_x:
         groups = [
-            batch,
-            *(Batch(rows_of(g), of.contiguous(), status) for g, of in zip(groups_x, groups_y, strict=True)),
+            Batch(rows_of(g), of.contiguous(), status, first(group_rows, v, of))
+            for v, (g, of) in enumerate(zip(groups_x, groups_y, strict=True))
         ]
-        table = table._replace(factor=_group_weight(groups, table, rule, mean, run))
+        losses = _affinities([batch, *groups], table, rule, mean, run)
+        table = table._replace(factor=group_weight(losses, group_rows).float())
     wide = {"dtype": torch.float32, "device": device}
     out = Outputs(
         _empty((), **wide),
@@ -96,8 +99,8 @@ def _rows(batch: Batch, table: Table, out: Outputs, rule: Center, sizes: Sizes) 
     return Launch(rows, (sizes.programs,), arguments, cut.constants(batch.x.shape[1]))
 
 
-def _group_weight(groups: list[Batch], table: Table, rule: Center, mean: bool, run: Run) -> Tensor:
-    """α_v = 1 + (1/V) Σ_v (A_v - Ā)² of MVA, A_v the affinity loss of a group: ()."""
+def _affinities(groups: list[Batch], table: Table, rule: Center, mean: bool, run: Run) -> Tensor:
+    """The affinity loss of every group: (V,)."""
     losses, (num_classes, d) = [], table.c.shape
     for group in groups:
         n, device = len(group.x), group.x.device
@@ -105,7 +108,7 @@ def _group_weight(groups: list[Batch], table: Table, rule: Center, mean: bool, r
         parts = _empty((sizes.programs,), dtype=torch.float64, device=device)
         run(_rows(group, table, Outputs(parts, parts), rule, sizes))
         losses.append(parts.sum() / (_total(group) if mean else 1))
-    return (1 + torch.stack(losses).var(correction=0)).float()
+    return torch.stack(losses)
 
 
 def _by_class(y: Tensor, num_classes: int, out: Outputs, slice_rows: int, d: int) -> ByClass:

@@ -27,7 +27,7 @@ ALIASES = {
 }
 HEAD = '''"""Written by tests/helpers/stubs.py, which says what for."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch

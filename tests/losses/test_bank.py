@@ -52,6 +52,21 @@ def test_groups_are_the_newest_whole_batches(capacity, sizes, count):
     assert all(torch.equal(z[:, 0], labels.float()) for z, labels in groups)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.lists(st.integers(1, 15), max_size=8), st.integers(0, 5))
+def test_padded_groups_are_the_groups(capacity, sizes, count):
+    bank, _ = filled(capacity, sizes)
+    expected, padded = bank.groups(count), bank.padded_groups(count)
+    if not count or not sizes:
+        assert padded is None
+        return
+    features, labels, rows = padded
+    assert rows.tolist() == [len(y) for _, y in expected] + [0] * (count - len(expected))
+    for (z, y), z_of, y_of in zip(expected, features, labels, strict=False):
+        assert torch.equal(z_of[: len(y)], z)
+        assert torch.equal(y_of, torch.nn.functional.pad(y, (0, len(y_of) - len(y))))
+
+
 @pytest.mark.skipif(not triton_runs_on("cpu"), reason="needs Triton's interpreter")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_the_kernel_leaves_the_same_bank(dtype):
@@ -61,7 +76,7 @@ def test_the_kernel_leaves_the_same_bank(dtype):
     expected, _ = filled(7, sizes, dtype)
     for name, value in expected.state_dict().items():
         assert torch.equal(bank.state_dict()[name], value), name
-    assert bank.cursor.item() == expected.cursor.item() == (3 + 4 + 1 + 7 + 7 + 2) % 7
+    assert bank.written.item() == 3 + 4 + 1 + 7 + 7 + 2
     assert [y.tolist() for _, y in bank.groups(3)] == [y.tolist() for _, y in expected.groups(3)]
 
 
@@ -70,11 +85,12 @@ def test_a_replayed_graph_moves_on():
     bank, _ = filled(5, [5])
     z = torch.zeros(2, D)
     for label in (7, 8, 9):  # what a captured graph does: the kernel again, and nothing on the host
-        ops.enqueue(bank.ring, bank.ring_labels, bank.cursor, z.fill_(label), torch.full((2,), label))
-        bank.replayed(2)  # unless it is told
+        ops.enqueue(
+            bank.ring, bank.ring_labels, bank.ring_starts, bank.written, z.fill_(label), torch.full((2,), label)
+        )
     assert bank.ring_labels.tolist() == [9, 7, 8, 8, 9]
     assert [y.tolist() for _, y in bank.groups(9)] == [[9, 9], [8, 8]]
-    assert bank.replay_key == (5, 2, 2)
+    assert bank.padded_groups(3)[2].tolist() == [2, 2, 0]
     other = MemoryBank(5, D)
     other.load_state_dict(bank.state_dict())
     other.enqueue(z[:1], torch.tensor([4]))
@@ -87,7 +103,7 @@ def test_opcheck_of_enqueue():
     bank, _ = filled(5, [3])
     rows = torch.randn(2, D), torch.tensor([1, 2])
     report = torch.library.opcheck(
-        torch.ops.fer_fast.enqueue.default, (bank.ring, bank.ring_labels, bank.cursor, *rows)
+        torch.ops.fer_fast.enqueue.default, (bank.ring, bank.ring_labels, bank.ring_starts, bank.written, *rows)
     )
     assert set(report.values()) == {"SUCCESS"}
 
@@ -97,7 +113,8 @@ def test_whoever_saved_the_old_rows_for_a_backward_is_told():
         pytest.skip("needs Triton's interpreter")
     bank, _ = filled(5, [3])
     kept = (torch.ones(5, D, requires_grad=True) * bank.ring).sum()
-    ops.enqueue(bank.ring, bank.ring_labels, bank.cursor, torch.ones(2, D), torch.tensor([1, 2]))
+    state = bank.ring, bank.ring_labels, bank.ring_starts, bank.written
+    ops.enqueue(*state, torch.ones(2, D), torch.tensor([1, 2]))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         kept.backward()
 
@@ -112,8 +129,9 @@ def test_state_survives(tmp_path):
     assert torch.equal(bank.ring, other.ring)
     assert torch.equal(bank.ring_labels, other.ring_labels)
     assert [y.tolist() for _, y in bank.groups(9)] == [y.tolist() for _, y in other.groups(9)] == [[9], [3, 4, 5, 6]]
-    with pytest.raises(RuntimeError, match="host_state"):
-        other.load_state_dict({name: t for name, t in bank.state_dict().items() if name != "host_state"})
+    assert all(map(torch.equal, bank.padded_groups(3), other.padded_groups(3)))
+    with pytest.raises(RuntimeError, match="written"):
+        other.load_state_dict({name: t for name, t in bank.state_dict().items() if name != "written"})
 
 
 def test_rows_not_filled_take_part_in_nothing():
@@ -125,8 +143,8 @@ def test_rows_not_filled_take_part_in_nothing():
         bank.enqueue(rows, torch.tensor([0, 1, 2, 3]))
     loss = ENSCLoss()
     torch.testing.assert_close(loss(z, y, bank=small), loss(z, y, bank=large))
-    whole_ring = loss(z, y, ref_emb=large.ring, ref_labels=large.ring_labels)
-    torch.testing.assert_close(whole_ring, loss(z, y, bank=small))
+    valid = loss(z, y, ref_emb=large.features, ref_labels=large.labels)
+    torch.testing.assert_close(valid, loss(z, y, bank=large))
     assert loss(z, y, bank=MemoryBank(4, D)) == loss(z, y)
 
 
@@ -144,25 +162,22 @@ def test_bank_gets_no_gradient_and_bad_rows_are_refused():
 
 
 def state_of(module: torch.nn.Module) -> dict:
-    return {name: t.clone() for name, t in module.state_dict().items()} | {"cursor": module.cursor.clone()}
+    return {name: t.clone() for name, t in module.state_dict().items()}
 
 
 SPOILT = {
     "other capacity": (lambda s: s | {"ring": s["ring"][:4], "ring_labels": s["ring_labels"][:4]}, "ring: shape"),
     "one tensor": (lambda s: s | {"ring_labels": s["ring_labels"][:4]}, "ring_labels: shape"),
     "no ring": (lambda s: {k: t for k, t in s.items() if k != "ring"}, "Missing key.*ring"),
-    "no count": (lambda s: {k: t for k, t in s.items() if k != "host_state"}, "Missing key.*host_state"),
+    "no count": (lambda s: {k: t for k, t in s.items() if k != "written"}, "Missing key.*written"),
     "an unknown key": (lambda s: s | {"more": torch.zeros(1)}, "Unexpected key.*more"),
-    "too many": (lambda s: s | {"host_state": torch.tensor([0, 6])}, "host_state: 6 rows filled of 5"),
-    "negative": (lambda s: s | {"host_state": torch.tensor([0, -1])}, "host_state: -1 rows filled"),
-    "position": (lambda s: s | {"host_state": torch.tensor([5, 5])}, "host_state: write position 5"),
-    "position and count": (lambda s: s | {"host_state": torch.tensor([1, 3])}, "write position 1 with 3 rows"),
-    "groups": (lambda s: s | {"host_state": torch.tensor([3, 3, 2, 2])}, r"groups of \[2, 2\] rows in 3"),
-    "no rows in a group": (lambda s: s | {"host_state": torch.tensor([3, 3, 3, 0])}, r"groups of \[3, 0\]"),
-    "short": (lambda s: s | {"host_state": torch.tensor([3])}, r"expected, got \[3\]"),
-    "empty": (lambda s: s | {"host_state": torch.tensor([], dtype=torch.int64)}, r"expected, got \[\]"),
-    "number": (lambda s: s | {"host_state": torch.tensor(3)}, r"expected integers \(k,\)"),
-    "fractions": (lambda s: s | {"host_state": torch.tensor([3.0, 3.0])}, "got torch.float32"),
+    "too many": (lambda s: s | {"written": torch.tensor([4])}, "ring_starts: 3 rows filled, but 4 were written"),
+    "too few": (lambda s: s | {"written": torch.tensor([2])}, "ring_starts: 3 rows filled, but 2 were written"),
+    "negative": (lambda s: s | {"written": torch.tensor([-1])}, "written: -1 rows"),
+    "a hole": (lambda s: s | {"ring_starts": torch.tensor([0, -1, 0, 0, -1])}, "ring_starts: 3 rows filled"),
+    "a group to come": (lambda s: s | {"ring_starts": torch.tensor([0, 0, 3, -1, -1])}, "a group behind the 3 rows"),
+    "number": (lambda s: s | {"written": torch.tensor(3)}, r"written: shape \(\) given, \(1,\) expected"),
+    "fractions": (lambda s: s | {"written": torch.tensor([3.0])}, "written: torch.float32 given, torch.int64 expected"),
 }
 
 
@@ -185,7 +200,7 @@ def test_a_refused_state_leaves_the_bank_as_it_was(kind):
 def test_a_part_of_a_state_does_not_change_the_count():
     bank, _ = filled(5, [2])
     other, _ = filled(5, [3])
-    bank.load_state_dict({"host_state": other.state_dict()["host_state"]}, strict=False)
+    bank.load_state_dict({"written": other.state_dict()["written"]}, strict=False)
     assert len(bank) == 2
     whole = torch.nn.ModuleList([bank])
     whole.load_state_dict({f"0.{name}": t for name, t in other.state_dict().items()})
@@ -204,12 +219,10 @@ def test_a_bank_elsewhere_is_an_error_before_it_is_read():
     z, y = torch.nn.functional.normalize(torch.randn(4, D), dim=1), torch.tensor([0, 0, 1, 1])
     with FakeTensorMode(allow_non_fake_inputs=True):
         bank = MemoryBank(5, D).to("cuda")
-        bank._filled = 5
         for own in (None, True):
             with pytest.raises(ValueError, match="bank features: on cuda:0, but the features are on cpu"):
                 ENSCLoss()(z, y, bank, own=own)
     bank = MemoryBank(5, D).to("meta")
-    bank._filled = 5
     with pytest.raises(ValueError, match=r"bank features: .*meta device"):
         ENSCLoss()(z, y, bank)
 
@@ -259,3 +272,29 @@ def test_rows_that_own_cannot_name():
             ENSCLoss()(z, y, **given, own=own)
     with pytest.raises(ValueError, match="own: names rows of a bank, but none is given"):
         ENSCLoss()(z, y, own=torch.tensor([0]))
+
+
+BACKENDS = ["reference", "blocked", *(["triton"] if triton_runs_on("cpu") else [])]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("classes", [3, 300])
+@pytest.mark.parametrize("sizes", [[], [4], [6, 2], [6, 1, 7, 3], [2, 20]])
+def test_mva_sees_the_groups_that_the_bank_holds(sizes, classes, backend, reduction):
+    torch.manual_seed(0)
+    loss, bank = MVALoss(classes, D, groups=4, reduction=reduction, backend=backend), MemoryBank(16, D)
+    for size in sizes:
+        bank.enqueue(torch.randn(size, D) * (1 + size), torch.randint(classes, (size,)))
+    if sizes:
+        with torch.no_grad():
+            bank.ring.index_fill_(0, (bank.ring_labels < 0).nonzero()[:, 0], torch.nan)  # whatever they hold
+    x, y = torch.randn(5, D, requires_grad=True), torch.randint(classes, (5,))
+    centers = loss.centers.double()
+    found = loss(x, y, bank)
+    groups = [(z.double(), y) for z, y in bank.groups(3)]
+    assert len(groups) == min(len(sizes), 1 if 20 in sizes else 3)
+    wide = x.detach().double().requires_grad_()
+    exact = fer_fast.functional.mva_loss(wide, y, centers, groups=groups, reduction=reduction, backend="reference")
+    gradients = [torch.autograd.grad(value.sum(), of)[0].double() for value, of in ((found, x), (exact, wide))]
+    torch.testing.assert_close((found.double(), gradients[0]), (exact, gradients[1]), rtol=1e-5, atol=1e-5)
