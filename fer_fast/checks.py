@@ -11,18 +11,19 @@ from torch._C._functorch import get_interpreter_stack
 
 REDUCTIONS = ("mean", "sum")
 Reduction = Literal["mean", "sum", "none"]  # the last where a loss is a sum over rows
+Empty = Literal["error", "zero"]  # what a batch without rows is
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
-def features(x: Tensor, name: str, shape: str = "(n, d)") -> Tensor:
-    """A non-empty floating-point tensor with as many dimensions as `shape` names."""
+def features(x: Tensor, name: str, shape: str = "(n, d)", *, rows: bool = True) -> Tensor:
+    """A non-empty floating-point tensor with as many dimensions as `shape` names; without `rows` it may lack them."""
     expected = shape.count(",") + 1
     dense(x, name, shape)
     floating(x.dtype, name)
     if x.ndim != expected:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
-    if 0 in x.shape:
+    if 0 in (x.shape if rows else x.shape[1:]):
         raise ValueError(f"{name}: expected at least one row and one column, got shape {tuple(x.shape)}")
     return x
 
@@ -118,6 +119,12 @@ def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
         low, high = map(int, torch.aminmax(y))
         if low < 0 or high >= num_classes:
             raise ValueError(f"{name}: class {low if low < 0 else high} is outside [0, {num_classes})")
+
+
+def width(x: Tensor, name: str, table: Tensor, of: str) -> None:
+    """Features (n, d) as wide as a table (C, d): they are blamed, which come anew with every call."""
+    if x.shape[1] != table.shape[1]:
+        raise ValueError(f"{name}: expected (n, {table.shape[1]}) to match {of}, got {tuple(x.shape)}")
 
 
 def table(t: Tensor, name: str, feature_dim: int, device: torch.device | None) -> Tensor:

@@ -268,6 +268,7 @@ class ClassifierLoss(MetricLoss):
         y = _labels(labels, x, "labels")
         if ref_emb is not None or ref_labels is not None:
             raise ValueError(f"ref_emb: {type(self).__name__} takes none")
+        checks.width(x, "embeddings", self.W.t(), "W")
         if self.W.device != x.device:
             self.W.data = self.W.data.to(x.device)  # the parameter that an optimizer holds stays the same
         return self.loss(x, y, self.W.t())
@@ -278,6 +279,13 @@ class ClassifierLoss(MetricLoss):
 
     def get_logits(self, embeddings: Tensor) -> Tensor:
         """The scores (n, C) for inference, without a margin."""
+        weight = self.W.t()
+        checks.features(embeddings, "embeddings", rows=False)
+        checks.width(embeddings, "embeddings", weight, "W")
+        return self.scores(embeddings, weight)
+
+    def scores(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The scores of embeddings that fit class weights (C, d)."""
         raise NotImplementedError
 
 
@@ -297,8 +305,8 @@ class CosFaceLoss(ClassifierLoss):
     def loss(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         return functional.lmcl_loss(x, y, weight, s=self.scale, m=self.margin)
 
-    def get_logits(self, embeddings: Tensor) -> Tensor:
-        return reference.lmcl_logits(embeddings, self.W.t(), self.scale)
+    def scores(self, x: Tensor, weight: Tensor) -> Tensor:
+        return reference.lmcl_logits(x, weight, self.scale)
 
 
 class ArcFaceLoss(ClassifierLoss):
@@ -322,8 +330,8 @@ class ArcFaceLoss(ClassifierLoss):
     def loss(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         return functional.arcface_loss(x, y, weight, s=self.scale, m=self.margin)
 
-    def get_logits(self, embeddings: Tensor) -> Tensor:
-        return reference.lmcl_logits(embeddings, self.W.t(), self.scale)
+    def scores(self, x: Tensor, weight: Tensor) -> Tensor:
+        return reference.lmcl_logits(x, weight, self.scale)
 
 
 class AngularLoss(ClassifierLoss):
@@ -350,8 +358,8 @@ class LargeMarginSoftmaxLoss(AngularLoss):
     def loss(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         return functional.l_softmax_loss(self.scaled(x), y, weight, m=int(self.margin), lambda_=0.0)
 
-    def get_logits(self, embeddings: Tensor) -> Tensor:
-        return reference.softmax_logits(self.scaled(embeddings), self.W.t())
+    def scores(self, x: Tensor, weight: Tensor) -> Tensor:
+        return reference.softmax_logits(self.scaled(x), weight)
 
 
 class SphereFaceLoss(AngularLoss):
@@ -360,8 +368,8 @@ class SphereFaceLoss(AngularLoss):
     def loss(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         return functional.a_softmax_loss(self.scaled(x), y, weight, m=int(self.margin), lambda_=0.0)
 
-    def get_logits(self, embeddings: Tensor) -> Tensor:
-        return reference.a_softmax_logits(self.scaled(embeddings), self.W.t())
+    def scores(self, x: Tensor, weight: Tensor) -> Tensor:
+        return reference.a_softmax_logits(self.scaled(x), weight)
 
 
 def _default(value: Any, name: str, kind: str | None = None, **settings: Any) -> None:

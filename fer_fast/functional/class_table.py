@@ -146,12 +146,12 @@ def _check(
     """That features, labels, weights of rows, MVA's groups and two terms fit each other, of each term its name, table,
     bias and class weights."""
     checks.features(x, "features")
-    (classifier, weight, *_), (auxiliary, *_) = terms[:4], terms[4:]
+    (classifier, weight, *_), (auxiliary, centers, *_) = terms[:4], terms[4:]
     if classifier and isinstance(y, Tensor) and y.ndim == 2:
         if auxiliary or ignore_index is not None:
             what = f"{auxiliary} loss takes one class a row" if auxiliary else "ignore_index is of hard labels"
             raise ValueError(f"labels: expected classes (n,), for {what}; got soft labels {tuple(y.shape)}")
-        checks.table(weight, "weight", x.shape[1], x.device)
+        checks.features(weight, "weight", "(C, d)")
         checks.soft_labels(y, x.shape[0], weight.shape[0], x.device)
     else:
         checks.labels(y, x.shape[0], x.device)
@@ -166,10 +166,14 @@ def _check(
         checks.labels(group_y, rows.shape[0], x.device, "bank labels")
     for place, (name, table, bias, class_weights) in zip(("weight", "centers"), (terms[:4], terms[4:]), strict=True):
         if name:
-            checks.table(table, place, x.shape[1], x.device)
+            checks.features(table, place, "(C, d)")
+            checks.width(x, "features", table, place)
+            checks.beside(table, place, x.device)
             for of, tensor in (("bias", bias), ("class_weights", class_weights)):
                 if tensor is not None:
                     checks.per_class(tensor, of, len(table), x.device)
+    if classifier and auxiliary and len(weight) != len(centers):
+        raise ValueError(f"centers: {len(centers)} classes, but weight has {len(weight)}")
 
 
 def loss_function(name: str) -> Callable[..., Tensor]:

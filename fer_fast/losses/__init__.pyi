@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from fer_fast.checks import Reduction
+from fer_fast.checks import Empty, Reduction
 from fer_fast.dispatch import Backend
 from fer_fast.functional import Term
 from fer_fast.registry import LossSpec
@@ -40,13 +40,18 @@ __all__ = [
     "available",
 ]
 
-class Loss(Module):
+class Versioned(Module): ...
+
+class Loss(Versioned):
     name: str
     row: LossSpec
     takes: type | None
     reduction: Reduction
     backend: Backend
-    def __init__(self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+    empty: Empty
+    def __init__(
+        self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"
+    ): ...
     @property
     def params(self) -> tuple: ...
     @property
@@ -54,6 +59,7 @@ class Loss(Module):
     def function(self, *tensors: Tensor | int | None, **keywords: Tensor | bool | None) -> Tensor: ...
     def forward(self, x: Tensor, y: Tensor) -> Tensor: ...
     def __call__(self, x: Tensor, y: Tensor) -> Tensor: ...
+    def without_rows(self, features: Tensor, labels: Tensor | None = None) -> bool: ...
     def extra_repr(self) -> str: ...
 
 class ClassifierLoss(Loss):
@@ -70,9 +76,11 @@ class ClassifierLoss(Loss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
     def term(self) -> Term: ...
     def logits(self, x: Tensor) -> Tensor: ...
+    def scores(self, x: Tensor) -> Tensor: ...
     def step(self) -> None: ...
     def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor: ...
     def __call__(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor: ...
@@ -90,7 +98,7 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
     lambda_min: float
     gamma: float
     power: float
-    def logits(self, x: Tensor) -> Tensor: ...
+    def scores(self, x: Tensor) -> Tensor: ...
     def __init__(
         self,
         num_classes: int,
@@ -105,6 +113,7 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class ConfusionWeightedLoss(Loss):
@@ -117,7 +126,13 @@ class ConfusionWeightedLoss(Loss):
 
 class AdCorreLoss(ConfusionWeightedLoss):
     def __init__(
-        self, num_classes: int, history: int = 5, *, reduction: Reduction = "mean", backend: Backend = "auto"
+        self,
+        num_classes: int,
+        history: int = 5,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class CenterFamilyLoss(Loss):
@@ -139,12 +154,13 @@ class AffinityLoss(CenterFamilyLoss):
         *,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class ArcFaceLoss(ClassifierLoss):
     s: float | Tensor
     m: float
-    def logits(self, x: Tensor) -> Tensor: ...
+    def scores(self, x: Tensor) -> Tensor: ...
     def __init__(
         self,
         num_classes: int,
@@ -156,6 +172,7 @@ class ArcFaceLoss(ClassifierLoss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class CenterLoss(CenterFamilyLoss):
@@ -168,12 +185,13 @@ class CenterLoss(CenterFamilyLoss):
         *,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class EDLoss(Loss):
     def forward(self, e: Tensor, y: Tensor | None = None) -> Tensor: ...
     def __call__(self, e: Tensor, y: Tensor | None = None) -> Tensor: ...
-    def __init__(self, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+    def __init__(self, *, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"): ...
 
 class ContrastiveLoss(Loss):
     def __init__(self, *, params: tuple, normalize: bool = False, **common): ...
@@ -211,6 +229,7 @@ class ENSCLoss(BankContrastiveLoss):
         normalize: bool = False,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class ESCLoss(BankContrastiveLoss):
@@ -222,11 +241,18 @@ class ESCLoss(BankContrastiveLoss):
         normalize: bool = False,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class FDLoss(ConfusionWeightedLoss):
     def __init__(
-        self, num_classes: int, history: int = 5, *, reduction: Reduction = "mean", backend: Backend = "auto"
+        self,
+        num_classes: int,
+        history: int = 5,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class IslandLoss(CenterFamilyLoss):
@@ -241,6 +267,7 @@ class IslandLoss(CenterFamilyLoss):
         *,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class JointLoss(Module):
@@ -256,7 +283,7 @@ class JointLoss(Module):
 class LMCLLoss(ClassifierLoss):
     s: float | Tensor
     m: float
-    def logits(self, x: Tensor) -> Tensor: ...
+    def scores(self, x: Tensor) -> Tensor: ...
     def __init__(
         self,
         num_classes: int,
@@ -268,6 +295,7 @@ class LMCLLoss(ClassifierLoss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class LSoftmaxLoss(AngularSoftmaxLoss):
@@ -276,7 +304,7 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
     lambda_min: float
     gamma: float
     power: float
-    def logits(self, x: Tensor) -> Tensor: ...
+    def scores(self, x: Tensor) -> Tensor: ...
     def __init__(
         self,
         num_classes: int,
@@ -291,10 +319,13 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class MDLoss(Loss):
-    def __init__(self, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+    def __init__(
+        self, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"
+    ): ...
     def forward(self, e: Tensor, y: Tensor) -> Tensor: ...
     def __call__(self, e: Tensor, y: Tensor) -> Tensor: ...
 
@@ -309,6 +340,7 @@ class MVALoss(CenterFamilyLoss):
         *,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
     def term(self, bank: MemoryBank | None = None) -> Term: ...
     def forward(
@@ -322,10 +354,16 @@ class MarginalLoss(Loss):
     theta: float
     xi: float
     def __init__(
-        self, theta: float = 1.2, xi: float = 0.3, *, reduction: Reduction = "mean", backend: Backend = "auto"
+        self,
+        theta: float = 1.2,
+        xi: float = 0.3,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
-class WholeState(Module):
+class WholeState(Versioned):
     def refuse_state(self, state: dict[str, Tensor]) -> None: ...
     def take_state(self) -> None: ...
 
@@ -347,7 +385,9 @@ class MemoryBank(WholeState):
     def extra_repr(self) -> str: ...
 
 class NFDLoss(Loss):
-    def __init__(self, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"): ...
+    def __init__(
+        self, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"
+    ): ...
     def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor: ...
     def __call__(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor: ...
 
@@ -365,6 +405,7 @@ class RangeLoss(Loss):
         *,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class SelfConLoss(ContrastiveLoss):
@@ -378,6 +419,7 @@ class SelfConLoss(ContrastiveLoss):
         normalize: bool = False,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class SoftmaxLoss(ClassifierLoss):
@@ -393,9 +435,10 @@ class SoftmaxLoss(ClassifierLoss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
     def term(self) -> Term: ...
-    def logits(self, x: Tensor) -> Tensor: ...
+    def scores(self, x: Tensor) -> Tensor: ...
 
 class SupConLoss(ContrastiveLoss):
     temperature: float | Tensor
@@ -408,6 +451,7 @@ class SupConLoss(ContrastiveLoss):
         normalize: bool = False,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class VariantLoss(CenterFamilyLoss):
@@ -430,6 +474,7 @@ class VariantLoss(CenterFamilyLoss):
         *,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
 
 class WeightedClusterLoss(CenterFamilyLoss):
@@ -446,6 +491,7 @@ class WeightedClusterLoss(CenterFamilyLoss):
         *,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ): ...
     def term(self) -> Term: ...
 

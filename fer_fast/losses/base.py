@@ -1,20 +1,93 @@
-"""What every loss module shares: its row in the registry, its reduction, its backend, and state that loads whole."""
+"""What every loss module shares: its row in the registry, its reduction, its backend, and a state that has a version
+and, where it counts, loads whole."""
 
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import get_args
+
+import torch
 from torch import Tensor, nn
 
 from .. import checks, functional
-from ..checks import Reduction
+from ..checks import Empty, Reduction
 from ..dispatch import BACKENDS, Backend
 from ..params import by_field
 from ..registry import LossSpec, find
 from ..suggest import one_of
 
 
-class Loss(nn.Module):
+def _as_signed(init: Callable, name: str) -> Callable:
+    """A constructor that says by the name of its class what it takes, where it is given something else."""
+    signed = signature(init)
+
+    @wraps(init)
+    def bound(*args, **keywords):
+        try:
+            signed.bind(*args, **keywords)
+        except TypeError as error:
+            places = [p.name for p in signed.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+            names = [p.name for p in signed.parameters.values() if p.kind is p.KEYWORD_ONLY]
+            raise TypeError(f"{name}: {error}; it takes ({', '.join([*places, '*', *names])})") from None
+        init(*args, **keywords)
+
+    return bound
+
+
+def _or_zero(forward: Callable) -> Callable:
+    """A `forward` that does not run for a batch without rows where the loss has `empty="zero"`."""
+    names = list(signature(forward).parameters)[1:]
+
+    @wraps(forward)
+    def run(self, *args, **keywords):
+        if self.empty == "zero":
+            batch = dict(zip(names, args, strict=False)) | keywords
+            features, labels = batch.get(names[0]), batch.get(names[1])
+            if self.without_rows(features, labels):
+                return self._zero(features)
+        return forward(self, *args, **keywords)
+
+    return run
+
+
+class Versioned(nn.Module):
+    """A module whose `state_dict` carries the version of what is in it, in PyTorch's own metadata."""
+
+    _version = 2  # since which `class_weights` are in it
+
+    def _refused(self, prefix: str, local_metadata: dict) -> list[str]:
+        """What is wrong with the version of a state; files that keep no metadata have none."""
+        version = local_metadata.get("version") or 0
+        if version <= self._version:
+            return []
+        name = f"{prefix.removesuffix('.')}: " if prefix else ""
+        return [
+            f"{name}state of version {version} of {type(self).__name__}; this fer-fast reads up to {self._version}, "
+            "and a later one is needed"
+        ]
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+        faults = self._refused(prefix, local_metadata)
+        errors += faults
+        if not faults:
+            weights = self._buffers.get("class_weights")
+            present = {} if weights is None else {f"{prefix}class_weights": weights}
+            super()._load_from_state_dict(
+                present | state_dict, prefix, local_metadata, strict, missing, unexpected, errors
+            )
+
+
+class Loss(Versioned):
     """Base of all losses. A class with a `name` is that row of the registry.
 
     Its constructor takes the row's hyper-parameters one by one, which become its attributes, and the common keywords of
     this class's `__init__`. Where a class states `takes`, a NamedTuple, it takes its fields instead (a schedule, say).
+
+    A batch without rows is an error, or with `empty="zero"` a loss of 0 (of (0,) where nothing is reduced) that moves
+    nothing and whose backward gives features and parameters gradients of zeros: DDP waits for every process's.
+
+    `state_dict` carries a version. An older state is read, as is one without (safetensors keep none): `class_weights`
+    that it lacks stay as they are. A later one is refused by name, and nothing of it is loaded.
     """
 
     name: str
@@ -22,17 +95,24 @@ class Loss(nn.Module):
     takes: type | None = None
     reduction: Reduction
     backend: Backend
+    empty: Empty
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
         if "name" in vars(cls):
             cls.row = find(cls.name)
-            cls.__init__ = by_field(cls.takes or cls.row.params, positional=True, common=cls.shared)(cls.__init__)
+            fields = by_field(cls.takes or cls.row.params, positional=True, common=cls.shared)
+            cls.__init__ = _as_signed(fields(cls.__init__), cls.__name__)
+        if "forward" in vars(cls):
+            cls.forward = _or_zero(cls.forward)
 
-    def __init__(self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto"):
+    def __init__(
+        self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"
+    ):
         super().__init__()
         self.reduction = checks.reduction(reduction, self.row.reductions)
         self.backend = one_of(backend, BACKENDS, "backend")
+        self.empty = one_of(empty, get_args(Empty), "empty")
         for name, value in params._asdict().items():
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
@@ -56,6 +136,7 @@ class Loss(nn.Module):
         """The row's function of :mod:`fer_fast.functional` with this loss's settings."""
         return getattr(functional, self.row.function)(*tensors, **keywords, **self.params._asdict(), **self.common)
 
+    @_or_zero
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss, a scalar, of features or embeddings (n, d) and their labels (n,).
 
@@ -66,12 +147,36 @@ class Loss(nn.Module):
         """
         return self.function(x, y)
 
+    def without_rows(self, features: Tensor, labels: Tensor | None = None) -> bool:
+        """Whether a batch is one of no rows, and right but for that."""
+        place = int(self.row.family == "correlation")  # of the dimension that counts rows
+        if not (isinstance(features, Tensor) and features.ndim == place + 2 and features.shape[place] == 0):
+            return False
+        *before, _, width = features.shape
+        return (
+            features.dtype in checks.FLOATS
+            and 0 not in (*before, width)
+            and width == getattr(self, "feature_dim", width)
+            and (labels is None or (isinstance(labels, Tensor) and labels.shape[:1] == (0,)))
+        )
+
+    def _zero(self, features: Tensor) -> Tensor:
+        """The loss of no rows, on the graph of the features and of every tensor of this loss that is learnt."""
+        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+        learnt = [t for t in (*self.parameters(), *self.buffers()) if t.requires_grad]
+        loss = sum([t.flatten()[:0].sum(dtype=dtype) for t in (features, *learnt)])  # of nothing, whatever they hold
+        return loss.expand(0) if self.reduction == "none" else loss
+
     def extra_repr(self) -> str:
-        shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
-        return ", ".join(f"{k}={v!r}" for k, v in shown.items())
+        taken = signature(type(self)).parameters
+        shown = {k: repr(v) for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        for name, tensor in (self._parameters | self._buffers).items():
+            if name in taken:
+                shown[name] = " ".join(repr(tensor).split())
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-class WholeState(nn.Module):
+class WholeState(Versioned):
     """A module that loads all of its state or none: a count beside the tensors of another would stay wrong."""
 
     def refuse_state(self, state: dict[str, Tensor]) -> None:
@@ -85,7 +190,7 @@ class WholeState(nn.Module):
         own |= {name: t for name, t in self._buffers.items() if name not in self._non_persistent_buffers_set}
         given = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
         absent = [prefix + name for name in own if name not in given]
-        faults = []
+        faults = self._refused("", local_metadata)
         for name, t in given.items():
             if t.shape != own[name].shape:
                 faults.append(f"{name}: shape {tuple(t.shape)} given, {tuple(own[name].shape)} expected")

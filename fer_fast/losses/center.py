@@ -85,7 +85,7 @@ class WeightedClusterLoss(CenterFamilyLoss):
         **common,
     ):
         super().__init__(num_classes, feature_dim, **common)
-        self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
+        self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes))
 
     def term(self) -> Term:
         return Term(self.name, self.centers, None, self.class_weights, self.params, update=self.training)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, reference
-from ..checks import Reduction
+from ..checks import Empty, Reduction
 from ..dispatch import Backend
 from ..functional import Term, joint_loss
 from ..reference import AngularParams
@@ -41,8 +41,9 @@ class ClassifierLoss(Loss):
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        empty: Empty = "error",
     ):
-        super().__init__(params=params, reduction=reduction, backend=backend)
+        super().__init__(params=params, reduction=reduction, backend=backend, empty=empty)
         self.label_smoothing = checks.fraction(label_smoothing, "label_smoothing")
         self.ignore_index = ignore_index
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
@@ -58,7 +59,18 @@ class ClassifierLoss(Loss):
         return Term(self.name, self.weight, params=self.params, label_smoothing=smoothing, ignore_index=ignored)
 
     def logits(self, x: Tensor) -> Tensor:
-        """The scores (n, C) for inference, without a margin."""
+        """The scores (n, C) for inference, without a margin, of features (n, d); there may be no rows.
+
+        Raises:
+            ValueError: for features that do not fit, by name.
+        """
+        checks.features(x, "features", rows=False)
+        checks.width(x, "features", self.weight, "weight")
+        checks.table(self.weight, "weight", x.shape[1], x.device)
+        return self.scores(x)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """:meth:`logits` of features that fit."""
         raise NotImplementedError
 
     def step(self) -> None:
@@ -91,12 +103,12 @@ class SoftmaxLoss(ClassifierLoss):
         super().__init__(num_classes, feature_dim, **common)
         bound = 1 / math.sqrt(feature_dim)
         self.bias = nn.Parameter(torch.empty(num_classes).uniform_(-bound, bound))
-        self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes), persistent=False)
+        self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes))
 
     def term(self) -> Term:
         return super().term()._replace(bias=self.bias, class_weights=self.class_weights)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def scores(self, x: Tensor) -> Tensor:
         return reference.softmax_logits(x, self.weight, self.bias)
 
 
@@ -110,7 +122,7 @@ class LMCLLoss(ClassifierLoss):
     name = "lmcl"
     directional = True
 
-    def logits(self, x: Tensor) -> Tensor:
+    def scores(self, x: Tensor) -> Tensor:
         return reference.lmcl_logits(x, self.weight, self.s)
 
 
@@ -123,7 +135,7 @@ class ArcFaceLoss(ClassifierLoss):
     name = "arcface"
     directional = True
 
-    def logits(self, x: Tensor) -> Tensor:
+    def scores(self, x: Tensor) -> Tensor:
         return reference.lmcl_logits(x, self.weight, self.s)
 
 
@@ -170,7 +182,7 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
     name = "a-softmax"
     directional = True
 
-    def logits(self, x: Tensor) -> Tensor:
+    def scores(self, x: Tensor) -> Tensor:
         return reference.a_softmax_logits(x, self.weight)
 
 
@@ -179,5 +191,5 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
 
     name = "l-softmax"
 
-    def logits(self, x: Tensor) -> Tensor:
+    def scores(self, x: Tensor) -> Tensor:
         return reference.softmax_logits(x, self.weight)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..functional import joint_loss
 from ..functional.class_table import leave_out
+from .base import Loss
 from .center import CenterFamilyLoss
 from .classifier import ClassifierLoss
 
@@ -16,7 +17,8 @@ class JointLoss(nn.Module):
     Where the auxiliary loss is of the center family and both share reduction and backend, one pass over the features
     gives the loss, every gradient and the moved centers. Otherwise the two are computed one after the other. `weight`
     is the paper's λ: 0.001 for variant loss, 1.0 for weighted-cluster, 0.5 for center loss. `sample_weights` (n,)
-    multiply the rows of both, and rows with the classifier's `ignore_index` are absent from both.
+    multiply the rows of both, and rows with the classifier's `ignore_index` are absent from both. A batch without rows
+    is an error, or 0 where both losses have `empty="zero"`.
     """
 
     classifier: ClassifierLoss
@@ -32,6 +34,13 @@ class JointLoss(nn.Module):
         of_both = classifier.reduction, getattr(auxiliary, "reduction", "mean")
         if of_both.count("none") == 1:
             raise ValueError(f'reduction: {of_both[0]!r} beside {of_both[1]!r}; "none" is of both losses or neither')
+        for size in ("num_classes", "feature_dim") if isinstance(auxiliary, Loss) else ():
+            ours = getattr(classifier, size)
+            if (theirs := getattr(auxiliary, size, ours)) != ours:
+                raise ValueError(
+                    f"{size}: {ours} of {type(classifier).__name__} beside {theirs} of {type(auxiliary).__name__}; "
+                    "both take the same features and labels"
+                )
         self.classifier = classifier
         self.auxiliary = auxiliary
         self.weight = float(weight)
@@ -44,7 +53,8 @@ class JointLoss(nn.Module):
     def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None, **kwargs) -> Tensor:
         """The loss, a scalar, of features (n, d) and labels (n,); `kwargs` are the auxiliary loss's."""
         classifier, auxiliary = self.classifier, self.auxiliary
-        if not isinstance(auxiliary, CenterFamilyLoss) or auxiliary.common != classifier.common:
+        apart = not isinstance(auxiliary, CenterFamilyLoss) or auxiliary.common != classifier.common
+        if apart or (classifier.empty == "zero" and classifier.without_rows(x, y)):
             return self._apart(x, y, sample_weights, kwargs)
         terms = classifier.term(), auxiliary.term(**kwargs)
         loss = joint_loss(x, y, *terms, self.weight, sample_weights=sample_weights, **classifier.common)

@@ -1,6 +1,6 @@
 """From a checkpoint to a recogniser, from there to probabilities, and from these to the numbers of a split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ class Trained:
         config: of the run.
         hardware: where it runs.
         state: the rest of the checkpoint's state.
+        stored: names of the recogniser's tensors that the checkpoint holds; those of earlier versions lack some.
     """
 
     recogniser: Recogniser
@@ -41,6 +42,7 @@ class Trained:
     config: RunConfig
     hardware: Hardware
     state: dict[str, Any]
+    stored: Collection[str]
 
     def preparation(self) -> Preparation:
         """How a photograph becomes such an image as the run was trained on.
@@ -73,7 +75,7 @@ def load_trained(path: str | Path, device: str | None = None) -> Trained:
     hardware = Hardware(config.hardware)
     recogniser = build_recogniser(config, plan_losses(config), torch.ones(len(classes)), classes)
     restore(recogniser, tensors, f"the checkpoint {path}")
-    return Trained(hardware.place(recogniser).eval(), classes, config, hardware, state)
+    return Trained(hardware.place(recogniser).eval(), classes, config, hardware, state, tensors.keys())
 
 
 @torch.inference_mode()
@@ -132,6 +134,7 @@ def measure(trained: Trained, dataset: FaceDataset) -> Measured:
     # torchmetrics takes seconds to import, which a mistake on the command line must not wait for.
     from fer_fast.train.metrics import BOUNDED, evaluate
 
+    tensors = trained.recogniser.state_dict()
     labels, (unit, units) = match_classes(dataset, trained.classes), drawn_together(dataset)
     augment, apart = trained.config.augment, {}
     for crops in (count for count in CROPS if count <= augment.crops):
@@ -148,7 +151,7 @@ def measure(trained: Trained, dataset: FaceDataset) -> Measured:
         "images": len(dataset),
         "data": {dataset.split: dataset.digest()},
         "splits": membership((dataset,)),
-        "weights": weights_digest(trained.recogniser.state_dict()),
+        "weights": weights_digest({name: tensors[name] for name in trained.stored}),
     }
     return Measured(metrics, labels, features, scores)
 

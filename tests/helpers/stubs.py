@@ -23,7 +23,12 @@ ROOT = Path(__file__).parents[2]
 STUBS = {ROOT / f"{module.__name__.replace('.', '/')}/__init__.pyi": module for module in (losses, functional)}
 ALIASES = {
     inspect.formatannotation(alias): name
-    for name, alias in (("Backend", dispatch.Backend), ("Mode", contrastive.Mode), ("Reduction", checks.Reduction))
+    for name, alias in (
+        ("Backend", dispatch.Backend),
+        ("Empty", checks.Empty),
+        ("Mode", contrastive.Mode),
+        ("Reduction", checks.Reduction),
+    )
 }
 HEAD = '''"""Written by tests/helpers/stubs.py, which says what for."""
 
@@ -34,7 +39,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from fer_fast.checks import Reduction
+from fer_fast.checks import Empty, Reduction
 from fer_fast.dispatch import Backend
 from fer_fast.functional import Term
 from fer_fast.functional.contrastive import Mode
@@ -70,9 +75,10 @@ def class_lines(cls: type) -> Iterator[str]:
         yield from (f"    {name}: {annotation(hint)} = ..." for name, hint in get_type_hints(cls).items())
     else:
         yield f"class {cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)}):"
-        yield from (f"    {name}: {annotation(hint)}" for name, hint in attributes(cls).items())
+        body = [f"    {name}: {annotation(hint)}" for name, hint in attributes(cls).items()]
         for name, value in vars(cls).items():
-            yield from member(name, value)
+            body += member(name, value)
+        yield from body or ["    ..."]  # what it has is private
     yield ""
 
 

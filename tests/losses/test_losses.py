@@ -63,7 +63,8 @@ def test_signatures_name_every_argument():
         "(num_classes: int, feature_dim: int, lambda1: float = 0.4, lambda2: float = 0.6, eps1: float = 0.01, "
         "eps2: float = 0.01, alpha: float = 0.5, feature_gradient: Literal['exact', 'paper'] = 'exact', *, "
         "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
-        "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto')"
+        "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto', "
+        "empty: Literal['error', 'zero'] = 'error')"
     )
     assert str(inspect.signature(functional.lmcl_loss)) == (
         "(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, *, s: float | torch.Tensor = 30.0, m: float = 0.35, "
@@ -75,7 +76,8 @@ def test_signatures_name_every_argument():
         assert str(inspect.signature(cls)).endswith(
             "*, label_smoothing: float = 0.0, ignore_index: int | None = None, "
             "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
-            "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto')"
+            "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto', "
+            "empty: Literal['error', 'zero'] = 'error')"
         )
     by_place = losses.VariantLoss(C, D, 0.1, 0.2, 0.3, eps2=0.4, feature_gradient="paper")
     assert by_place.params == (0.1, 0.2, 0.3, 0.4, 0.5, "paper")
@@ -137,7 +139,7 @@ def test_bad_arguments_are_named(spec, backend):
             with pytest.raises(ValueError, match=rf"labels: class {bad} is outside \[0, {C}\)"):
                 loss_module(features, torch.full_like(labels, bad))
     if spec.family in ("classifier", "center"):
-        with pytest.raises(ValueError, match=r"to match the features"):
+        with pytest.raises(ValueError, match=rf"^features: expected \(n, {D}\) to match (weight|centers), got"):
             loss_module(features[:, :-1], labels)
 
 

@@ -57,7 +57,7 @@ def trained(loss="lmcl"):
     flags = ["--backbone=quarters", f"--loss={loss}", f"--augment.size={SIDE}", "--hardware.device=cpu"]
     config: RunConfig = resolve(config_parser(), flags, [])[0]
     recogniser = build_recogniser(config, plan_losses(config), torch.ones(7), tuple("abcdefg")).eval()
-    return Trained(recogniser, tuple("abcdefg"), config, Hardware(config.hardware), {})
+    return Trained(recogniser, tuple("abcdefg"), config, Hardware(config.hardware), {}, ())
 
 
 # Directions
