@@ -190,7 +190,7 @@ class WholeState(Versioned):
         own |= {name: t for name, t in self._buffers.items() if name not in self._non_persistent_buffers_set}
         given = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
         absent = [prefix + name for name in own if name not in given]
-        faults = self._refused("", local_metadata)
+        faults, refused = [], self._refused(prefix, local_metadata)
         for name, t in given.items():
             if t.shape != own[name].shape:
                 faults.append(f"{name}: shape {tuple(t.shape)} given, {tuple(own[name].shape)} expected")
@@ -201,8 +201,8 @@ class WholeState(Versioned):
                 self.refuse_state(given)
             except ValueError as fault:
                 faults.append(str(fault))
-        errors += [prefix + fault for fault in faults]
+        errors += [*refused, *[prefix + fault for fault in faults]]
         missing += absent
-        if not faults and not absent:
+        if not (refused or faults or absent):
             super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
             self.take_state()
