@@ -239,7 +239,7 @@ def class_table(
         rule = center_rule(auxiliary, tuple(auxiliary_params))
         loss, dx = large_centers(
             x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient,
-            sample_weights, group_rows, by_row, status,
+            sample_weights, by_row, status, group_rows=group_rows,
         )  # fmt: skip
         results = loss, dx, _none(x), _none(x), _none(x)
     else:

@@ -31,6 +31,6 @@ def _launches(name: str, d: int, dtype: torch.dtype) -> list[Launch]:
     groups = int(name == "mva")
     large_centers(
         x, y, centers, weights, [x] * groups, [y] * groups, center_rule(name, tuple(params)), 1.0, True, True, True,
-        None, None, False, y, lambda launch: launches.update({launch.kernel: launch}),
+        None, False, y, lambda launch: launches.update({launch.kernel: launch}),
     )  # fmt: skip
     return list(launches.values())

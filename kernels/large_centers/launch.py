@@ -32,10 +32,10 @@ def large_centers(
     update: bool,
     gradient: bool,
     sample_weights: Tensor | None,
-    group_rows: Tensor | None,
     by_row: bool,
     status: Tensor | None,
     run: Run = start,
+    group_rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """auxiliary_weight · the loss of `rule`: loss () and dx (n, d), or (0,) without; contiguous centers move in place.
 
