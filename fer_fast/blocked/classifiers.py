@@ -121,7 +121,7 @@ class Softmax:
             grad = torch.mm(logits, table, out=out) if grad is None else grad.addmm_(logits, table)
         self.visited = True
         if isinstance(self.s, Tensor):  # products are proportional to it, the target's logit is besides
-            along = torch.einsum("ij,ij->", features, grad) / self.s
+            along = (features * grad).sum() / self.s  # no product that autocast would round
             self.setting_grad = self.setting_grad + along + block.by_scale
         grad = to_rows(grad)
         if block.margin is None:

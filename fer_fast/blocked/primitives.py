@@ -40,7 +40,8 @@ def center_distances_backward(grad: Tensor, x: Tensor, centers: Tensor) -> Tenso
     dtype = work_dtype(x, centers)
     dx, grad = torch.zeros(x.shape, dtype=dtype, device=x.device), grad.to(dtype)
     for block, span, differences in _differences(x, centers):
-        dx[block] += torch.bmm(grad[block, None, span], differences)[:, 0]
+        part = differences.new_empty(len(differences), 1, differences.shape[-1])
+        dx[block] += torch.bmm(grad[block, None, span], differences, out=part)[:, 0]  # where autocast rounds nothing
     return dx.mul_(2).to(x.dtype)
 
 

@@ -37,7 +37,8 @@ class Targets(NamedTuple):
         """Σ_j b_ij f_ij and Σ_j b_ij of a tile's logits (r, c): (r, 1) both."""
         if self.shares is None:
             spread, share = self.spread[tile], self.share[:, None]
-            return share * torch.mv(logits, spread)[:, None], share * spread.sum()
+            along = torch.mv(logits, spread, out=logits.new_empty(len(logits)))  # where autocast rounds nothing
+            return share * along[:, None], share * spread.sum()
         shares = self.shares[:, tile]
         return (logits * shares).sum(1, keepdim=True), shares.sum(1, keepdim=True)
 

@@ -84,9 +84,9 @@ def test_forward_and_backward_launch_on_the_tensors_device(monkeypatch, name):
     def recording(backend, module, function):
         engine = find_engine(backend, module, function)
 
-        def call(*args):
+        def call(*args, **keywords):
             launched.append((backend, module, tuple(open_guards)))
-            return engine(*args)
+            return engine(*args, **keywords)
 
         return call
 

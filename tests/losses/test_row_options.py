@@ -234,7 +234,7 @@ def test_bad_options_are_named(backend):
 
 @pytest.mark.parametrize("spec", LOSSES.values(), ids=lambda spec: spec.name)
 def test_only_sums_over_rows_have_losses_of_rows(spec):
-    taken = spec.family == "classifier" or spec.name in ("center", "weighted-cluster", "affinity")
+    taken = spec.family in ("classifier", "contrastive") or spec.name in ("center", "weighted-cluster", "affinity")
     assert ("none" in spec.reductions) == taken
     if spec.family == "center" and not taken:
         with pytest.raises(ValueError, match=r"^reduction: 'none' given; allowed are mean, sum"):
