@@ -1,8 +1,8 @@
 """The center family as functions of the features, the labels and the centers.
 
-All take x (n, d), y (n,), centers (C, d). With `update=True` the centers are moved in place by their paper's rule,
-from the old centers and the same features, in the same pass as the loss. Centers get no gradient. `sample_weights` (n,)
-multiply the rows, in the loss and in the move; see :func:`joint_loss`.
+All take features (n, d), labels (n,), centers (C, d). With `update=True` the centers are moved in place by their
+paper's rule, from the old centers and the same features, in the same pass as the loss. Centers get no gradient.
+`sample_weights` (n,) multiply the rows, in the loss and in the move; see :func:`joint_loss`.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ affinity_loss = loss_function("affinity")
 
 @by_field(reference.WeightedClusterParams)
 def weighted_cluster_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     centers: Tensor,
     *,
     class_weights: Tensor | None = None,
@@ -36,16 +36,19 @@ def weighted_cluster_loss(
 ) -> Tensor:
     """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α).
 
-    See :func:`fer_fast.reference.weighted_cluster`.
+    See :func:`fer_fast.reference.weighted_cluster`. features x (n, d), labels y (n,), centers c (C, d),
+    class_weights W (C,).
     """
     term = Term("weighted-cluster", centers, None, class_weights, params, update=update)
-    return joint_loss(x, y, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend)
+    return joint_loss(
+        features, labels, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend
+    )
 
 
 @by_field(reference.MVAParams)
 def mva_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     centers: Tensor,
     *,
     groups: Sequence[tuple[Tensor, Tensor]] = (),
@@ -57,7 +60,10 @@ def mva_loss(
 ) -> Tensor:
     """Affinity loss times 1 + the variance of affinity over feature groups; see :func:`fer_fast.reference.mva`.
 
-    `groups`: pairs of features (n_v, d) and labels (n_v,) from the memory bank, newest first.
+    features (n, d), labels (n,), centers (C, d). `groups`: pairs of features (n_v, d) and labels (n_v,) from the
+    memory bank, newest first.
     """
     term = Term("mva", centers, params=params, groups=tuple(groups), update=update)
-    return joint_loss(x, y, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend)
+    return joint_loss(
+        features, labels, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend
+    )

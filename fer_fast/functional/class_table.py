@@ -73,8 +73,8 @@ _ABSENT = Term("")
 
 
 def joint_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     classifier: Term | None = None,
     auxiliary: Term | None = None,
     weight: float = 1.0,
@@ -83,13 +83,14 @@ def joint_loss(
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
-    """classifier(x, y) + weight · auxiliary(x, y), either left out, in one pass over the features x (n, d).
+    """classifier(x, y) + weight · auxiliary(x, y), either left out, of features x (n, d) and labels y (n,).
 
-    One read of the features gives the loss, all gradients and the moved centers. Each term is averaged (or summed)
+    One pass over the features gives the loss, all gradients and the moved centers. Each term is averaged (or summed)
     as it is alone, and so are sample_weights (n,), finite and >= 0, which multiply the rows in both and in the move of
     the centers: a row of weight 0 is absent, whatever it holds, as is one whose label is the classifier's
     `ignore_index`. `reduction="none"` gives the losses of the rows (n,); its backward goes over them once more.
     """
+    x, y = features, labels
     classifier, auxiliary = classifier or _ABSENT, auxiliary or _ABSENT
     setting, ignored = classifier.setting, classifier.ignore_index
     asked = reduction, sample_weights, setting, ignored, auxiliary.groups or None, auxiliary.group_rows
@@ -177,12 +178,12 @@ def _check(
 
 
 def loss_function(name: str) -> Callable[..., Tensor]:
-    """The function of a loss that needs x, y and its table alone; its docstring is the formula's."""
+    """The function of a loss that needs features, labels and its table alone; its docstring is the formula's."""
     row = find(name)
 
     def classifier(
-        x: Tensor,
-        y: Tensor,
+        features: Tensor,
+        labels: Tensor,
         weight: Tensor,
         *,
         params,
@@ -194,11 +195,11 @@ def loss_function(name: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         smoothing = checks.fraction(label_smoothing, "label_smoothing")
         term = Term(name, weight, params=params, label_smoothing=smoothing, ignore_index=ignore_index)
-        return joint_loss(x, y, term, sample_weights=sample_weights, reduction=reduction, backend=backend)
+        return joint_loss(features, labels, term, sample_weights=sample_weights, reduction=reduction, backend=backend)
 
     def center(
-        x: Tensor,
-        y: Tensor,
+        features: Tensor,
+        labels: Tensor,
         centers: Tensor,
         *,
         params,
@@ -208,7 +209,9 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         backend: Backend = "auto",
     ) -> Tensor:
         term = Term(name, centers, params=params, update=update)
-        return joint_loss(x, y, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend)
+        return joint_loss(
+            features, labels, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend
+        )
 
     function = {"classifier": classifier, "center": center}[row.family]
     function.__name__ = function.__qualname__ = row.function

@@ -1,4 +1,4 @@
-"""Classifier losses as functions of the features, the labels and the class weights: x (n, d), y (n,), weight (C, d).
+"""Classifier losses as functions of the features, the labels and the class weights (C, d).
 
 Labels may also be soft, shares of every class (n, C). `label_smoothing` as in PyTorch's cross_entropy. Rows labelled
 `ignore_index` are absent; None, the default, looks for none. `sample_weights`: see :func:`joint_loss`.
@@ -18,8 +18,8 @@ l_softmax_loss = loss_function("l-softmax")
 
 
 def softmax_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     *,
@@ -30,10 +30,11 @@ def softmax_loss(
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
-    """-Σ_i W_{y_i} log softmax(x_i Wᵀ + b)_{y_i}; see :func:`fer_fast.reference.softmax`.
+    """-Σ_i W_{y_i} log softmax(x_i wᵀ + b)_{y_i}; see :func:`fer_fast.reference.softmax`.
 
-    x (n, d), y (n,) or (n, C), weight (C, d), bias (C,), class_weights (C,). The mean divides by Σ_i W_{y_i}.
+    features x (n, d), labels y (n,) or (n, C), weight w (C, d), bias b (C,), class_weights W (C,). The mean
+    divides by Σ_i W_{y_i}.
     """
     smoothing = checks.fraction(label_smoothing, "label_smoothing")
     term = Term("softmax", weight, bias, class_weights, label_smoothing=smoothing, ignore_index=ignore_index)
-    return joint_loss(x, y, term, sample_weights=sample_weights, reduction=reduction, backend=backend)
+    return joint_loss(features, labels, term, sample_weights=sample_weights, reduction=reduction, backend=backend)

@@ -1,4 +1,4 @@
-"""SelfCon, SupCon, ESC and ENSC as functions of L2-normalised embeddings z (n, d), labels y (n,) and a bank.
+"""SelfCon, SupCon, ESC and ENSC as functions of L2-normalised embeddings (n, d), labels (n,) and a bank.
 
 What they share: a row with a negative label, of batch or bank, is neither anchor, key nor count, whatever it holds.
 `temperature` is a number, or a tensor () that gets a gradient. `sample_weights` (n,) multiply the anchors' terms, and
@@ -27,8 +27,8 @@ TEMPERATURE = ContrastiveParams().temperature
 
 @by_field(ContrastiveParams)
 def selfcon_loss(
-    z: Tensor,
-    y: Tensor | None = None,
+    embeddings: Tensor,
+    labels: Tensor | None = None,
     *,
     params,
     sample_weights: Tensor | None = None,
@@ -38,19 +38,23 @@ def selfcon_loss(
 ) -> Tensor:
     """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`.
 
-    Labels only say, where they are negative, which rows take no part.
+    embeddings z (2N, d). The labels (2N,) only say, where they are negative, which rows take no part.
     """
-    checks.features(z, "embeddings")
-    if z.shape[0] % 2:
-        raise ValueError(f"embeddings: rows i and i+N are two views, so an even number is needed; got {z.shape[0]}")
-    y = torch.arange(z.shape[0], device=z.device) if y is None else y
-    return _contrastive("selfcon", z, y, None, None, None, params, sample_weights, normalize, reduction, backend)
+    checks.features(embeddings, "embeddings")
+    rows = embeddings.shape[0]
+    if rows % 2:
+        raise ValueError(f"embeddings: rows i and i+N are two views, so an even number is needed; got {rows}")
+    if labels is None:
+        labels = torch.arange(rows, device=embeddings.device)
+    return _contrastive(
+        "selfcon", embeddings, labels, None, None, None, params, sample_weights, normalize, reduction, backend
+    )
 
 
 @by_field(ContrastiveParams)
 def supcon_loss(
-    z: Tensor,
-    y: Tensor,
+    embeddings: Tensor,
+    labels: Tensor,
     *,
     params,
     sample_weights: Tensor | None = None,
@@ -58,16 +62,21 @@ def supcon_loss(
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
-    """Rows of one class against the batch; see :func:`fer_fast.reference.supcon`."""
-    return _contrastive("supcon", z, y, None, None, None, params, sample_weights, normalize, reduction, backend)
+    """Rows of one class against the batch; see :func:`fer_fast.reference.supcon`.
+
+    embeddings z (n, d), labels y (n,).
+    """
+    return _contrastive(
+        "supcon", embeddings, labels, None, None, None, params, sample_weights, normalize, reduction, backend
+    )
 
 
 @by_field(ContrastiveParams)
 def esc_loss(
-    z: Tensor,
-    y: Tensor,
-    bank_z: Tensor | None = None,
-    bank_y: Tensor | None = None,
+    embeddings: Tensor,
+    labels: Tensor,
+    bank_embeddings: Tensor | None = None,
+    bank_labels: Tensor | None = None,
     *,
     own: Tensor | None = None,
     params,
@@ -76,20 +85,22 @@ def esc_loss(
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
-    """SupCon whose denominator also has every bank row, bank_z (M, d); see :func:`fer_fast.reference.esc`.
+    """SupCon whose denominator also has every bank row; see :func:`fer_fast.reference.esc`.
 
-    Bank rows get no gradient. `own` names those that take no part in this call, as a mask (M,) or as row numbers, -1
-    for none: rows of the batch that were enqueued before the loss.
+    embeddings z (n, d), labels y (n,), bank_embeddings (M, d), bank_labels (M,). Bank rows get no
+    gradient. `own` names those that take no part in this call, as a mask (M,) or as row numbers, -1 for none: rows of
+    the batch that were enqueued before the loss.
     """
-    return _contrastive("esc", z, y, bank_z, bank_y, own, params, sample_weights, normalize, reduction, backend)
+    bank = bank_embeddings, bank_labels, own
+    return _contrastive("esc", embeddings, labels, *bank, params, sample_weights, normalize, reduction, backend)
 
 
 @by_field(ContrastiveParams)
 def ensc_loss(
-    z: Tensor,
-    y: Tensor,
-    bank_z: Tensor | None = None,
-    bank_y: Tensor | None = None,
+    embeddings: Tensor,
+    labels: Tensor,
+    bank_embeddings: Tensor | None = None,
+    bank_labels: Tensor | None = None,
     *,
     own: Tensor | None = None,
     params,
@@ -100,16 +111,18 @@ def ensc_loss(
 ) -> Tensor:
     """SupCon whose denominator also has the bank rows of other classes; see :func:`fer_fast.reference.ensc`.
 
-    Bank rows get no gradient. `own` names those that take no part in this call; see :func:`esc_loss`.
+    embeddings z (n, d), labels y (n,), bank_embeddings (M, d), bank_labels (M,). Bank rows get no
+    gradient. `own` names those that take no part in this call; see :func:`esc_loss`.
     """
-    return _contrastive("ensc", z, y, bank_z, bank_y, own, params, sample_weights, normalize, reduction, backend)
+    bank = bank_embeddings, bank_labels, own
+    return _contrastive("ensc", embeddings, labels, *bank, params, sample_weights, normalize, reduction, backend)
 
 
 def contrastive_log_denominator(
-    z: Tensor,
-    y: Tensor,
-    bank_z: Tensor | None = None,
-    bank_y: Tensor | None = None,
+    embeddings: Tensor,
+    labels: Tensor,
+    bank_embeddings: Tensor | None = None,
+    bank_labels: Tensor | None = None,
     temperature: float | Tensor = TEMPERATURE,
     mode: Mode = "supcon",
     *,
@@ -117,17 +130,20 @@ def contrastive_log_denominator(
 ) -> Tensor:
     """log Σ_{a≠i} e^{z_i·z_a/τ} over the batch and, by `mode`, the bank: (n,).
 
-    `mode` is "supcon" (no bank), "esc" (every bank row) or "ensc" (bank rows of other classes); see
+    embeddings z (n, d), labels y (n,), bank_embeddings (M, d), bank_labels (M,). `mode` is "supcon" (no
+    bank), "esc" (every bank row) or "ensc" (bank rows of other classes); see
     :func:`fer_fast.reference.contrastive_log_denominator`. -inf, with zero gradient, for a row with a negative label.
     """
     if mode not in MODES:
         raise ValueError(f"mode: {mode!r} given; allowed are {', '.join(MODES)}")
-    y, bank_z, bank_y = _check(z, y, bank_z, bank_y)
+    labels, bank_embeddings, bank_labels = _check(embeddings, labels, bank_embeddings, bank_labels)
     temperature = checks.learnable(temperature, "temperature")
-    backend = resolve(backend, z.device)
+    backend = resolve(backend, embeddings.device)
     if backend == "reference":
-        return reference.contrastive_log_denominator(z, y, bank_z, bank_y, temperature, mode)
-    return _rows(z, y, bank_z, bank_y, temperature, mode, False, backend)
+        return reference.contrastive_log_denominator(
+            embeddings, labels, bank_embeddings, bank_labels, temperature, mode
+        )
+    return _rows(embeddings, labels, bank_embeddings, bank_labels, temperature, mode, False, backend)
 
 
 def _contrastive(
@@ -183,14 +199,14 @@ def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, o
     checks.features(z, "embeddings")
     y = checks.labels(y, z.shape[0], z.device)
     if (bank_z is None) != (bank_y is None):
-        raise ValueError("bank: features and labels are given together or not at all")
+        raise ValueError("bank: embeddings and labels are given together or not at all")
     if bank_z is not None:
-        checks.dense(bank_z, "bank features", "(M, d)")
+        checks.dense(bank_z, "bank embeddings", "(M, d)")
     elif own is not None:
         raise ValueError("own: names rows of a bank, but none is given")
     if bank_z is None or bank_z.shape[:1] == (0,):
         return y, None, None
-    checks.table(bank_z, "bank features", z.shape[1], z.device)
+    checks.table(bank_z, "bank embeddings", z.shape[1], z.device)
     bank_y = checks.labels(bank_y, bank_z.shape[0], z.device, "bank labels")
     return y, bank_z.detach(), bank_y if own is None else _without(bank_y, own)
 

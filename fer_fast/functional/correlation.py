@@ -1,4 +1,4 @@
-"""NFD, FD, MD, ED and Ad-Corre as functions of k embeddings e (k, n, d) and labels y (n,).
+"""NFD, FD, MD, ED and Ad-Corre as functions of k embeddings of n samples, (k, n, d), and their labels (n,).
 
 All but the reference use that the losses are linear in the correlations: class sums of standardised rows, O(n·d).
 """
@@ -14,45 +14,72 @@ from ..registry import call, find
 
 
 def nfd_loss(
-    e: Tensor, y: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor:
-    """1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|; see :func:`fer_fast.reference.nfd`."""
-    checks.features(e, "embeddings", "(k, n, d)")
-    half = torch.full((checks.at_least(num_classes, 1, "num_classes"),), 0.5, device=e.device)  # w(y_i) + w(y_j) = 1
-    return _correlation_loss("nfd", e, y, (1.0, 0.0, 0.0), num_classes, half, reduction, backend)
+    """1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|; see :func:`fer_fast.reference.nfd`.
+
+    embeddings e (k, n, d), labels y (n,).
+    """
+    checks.features(embeddings, "embeddings", "(k, n, d)")
+    classes = checks.at_least(num_classes, 1, "num_classes")
+    half = torch.full((classes,), 0.5, device=embeddings.device)  # w(y_i) + w(y_j) = 1
+    return _correlation_loss("nfd", embeddings, labels, (1.0, 0.0, 0.0), num_classes, half, reduction, backend)
 
 
 def fd_loss(
-    e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor,
+    class_difficulty: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
     """1/(k n²) Σ_l Σ_{i≠j} (w(y_i)+w(y_j)) |Φ_ij - corr(e_li, e_lj)|; see :func:`fer_fast.reference.fd`.
 
-    class_difficulty w (C,), from :func:`fer_fast.reference.class_difficulty`.
+    embeddings e (k, n, d), labels y (n,), class_difficulty w (C,), from :func:`fer_fast.reference.class_difficulty`.
     """
-    return _correlation_loss("fd", e, y, (1.0, 0.0, 0.0), None, class_difficulty, reduction, backend)
+    return _correlation_loss("fd", embeddings, labels, (1.0, 0.0, 0.0), None, class_difficulty, reduction, backend)
 
 
 def md_loss(
-    e: Tensor, y: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor:
-    """1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)|; see :func:`fer_fast.reference.md`."""
-    return _correlation_loss("md", e, y, (0.0, 1.0, 0.0), num_classes, None, reduction, backend)
+    """1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)|; see :func:`fer_fast.reference.md`.
+
+    embeddings e (k, n, d), labels (n,), whose classes have the means μ_l.
+    """
+    return _correlation_loss("md", embeddings, labels, (0.0, 1.0, 0.0), num_classes, None, reduction, backend)
 
 
-def ed_loss(e: Tensor, y: Tensor | None = None, *, reduction: Reduction = "mean", backend: Backend = "auto") -> Tensor:
-    """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|; see :func:`fer_fast.reference.ed`. The labels are not used."""
-    checks.features(e, "embeddings", "(k, n, d)")
-    if y is not None:
-        checks.labels(y, e.shape[1], e.device)
-    y = torch.zeros(e.shape[1], dtype=torch.int32, device=e.device)
-    return _correlation_loss("ed", e, y, (0.0, 0.0, 1.0), 1, None, reduction, backend)
+def ed_loss(
+    embeddings: Tensor, labels: Tensor | None = None, *, reduction: Reduction = "mean", backend: Backend = "auto"
+) -> Tensor:
+    """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|; see :func:`fer_fast.reference.ed`.
+
+    embeddings e (k, n, d). The labels (n,) are not used.
+    """
+    checks.features(embeddings, "embeddings", "(k, n, d)")
+    if labels is not None:
+        checks.labels(labels, embeddings.shape[1], embeddings.device)
+    labels = torch.zeros(embeddings.shape[1], dtype=torch.int32, device=embeddings.device)
+    return _correlation_loss("ed", embeddings, labels, (0.0, 0.0, 1.0), 1, None, reduction, backend)
 
 
 def ad_corre_loss(
-    e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor,
+    class_difficulty: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
-    """FD + MD + ED in one pass; see :func:`fer_fast.reference.ad_corre`."""
-    return _correlation_loss("ad-corre", e, y, (1.0, 1.0, 1.0), None, class_difficulty, reduction, backend)
+    """FD + MD + ED in one pass; see :func:`fer_fast.reference.ad_corre`.
+
+    embeddings e (k, n, d), labels y (n,), class_difficulty w (C,) as in :func:`fd_loss`.
+    """
+    return _correlation_loss(
+        "ad-corre", embeddings, labels, (1.0, 1.0, 1.0), None, class_difficulty, reduction, backend
+    )
 
 
 def _correlation_loss(

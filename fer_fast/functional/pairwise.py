@@ -9,33 +9,39 @@ from ..params import by_field
 
 
 @by_field(reference.MarginalParams)
-def marginal_loss(x: Tensor, y: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto") -> Tensor:
+def marginal_loss(
+    features: Tensor, labels: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto"
+) -> Tensor:
     """1/(n²-n) Σ_{i≠j} [ξ - y_ij (θ - ‖x̂_i - x̂_j‖²)]₊.
 
-    See :func:`fer_fast.reference.marginal`.   x (n, d), y (n,); a negative label takes its row out of everything.
+    See :func:`fer_fast.reference.marginal`.
+
+    features x (n, d), labels y (n,); a negative label takes its row out of everything.
     """
-    checks.features(x, "features")
-    y = checks.labels(y, x.shape[0], x.device)
+    checks.features(features, "features")
+    labels = checks.labels(labels, features.shape[0], features.device)
     checks.reduction(reduction)
-    backend = resolve(backend, x.device)
+    backend = resolve(backend, features.device)
     if backend == "reference":
-        return reference.marginal(x, y, *params, reduction)
-    return ops.pairwise(x, y, None, "marginal", list(params), reduction == "mean", backend)
+        return reference.marginal(features, labels, *params, reduction)
+    return ops.pairwise(features, labels, None, "marginal", list(params), reduction == "mean", backend)
 
 
 @by_field(reference.RangeParams)
-def range_loss(x: Tensor, y: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto") -> Tensor:
+def range_loss(
+    features: Tensor, labels: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto"
+) -> Tensor:
     """α Σ_c harmonic mean of the k widest pairs + β [M - nearest class means]₊.
 
     See :func:`fer_fast.reference.range_loss`.
 
-    x (n, d), y (n,); a negative label takes its row out of everything. No term runs over samples: `reduction` changes
-    nothing.
+    features (n, d), labels (n,); a negative label takes its row out of everything. No term runs over samples:
+    `reduction` changes nothing.
     """
-    checks.features(x, "features")
-    y = checks.labels(y, x.shape[0], x.device)
+    checks.features(features, "features")
+    labels = checks.labels(labels, features.shape[0], features.device)
     checks.reduction(reduction)
-    backend = resolve(backend, x.device)
+    backend = resolve(backend, features.device)
     if backend == "reference":
-        return reference.range_loss(x, y, *params)
-    return ops.range_loss(x, y, *params, backend)
+        return reference.range_loss(features, labels, *params)
+    return ops.range_loss(features, labels, *params, backend)

@@ -6,31 +6,36 @@ from .. import checks, ops, reference
 from ..dispatch import Backend, resolve
 
 
-def correlation_matrix(x: Tensor, *, backend: Backend = "auto") -> Tensor:
-    """Pearson's correlation of every two rows of x (n, d): (n, n).
+def correlation_matrix(features: Tensor, *, backend: Backend = "auto") -> Tensor:
+    """Pearson's correlation of every two rows of the features (n, d): (n, n).
 
     See :func:`fer_fast.reference.correlation_matrix`.
     """
-    checks.features(x, "features")
-    backend = resolve(backend, x.device)
-    return reference.correlation_matrix(x) if backend == "reference" else ops.correlation_matrix(x, backend)
+    checks.features(features, "features")
+    backend = resolve(backend, features.device)
+    return (
+        reference.correlation_matrix(features) if backend == "reference" else ops.correlation_matrix(features, backend)
+    )
 
 
-def center_distances(x: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor:
-    """‖x_i - c_j‖² for x (n, d) and centers (C, d): (n, C), squared. The centers get no gradient."""
-    checks.table(centers, "centers", checks.features(x, "features").shape[1], x.device)
-    backend = resolve(backend, x.device)
+def center_distances(features: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor:
+    """‖x_i - c_j‖² for features x (n, d) and centers c (C, d): (n, C), squared. The centers get no gradient."""
+    checks.table(centers, "centers", checks.features(features, "features").shape[1], features.device)
+    backend = resolve(backend, features.device)
     if backend == "reference":
-        return reference.center_distances(x, centers.detach())
-    return ops.center_distances(x, centers, backend)
+        return reference.center_distances(features, centers.detach())
+    return ops.center_distances(features, centers, backend)
 
 
-def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor:
-    """S_i = Σ_{j≠y_i} ‖x_i - c_j‖² for x (n, d), y (n,), centers (C, d): (n,). The centers get no gradient."""
-    checks.table(centers, "centers", checks.features(x, "features").shape[1], x.device)
-    y = checks.labels(y, x.shape[0], x.device)
-    backend = resolve(backend, x.device)
+def anti_center_distances(features: Tensor, labels: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor:
+    """S_i = Σ_{j≠y_i} ‖x_i - c_j‖² for features x (n, d), labels y (n,) and centers c (C, d): (n,).
+
+    The centers get no gradient.
+    """
+    checks.table(centers, "centers", checks.features(features, "features").shape[1], features.device)
+    labels = checks.labels(labels, features.shape[0], features.device)
+    backend = resolve(backend, features.device)
     if backend == "reference":
-        checks.label_range(y, len(centers))
-        return reference.anti_center_distances(x, y, centers.detach())
-    return ops.anti_center_distances(x, y, centers, backend)
+        checks.label_range(labels, len(centers))
+        return reference.anti_center_distances(features, labels, centers.detach())
+    return ops.anti_center_distances(features, labels, centers, backend)

@@ -69,19 +69,20 @@ class MemoryBank(WholeState):
         return self.ring_labels.index_fill(0, self._places(-min(rows, self.capacity), 0), -1)
 
     @torch.no_grad()
-    def enqueue(self, z: Tensor, y: Tensor) -> None:
-        """Append a group of embeddings z (n, d) with labels y (n,), converted to the bank's dtype on the way."""
+    def enqueue(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Append a group of embeddings (n, d) with labels (n,), converted to the bank's dtype on the way."""
         checks.moves("memory bank")
-        checks.table(z, "embeddings", self.feature_dim, None)
-        y = checks.labels(y, z.shape[0], None)[-self.capacity :]
-        z, y = (t.to(self.ring.device, non_blocking=True) for t in (z[-self.capacity :], y))
-        rows = z.shape[0]
+        checks.table(embeddings, "embeddings", self.feature_dim, None)
+        labels = checks.labels(labels, embeddings.shape[0], None)[-self.capacity :]
+        newest = embeddings[-self.capacity :], labels
+        embeddings, labels = (t.to(self.ring.device, non_blocking=True) for t in newest)
+        rows = embeddings.shape[0]
         if resolve("auto", self.ring.device) == "triton" and self.ring.dtype != torch.float64:
-            ops.enqueue(self.ring, self.ring_labels, self.ring_starts, self.written, z, y)
+            ops.enqueue(self.ring, self.ring_labels, self.ring_starts, self.written, embeddings, labels)
         else:
             places = self._places(0, rows)
-            self.ring.index_copy_(0, places, z.to(self.ring.dtype))
-            self.ring_labels.index_copy_(0, places, y.long())
+            self.ring.index_copy_(0, places, embeddings.to(self.ring.dtype))
+            self.ring_labels.index_copy_(0, places, labels.long())
             self.ring_starts.index_copy_(0, places, self.written.expand(rows))
             self.written.add_(rows)
         if rows > self._largest:

@@ -137,15 +137,15 @@ class Loss(Versioned):
         return getattr(functional, self.row.function)(*tensors, **keywords, **self.params._asdict(), **self.common)
 
     @_or_zero
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss, a scalar, of features or embeddings (n, d) and their labels (n,).
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss, a scalar, of features (n, d) and their labels (n,).
 
         Its equation, and shapes where they are others, stand with the class.
 
         Raises:
             ValueError: for what does not fit, by name.
         """
-        return self.function(x, y)
+        return self.function(features, labels)
 
     def without_rows(self, features: Tensor, labels: Tensor | None = None) -> bool:
         """Whether a batch is one of no rows, and right but for that."""

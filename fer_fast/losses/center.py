@@ -12,12 +12,12 @@ from .base import Loss
 
 
 class CenterFamilyLoss(Loss):
-    """A loss against class centers, called as `loss(x, y, sample_weights=None)` with features x (n, d), labels y (n,).
+    """A loss against class centers, called as `loss(features, labels, sample_weights=None)`.
 
-    `.centers` (C, d) is a buffer without autograd gradient: in training mode each forward moves it by the rule of the
-    loss's paper, from the old centers and the same features. It starts from a standard normal draw, so that the
-    losses that divide by the spread of the centers are finite from the first step. `sample_weights` (n,) multiply the
-    rows, in the loss and in the move; a row of weight 0 is absent, whatever it holds.
+    Features (n, d), labels (n,). `.centers` (C, d) is a buffer without autograd gradient: in training mode each forward
+    moves it by the rule of the loss's paper, from the old centers and the same features. It starts from a standard
+    normal draw, so that the losses that divide by the spread of the centers are finite from the first step.
+    `sample_weights` (n,) multiply the rows, in the loss and in the move; a row of weight 0 is absent, whatever it holds.
     """
 
     num_classes: int
@@ -35,8 +35,8 @@ class CenterFamilyLoss(Loss):
         """This loss and its tensors, for a pass it may share with a classifier."""
         return Term(self.name, self.centers, params=self.params, update=self.training)
 
-    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
-        return joint_loss(x, y, auxiliary=self.term(), sample_weights=sample_weights, **self.common)
+    def forward(self, features: Tensor, labels: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
+        return joint_loss(features, labels, auxiliary=self.term(), sample_weights=sample_weights, **self.common)
 
 
 class CenterLoss(CenterFamilyLoss):
@@ -101,8 +101,8 @@ class AffinityLoss(CenterFamilyLoss):
 class MVALoss(CenterFamilyLoss):
     """Affinity loss times 1 + its variance over `groups` feature groups; see :func:`fer_fast.reference.mva`.
 
-    Called as `loss(x, y, bank=None)`: the batch is one group, the newest `groups` - 1 of the memory bank the others
-    (as many as it holds). Enqueue the batch after its backward: before, it would be two of the groups.
+    Called as `loss(features, labels, bank=None)`: the batch is one group, the newest `groups` - 1 of the memory bank
+    the others (as many as it holds). Enqueue the batch after its backward: before, it would be two of the groups.
     """
 
     name = "mva"
@@ -122,7 +122,7 @@ class MVALoss(CenterFamilyLoss):
         return term._replace(groups=tuple(zip(features, labels, strict=True)), group_rows=rows)
 
     def forward(
-        self, x: Tensor, y: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None
+        self, features: Tensor, labels: Tensor, bank: MemoryBank | None = None, *, sample_weights: Tensor | None = None
     ) -> Tensor:
         """The loss, a scalar, of features (n, d) and labels (n,), with a bank of groups of them."""
-        return joint_loss(x, y, auxiliary=self.term(bank), sample_weights=sample_weights, **self.common)
+        return joint_loss(features, labels, auxiliary=self.term(bank), sample_weights=sample_weights, **self.common)

@@ -17,13 +17,13 @@ from .base import Loss
 
 
 class ClassifierLoss(Loss):
-    """A loss with a weight per class, called as `loss(x, y, sample_weights=None)` with features x (n, d) and labels y.
+    """A loss with a weight per class, called as `loss(features, labels, sample_weights=None)`.
 
-    Labels are classes (n,) or, as mixup makes them, shares of every class (n, C). A row of weight 0 is absent, whatever
-    it holds, and so is one whose label is `ignore_index`; the mean divides by the sum of the weights, and a batch of
-    absent rows loses nothing. `label_smoothing` ε as in PyTorch's cross_entropy: the target is 1 - ε of itself and ε/C
-    of every class. A margin stands on the target, smoothed or not; soft labels have one where they are one class's
-    alone.
+    Features are (n, d), labels classes (n,) or, as mixup makes them, shares of every class (n, C). A row of weight 0 is
+    absent, whatever it holds, and so is one whose label is `ignore_index`; the mean divides by the sum of the weights,
+    and a batch of absent rows loses nothing. `label_smoothing` ε as in PyTorch's cross_entropy: the target is 1 - ε of
+    itself and ε/C of every class. A margin stands on the target, smoothed or not; soft labels have one where they are
+    one class's alone.
     """
 
     num_classes: int
@@ -58,26 +58,26 @@ class ClassifierLoss(Loss):
         smoothing, ignored = self.label_smoothing, self.ignore_index
         return Term(self.name, self.weight, params=self.params, label_smoothing=smoothing, ignore_index=ignored)
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, features: Tensor) -> Tensor:
         """The scores (n, C) for inference, without a margin, of features (n, d); there may be no rows.
 
         Raises:
             ValueError: for features that do not fit, by name.
         """
-        checks.features(x, "features", rows=False)
-        checks.width(x, "features", self.weight, "weight")
-        checks.table(self.weight, "weight", x.shape[1], x.device)
-        return self.scores(x)
+        checks.features(features, "features", rows=False)
+        checks.width(features, "features", self.weight, "weight")
+        checks.table(self.weight, "weight", features.shape[1], features.device)
+        return self.scores(features)
 
-    def scores(self, x: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
         """:meth:`logits` of features that fit."""
         raise NotImplementedError
 
     def step(self) -> None:
         """Called after each forward pass, for losses that change as training goes on."""
 
-    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
-        loss = joint_loss(x, y, self.term(), sample_weights=sample_weights, **self.common)
+    def forward(self, features: Tensor, labels: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
+        loss = joint_loss(features, labels, self.term(), sample_weights=sample_weights, **self.common)
         self.step()
         return loss
 
@@ -108,8 +108,8 @@ class SoftmaxLoss(ClassifierLoss):
     def term(self) -> Term:
         return super().term()._replace(bias=self.bias, class_weights=self.class_weights)
 
-    def scores(self, x: Tensor) -> Tensor:
-        return reference.softmax_logits(x, self.weight, self.bias)
+    def scores(self, features: Tensor) -> Tensor:
+        return reference.softmax_logits(features, self.weight, self.bias)
 
 
 class LMCLLoss(ClassifierLoss):
@@ -122,8 +122,8 @@ class LMCLLoss(ClassifierLoss):
     name = "lmcl"
     directional = True
 
-    def scores(self, x: Tensor) -> Tensor:
-        return reference.lmcl_logits(x, self.weight, self.s)
+    def scores(self, features: Tensor) -> Tensor:
+        return reference.lmcl_logits(features, self.weight, self.s)
 
 
 class ArcFaceLoss(ClassifierLoss):
@@ -135,8 +135,8 @@ class ArcFaceLoss(ClassifierLoss):
     name = "arcface"
     directional = True
 
-    def scores(self, x: Tensor) -> Tensor:
-        return reference.lmcl_logits(x, self.weight, self.s)
+    def scores(self, features: Tensor) -> Tensor:
+        return reference.lmcl_logits(features, self.weight, self.s)
 
 
 class AngularSchedule(NamedTuple):
@@ -182,8 +182,8 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
     name = "a-softmax"
     directional = True
 
-    def scores(self, x: Tensor) -> Tensor:
-        return reference.a_softmax_logits(x, self.weight)
+    def scores(self, features: Tensor) -> Tensor:
+        return reference.a_softmax_logits(features, self.weight)
 
 
 class LSoftmaxLoss(AngularSoftmaxLoss):
@@ -191,5 +191,5 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
 
     name = "l-softmax"
 
-    def scores(self, x: Tensor) -> Tensor:
-        return reference.softmax_logits(x, self.weight)
+    def scores(self, features: Tensor) -> Tensor:
+        return reference.softmax_logits(features, self.weight)

@@ -1,4 +1,4 @@
-"""The contrastive family: modules called with L2-normalised embeddings z (n, d), their labels, and a memory bank."""
+"""The contrastive family: modules called with L2-normalised embeddings (n, d), their labels, and a memory bank."""
 
 import torch
 from torch import Tensor
@@ -33,9 +33,11 @@ class SelfConLoss(ContrastiveLoss):
 
     name = "selfcon"
 
-    def forward(self, z: Tensor, y: Tensor | None = None, *, sample_weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor | None = None, *, sample_weights: Tensor | None = None
+    ) -> Tensor:
         """The loss, a scalar, of embeddings (2N, d), rows i and i+N of which are two views of an image."""
-        return self.function(z, y, normalize=self.normalize, sample_weights=sample_weights)
+        return self.function(embeddings, labels, normalize=self.normalize, sample_weights=sample_weights)
 
 
 class SupConLoss(ContrastiveLoss):
@@ -43,13 +45,13 @@ class SupConLoss(ContrastiveLoss):
 
     name = "supcon"
 
-    def forward(self, z: Tensor, y: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of embeddings (n, d) and labels (n,)."""
-        return self.function(z, y, normalize=self.normalize, sample_weights=sample_weights)
+        return self.function(embeddings, labels, normalize=self.normalize, sample_weights=sample_weights)
 
 
 class BankContrastiveLoss(ContrastiveLoss):
-    """A contrastive loss with a bank, called as `loss(z, y, bank=None)`.
+    """A contrastive loss with a bank, called as `loss(embeddings, labels, bank=None)`.
 
     The bank is a :class:`MemoryBank`, or tensors `ref_emb` (M, d) and `ref_labels` (M,) as pytorch-metric-learning
     names them. It is read, never written, and gets no gradient.
@@ -62,8 +64,8 @@ class BankContrastiveLoss(ContrastiveLoss):
 
     def forward(
         self,
-        z: Tensor,
-        y: Tensor,
+        embeddings: Tensor,
+        labels: Tensor,
         bank: MemoryBank | None = None,
         *,
         own: Tensor | bool = False,
@@ -82,13 +84,13 @@ class BankContrastiveLoss(ContrastiveLoss):
         if own is True:
             if bank is None:
                 raise ValueError("own: True is of a MemoryBank; of other rows give a mask or row numbers")
-            ref_labels = bank.labels_before(z.shape[0])
+            ref_labels = bank.labels_before(embeddings.shape[0])
         given = {
             "own": None if isinstance(own, bool) else own,
             "normalize": self.normalize,
             "sample_weights": sample_weights,
         }
-        return self.function(z, y, ref_emb, ref_labels, **given)
+        return self.function(embeddings, labels, ref_emb, ref_labels, **given)
 
 
 class ESCLoss(BankContrastiveLoss):

@@ -1,4 +1,4 @@
-"""The losses of Ad-Corre: modules called with k embeddings e (k, n, d) of n samples and their labels y (n,)."""
+"""The losses of Ad-Corre: modules called with k embeddings of n samples, (k, n, d), and their labels (n,)."""
 
 import torch
 from torch import Tensor
@@ -19,17 +19,18 @@ class NFDLoss(Loss):
         super().__init__(**common)
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
 
-    def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of embeddings (k, n, d) and labels (n,); it has no use for predictions."""
-        return self.function(e, y, self.num_classes)
+        return self.function(embeddings, labels, self.num_classes)
 
 
 class ConfusionWeightedLoss(Loss):
     """A loss whose pairs weigh more the more their classes were confused in the last `history` batches.
 
-    Called as `loss(e, y, predictions=None)`: the batch's predicted classes (n,) enter the window after the loss of the
-    step was computed from the earlier ones, in training mode. Without any prediction every class counts as difficult.
-    The paper's window is the last 5·n pairs; here it is the last `history` batches given, the same for equal batches.
+    Called as `loss(embeddings, labels, predictions=None)`: the batch's predicted classes (n,) enter the window after the
+    loss of the step was computed from the earlier ones, in training mode. Without any prediction every class counts as
+    difficult. The paper's window is the last 5·n pairs; here it is the last `history` batches given, the same for equal
+    batches.
     """
 
     def __init__(self, num_classes: int, history: int = 5, **common):
@@ -44,22 +45,22 @@ class ConfusionWeightedLoss(Loss):
         return reference.class_difficulty(self.confusion.sum(0))
 
     @torch.no_grad()
-    def observe(self, y: Tensor, predictions: Tensor) -> None:
+    def observe(self, labels: Tensor, predictions: Tensor) -> None:
         """Take the (truth, prediction) pairs of a batch into the window; the oldest batch leaves it."""
-        y = checks.labels(y, y.shape[0], None)
-        predictions = checks.labels(predictions, y.shape[0], y.device, "predictions")
+        labels = checks.labels(labels, labels.shape[0], None)
+        predictions = checks.labels(predictions, labels.shape[0], labels.device, "predictions")
         checks.label_range(predictions, self.num_classes, "predictions")
-        newest = reference.confusion_counts(y, predictions, self.num_classes)
+        newest = reference.confusion_counts(labels, predictions, self.num_classes)
         self.confusion.copy_(torch.cat([self.confusion[1:], newest[None]]))
 
-    def forward(self, e: Tensor, y: Tensor, predictions: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of embeddings (k, n, d), labels (n,) and the batch's predicted classes (n,)."""
         observed = predictions is not None and self.training
         if observed:
             checks.moves("confusion")
-        loss = self.function(e, y, self.class_difficulty)
+        loss = self.function(embeddings, labels, self.class_difficulty)
         if observed:
-            self.observe(y, predictions)
+            self.observe(labels, predictions)
         return loss
 
 
@@ -81,9 +82,9 @@ class MDLoss(Loss):
         super().__init__(**common)
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
 
-    def forward(self, e: Tensor, y: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar, of embeddings (k, n, d) and labels (n,)."""
-        return self.function(e, y, self.num_classes)
+        return self.function(embeddings, labels, self.num_classes)
 
 
 class EDLoss(Loss):
@@ -94,9 +95,9 @@ class EDLoss(Loss):
 
     name = "ed"
 
-    def forward(self, e: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of embeddings (k, n, d); it has no use for labels."""
-        return self.function(e, y)
+        return self.function(embeddings, labels)
 
 
 class AdCorreLoss(ConfusionWeightedLoss):

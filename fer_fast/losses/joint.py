@@ -12,7 +12,7 @@ from .classifier import ClassifierLoss
 
 
 class JointLoss(nn.Module):
-    """classifier(x, y) + weight · auxiliary(x, y, **kwargs).
+    """classifier(features, labels) + weight · auxiliary(features, labels, **kwargs).
 
     Where the auxiliary loss is of the center family and both share reduction and backend, one pass over the features
     gives the loss, every gradient and the moved centers. Otherwise the two are computed one after the other. `weight`
@@ -46,34 +46,34 @@ class JointLoss(nn.Module):
         self.weight = float(weight)
         self.weighs = "sample_weights" in inspect.signature(auxiliary.forward).parameters
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, features: Tensor) -> Tensor:
         """The classifier's scores (n, C) for inference."""
-        return self.classifier.logits(x)
+        return self.classifier.logits(features)
 
-    def forward(self, x: Tensor, y: Tensor, *, sample_weights: Tensor | None = None, **kwargs) -> Tensor:
+    def forward(self, features: Tensor, labels: Tensor, *, sample_weights: Tensor | None = None, **kwargs) -> Tensor:
         """The loss, a scalar, of features (n, d) and labels (n,); `kwargs` are the auxiliary loss's."""
         classifier, auxiliary = self.classifier, self.auxiliary
         apart = not isinstance(auxiliary, CenterFamilyLoss) or auxiliary.common != classifier.common
-        if apart or (classifier.empty == "zero" and classifier.without_rows(x, y)):
-            return self._apart(x, y, sample_weights, kwargs)
+        if apart or (classifier.empty == "zero" and classifier.without_rows(features, labels)):
+            return self._apart(features, labels, sample_weights, kwargs)
         terms = classifier.term(), auxiliary.term(**kwargs)
-        loss = joint_loss(x, y, *terms, self.weight, sample_weights=sample_weights, **classifier.common)
+        loss = joint_loss(features, labels, *terms, self.weight, sample_weights=sample_weights, **classifier.common)
         classifier.step()
         return loss
 
-    def _apart(self, x: Tensor, y: Tensor, sample_weights: Tensor | None, kwargs: dict) -> Tensor:
+    def _apart(self, features: Tensor, labels: Tensor, sample_weights: Tensor | None, kwargs: dict) -> Tensor:
         """The two losses one after the other."""
         if sample_weights is not None and not self.weighs:
             raise ValueError(f"sample_weights: {type(self.auxiliary).__name__} does not sum over rows and takes none")
-        loss = self.classifier(x, y, sample_weights=sample_weights)
+        loss = self.classifier(features, labels, sample_weights=sample_weights)
         ignored = self.classifier.ignore_index
         if ignored is not None and isinstance(self.auxiliary, CenterFamilyLoss):
-            y, sample_weights = leave_out(y, ignored, sample_weights)
+            labels, sample_weights = leave_out(labels, ignored, sample_weights)
         elif ignored is not None:
-            y = y.masked_fill(y == ignored, -1)  # which takes a row out
+            labels = labels.masked_fill(labels == ignored, -1)  # which takes a row out
         if self.weighs:
             kwargs = kwargs | {"sample_weights": sample_weights}
-        return loss + self.weight * self.auxiliary(x, y, **kwargs)
+        return loss + self.weight * self.auxiliary(features, labels, **kwargs)
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}"

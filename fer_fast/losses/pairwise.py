@@ -1,4 +1,4 @@
-"""Marginal and range loss: modules called as `loss(x, y)` with features x (n, d) and labels y (n,).
+"""Marginal and range loss: modules called as `loss(features, labels)`, (n, d) and (n,).
 
 A negative label takes its row out of everything: pairs, class means and the count that a mean divides by.
 """
