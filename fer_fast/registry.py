@@ -79,6 +79,21 @@ LOSSES: dict[str, LossSpec] = {
     )
 }
 
+# What the public API calls the tensors to which formulas, and engines, give the symbols of the papers.
+PUBLIC_NAMES = {
+    "x": "features",
+    "z": "embeddings",
+    "e": "embeddings",
+    "y": "labels",
+    "bank_z": "bank_embeddings",
+    "bank_y": "bank_labels",
+}
+
+
+def by_public_name(given: dict) -> dict:
+    """Arguments by a formula's symbols as those of the loss's function: what is no symbol keeps its name."""
+    return {PUBLIC_NAMES.get(name, name): value for name, value in given.items()}
+
 
 def find(name: str) -> LossSpec:
     """The row of a loss by its command-line name; an unknown one is an `InputError` that names the nearest."""

@@ -10,5 +10,8 @@ from .params import formula
 
 @formula()
 def ad_corre(e: Tensor, y: Tensor, class_difficulty: Tensor, reduction: str = "mean") -> Tensor:
-    """L = FD + MD + ED.   e (k, n, d), y (n,), class_difficulty (C,) as in :func:`~.feature_discriminator.fd`."""
+    """L = FD + MD + ED.
+
+    embeddings e (k, n, d), labels y (n,), class_difficulty w (C,) as in :func:`~.feature_discriminator.fd`.
+    """
     return fd(e, y, class_difficulty, reduction) + md(e, y, len(class_difficulty), reduction) + ed(e, reduction)

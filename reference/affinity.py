@@ -17,8 +17,8 @@ def affinity(
 ) -> Tensor:
     """L = Σ_i ‖x_i - c_{y_i}‖² / σ_c², σ_c² = Σ_dims of the unbiased variance over classes of the centers.
 
-    x (n, d), y (n,), centers (C, d). The centers move by the rule of center loss. Needs two centers that differ:
-    with σ_c² = 0 the loss is inf (NaN where the distance is 0 too), as the formula says.
+    features x (n, d), labels y (n,), centers c (C, d). The centers move by the rule of center loss. Needs two centers
+    that differ: with σ_c² = 0 the loss is inf (NaN where the distance is 0 too), as the formula says.
     """
     distances = own_distances(present(x, sample_weights), y, centers)
     return reduce_rows(distances / accumulate(centers).var(0).sum(), sample_weights, reduction)

@@ -55,8 +55,8 @@ def a_softmax(
 ) -> Tensor:
     """Cross-entropy of f_j = ‖x‖ cos θ_j, the target's cos θ_y replaced by :func:`blended_cosine`.
 
-    x (n, d), y (n,) or (n, C), weight (C, d), whose rows are scaled to length one; m the integer margin, λ the blend in
-    force. Soft labels have a margin where they are one class's alone; for the rest see
+    features x (n, d), labels y (n,) or (n, C), weight w (C, d), whose rows are scaled to length one; m the integer
+    margin, λ the blend in force. Soft labels have a margin where they are one class's alone; for the rest see
     :func:`.softmax.cross_entropies`.
     """
     logits = _angular_margin(present(x, sample_weights), y, unit(accumulate(weight)), m, lambda_)
@@ -76,7 +76,8 @@ def l_softmax(
 ) -> Tensor:
     """Cross-entropy of f_j = ‖x‖ ‖w_j‖ cos θ_j, the target's cos θ_y replaced by :func:`blended_cosine`.
 
-    As :func:`a_softmax`, but the class weights keep their lengths.
+    features x (n, d), labels y (n,) or (n, C), weight w (C, d): as :func:`a_softmax`, but the class weights keep their
+    lengths.
     """
     logits = _angular_margin(present(x, sample_weights), y, accumulate(weight), m, lambda_)
     return cross_entropies(logits, y, None, label_smoothing, sample_weights, reduction)

@@ -35,10 +35,11 @@ def arcface(
 ) -> Tensor:
     """L = -Σ_i log softmax_j(f_j) at j = y_i, f_j = s·cos θ_j for j ≠ y_i and f_y = s·cos(θ_y + m).
 
-    Past θ_y = π - m, where it would rise again, f_y = s·(cos θ_y - m·sin m). x (n, d), y (n,) or (n, C), weight (C, d);
-    scale s, margin m in radians. Features and class weights are both scaled to length one; there is no bias. A zero
-    feature has no direction: its cosines are 0. At θ_y = 0 the loss has a kink, where sin θ_y counts as a constant.
-    Soft labels have a margin where they are one class's alone; for the rest see :func:`.softmax.cross_entropies`.
+    Past θ_y = π - m, where it would rise again, f_y = s·(cos θ_y - m·sin m). features x (n, d), labels y (n,) or
+    (n, C), weight w (C, d); scale s, margin m in radians. Features and class weights are both scaled to length one;
+    there is no bias. A zero feature has no direction: its cosines are 0. At θ_y = 0 the loss has a kink, where sin θ_y
+    counts as a constant. Soft labels have a margin where they are one class's alone; for the rest see
+    :func:`.softmax.cross_entropies`.
     """
     cosines = lmcl_logits(present(x, sample_weights), weight, 1.0)
     own = cosines.gather(1, hard_targets(y)[0][:, None])

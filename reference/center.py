@@ -39,6 +39,9 @@ def center_update(
 def center(
     x: Tensor, y: Tensor, centers: Tensor, reduction: str = "mean", sample_weights: Tensor | None = None
 ) -> Tensor:
-    """L = ½ Σ_i w_i ‖x_i - c_{y_i}‖².   x (n, d), y (n,), centers (C, d), w (n,) one where left out."""
+    """L = ½ Σ_i w_i ‖x_i - c_{y_i}‖².
+
+    features x (n, d), labels y (n,), centers c (C, d), sample_weights w (n,), all one when left out.
+    """
     distances = own_distances(present(x, sample_weights), y, centers)
     return reduce_rows(distances / 2, sample_weights, reduction)

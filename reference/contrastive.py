@@ -38,7 +38,8 @@ def selfcon(
 ) -> Tensor:
     """L = -Σ_i log( e^{z_i·z_j(i)/τ} / Σ_{a≠i} e^{z_i·z_a/τ} ), j(i) = i ± N the other view of the same image.
 
-    z (2N, d), rows i and i+N two views. Labels y (2N,) only say, where they are negative, which rows take no part.
+    embeddings z (2N, d), rows i and i+N two views. labels y (2N,) only say, where they are negative, which rows take
+    no part.
     """
     pairs = torch.arange(len(z) // 2, device=z.device).repeat(2)
     pairs = pairs if y is None else pairs.where(y >= 0, -1)
@@ -53,7 +54,10 @@ def supcon(
     reduction: str = "mean",
     sample_weights: Tensor | None = None,
 ) -> Tensor:
-    """L = -Σ_i 1/|P(i)| Σ_{p∈P(i)} log( e^{z_i·z_p/τ} / D_i ), D_i over the rest of the batch.   z (n, d), y (n,)."""
+    """L = -Σ_i 1/|P(i)| Σ_{p∈P(i)} log( e^{z_i·z_p/τ} / D_i ), D_i over the rest of the batch.
+
+    embeddings z (n, d), labels y (n,).
+    """
     return _contrast(z, y, None, None, temperature, "supcon", reduction, sample_weights)
 
 

@@ -11,7 +11,8 @@ from .primitives import accumulate, standardised
 def ed(e: Tensor, reduction: str = "mean") -> Tensor:
     """L = 1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|.
 
-    e (k, n, d). The printed divisor n k² is the mean; `"sum"` leaves it out. A single embedding has no pair: 0.
+    embeddings e (k, n, d). The printed divisor n k² is the mean; `"sum"` leaves it out. A single embedding has no
+    pair: 0.
     """
     k, n, _ = e.shape
     u = standardised(accumulate(e)).transpose(0, 1)

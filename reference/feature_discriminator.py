@@ -14,7 +14,7 @@ from .primitives import accumulate, class_counts, standardised
 def nfd(e: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """L = 1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|, Φ_ij = +1 for the same class, -1 otherwise.
 
-    e (k, n, d): k embeddings of n samples; y (n,). The printed divisor k n² is the mean; `"sum"` leaves it out.
+    embeddings e (k, n, d), k of n samples; labels y (n,). The printed divisor k n² is the mean; `"sum"` leaves it out.
     The gradient of |·| at 0 is 0.
     """
     return fd(e, y, torch.full((int(y.max()) + 1,), 0.5), reduction)

@@ -52,8 +52,9 @@ def island(
 ) -> Tensor:
     """L = Center + λ₁ Σ_j Σ_{k≠j} (cos(c_j, c_k) + 1).
 
-    x (n, d), y (n,), centers (C, d). The second term runs over centers, not samples: it is never divided by n, and it
-    has no gradient with respect to the features. A zero center has no direction: its cosines are 0.
+    features x (n, d), labels y (n,), centers c (C, d). The second term runs over centers, not samples: it is never
+    divided by n, and it has no gradient with respect to the features. A zero center has no direction: its cosines
+    are 0.
     """
     directions = unit(accumulate(centers))
     cosines = directions @ directions.mT + 1

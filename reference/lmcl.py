@@ -37,9 +37,9 @@ def lmcl(
 ) -> Tensor:
     """L = -Σ_i log softmax_j( s·(cos θ_j - m·[j = y_i]) ) at j = y_i.
 
-    x (n, d), y (n,) or (n, C), weight (C, d); scale s, margin m in units of the cosine. Features and class weights are
-    both scaled to length one; there is no bias. A zero feature has no direction: its cosines are 0. Soft labels have a
-    margin where they are one class's alone; for the rest see :func:`.softmax.cross_entropies`.
+    features x (n, d), labels y (n,) or (n, C), weight w (C, d); scale s, margin m in units of the cosine. Features and
+    class weights are both scaled to length one; there is no bias. A zero feature has no direction: its cosines are 0.
+    Soft labels have a margin where they are one class's alone; for the rest see :func:`.softmax.cross_entropies`.
     """
     cosines = lmcl_logits(present(x, sample_weights), weight, 1.0)
     own = cosines.gather(1, hard_targets(y)[0][:, None])

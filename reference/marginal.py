@@ -25,9 +25,9 @@ def marginal(
 ) -> Tensor:
     """L = 1/(n²-n) Σ_{i≠j} [ξ - y_ij (θ - ‖x̂_i - x̂_j‖²)]₊, x̂ = x/‖x‖, y_ij = ±1 for the same / another class.
 
-    x (n, d), y (n,). The printed divisor n²-n is the mean; `"sum"` leaves it out. A single sample has no pair: 0.
-    A negative label takes its row out of everything, n included. The squared distance is ‖x̂_i‖² + ‖x̂_j‖² - 2 x̂_i·x̂_j,
-    where a zero row has length 0.
+    features x (n, d), labels y (n,). The printed divisor n²-n is the mean; `"sum"` leaves it out. A single sample has
+    no pair: 0. A negative label takes its row out of everything, n included. The squared distance is
+    ‖x̂_i‖² + ‖x̂_j‖² - 2 x̂_i·x̂_j, where a zero row has length 0.
     """
     x, y = taking_part(x, y)
     n = len(x)

@@ -11,8 +11,8 @@ from .primitives import accumulate, class_counts, class_sums, standardised
 def md(e: Tensor, y: Tensor, num_classes: int, reduction: str = "mean") -> Tensor:
     """L = 1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)|, μ_la the mean of embedding l over the batch's class a.
 
-    e (k, n, d), y (n,). Pairs with an absent class are skipped, the divisor stays (the paper's k³ has C = k);
-    `"sum"` leaves it out.
+    embeddings e (k, n, d), labels y (n,). Pairs with an absent class are skipped, the divisor stays (the paper's k³ has
+    C = k); `"sum"` leaves it out.
     """
     e = accumulate(e)
     counts = class_counts(y, num_classes, e.dtype)

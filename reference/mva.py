@@ -25,9 +25,9 @@ def mva(
 ) -> Tensor:
     """L = α_v · A_1, A_v the affinity loss of feature group v, α_v = 1 + (1/V) Σ_v (A_v - Ā)².
 
-    Group 1 is the batch, x (n, d) and y (n,); the others are `groups`, pairs of features (n_v, d) and labels (n_v,)
-    from the memory bank, newest first. V is what is there; without groups the loss is affinity loss. α_v is a
-    constant for the gradient. `sample_weights` (n,) are the batch's.
+    Group 1 is the batch, features x (n, d) and labels y (n,); the others are `groups`, pairs of features (n_v, d) and
+    labels (n_v,) from the memory bank, newest first. V is what is there; without groups the loss is affinity loss. α_v
+    is a constant for the gradient. `sample_weights` (n,) are the batch's.
     """
     batch = affinity(x, y, centers, reduction, sample_weights)
     with torch.no_grad():

@@ -34,8 +34,8 @@ def range_loss(
 
     D_cj is the j-th largest squared distance within class c of the batch, K_c the smaller of k and the pairs there
     are (classes with one sample are skipped); D the smallest squared distance between two class means of the batch
-    (no second class: no term). x (n, d), y (n,). No term runs over samples, so there is nothing to average. A negative
-    label takes its row out of everything.
+    (no second class: no term). features x (n, d), labels y (n,). No term runs over samples, so there is nothing to
+    average. A negative label takes its row out of everything.
 
     A harmonic mean with a zero in it is zero: where one of the K_c distances is 0 the class adds nothing and passes no
     gradient. Of equal distances the pair that comes first counts. A row that is not finite makes the loss NaN: an

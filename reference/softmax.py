@@ -73,11 +73,11 @@ def softmax(
     sample_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """L = -Σ_i W_{y_i} log p_{y_i}, p = softmax(x Wᵀ + b).
+    """L = -Σ_i W_{y_i} log p_{y_i}, p = softmax(x wᵀ + b).
 
-    x (n, d), y (n,) or (n, C), weight (C, d), bias (C,); class_weights W (C,), all one when left out. The mean divides
-    by Σ_i W_{y_i}, as PyTorch's own loss does; a batch whose classes all weigh nothing loses nothing. For the rest see
-    :func:`cross_entropies`.
+    features x (n, d), labels y (n,) or (n, C), weight w (C, d), bias b (C,); class_weights W (C,), all one when left
+    out. The mean divides by Σ_i W_{y_i}, as PyTorch's own loss does; a batch whose classes all weigh nothing loses
+    nothing. For the rest see :func:`cross_entropies`.
     """
     logits = softmax_logits(present(x, sample_weights), weight, bias)
     return cross_entropies(logits, y, class_weights, label_smoothing, sample_weights, reduction)

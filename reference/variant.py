@@ -81,8 +81,8 @@ def variant(
 ) -> Tensor:
     """L = ½ Σ_i ( ‖x_i - c_{y_i}‖² + λ₁ / (ε₁ + S_i) ) + λ₂ / (ε₂ + T)   (eq. 1).
 
-    S_i = Σ_{j≠y_i} ‖x_i - c_j‖² and T = Σ_m Σ_{n≠m} ‖c_m - c_n‖² over ordered pairs of all classes. x (n, d), y (n,),
-    centers (C, d). The last term runs over centers: it is not divided by n.
+    S_i = Σ_{j≠y_i} ‖x_i - c_j‖² and T = Σ_m Σ_{n≠m} ‖c_m - c_n‖² over ordered pairs of all classes.
+    features x (n, d), labels y (n,), centers c (C, d). The last term runs over centers: it is not divided by n.
 
     `feature_gradient="exact"` gives the derivative of this formula. `"paper"` adds the third term of the printed
     eq. 3, -λ₂ · 2 Σ_{n≠y_i} (c_{y_i} - c_n) / (ε₂ + T)², although the centers are not functions of x_i; it changes the

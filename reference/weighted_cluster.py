@@ -59,7 +59,8 @@ def weighted_cluster(
 ) -> Tensor:
     """L = ½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α)   (eq. 4; its inner j≠i is j≠y_i).
 
-    x (n, d), y (n,), centers (C, d); class_weights W (C,), all one when left out; α > 0 in squared feature units.
+    features x (n, d), labels y (n,), centers c (C, d); class_weights W (C,), all one when left out; α > 0 in squared
+    feature units.
     The mean divides by n, or by the sum of sample_weights (n,).
     """
     scale = _class_scale(accumulate(centers), class_weights, alpha)

@@ -17,7 +17,8 @@ class CenterFamilyLoss(Loss):
     Features (n, d), labels (n,). `.centers` (C, d) is a buffer without autograd gradient: in training mode each forward
     moves it by the rule of the loss's paper, from the old centers and the same features. It starts from a standard
     normal draw, so that the losses that divide by the spread of the centers are finite from the first step.
-    `sample_weights` (n,) multiply the rows, in the loss and in the move; a row of weight 0 is absent, whatever it holds.
+    `sample_weights` (n,) multiply the rows, in the loss and in the move; a row of weight 0 is absent, whatever it
+    holds.
     """
 
     num_classes: int

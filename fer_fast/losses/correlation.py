@@ -27,10 +27,10 @@ class NFDLoss(Loss):
 class ConfusionWeightedLoss(Loss):
     """A loss whose pairs weigh more the more their classes were confused in the last `history` batches.
 
-    Called as `loss(embeddings, labels, predictions=None)`: the batch's predicted classes (n,) enter the window after the
-    loss of the step was computed from the earlier ones, in training mode. Without any prediction every class counts as
-    difficult. The paper's window is the last 5·n pairs; here it is the last `history` batches given, the same for equal
-    batches.
+    Called as `loss(embeddings, labels, predictions=None)`: the batch's predicted classes (n,) enter the window after
+    the loss of the step was computed from the earlier ones, in training mode. Without any prediction every class counts
+    as difficult. The paper's window is the last 5·n pairs; here it is the last `history` batches given, the same for
+    equal batches.
     """
 
     def __init__(self, num_classes: int, history: int = 5, **common):
