@@ -116,7 +116,7 @@ def traffic(loss: str, shape: Shape, dtype: str) -> TrafficRow:
 def _loss_and_gradient(problem: Problem, factor: float = 1.0) -> None:
     inputs = problem.inputs(torch.device("cpu"))
     function = getattr(functional, problem.spec.function)
-    loss = function(**inputs.tensors, **inputs.options, backend="triton")
+    loss = function(**inputs.arguments, backend="triton")
     torch.autograd.grad(loss, list(inputs.leaves.values()), torch.full_like(loss, factor))
 
 

@@ -82,17 +82,18 @@ def step(loss: Callable[[], Tensor | tuple[Tensor, Tensor | None]], inputs: Inpu
 
 def of_backend(problem: Problem, inputs: Inputs, backend: str) -> Step:
     """The library's own function on one backend."""
-    function = getattr(functional, problem.spec.function)
-    return step(lambda: function(**inputs.tensors, **inputs.options, backend=backend), inputs)
+    function, arguments = getattr(functional, problem.spec.function), inputs.arguments
+    return step(lambda: function(**arguments, backend=backend), inputs)
 
 
 def eager(problem: Problem, inputs: Inputs) -> Step:
     """The reference, under autocast for features in half precision."""
-    function, autocast = getattr(functional, problem.spec.function), autocast_for(problem, inputs)
+    function, arguments = getattr(functional, problem.spec.function), inputs.arguments
+    autocast = autocast_for(problem, inputs)
 
     def loss() -> Tensor:
         with autocast:
-            return function(**inputs.tensors, **inputs.options, backend="reference")
+            return function(**arguments, backend="reference")
 
     return step(loss, inputs)
 

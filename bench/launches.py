@@ -155,10 +155,11 @@ def _step(problem: Problem, backend: str, labels: str) -> Callable[[], None]:
     inputs = problem.inputs(torch.device("cpu"))
     of = getattr(torch, labels)
     inputs.tensors = {name: t if t.is_floating_point() else t.to(of) for name, t in inputs.tensors.items()}
-    function, leaves = getattr(functional, problem.spec.function), list(inputs.leaves.values())
+    function, arguments = getattr(functional, problem.spec.function), inputs.arguments
+    leaves = list(inputs.leaves.values())
 
     def step() -> None:
-        loss = function(**inputs.tensors, **inputs.options, backend=backend)
+        loss = function(**arguments, backend=backend)
         torch.autograd.grad(loss, leaves)
 
     return step

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fer_fast.errors import InputError
-from fer_fast.registry import LOSSES, LossSpec, find
+from fer_fast.registry import LOSSES, LossSpec, by_public_name, find
 from fer_fast.suggest import one_of
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
@@ -54,7 +54,7 @@ class Floor:
 
 @dataclass
 class Inputs:
-    """Arguments of one call by name; `leaves` are the tensors whose gradients are wanted."""
+    """Arguments of one call: tensors by their symbols in the formula, of which `leaves` want gradients, and options."""
 
     tensors: dict[str, Tensor]
     options: dict = field(default_factory=dict)
@@ -62,6 +62,11 @@ class Inputs:
     @property
     def leaves(self) -> dict[str, Tensor]:
         return {name: t for name, t in self.tensors.items() if t.requires_grad}
+
+    @property
+    def arguments(self) -> dict:
+        """What the loss's function of :mod:`fer_fast.functional` is called with."""
+        return by_public_name(self.tensors) | self.options
 
     def to(self, dtype: torch.dtype | None = None) -> "Inputs":
         """A copy that shares nothing, floating-point tensors in `dtype` where one is given."""

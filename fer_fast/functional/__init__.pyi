@@ -53,8 +53,8 @@ class Term(NamedTuple):
     ignore_index: int | None = ...
 
 def a_softmax_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     weight: Tensor,
     *,
     m: int = 4,
@@ -66,11 +66,16 @@ def a_softmax_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def ad_corre_loss(
-    e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor,
+    class_difficulty: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor: ...
 def affinity_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     centers: Tensor,
     *,
     alpha: float = 0.5,
@@ -79,10 +84,12 @@ def affinity_loss(
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor: ...
-def anti_center_distances(x: Tensor, y: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor: ...
+def anti_center_distances(
+    features: Tensor, labels: Tensor, centers: Tensor, *, backend: Backend = "auto"
+) -> Tensor: ...
 def arcface_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     weight: Tensor,
     *,
     s: float | Tensor = 64.0,
@@ -93,10 +100,10 @@ def arcface_loss(
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor: ...
-def center_distances(x: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor: ...
+def center_distances(features: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor: ...
 def center_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     centers: Tensor,
     *,
     alpha: float = 0.5,
@@ -106,24 +113,24 @@ def center_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def contrastive_log_denominator(
-    z: Tensor,
-    y: Tensor,
-    bank_z: Tensor | None = None,
-    bank_y: Tensor | None = None,
+    embeddings: Tensor,
+    labels: Tensor,
+    bank_embeddings: Tensor | None = None,
+    bank_labels: Tensor | None = None,
     temperature: float | Tensor = 0.1,
     mode: Mode = "supcon",
     *,
     backend: Backend = "auto",
 ) -> Tensor: ...
-def correlation_matrix(x: Tensor, *, backend: Backend = "auto") -> Tensor: ...
+def correlation_matrix(features: Tensor, *, backend: Backend = "auto") -> Tensor: ...
 def ed_loss(
-    e: Tensor, y: Tensor | None = None, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor, labels: Tensor | None = None, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor: ...
 def ensc_loss(
-    z: Tensor,
-    y: Tensor,
-    bank_z: Tensor | None = None,
-    bank_y: Tensor | None = None,
+    embeddings: Tensor,
+    labels: Tensor,
+    bank_embeddings: Tensor | None = None,
+    bank_labels: Tensor | None = None,
     *,
     own: Tensor | None = None,
     temperature: float | Tensor = 0.1,
@@ -133,10 +140,10 @@ def ensc_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def esc_loss(
-    z: Tensor,
-    y: Tensor,
-    bank_z: Tensor | None = None,
-    bank_y: Tensor | None = None,
+    embeddings: Tensor,
+    labels: Tensor,
+    bank_embeddings: Tensor | None = None,
+    bank_labels: Tensor | None = None,
     *,
     own: Tensor | None = None,
     temperature: float | Tensor = 0.1,
@@ -146,11 +153,16 @@ def esc_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def fd_loss(
-    e: Tensor, y: Tensor, class_difficulty: Tensor, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor,
+    class_difficulty: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor: ...
 def island_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     centers: Tensor,
     *,
     lambda1: float = 10.0,
@@ -161,8 +173,8 @@ def island_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def joint_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     classifier: Term | None = None,
     auxiliary: Term | None = None,
     weight: float = 1.0,
@@ -172,8 +184,8 @@ def joint_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def l_softmax_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     weight: Tensor,
     *,
     m: int = 4,
@@ -185,8 +197,8 @@ def l_softmax_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def lmcl_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     weight: Tensor,
     *,
     s: float | Tensor = 30.0,
@@ -198,8 +210,8 @@ def lmcl_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def marginal_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     *,
     theta: float = 1.2,
     xi: float = 0.3,
@@ -207,11 +219,11 @@ def marginal_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def md_loss(
-    e: Tensor, y: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor: ...
 def mva_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     centers: Tensor,
     *,
     groups: Sequence[tuple[Tensor, Tensor]] = (),
@@ -222,11 +234,11 @@ def mva_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def nfd_loss(
-    e: Tensor, y: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor: ...
 def range_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     *,
     k: int = 2,
     alpha: float = 5e-05,
@@ -236,8 +248,8 @@ def range_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def selfcon_loss(
-    z: Tensor,
-    y: Tensor | None = None,
+    embeddings: Tensor,
+    labels: Tensor | None = None,
     *,
     temperature: float | Tensor = 0.1,
     sample_weights: Tensor | None = None,
@@ -246,8 +258,8 @@ def selfcon_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def softmax_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     *,
@@ -259,8 +271,8 @@ def softmax_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def supcon_loss(
-    z: Tensor,
-    y: Tensor,
+    embeddings: Tensor,
+    labels: Tensor,
     *,
     temperature: float | Tensor = 0.1,
     sample_weights: Tensor | None = None,
@@ -269,8 +281,8 @@ def supcon_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def variant_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     centers: Tensor,
     *,
     lambda1: float = 0.4,
@@ -285,8 +297,8 @@ def variant_loss(
     backend: Backend = "auto",
 ) -> Tensor: ...
 def weighted_cluster_loss(
-    x: Tensor,
-    y: Tensor,
+    features: Tensor,
+    labels: Tensor,
     centers: Tensor,
     *,
     class_weights: Tensor | None = None,

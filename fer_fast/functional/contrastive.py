@@ -199,15 +199,15 @@ def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, o
     checks.features(z, "embeddings")
     y = checks.labels(y, z.shape[0], z.device)
     if (bank_z is None) != (bank_y is None):
-        raise ValueError("bank: embeddings and labels are given together or not at all")
+        raise ValueError("bank_embeddings, bank_labels: given together or not at all")
     if bank_z is not None:
-        checks.dense(bank_z, "bank embeddings", "(M, d)")
+        checks.dense(bank_z, "bank_embeddings", "(M, d)")
     elif own is not None:
         raise ValueError("own: names rows of a bank, but none is given")
     if bank_z is None or bank_z.shape[:1] == (0,):
         return y, None, None
-    checks.table(bank_z, "bank embeddings", z.shape[1], z.device)
-    bank_y = checks.labels(bank_y, bank_z.shape[0], z.device, "bank labels")
+    checks.table(bank_z, "bank_embeddings", z.shape[1], z.device)
+    bank_y = checks.labels(bank_y, bank_z.shape[0], z.device, "bank_labels")
     return y, bank_z.detach(), bank_y if own is None else _without(bank_y, own)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fer_fast import functional
-from fer_fast.registry import LossSpec
+from fer_fast.registry import LossSpec, by_public_name
 
 NUM_EMBEDDINGS = 3
 
@@ -14,7 +14,7 @@ NUM_EMBEDDINGS = 3
 def make_inputs(
     spec: LossSpec, n: int, num_classes: int, d: int, dtype: torch.dtype, labels: str = "random", seed: int = 0
 ) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by argument name, and the other keywords, for a call of the row's function."""
+    """Tensors by their symbols in the row's formula, and the other keywords, for a call of it or of its function."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -71,11 +71,11 @@ def double(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def evaluate(spec: LossSpec, tensors: dict[str, Tensor], options: dict, **how) -> dict[str, Tensor]:
-    """The loss, its gradients by argument name, and the moved centers."""
+    """The loss, its gradients by symbol, and the moved centers."""
     # Strides stay as given; what is written to in place is not the caller's.
     tensors = {name: t.detach().clone() if name == "centers" else t.detach() for name, t in tensors.items()}
     leaves = {name: tensors[name].requires_grad_() for name in ("x", "e", "z", "weight", "bias") if name in tensors}
-    loss = getattr(functional, spec.function)(**tensors, **options, **how)
+    loss = getattr(functional, spec.function)(**by_public_name(tensors), **options, **how)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     result = {"loss": loss.detach()} | {f"d{name}": g for name, g in zip(leaves, gradients, strict=True)}
     return result | ({"centers": tensors["centers"]} if "centers" in tensors else {})

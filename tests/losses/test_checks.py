@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from cases import evaluate, make_inputs
 from fer_fast import functional, losses
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.registry import LOSSES
+from fer_fast.registry import LOSSES, PUBLIC_NAMES, by_public_name
 
 C, D, N = 4, 16, 12
 SPECS = [pytest.param(spec, id=name) for name, spec in LOSSES.items()]
@@ -37,13 +37,11 @@ BAD_LABELS = {
     "length": (lambda y: y[:-1], r"expected shape \("),
     "list": (lambda y: y.tolist(), "got list"),
 }
-NAMES = {"x": "features", "e": "embeddings", "z": "embeddings", "y": "labels"}
-NAMES |= {"bank_z": "bank features", "bank_y": "bank labels"}
 OPTIONAL = ("bias", "class_weights", "bank_z", "bank_y")
 
 
 def call(spec, tensors: dict, options: dict, backend: str) -> Tensor:
-    return getattr(functional, spec.function)(**tensors, **options, backend=backend)
+    return getattr(functional, spec.function)(**by_public_name(tensors), **options, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -54,7 +52,7 @@ def test_bad_tensors_are_named(spec, backend):
         for kind, (spoil, said) in (BAD_LABELS if name in ("y", "bank_y") else BAD_FLOATS).items():
             if kind == "None" and name in OPTIONAL:
                 continue
-            with pytest.raises(ValueError, match=f"^{NAMES.get(name, name)}: .*{said}"):
+            with pytest.raises(ValueError, match=f"^{PUBLIC_NAMES.get(name, name)}: .*{said}"):
                 call(spec, tensors | {name: spoil(tensor)}, options, backend)
     for rows, labels in options.get("groups", ()):
         for bad, said in (
@@ -72,7 +70,9 @@ def test_tensors_of_another_device_are_named(spec, backend):
     with FakeTensorMode(allow_non_fake_inputs=True):
         away = {name: torch.empty_like(t, device="cuda") for name, t in tensors.items()}
         for name in [name for name in tensors if name not in ("x", "e", "z")]:
-            with pytest.raises(ValueError, match=f"^{NAMES.get(name, name)}: on cuda:0, but the features are on cpu"):
+            with pytest.raises(
+                ValueError, match=f"^{PUBLIC_NAMES.get(name, name)}: on cuda:0, but the features are on cpu"
+            ):
                 call(spec, tensors | {name: away[name]}, options, backend)
         for rows, labels in options.get("groups", ()):
             with pytest.raises(ValueError, match=r"^bank features: on cuda:0"):

@@ -9,7 +9,7 @@ from cases import assert_within_budget, make_inputs
 from fer_fast import functional, losses, reference
 from fer_fast.blocked import contrastive as blocked
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.registry import LOSSES
+from fer_fast.registry import LOSSES, by_public_name
 
 N, C, D = 22, 4, 9
 SPECS = [pytest.param(spec, id=name) for name, spec in LOSSES.items() if spec.family == "contrastive"]
@@ -21,7 +21,7 @@ over_fast = pytest.mark.parametrize("backend", FAST)
 
 
 def call(spec, tensors: dict, backend: str, **how) -> Tensor:
-    return getattr(functional, spec.function)(**tensors, backend=backend, **how)
+    return getattr(functional, spec.function)(**by_public_name(tensors), backend=backend, **how)
 
 
 def evaluate(spec, tensors: dict, backend: str, incoming: Tensor | None = None, **how) -> dict[str, Tensor]:

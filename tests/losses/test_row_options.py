@@ -9,7 +9,7 @@ from torch import Tensor
 from cases import assert_within_budget, double, make_inputs
 from fer_fast import functional, losses
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.registry import LOSSES
+from fer_fast.registry import LOSSES, by_public_name
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CLASSIFIERS = [spec for spec in LOSSES.values() if spec.family == "classifier"]
@@ -82,7 +82,7 @@ def evaluate(spec, tensors: dict, options: dict, how: dict, backend: str) -> dic
         how["s"] = leaves["s"] = torch.tensor(
             how["s"], dtype=torch.promote_types(tensors["x"].dtype, torch.float32), requires_grad=True
         )
-    loss = getattr(functional, spec.function)(**tensors, **options, **how, backend=backend)
+    loss = getattr(functional, spec.function)(**by_public_name(tensors), **options, **how, backend=backend)
     pull = torch.linspace(-1, 2, len(loss)).to(loss) if loss.ndim else torch.ones_like(loss)
     gradients = torch.autograd.grad((loss * pull).sum(), list(leaves.values()))
     result = {"loss": loss.detach()} | {f"d{name}": g for name, g in zip(leaves, gradients, strict=True)}
@@ -186,15 +186,15 @@ def test_what_gets_no_gradient_is_refused_by_name(spec, backend):
         if name in tensors or name == "sample_weights":
             given = tensors | {name: tensors.get(name, torch.ones(6)).clone().requires_grad_()}
             with pytest.raises(ValueError, match=f"^{name}: requires a gradient"):
-                call(**given, **options, backend=backend)
+                call(**by_public_name(given), **options, backend=backend)
     numbers = {"lambda_", "alpha", "lambda1", "" if "softmax" in spec.name else "m"}
     for name in numbers & set(spec.params._fields):
         with pytest.raises(ValueError, match=f"^{name}: a tensor that requires a gradient"):
-            call(**tensors, **options, **{name: torch.tensor(0.5, requires_grad=True)}, backend=backend)
+            call(**by_public_name(tensors), **options, **{name: torch.tensor(0.5, requires_grad=True)}, backend=backend)
     if spec.family == "classifier":
         soft = torch.rand(6, 4, requires_grad=True)
         with pytest.raises(ValueError, match=r"^labels: requires a gradient"):
-            call(**tensors | {"y": soft}, **options, backend=backend)
+            call(**by_public_name(tensors) | {"labels": soft}, **options, backend=backend)
 
 
 BAD = {
@@ -218,6 +218,7 @@ BAD = {
 @backends
 def test_bad_options_are_named(backend):
     tensors, options = make_inputs(LOSSES["lmcl"], 6, 4, 8, torch.float32)
+    tensors = by_public_name(tensors)
     for name, cases in BAD.items():
         for value, said in cases:
             with pytest.raises(ValueError, match=f"^{name}: .*{said}"):
@@ -227,9 +228,9 @@ def test_bad_options_are_named(backend):
         (torch.ones(6), "integer dtype"),
     ):
         with pytest.raises(ValueError, match=f"^labels: expected .*{said}"):
-            functional.lmcl_loss(**tensors | {"y": labels}, backend=backend)
+            functional.lmcl_loss(**tensors | {"labels": labels}, backend=backend)
     with pytest.raises(ValueError, match=r"^labels: .*ignore_index is of hard labels; got soft labels \(6, 4\)"):
-        functional.lmcl_loss(**tensors | {"y": torch.ones(6, 4)}, ignore_index=-100, backend=backend)
+        functional.lmcl_loss(**tensors | {"labels": torch.ones(6, 4)}, ignore_index=-100, backend=backend)
 
 
 @pytest.mark.parametrize("spec", LOSSES.values(), ids=lambda spec: spec.name)
@@ -241,7 +242,7 @@ def test_only_sums_over_rows_have_losses_of_rows(spec):
             getattr(losses, spec.cls)(4, 8, reduction="none")
         tensors, options = make_inputs(spec, 6, 4, 8, torch.float32)
         with pytest.raises(ValueError, match=r"^reduction: 'none' given; allowed are mean, sum"):
-            getattr(functional, spec.function)(**tensors, **options, reduction="none")
+            getattr(functional, spec.function)(**by_public_name(tensors), **options, reduction="none")
 
 
 def test_joint_losses_of_rows_are_of_both():
@@ -268,10 +269,10 @@ def test_one_call_says_nothing_of_the_next_with_other_options(backend):
     """Plans are remembered by kinds of calls."""
     tensors, _ = make_inputs(LOSSES["lmcl"], 40, 4, 8, torch.float32)
     soft = torch.rand(40, 4).softmax(1)
-    kinds = [{}, {"label_smoothing": 0.2}, {"sample_weights": torch.rand(40)}, {"y": soft}, {"reduction": "none"}]
+    kinds = [{}, {"label_smoothing": 0.2}, {"sample_weights": torch.rand(40)}, {"labels": soft}, {"reduction": "none"}]
     kinds += [{"ignore_index": 1}, {"s": torch.tensor(9.0)}, {"s": torch.tensor(9.0, requires_grad=True)}, {}]
     for how in kinds:
-        given = tensors | how
+        given = by_public_name(tensors) | how
         expected = functional.lmcl_loss(**given, backend="reference")
         torch.testing.assert_close(functional.lmcl_loss(**given, backend=backend), expected)
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cases import evaluate, make_inputs
 from fer_fast import functional, losses
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.registry import LOSSES
+from fer_fast.registry import LOSSES, by_public_name
 
 C, D, N = 4, 16, 12
 SPECS = [pytest.param(spec, id=name) for name, spec in LOSSES.items()]
@@ -67,7 +67,7 @@ def test_opcheck_of_options(soft, reduction):
     tensors |= {"y": torch.rand(N, C).softmax(1)} if soft else {}
     tensors["x"].requires_grad_()
     with Recorded() as recorded:
-        functional.lmcl_loss(**tensors, label_smoothing=0.1, reduction=reduction, backend="blocked")
+        functional.lmcl_loss(**by_public_name(tensors), label_smoothing=0.1, reduction=reduction, backend="blocked")
     opcheck(*recorded.calls[0])
 
 
@@ -299,7 +299,7 @@ def test_a_backward_from_one_writes_nothing(spec):
     # The gradients are there since the forward; autograd left alone would fill zeros as large as each of them first.
     tensors, options = make_inputs(spec, N, C, D, torch.float32)
     leaves = [tensors[name].requires_grad_() for name in ("x", "e", "z") if name in tensors]
-    loss = getattr(functional, spec.function)(**tensors, **options, backend="blocked")
+    loss = getattr(functional, spec.function)(**by_public_name(tensors), **options, backend="blocked")
     with Written() as written:
         (gradient,) = torch.autograd.grad(loss, leaves)
     assert gradient.abs().sum() > 0
