@@ -25,13 +25,13 @@ for epoch in range(4):
         with torch.autocast(device, torch.bfloat16 if device == "cpu" else torch.float16):
             features = model(images)
         # Losses take half-precision features and sum in float32: no cast, inside autocast or outside.
-        z = normalize(features.float(), dim=1)
-        loss = joint(features, labels) + 0.1 * contrast(z, labels, bank=bank)
+        embeddings = normalize(features.float(), dim=1)
+        loss = joint(features, labels) + 0.1 * contrast(embeddings, labels, bank=bank)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        bank.enqueue(z.detach(), labels)  # after the backward: a row is no negative of its own
+        bank.enqueue(embeddings.detach(), labels)  # after the backward: a row is no negative of its own
     print(f"epoch {epoch}: loss {loss.item():.3f}")
 
 # Centers, window and bank are buffers: what `state_dict` holds goes on where it stopped.

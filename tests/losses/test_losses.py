@@ -67,9 +67,9 @@ def test_signatures_name_every_argument():
         "empty: Literal['error', 'zero'] = 'error')"
     )
     assert str(inspect.signature(functional.lmcl_loss)) == (
-        "(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, *, s: float | torch.Tensor = 30.0, m: float = 0.35, "
-        "sample_weights: torch.Tensor | None = None, label_smoothing: float = 0.0, ignore_index: int | None = None, "
-        "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
+        "(features: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, *, s: float | torch.Tensor = 30.0, "
+        "m: float = 0.35, sample_weights: torch.Tensor | None = None, label_smoothing: float = 0.0, "
+        "ignore_index: int | None = None, reduction: Literal['mean', 'sum', 'none'] = 'mean', "
         "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto') -> torch.Tensor"
     )
     for cls in (losses.SoftmaxLoss, losses.ArcFaceLoss, losses.ASoftmaxLoss):

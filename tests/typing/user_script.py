@@ -63,7 +63,7 @@ def functions() -> list[Tensor]:
     difficulty = losses.AdCorreLoss(C).class_difficulty
     with fer_fast.backend("reference"):
         classifier = [
-            functional.softmax_loss(x, y, weight, class_weights=class_weights),
+            functional.softmax_loss(features=x, labels=y, weight=weight, class_weights=class_weights),
             functional.lmcl_loss(x, y, weight, s=20.0, m=0.2),
             functional.arcface_loss(x, y, weight, reduction="sum"),
             functional.a_softmax_loss(x, y, weight, m=3, lambda_=0.0),
@@ -89,7 +89,7 @@ def functions() -> list[Tensor]:
         functional.selfcon_loss(z, temperature=0.2),
         functional.supcon_loss(z, y),
         functional.esc_loss(z, y, z.detach(), y),
-        functional.ensc_loss(z, y, z.detach(), y, backend="blocked"),
+        functional.ensc_loss(embeddings=z, labels=y, bank_embeddings=z.detach(), bank_labels=y, backend="blocked"),
     ]
     return [
         *(assert_type(functional.range_loss(x, y, k=1), Tensor), functional.marginal_loss(x, y, xi=0.1)),
@@ -119,6 +119,7 @@ def mistakes() -> None:
     losses.LMCLLoss(C, D, reduction="average")  # pyright: ignore[reportArgumentType]
     losses.SupConLoss(backend="cuda")  # pyright: ignore[reportArgumentType]
     losses.VariantLoss(C, D, feature_gradient="printed")  # pyright: ignore[reportArgumentType]
+    functional.correlation_matrix(x=x)  # pyright: ignore[reportCallIssue]
     functional.supcon_loss(z, y, tau=0.1)  # pyright: ignore[reportCallIssue]
     functional.contrastive_log_denominator(z, y, mode="selfcon")  # pyright: ignore[reportArgumentType]
     fer_fast.backend("torch")  # pyright: ignore[reportArgumentType]
