@@ -220,10 +220,10 @@ def test_a_bank_elsewhere_is_an_error_before_it_is_read():
     with FakeTensorMode(allow_non_fake_inputs=True):
         bank = MemoryBank(5, D).to("cuda")
         for own in (None, True):
-            with pytest.raises(ValueError, match="bank features: on cuda:0, but the features are on cpu"):
+            with pytest.raises(ValueError, match="bank_embeddings: on cuda:0, but the features are on cpu"):
                 ENSCLoss()(z, y, bank, own=own)
     bank = MemoryBank(5, D).to("meta")
-    with pytest.raises(ValueError, match=r"bank features: .*meta device"):
+    with pytest.raises(ValueError, match=r"bank_embeddings: .*meta device"):
         ENSCLoss()(z, y, bank)
 
 
