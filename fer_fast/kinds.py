@@ -71,7 +71,7 @@ def _key(args: Iterable) -> tuple | None:
                 return None
         elif of in _NAMES:
             key.append(value)
-        elif of is list or of is tuple:
+        elif isinstance(value, list | tuple):
             key.append(_key(value))
             if key[-1] is None:
                 return None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from ..terms import CenterTerm
 from .center_spread import CenterSpread, OtherCenters
 from .tiles import (
     Classes,
@@ -31,12 +32,14 @@ class CenterTask(NamedTuple):
 
     x: Tensor  # (n, d)
     y: Tensor  # (n,)
-    centers: Tensor  # (C, d), moved in place
-    center_weights: Tensor | None  # (C,), the W of the weighted-cluster loss
-    groups: list[tuple[Tensor, Tensor]]  # the bank's, newest first
+    term: CenterTerm
     mean: bool
     sample_weights: Tensor | None = None  # (n,), 0 for rows that are absent
-    group_rows: Tensor | None = None  # (V,), how many rows of a group are real, the first ones
+
+    @property
+    def centers(self) -> Tensor:
+        """(C, d), moved in place."""
+        return self.term.centers
 
 
 class Center:
@@ -48,7 +51,7 @@ class Center:
     moves_every_center = False
     scale: Tensor | float = 0.5  # a: one number for all, or of every class (C,)
 
-    def __init__(self, task: CenterTask, params: list[float], update: bool, dtype: torch.dtype):
+    def __init__(self, task: CenterTask, update: bool, dtype: torch.dtype):
         self.task, self.dtype, self.wide = task, dtype, wide_dtype(task.x.device)
         self.constant: Tensor | float = 0.0
         self.classes: Classes | None = None
@@ -62,7 +65,7 @@ class Center:
                 counts = torch.zeros((size[0], 1), dtype=self.wide, device=task.x.device)
                 add_rows(counts, self.classes.index, task.sample_weights[:, None])
                 self.classes = self.classes._replace(counts=counts[:, 0])
-        self.configure(*params)
+        self.configure(*task.term.params)
 
     def configure(self, alpha: float) -> None:
         self.alpha = alpha
@@ -209,8 +212,8 @@ class WeightedCluster(Center):
     def configure(self, alpha: float, gamma: float) -> None:
         self.gamma = gamma
         self.scale = 0.5 / (CenterSpread.of(self.task.centers).to_others + alpha)
-        if self.task.center_weights is not None:
-            self.scale *= self.task.center_weights
+        if self.task.term.class_weights is not None:
+            self.scale *= self.task.term.class_weights
 
     def attraction(self, old: Tensor, counts: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
         return self.gamma * 2 * self.scale.index_select(0, self.classes.labels)[:, None] * offsets
@@ -234,7 +237,7 @@ class MVA(Affinity):
     def configure(self, alpha: float) -> None:
         super().configure(alpha)
         batch = self._affinity(self.task.x, self.task.y, self.task.sample_weights)
-        groups, rows = self.task.groups, self.task.group_rows
+        groups, rows = zip(self.task.term.groups_x, self.task.term.groups_y, strict=True), self.task.term.group_rows
         values = torch.stack([batch, *(self._affinity(x, y, first(rows, v, y)) for v, (x, y) in enumerate(groups))])
         self.scale = self.scale * group_weight(values, rows)
 

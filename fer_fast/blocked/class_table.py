@@ -5,11 +5,10 @@ head's products. Memory beyond the gradients: a block of logits of fixed size, a
 move a table of the batch's classes.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from ..terms import CenterTerm, Classifier
 from .center_family import RULES, CenterTask
 from .classifiers import HEADS, ROWS
 from .targets import targets_of
@@ -19,39 +18,23 @@ from .tiles import even, gradient_dtype, part, rows_per_sweep, spans, take_prese
 def class_table(
     x: Tensor,
     y: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    class_weights: Tensor | None,
-    centers: Tensor | None,
-    center_weights: Tensor | None,
-    groups_x: list[Tensor],
-    groups_y: list[Tensor],
-    classifier: str,
-    classifier_params: Sequence[float],
-    auxiliary: str,
-    auxiliary_params: Sequence[float],
-    auxiliary_weight: float,
-    mean: bool,
+    classifier: Classifier,
+    auxiliary: CenterTerm,
+    sample_weights: Tensor | None,
+    soft_labels: Tensor | None,
+    reduction: str,
     update: bool,
     gradient: bool,
-    sample_weights: Tensor | None = None,
-    soft_labels: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    setting: Tensor | None = None,
-    group_rows: Tensor | None = None,
-    by_row: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """classifier(x, y) + auxiliary_weight · auxiliary(x, y), either of them absent as "".
+    """classifier(x, y) + factor · auxiliary(x, y), either of them absent: (loss, dx, dweight, dbias, dsetting).
 
-    Returns (loss, dx, dweight, dbias, dsetting). x (n, d), y (n,), weight (C, d), bias (C,), class_weights (C,),
-    centers (C, d), center_weights (C,); groups_x (n_v, d) and groups_y (n_v,) are the bank's groups, newest first,
-    of each the first `group_rows` (V,) real, or all.
-    sample_weights w (n,) multiply rows, in the loss and in the move of the centers. The mean divides by Σ w, a weighted
-    softmax by Σ w W_y. With `update` the centers move in place. `soft_labels` (n, C) are the classifier's in place of
-    y, then the largest of each; `setting` () stands for the hyper-parameter of the classifier that is NaN. `by_row`
-    gives the losses of the rows (n,), none of which a mean divides.
+    x (n, d), y (n,). sample_weights w (n,) multiply rows, in the loss and in the move of the centers. The mean divides
+    by Σ w, a weighted softmax by Σ w W_y; "none" gives the losses of the rows (n,). `soft_labels` (n, C) are the
+    classifier's in place of y, then the largest of each. With `update` the centers move in place.
     """
-    dtype = work_dtype(x, weight, centers)
+    weight, bias, setting = classifier.weight, classifier.bias, classifier.setting
+    mean, by_row = reduction == "mean", reduction == "none"
+    dtype = work_dtype(x, weight, auxiliary.centers)
     y = y.long()  # logits are gathered and scattered by it
     if sample_weights is not None:
         sample_weights = sample_weights.to(dtype)
@@ -61,18 +44,16 @@ def class_table(
     absent = None if sample_weights is None else (sample_weights == 0)[:, None]
     rows_at_once = rows_per_sweep(x, x.shape[1])
     head = rule = None
-    if classifier:
-        params = [setting.to(dtype) if value != value else value for value in classifier_params]
-        head = HEADS[classifier](weight, bias, params, gradient, dtype)
+    if classifier.name:
+        params = [setting.to(dtype) if value != value else value for value in classifier.params]
+        head = HEADS[classifier.name](weight, bias, params, gradient, dtype)
         # Rows that nothing copies may be many: a CPU has no use for their cache, but for fewer and longer products.
-        copied = auxiliary or head.copies_rows or absent is not None
+        copied = auxiliary.name or head.copies_rows or absent is not None
         alone = not copied and x.dtype == dtype and x.is_contiguous()
         rows_at_once = head.rows_per_block if alone else min(head.rows_per_block, max(rows_at_once, ROWS))
-        targets = targets_of(y, soft_labels, len(weight), class_weights, sample_weights, label_smoothing, mean, dtype)
-    if auxiliary:
-        groups = list(zip(groups_x, groups_y, strict=True))
-        task = CenterTask(x, y, centers, center_weights, groups, mean, sample_weights, group_rows)
-        rule = RULES[auxiliary](task, auxiliary_params, update, dtype)
+        targets = targets_of(y, soft_labels, classifier, sample_weights, mean, dtype)
+    if auxiliary.name:
+        rule = RULES[auxiliary.name](CenterTask(x, y, auxiliary, mean, sample_weights), update, dtype)
 
     loss = torch.zeros(len(x) if by_row else (), dtype=wide_dtype(x.device), device=x.device)
     dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
@@ -83,7 +64,7 @@ def class_table(
             losses, grad = head.visit(rows, targets.part(block), out)
             _add_losses(loss, block, losses, by_row)
         if rule is not None:
-            factor = auxiliary_weight / total
+            factor = auxiliary.factor / total
             losses, center_grad = rule.visit(rows, block, factor, out if head is None else None)
             _add_losses(loss, block, losses, by_row, factor)
             grad = center_grad if grad is None else grad.add_(center_grad)
@@ -96,7 +77,7 @@ def class_table(
         if setting is not None:
             dsetting = (torch.zeros_like(setting) + head.setting_grad).to(gradient_dtype(setting))
     if rule is not None:
-        loss += auxiliary_weight * rule.constant
+        loss += auxiliary.factor * rule.constant
         if update:
             rule.move()
     return loss.to(work_dtype(x)), dx, dweight, dbias, dsetting

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..terms import Setting
 from .tiles import (
     Classes,
     add_rows,
@@ -37,72 +38,60 @@ def contrastive(
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    temperature: Setting,
     mode: str,
-    mean: bool,
+    sample_weights: Tensor | None,
+    reduction: str,
     gradient: bool,
-    row_weights: Tensor | None = None,
-    learnt: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L = Σ_i w_i l_i over anchors with a positive, l_i = log D_i - z_i·z̄_i/τ, z̄_i the mean of the other rows of i's
     class: (loss, dz, dτ).
 
     z (n, d), y (n,), bank_z (M, d), bank_y (M,); rows with a negative label take part in nothing. "selfcon" has rows i
     and i + n/2 for a class. D_i runs over the other rows of the batch, with "esc" also over the bank, with "ensc" over
-    the bank's rows of other classes. w is `row_weights` (n,), or one; the mean is over the weights of the anchors that
-    count. τ is `learnt` (), where that is given, and only then has a gradient.
+    the bank's rows of other classes. w is `sample_weights` (n,), or one; the mean is over the weights of the anchors
+    that count, and "none" gives w_i l_i (n,), 0 where an anchor does not count. τ has a gradient where it is learnt.
     """
-    batch = _Batch.of(z, y, bank_z, bank_y, temperature if learnt is None else learnt, mode)
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
     weight = (batch.positives > 0).to(batch.dtype)  # d loss / d log D_i
-    if row_weights is not None:
-        weight = row_weights.to(batch.dtype).where(batch.positives > 0, 0)
-    if mean:
+    if sample_weights is not None:
+        weight = sample_weights.to(batch.dtype).where(batch.positives > 0, 0)
+    if reduction == "mean":
         total = weight.sum()
         weight = weight / total.where(total != 0, 1)
-    slopes = gradient and learnt is not None
-    rows = _rows(batch, weight if gradient else None, True, slopes, row_weights is not None)
-    loss = (weight * rows.values).sum() + rows.spoiled
-    dtemperature = _temperature_gradient(batch, weight, rows, learnt if slopes else None)
+    slopes = gradient and temperature.learnt is not None
+    rows = _rows(batch, weight if gradient else None, True, slopes, sample_weights is not None)
+    losses = weight * rows.values
+    loss = (losses if reduction == "none" else losses.sum()) + rows.spoiled
+    dtemperature = _temperature_gradient(batch, weight, rows, temperature.learnt if slopes else None)
     return loss.to(batch.dtype), rows.dz, dtemperature
 
 
-def contrastive_rows(
-    z: Tensor,
-    y: Tensor,
-    bank_z: Tensor | None,
-    bank_y: Tensor | None,
-    temperature: float,
-    mode: str,
-    positives: bool,
-    learnt: Tensor | None = None,
+def log_denominator(
+    z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: Setting, mode: str
 ) -> Tensor:
-    """l_i of :func:`contrastive`, 0 where an anchor does not count, or without `positives` log D_i: (n,).
+    """log D_i of :func:`contrastive`: (n,).
 
     The denominator of a single row without a bank is empty, and so is that of a row with a negative label: -inf.
     """
-    batch = _Batch.of(z, y, bank_z, bank_y, temperature if learnt is None else learnt, mode)
-    rows = _rows(batch, None, positives, False)
-    return (rows.values + rows.spoiled if positives else rows.values).to(batch.dtype)
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
+    return _rows(batch, None, False, False).values.to(batch.dtype)
 
 
-def contrastive_rows_backward(
+def log_denominator_backward(
     grad: Tensor,
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    temperature: Setting,
     mode: str,
-    positives: bool,
-    learnt: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Σ_i g_i d l_i / dz (n, d), the rows of the batch being anchors and keys, and the same by τ, for what
-    :func:`contrastive_rows` gives."""
-    batch = _Batch.of(z, y, bank_z, bank_y, temperature if learnt is None else learnt, mode)
-    weight = grad.to(batch.dtype)
-    weight = weight.where(batch.positives > 0, 0) if positives else batch.kept(weight)
-    rows = _rows(batch, weight, positives, learnt is not None)
-    return rows.dz.to(z.dtype), _temperature_gradient(batch, weight, rows, learnt)
+    """Σ_i g_i d log D_i / dz (n, d), the rows of the batch being anchors and keys, and the same by τ."""
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
+    weight = batch.kept(grad.to(batch.dtype))
+    rows = _rows(batch, weight, False, temperature.learnt is not None)
+    return rows.dz.to(z.dtype), _temperature_gradient(batch, weight, rows, temperature.learnt)
 
 
 class _Batch(NamedTuple):
@@ -128,7 +117,7 @@ class _Batch(NamedTuple):
         y: Tensor,
         bank_z: Tensor | None,
         bank_y: Tensor | None,
-        temperature: float | Tensor,
+        temperature: Setting,
         mode: str,
     ):
         dtype, left_out, paired = work_dtype(z), y < 0, mode == "selfcon"
@@ -142,8 +131,8 @@ class _Batch(NamedTuple):
             left_out = None
         if mode not in ("esc", "ensc") or (bank_z is not None and len(bank_z) == 0):
             bank_z = bank_y = None
-        if isinstance(temperature, Tensor):
-            temperature = number(temperature, dtype)
+        learnt = temperature.learnt
+        temperature = temperature.value if learnt is None else number(learnt, dtype)
         return cls(
             z,
             left_out,

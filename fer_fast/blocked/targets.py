@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..terms import Classifier
 from .tiles import part, total_weight
 
 
@@ -53,18 +54,17 @@ class Targets(NamedTuple):
 def targets_of(
     y: Tensor,
     soft_labels: Tensor | None,
-    num_classes: int,
-    class_weights: Tensor | None,
+    classifier: Classifier,
     sample_weights: Tensor | None,
-    label_smoothing: float,
     mean: bool,
     dtype: torch.dtype,
 ) -> Targets:
-    """The targets of labels y (n,), or of soft_labels (n, C), whose largest shares are at y.
+    """The targets of a classifier's labels y (n,), or of soft_labels (n, C), whose largest shares are at y.
 
     The mean divides by what PyTorch's does: Σ w_i W_{y_i}, for soft labels Σ w_i. Where that is 0 nothing is lost.
     """
-    of_class, weights = None if class_weights is None else class_weights.to(dtype), sample_weights
+    num_classes, label_smoothing, weights = len(classifier.weight), classifier.label_smoothing, sample_weights
+    of_class = None if classifier.class_weights is None else classifier.class_weights.to(dtype)
     one = 1 / len(y) if mean and weights is None and (of_class is None or soft_labels is not None) else 1
     if weights is None:
         weights = torch.full(y.shape, one, dtype=dtype, device=y.device)

@@ -14,6 +14,7 @@ from ..kinds import once_a_kind
 from ..params import by_field
 from ..reference.variant import FeatureGradient
 from ..registry import call, find
+from ..terms import CenterTerm, Classifier
 
 SWITCHES = {name: place for place, name in enumerate(get_args(FeatureGradient))}  # as the engine takes them
 
@@ -32,8 +33,17 @@ class Term(NamedTuple):
     label_smoothing: float = 0.0
     ignore_index: int | None = None
 
-    def engine_params(self) -> tuple[float, ...]:
-        """The hyper-parameters as engines take them: NaN stands for the one that is a tensor, :attr:`setting`."""
+    def as_classifier(self, setting: Tensor | None) -> Classifier:
+        """As engines take it, of whose hyper-parameters the `setting` is a tensor."""
+        tables = self.table, self.bias, self.class_weights
+        return Classifier(self.name, *tables, self._numbers(), setting, self.label_smoothing)
+
+    def as_center_term(self, factor: float) -> CenterTerm:
+        """As engines take it, `factor` times."""
+        groups = [rows.detach() for rows, _ in self.groups], [y for _, y in self.groups]
+        return CenterTerm(self.name, self.table, self.class_weights, self._numbers(), factor, *groups, self.group_rows)
+
+    def _numbers(self) -> tuple[float, ...]:
         return tuple([math.nan if isinstance(v, Tensor) else float(SWITCHES.get(v, v)) for v in self.params])
 
     @property
@@ -121,7 +131,9 @@ def joint_loss(
         return loss + weight * auxiliary.reference(x, y, sample_weights, reduction) if auxiliary.name else loss
     if soft is not None:
         y = soft.argmax(1)
-    return ops.class_table(x, y, classifier, auxiliary, float(weight), sample_weights, soft, reduction, backend, kind)
+    terms = classifier.as_classifier(setting), auxiliary.as_center_term(float(weight))
+    how = {"backend": backend, "kind": kind}
+    return ops.class_table(x, y, *terms, sample_weights, soft, reduction, auxiliary.update, **how)
 
 
 def leave_out(y: Tensor, ignore_index: int, sample_weights: Tensor | None) -> tuple[Tensor, Tensor]:

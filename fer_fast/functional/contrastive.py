@@ -19,6 +19,7 @@ from ..params import by_field
 from ..reference import ContrastiveParams
 from ..reference.primitives import accumulate, unit
 from ..registry import call, find
+from ..terms import Setting
 
 Mode = Literal["supcon", "esc", "ensc"]
 MODES = get_args(Mode)
@@ -143,7 +144,8 @@ def contrastive_log_denominator(
         return reference.contrastive_log_denominator(
             embeddings, labels, bank_embeddings, bank_labels, temperature, mode
         )
-    return _rows(embeddings, labels, bank_embeddings, bank_labels, temperature, mode, False, backend)
+    temperature = Setting.of(temperature)
+    return ops.log_denominator(embeddings, labels, bank_embeddings, bank_labels, *temperature, mode, backend)
 
 
 def _contrastive(
@@ -170,10 +172,8 @@ def _contrastive(
     if backend == "reference":
         given = {"bank_z": bank_z, "bank_y": bank_y, "sample_weights": sample_weights, "reduction": reduction}
         return call(find(name).reference, z=z, y=y, **given, **params._asdict())
-    if reduction == "none":
-        losses = _rows(z, y, bank_z, bank_y, *params, name, True, backend)
-        return losses if sample_weights is None else losses * sample_weights
-    return ops.contrastive(z, y, bank_z, bank_y, *params, name, reduction == "mean", sample_weights, backend)
+    temperature = Setting.of(params.temperature)
+    return ops.contrastive(z, y, bank_z, bank_y, temperature, name, sample_weights, reduction, backend=backend)
 
 
 def _check_terms(params: ContrastiveParams, sample_weights: Tensor | None, z: Tensor) -> None:
@@ -183,11 +183,6 @@ def _check_terms(params: ContrastiveParams, sample_weights: Tensor | None, z: Te
         checks.per_class(sample_weights, "sample_weights", z.shape[0], z.device)
         checks.constant(sample_weights, "sample_weights")
         checks.weight_range(sample_weights)
-
-
-def _rows(z, y, bank_z, bank_y, temperature: float | Tensor, mode: str, positives: bool, backend: str) -> Tensor:
-    temperature, learnt = ops.given_or_learnt(temperature)
-    return ops.contrastive_rows(z, y, bank_z, bank_y, temperature, mode, positives, learnt, backend)
 
 
 def _unit(rows: Tensor) -> Tensor:

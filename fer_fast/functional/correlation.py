@@ -97,7 +97,8 @@ def _correlation_loss(
     num_classes = checks.at_least(len(class_difficulty) if num_classes is None else num_classes, 1, "num_classes")
     backend = resolve(backend, e.device)
     if backend != "reference":
-        return ops.ad_corre(e, y, class_difficulty, num_classes, *terms, reduction == "mean", backend, kind)
+        how = {"backend": backend, "kind": kind}
+        return ops.ad_corre(e, y, class_difficulty, num_classes, *terms, reduction == "mean", **how)
     checks.label_range(y, num_classes)
     tables = {"class_difficulty": class_difficulty, "num_classes": num_classes}
     return call(find(name).reference, e=e, y=y, reduction=reduction, **tables)

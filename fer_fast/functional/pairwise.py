@@ -24,7 +24,7 @@ def marginal_loss(
     backend = resolve(backend, features.device)
     if backend == "reference":
         return reference.marginal(features, labels, *params, reduction)
-    return ops.pairwise(features, labels, None, "marginal", list(params), reduction == "mean", backend)
+    return ops.pairwise(features, labels, None, "marginal", list(params), reduction == "mean", backend=backend)
 
 
 @by_field(reference.RangeParams)
@@ -44,4 +44,4 @@ def range_loss(
     backend = resolve(backend, features.device)
     if backend == "reference":
         return reference.range_loss(features, labels, *params)
-    return ops.range_loss(features, labels, *params, backend)
+    return ops.range_loss(features, labels, *params, backend=backend)

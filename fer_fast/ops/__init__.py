@@ -4,9 +4,8 @@
 """
 
 from .enqueue import enqueue
-from .library import given_or_learnt
 from .losses import ad_corre, class_table, contrastive, pair_losses, pairwise, range_loss
-from .primitives import anti_center_distances, center_distances, contrastive_rows, correlation_matrix
+from .primitives import anti_center_distances, center_distances, correlation_matrix, log_denominator
 
 __all__ = [
     "ad_corre",
@@ -14,10 +13,9 @@ __all__ = [
     "center_distances",
     "class_table",
     "contrastive",
-    "contrastive_rows",
     "correlation_matrix",
     "enqueue",
-    "given_or_learnt",
+    "log_denominator",
     "pair_losses",
     "pairwise",
     "range_loss",

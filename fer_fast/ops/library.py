@@ -1,7 +1,6 @@
 """How a loss becomes an opaque operator: schema, fake, autograd, and the engine its backend names."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from importlib import import_module
 
@@ -14,6 +13,7 @@ from torch.autograd.graph import increment_version
 from .. import checks
 from ..blocked.tiles import gradient_dtype
 from ..kinds import Kind, Kinds, watched
+from .arguments import Arguments
 from .bad_labels import bad_label_flag
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
@@ -65,107 +65,167 @@ def loss_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def loss_operator(
-    engine: str, differentiable: tuple[str, ...], mutates: tuple[str, ...] = (), labelled: bool = False
-) -> Callable:
-    """Register an operator `(..., gradient: bool, backend: str) -> (loss, *gradients)`, which an engine's function of
-    its name computes, as `fer_fast::<the function's name>`; calling the result gives the loss, sooner where the kind of
-    the call is already known.
+def loss_operator(engine: str, **how) -> Callable[[Callable], "LossOperator"]:
+    """Decorator that makes a :class:`LossOperator` of a function."""
+    return lambda function: LossOperator(function, engine, **how)
 
-    The function is the operator's signature, and called with labels on the CPU, whose range it may check. The gradients
-    of the inputs named in `differentiable` come out of the forward, in that order, when `gradient` is set; the backward
-    multiplies them by the incoming scalar on the device and never waits for the host. The last backward of a graph does
-    so in place and hands them out: autograd then holds nothing else. The operator is put together by hand because
-    `custom_op` allows no autograd for operators that move a buffer (the centers).
+
+class LossOperator:
+    """`fer_fast::<the function's name>(..., gradient: bool, backend: str) -> (loss, *gradients)`, which an engine's
+    function of its name computes; a call gives the loss.
+
+    The function has the operator's arguments (:class:`.arguments.Arguments`), and is called with labels on the CPU,
+    whose range it may check. The gradients of the inputs named in `differentiable` come out of the forward, in that
+    order; the backward multiplies them by the incoming scalar on the device and never waits for the host. The last
+    backward of a graph does so in place and hands them out: autograd then holds nothing else. Where the loss is a sum
+    over rows, `weights` names what multiplies them, and `reduction` may be "none": the losses of the rows (n,), whose
+    backward is that of the sum, each row weighed by what comes in. The engine goes over the rows once more for it.
+
+    It is put together by hand because `custom_op` allows no autograd for operators that move a buffer (`mutates`).
     """
 
-    def register(function: Callable):
-        name = function.__name__
-        names = list(inspect.signature(function).parameters)
-        positions = [names.index(argument) for argument in differentiable]
-        moved = [names.index(argument) for argument in mutates]
-        schema = torch.library.infer_schema(function, mutates_args=mutates)
-        _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-        overload, kinds = getattr(torch.ops.fer_fast, name).default, Kinds()
+    def __init__(
+        self,
+        function: Callable,
+        engine: str,
+        differentiable: tuple[str, ...],
+        mutates: tuple[str, ...] = (),
+        labelled: bool = False,
+        weights: str = "",
+    ):
+        self.name, self.engine, self.check = function.__name__, engine, function
+        self.labelled, self.weights = labelled, weights
+        self.arguments, self.kinds = Arguments(function), Kinds()
+        self.positions = [self.arguments.names.index(argument) for argument in differentiable]
+        self.moved = [self.arguments.names.index(argument) for argument in mutates]
+        self.inputs = [self.arguments.places[argument] for argument in differentiable]
+        self.buffers = [self.arguments.places[argument] for argument in mutates]
+        self.reduction = self.arguments.places["reduction"] if weights else None
+        schema = self.arguments.schema(1 + len(differentiable), mutates)
+        _LIBRARY.define(self.name + schema, tags=torch.Tag.pt2_compliant_tag)
+        _LIBRARY.impl(self.name, _opaque(self._run_flat), "CompositeExplicitAutograd")
+        _LIBRARY.impl(self.name, lambda *flat: _Dispatched.apply(self, *flat), "Autograd")
+        torch.library.register_fake(f"fer_fast::{self.name}", self._fake, lib=_LIBRARY)
+        self.overload = getattr(torch.ops.fer_fast, self.name).default
 
-        def run(args: tuple, kind: Kind | None) -> tuple[Tensor, ...]:
-            if checks.readable(args[1]):
-                function(*args)
-            return run_engine(args[-1], engine, engine, *args[:-1], labelled=labelled, kind=kind)
+    def __call__(self, *args, backend: str, kind: Kind | None = None) -> Tensor:
+        kind = self.kinds.of(args) if kind is None else kind
+        inputs = [place.of(args) for place in self.inputs]
+        unreduced = self.unreduced(args)
+        gradient = wants_gradient(inputs) and not unreduced
+        if kind is None or unreduced or watched():  # by who has to see the operator, as a tensor's subclass may
+            return self.overload(*self.arguments.flat(args), gradient, backend)[0]
+        return _Direct.apply(self, args, gradient, backend, kind, *inputs)
 
-        _LIBRARY.impl(name, _opaque(lambda *args: run(args, kinds.of(args))), "CompositeExplicitAutograd")
+    def unreduced(self, args: Sequence) -> bool:
+        """Whether the losses of the rows are asked for."""
+        return self.reduction is not None and self.reduction.of(args) == "none"
 
-        @torch.library.register_fake(f"fer_fast::{name}", lib=_LIBRARY)
-        def _(*args):
-            inputs = [args[position] for position in positions]
-            wanted = args[names.index("gradient")]
-            gradients = [
-                torch.empty(t.shape if wanted and given is not None else 0, dtype=gradient_dtype(t), device=t.device)
-                for t, given in ((args[0] if t is None else t, t) for t in inputs)
-            ]
-            return args[0].new_empty((), dtype=loss_dtype(args[0])), *gradients
+    def run(self, args: tuple, gradient: bool, backend: str, kind: Kind | None) -> tuple[Tensor, ...]:
+        if checks.readable(args[1]):
+            self.check(*args)
+        results = run_engine(backend, self.engine, self.engine, *args, gradient, labelled=self.labelled, kind=kind)
+        for place in self.buffers:
+            if place.of(args) is not None:
+                increment_version(place.of(args))  # whoever saved the old values for a backward is told
+        return results
 
-        def keep(ctx, args: tuple, gradients: Sequence[Tensor]) -> None:
-            for position in moved:
-                if args[position] is not None:
-                    increment_version(args[position])  # whoever saved the old values for a backward is told
-            ctx.save_for_backward(*gradients, *[args[position] for position in positions])
-            ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
-            ctx.backend = args[-1]
+    def _run_flat(self, *flat) -> tuple[Tensor, ...]:
+        args = self.arguments.grouped(flat)
+        return self.run(args, *flat[-2:], self.kinds.of(args))
 
-        def scaled(ctx, grad_loss: Tensor | None) -> Sequence[Tensor | None]:
-            if grad_loss is None:  # what the loss went into has no gradient
-                return (None,) * len(positions)
-            saved = ctx.saved_tensors  # once: activation checkpointing recomputes the forward to answer
-            gradients, inputs = saved[: len(positions)], saved[len(positions) :]
-            gradients = scale(gradients, inputs, grad_loss, ctx.backend)
-            if torch.is_grad_enabled():  # create_graph=True: a constant gradient would be silently wrong
-                gradients = RefuseSecondDerivative.apply(name, len(gradients), *gradients, *inputs)
-            return gradients
+    def _fake(self, *flat) -> tuple[Tensor, ...]:
+        x, inputs = flat[0], [flat[position] for position in self.positions]
+        gradients = [
+            torch.empty(t.shape if flat[-2] and given is not None else 0, dtype=gradient_dtype(t), device=t.device)
+            for t, given in ((x if t is None else t, t) for t in inputs)
+        ]
+        rows = x.shape[:1] if self.unreduced(self.arguments.grouped(flat)) else ()
+        return x.new_empty(rows, dtype=loss_dtype(x)), *gradients
 
-        class Loss(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, *args):
-                with _AutoDispatchBelowAutograd():
-                    loss, *gradients = overload(*args)
-                keep(ctx, args, gradients)
-                ctx.mark_non_differentiable(*gradients)
-                return loss, *gradients
+    def run_again(self, flat: Sequence, factor: Tensor) -> list[Tensor]:
+        """The gradients of Σ_i factor_i l_i, of losses l (n,) that a call gave."""
+        given = dict(zip(self.arguments.names, flat, strict=True))
+        weights = factor if given[self.weights] is None else factor * given[self.weights]
+        given |= {"reduction": "sum", "gradient": True, self.weights: weights}
+        given |= {"update": False} if self.moved else {}
+        with torch.no_grad():
+            _, *gradients = self.overload(*given.values())
+        inputs = [flat[position] for position in self.positions]
+        return [g if t is None else g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)]
 
-            @staticmethod
-            def backward(ctx, grad_loss, *_):
-                result = [None] * len(names)
-                for position, gradient in zip(positions, scaled(ctx, grad_loss), strict=True):
-                    if ctx.needs_input_grad[position]:
-                        result[position] = gradient
-                return tuple(result)
 
-        class Direct(torch.autograd.Function):
-            """Goes past the dispatcher, whose part of a call is as long as a launch, and shows autograd no more than it
-            needs: each argument and result costs as long as an operation on it."""
+def _keep(ctx, operator: LossOperator, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor], backend: str):
+    """What the backward of a loss () needs."""
+    ctx.save_for_backward(*gradients, *inputs)
+    ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
+    ctx.operator, ctx.backend, ctx.flat = operator, backend, None
 
-            @staticmethod
-            def forward(ctx, args, kind, *_):
-                loss, *gradients = run(args, kind)
-                keep(ctx, args, gradients)
-                return loss
 
-            @staticmethod
-            def backward(ctx, grad_loss):
-                wanted = zip(ctx.needs_input_grad[2:], scaled(ctx, grad_loss), strict=True)
-                return None, None, *[gradient if needed else None for needed, gradient in wanted]
+def _keep_call(ctx, operator: LossOperator, flat: Sequence) -> None:
+    """What the backward of losses (n,) needs: all that the engine was given, centers as they are before they move."""
+    flat = [value.clone() if at in operator.moved and value is not None else value for at, value in enumerate(flat)]
+    ctx.save_for_backward(*[value for value in flat if isinstance(value, Tensor)])
+    ctx.set_materialize_grads(False)
+    ctx.operator, ctx.flat = operator, [None if isinstance(value, Tensor) else (value,) for value in flat]
 
-        _LIBRARY.impl(name, Loss.apply, "Autograd")
 
-        def loss(*args, kind: Kind | None = None) -> Tensor:
-            kind = kinds.of(args) if kind is None else kind
-            if kind is None or watched():  # by what has to see the operator, as a subclass of a tensor may have to
-                return overload(*args)[0]
-            return Direct.apply(args, kind, *[args[position] for position in positions])
+def _gradients(ctx, factor: Tensor | None) -> Sequence[Tensor | None]:
+    """Those of the loss, times the factor that has come in: () or, of the losses of rows, (n,)."""
+    operator = ctx.operator
+    if factor is None:  # what the loss went into has no gradient
+        return (None,) * len(operator.positions)
+    saved = ctx.saved_tensors  # once: activation checkpointing recomputes the forward to answer
+    if ctx.flat is None:
+        gradients, inputs = saved[: len(operator.positions)], saved[len(operator.positions) :]
+        gradients = scale(gradients, inputs, factor, ctx.backend)
+    else:
+        tensors = iter(saved)
+        flat = [next(tensors) if kept is None else kept[0] for kept in ctx.flat]
+        gradients, inputs = operator.run_again(flat, factor), [flat[position] for position in operator.positions]
+    if torch.is_grad_enabled():  # create_graph=True: a constant gradient would be silently wrong
+        gradients = RefuseSecondDerivative.apply(operator.name, len(gradients), *gradients, *inputs)
+    return gradients
 
+
+class _Dispatched(torch.autograd.Function):
+    """A call that the dispatcher hands on."""
+
+    @staticmethod
+    def forward(ctx, operator: LossOperator, *flat):
+        unreduced = operator.unreduced(operator.arguments.grouped(flat))
+        if unreduced:
+            _keep_call(ctx, operator, flat)
+        with _AutoDispatchBelowAutograd():
+            loss, *gradients = operator.overload(*flat)
+        if not unreduced:
+            _keep(ctx, operator, [flat[position] for position in operator.positions], gradients, flat[-1])
+        ctx.mark_non_differentiable(*gradients)
+        return loss, *gradients
+
+    @staticmethod
+    def backward(ctx, factor, *_):
+        result = [None] * (1 + len(ctx.operator.arguments.names))
+        for position, gradient in zip(ctx.operator.positions, _gradients(ctx, factor), strict=True):
+            if ctx.needs_input_grad[1 + position]:
+                result[1 + position] = gradient
+        return tuple(result)
+
+
+class _Direct(torch.autograd.Function):
+    """A call that goes past the dispatcher, whose part of it is as long as a launch, and shows autograd no more than it
+    needs: each argument and result costs as long as an operation on it."""
+
+    @staticmethod
+    def forward(ctx, operator: LossOperator, args: tuple, gradient: bool, backend: str, kind: Kind, *inputs):
+        loss, *gradients = operator.run(args, gradient, backend, kind)
+        _keep(ctx, operator, inputs, gradients, backend)
         return loss
 
-    return register
+    @staticmethod
+    def backward(ctx, factor):
+        wanted = zip(ctx.needs_input_grad[5:], _gradients(ctx, factor), strict=True)
+        return None, None, None, None, None, *[gradient if needed else None for needed, gradient in wanted]
 
 
 def _opaque(function: Callable) -> Callable:
@@ -218,12 +278,7 @@ def _may_run_again(factor: Tensor) -> bool:
     return capturing or torch.is_grad_enabled() or _get_current_graph_task_keep_graph()
 
 
-def given_or_learnt(value: float | Tensor) -> tuple[float, Tensor | None]:
-    """A hyper-parameter as an operator takes it: a number, in whose place a tensor () may be given."""
-    return (1.0, value) if isinstance(value, Tensor) else (value, None)
-
-
-def wants_gradient(*inputs: Tensor | None) -> bool:
+def wants_gradient(inputs: Iterable[Tensor | None]) -> bool:
     """Whether a backward can come: gradients are computed in the forward only then."""
     if torch.is_grad_enabled():
         for t in inputs:

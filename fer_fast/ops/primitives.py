@@ -9,6 +9,7 @@ from torch.library import custom_op
 
 from .. import checks
 from ..kinds import Kinds, watched
+from ..terms import Setting
 from .library import RefuseSecondDerivative, loss_dtype, run_engine
 
 
@@ -37,36 +38,33 @@ def anti_center_distances_backward_(grad: Tensor, x: Tensor, y: Tensor, centers:
     return run_engine(backend, "primitives", "anti_center_distances_backward", grad, x, y, centers)
 
 
-def contrastive_rows_(
+def log_denominator_(
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
     temperature: float,
-    mode: str,
-    positives: bool,
     learnt: Tensor | None,
+    mode: str,
     backend: str,
 ) -> Tensor:
-    """Losses l_i (n,), or without `positives` log D_i."""
-    args = (z, y, bank_z, bank_y, temperature, mode, positives, learnt)
-    return run_engine(backend, "contrastive", "contrastive_rows", *args)
+    args = z, y, bank_z, bank_y, Setting(temperature, learnt), mode
+    return run_engine(backend, "contrastive", "log_denominator", *args)
 
 
-def contrastive_rows_backward_(
+def log_denominator_backward_(
     grad: Tensor,
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
     temperature: float,
-    mode: str,
-    positives: bool,
     learnt: Tensor | None,
+    mode: str,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    args = (grad, z, y, bank_z, bank_y, temperature, mode, positives, learnt)
-    return run_engine(backend, "contrastive", "contrastive_rows_backward", *args)
+    args = grad, z, y, bank_z, bank_y, Setting(temperature, learnt), mode
+    return run_engine(backend, "contrastive", "log_denominator_backward", *args)
 
 
 def _primitive(
@@ -144,6 +142,6 @@ center_distances = _primitive(
     center_distances_, center_distances_backward_, lambda x, centers, _: (x.shape[0], centers.shape[0])
 )
 anti_center_distances = _primitive(anti_center_distances_, anti_center_distances_backward_, lambda x, *_: (x.shape[0],))
-contrastive_rows = _primitive(
-    contrastive_rows_, contrastive_rows_backward_, lambda z, *_: (z.shape[0],), differentiable=(0, 7)
+log_denominator = _primitive(
+    log_denominator_, log_denominator_backward_, lambda z, *_: (z.shape[0],), differentiable=(0, 5)
 )

@@ -5,11 +5,12 @@ from itertools import product
 
 import torch
 
+from fer_fast.terms import CenterTerm, Classifier
+
 from ..host.aot import TYPES, launch_case
-from .arguments import Batch
 from .centers import CENTERS
 from .heads import HEADS, usual_params
-from .launch import Asked, launches_of, plan, rules_of
+from .launch import Asked, batch_of, launches_of, plan, rules_of
 from .settings import SMALL_BATCH, fits
 
 _LOSSES = [*((name, "") for name in HEADS), *(("", name) for name in CENTERS)]
@@ -56,29 +57,29 @@ def _launches(
     def labels(count: int) -> torch.Tensor:
         return torch.empty(count, dtype=torch.int64)
 
-    groups = _GROUPS if auxiliary == "mva" else 0
-    softmax, weighs = classifier == "softmax", auxiliary == "weighted-cluster"
-    head_params = tuple(usual_params(classifier)) if classifier else ()
-    center_params = tuple(CENTERS[auxiliary][1]()) if auxiliary else ()
-    center_params = tuple(0.0 if isinstance(value, str) else value for value in center_params)  # the first of the ways
+    head, term, x = Classifier(), CenterTerm(), torch.empty((n, d), dtype=dtype)
     learns = optional and classifier == "lmcl"
-    options = (table() if learns else None, 0.1 if optional and softmax else 0.0)
+    if classifier:
+        tables = table(num_classes, d), *[table(num_classes) if classifier == "softmax" else None] * 2
+        head = Classifier(classifier, *tables, tuple(usual_params(classifier)))
     if learns:
-        head_params = (float("nan"), *head_params[1:])
-    rules = rules_of(classifier, head_params, auxiliary, center_params, *options)
-    precision = "ieee", family != "cdna"
+        head = head._replace(params=(float("nan"), *head.params[1:]), setting=table())
+    elif optional:
+        head = head._replace(label_smoothing=0.1)
+    if auxiliary:
+        weights = table(num_classes) if auxiliary == "weighted-cluster" else None
+        params = (
+            0.0 if isinstance(value, str) else value for value in CENTERS[auxiliary][1]()
+        )  # the first of the ways
+        term = CenterTerm(auxiliary, table(num_classes, d), weights, tuple(params))
+    if auxiliary == "mva":
+        groups = {"groups_x": [x] * _GROUPS, "groups_y": [labels(n)] * _GROUPS, "group_rows": labels(_GROUPS)}
+        term = term._replace(**groups)
+    rules, precision = rules_of(head, term), ("ieee", family != "cdna")
     asked = Asked(family, rules.variant, True, bool(auxiliary), True, precision, by_row=optional, learns=learns)
-    x = torch.empty((n, d), dtype=dtype)
-    batch = Batch(x, labels(n), labels(1), (x,) * groups, (labels(n),) * groups)
-    if groups:
-        batch = batch._replace(group_rows=labels(groups))
-    if optional:
-        batch = batch._replace(sample_weights=table(n), soft_labels=table(n, num_classes))
-    given = (
-        table(num_classes, d) if classifier else None, table(num_classes) if softmax else None,
-        table(num_classes) if softmax else None, table(num_classes, d) if auxiliary else None,
-        table(num_classes) if weighs else None,
-    )  # fmt: skip
+    rows = (table(n), table(n, num_classes)) if optional else (None, None)
+    batch = batch_of(x, labels(n), term, *rows, labels(1))
+    given = head.weight, head.bias, head.class_weights, term.centers, term.class_weights
     planned = plan(asked, batch, given, *rules[:2])
     divisors = (table(), table()) if optional else planned.sizes[0][2:]
     return launches_of(planned, batch, given, *rules[:2], 1.0, divisors)[1]

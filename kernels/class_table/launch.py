@@ -1,12 +1,13 @@
 """Class-table engine on the host: tensors in, loss, gradients and moved centers out."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+
+from fer_fast.terms import CenterTerm, Classifier
 
 from ..host.chips import chip, launch_options
 from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, processors, product_precision, recall, start
@@ -49,18 +50,12 @@ class Rules(NamedTuple):
     variant: tuple
 
 
-def rules_of(
-    classifier: str,
-    classifier_params: tuple[float, ...],
-    auxiliary: str,
-    auxiliary_params: tuple[float, ...],
-    setting: Tensor | None = None,
-    smoothing: float = 0.0,
-) -> Rules:
-    """What kernels take of two losses, their settings filled in; `setting` is the classifier's that is NaN."""
-    if setting is None and not smoothing:
-        return _plain_rules(classifier, classifier_params, auxiliary, auxiliary_params)
-    return _rules(head_rule(classifier, classifier_params, setting, smoothing), auxiliary, auxiliary_params)
+def rules_of(classifier: Classifier, auxiliary: CenterTerm) -> Rules:
+    """What kernels take of two losses, their settings filled in."""
+    params, of_center = tuple(classifier.params), (auxiliary.name, tuple(auxiliary.params))
+    if classifier.setting is None and not classifier.label_smoothing:
+        return _plain_rules(classifier.name, params, *of_center)
+    return _rules(head_rule(classifier.name, params, classifier.setting, classifier.label_smoothing), *of_center)
 
 
 @lru_cache(64)
@@ -180,89 +175,91 @@ def _chunks(d: int, width: int) -> dict[str, int]:
 def class_table(
     x: Tensor,
     y: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    class_weights: Tensor | None,
-    centers: Tensor | None,
-    center_weights: Tensor | None,
-    groups_x: Sequence[Tensor],
-    groups_y: Sequence[Tensor],
-    classifier: str,
-    classifier_params: Sequence[float],
-    auxiliary: str,
-    auxiliary_params: Sequence[float],
-    auxiliary_weight: float,
-    mean: bool,
+    classifier: Classifier,
+    auxiliary: CenterTerm,
+    sample_weights: Tensor | None,
+    soft_labels: Tensor | None,
+    reduction: str,
     update: bool,
     gradient: bool,
-    sample_weights: Tensor | None = None,
-    soft_labels: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    setting: Tensor | None = None,
-    group_rows: Tensor | None = None,
-    by_row: bool = False,
     status: Tensor | None = None,
     kind: dict | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """classifier(x, y) + auxiliary_weight · auxiliary(x, y): loss, dx, dweight, dbias, dsetting; centers move in place.
+    """classifier(x, y) + factor · auxiliary(x, y): loss, dx, dweight, dbias, dsetting; centers move in place.
 
-    x (n, d), y (n,), weight and centers (C, d), MVA's groups_x of (n_v, d) and groups_y of (n_v,), the first
-    `group_rows` (V,) of each real, or all. Large tables are :mod:`..large_classifier`'s and :mod:`..large_centers`'.
-    sample_weights w (n,) multiply rows, soft_labels (n, C) are a classifier's in place of y, then the largest of each,
-    and `setting` () stands for its hyper-parameter that is NaN. The mean divides by Σ w, a classifier's with class
-    weights by Σ w W_y; `by_row` gives the losses of the rows (n,). A label outside [0, C) makes the loss NaN and goes
-    to `status` (1,). `kind` remembers the plans of calls alike in all but the values of tensors, all of them aligned.
+    x (n, d), y (n,). Large tables are :mod:`..large_classifier`'s and :mod:`..large_centers`'. sample_weights w (n,)
+    multiply rows, soft_labels (n, C) are a classifier's in place of y, then the largest of each. The mean divides by
+    Σ w, a classifier's with class weights by Σ w W_y; "none" gives the losses of the rows (n,). A label outside [0, C)
+    makes the loss NaN and goes to `status` (1,). `kind` remembers the plans of calls alike in all but the values of
+    tensors, all of them aligned.
     """
     if x.dtype == torch.float64:
         raise NotImplementedError("features in float64")
-    num_classes, d = (weight if classifier else centers).shape
+    num_classes, d = (classifier.weight if classifier.name else auxiliary.centers).shape
     if sample_weights is not None:
         sample_weights = sample_weights.float().contiguous()
-    family, update = chip(x.device), update and bool(auxiliary)
-    table = centers.contiguous() if auxiliary else None
-    if classifier and not fits(family, x.element_size(), num_classes, d):
+    family, update, centers = chip(x.device), update and bool(auxiliary.name), auxiliary.centers
+    if auxiliary.name and not centers.is_contiguous():
+        auxiliary = auxiliary._replace(centers=centers.contiguous())
+    if classifier.name and not fits(family, x.element_size(), num_classes, d):
         if soft_labels is not None:
             raise NotImplementedError("soft labels of many classes")
-        loss, dx, *rest = Sweep(
-            x, y, weight, bias, class_weights, classifier, classifier_params, mean, gradient, status,
-            sample_weights=sample_weights, label_smoothing=label_smoothing, setting=setting, by_row=by_row,
-        ).whole()  # fmt: skip
-        if auxiliary:
+        results = Sweep(x, y, classifier, sample_weights, reduction, gradient, status).whole()
+        if auxiliary.name:
             more, pull, *_ = class_table(
-                x, y, None, None, None, table, center_weights, groups_x, groups_y, "", (), auxiliary, auxiliary_params,
-                auxiliary_weight, mean, update, gradient, sample_weights, group_rows=group_rows, by_row=by_row,
-                status=status, kind=kind,
-            )  # fmt: skip
-            loss, dx = loss + more, dx.add_(pull)
-        results = loss, dx, *rest
-    elif auxiliary and (num_classes > MOST_CLASSES or d > MOST_COLUMNS):
-        rule = center_rule(auxiliary, tuple(auxiliary_params))
-        loss, dx = large_centers(
-            x, y, table, center_weights, groups_x, groups_y, rule, auxiliary_weight, mean, update, gradient,
-            sample_weights, by_row, status, group_rows=group_rows,
-        )  # fmt: skip
+                x, y, Classifier(), auxiliary, sample_weights, None, reduction, update, gradient, status, kind
+            )
+            results = results[0] + more, results[1].add_(pull), *results[2:]
+    elif auxiliary.name and (num_classes > MOST_CLASSES or d > MOST_COLUMNS):
+        loss, dx = large_centers(x, y, auxiliary, sample_weights, reduction, update, gradient, status)
         results = loss, dx, _none(x), _none(x), _none(x)
     else:
-        groups = tuple(map(dense_rows, groups_x)), tuple([of.contiguous() for of in groups_y])
-        soft = None if soft_labels is None else soft_labels.contiguous()
-        batch = Batch(dense_rows(x), y.contiguous(), status, *groups, sample_weights, soft, group_rows)
-        given = weight.contiguous() if classifier else None, bias, class_weights, table, center_weights
-        params = tuple(classifier_params), auxiliary, tuple(auxiliary_params), setting, label_smoothing
-        rules = rules_of(classifier, *params)
-        learns = gradient and setting is not None and scales(rules.head.a)
-        asked = family, rules.variant, mean, update, gradient, product_precision(), by_row, learns
-        found = recall(kind, asked, lambda: plan(Asked(*asked), batch, given, *rules[:2]))
-        divisors = totals(batch, class_weights) if mean and sample_weights is not None else found.sizes[0][2:]
-        results, launches, along_logits = launches_of(found, batch, given, *rules[:2], auxiliary_weight, divisors)
-        for launch in launches:
-            start(launch)
-        dsetting = _none(x) if setting is None else torch.zeros_like(setting) if gradient else _none(setting)
-        if learns:  # a scale: the logits are proportional to it
-            dsetting = (along_logits.double().sum() / (setting * divisors[0])).to(dsetting.dtype)
-        results = *results, dsetting
-    if update and table is not centers:
-        centers.copy_(table)
+        batch = batch_of(x, y, auxiliary, sample_weights, soft_labels, status)
+        results = _small_table(batch, classifier, auxiliary, reduction, update, gradient, kind)
+    if update and auxiliary.centers is not centers:
+        centers.copy_(auxiliary.centers)
     return results
+
+
+def batch_of(
+    x: Tensor,
+    y: Tensor,
+    auxiliary: CenterTerm,
+    sample_weights: Tensor | None,
+    soft_labels: Tensor | None,
+    status: Tensor | None,
+) -> Batch:
+    groups = tuple(map(dense_rows, auxiliary.groups_x)), tuple([of.contiguous() for of in auxiliary.groups_y])
+    soft = None if soft_labels is None else soft_labels.contiguous()
+    return Batch(dense_rows(x), y.contiguous(), status, *groups, sample_weights, soft, auxiliary.group_rows)
+
+
+def _small_table(
+    batch: Batch,
+    classifier: Classifier,
+    auxiliary: CenterTerm,
+    reduction: str,
+    update: bool,
+    gradient: bool,
+    kind: dict | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    mean, setting, rules = reduction == "mean", classifier.setting, rules_of(classifier, auxiliary)
+    weight = None if classifier.weight is None else classifier.weight.contiguous()
+    given = weight, classifier.bias, classifier.class_weights, auxiliary.centers, auxiliary.class_weights
+    learns = gradient and setting is not None and scales(rules.head.a)
+    family = chip(batch.x.device)
+    asked = family, rules.variant, mean, update, gradient, product_precision(), reduction == "none", learns
+    found = recall(kind, asked, lambda: plan(Asked(*asked), batch, given, *rules[:2]))
+    divisors = found.sizes[0][2:]
+    if mean and batch.sample_weights is not None:
+        divisors = totals(batch, classifier.class_weights)
+    results, launches, along_logits = launches_of(found, batch, given, *rules[:2], auxiliary.factor, divisors)
+    for launch in launches:
+        start(launch)
+    dsetting = _none(batch.x) if setting is None else torch.zeros_like(setting) if gradient else _none(setting)
+    if learns:  # a scale: the logits are proportional to it
+        dsetting = (along_logits.double().sum() / (setting * divisors[0])).to(dsetting.dtype)
+    return *results, dsetting
 
 
 def totals(batch: Batch, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:

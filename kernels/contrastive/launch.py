@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fer_fast.terms import Setting
+
 from ..common.pair_tiles import LOG2E
 from ..host.chips import Tile, chip, launch_options, pick_tile
 from ..host.launch import cdiv, dense_rows, gradient_dtype, pick_splits, processors, product_kind
@@ -77,9 +79,8 @@ def _prepare(
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    temperature: Setting,
     mode: str,
-    learnt: Tensor | None,
 ) -> _Launch:
     rule = MODES[mode]
     bank = rule.bank and bank_z is not None and len(bank_z) > 0
@@ -95,10 +96,10 @@ def _prepare(
         "MOST": largest_bound(z.dtype),
     }
     keys = (dense_rows(bank_z), bank_y.contiguous()) if bank else (None, None)
-    if learnt is None:
-        scale, inverse = LOG2E.value / temperature, 1 / temperature
+    if temperature.learnt is None:
+        scale, inverse = LOG2E.value / temperature.value, 1 / temperature.value
     else:  # in float64, so that it is rounded once as the number is
-        scale, inverse = ((of / learnt.double()).float() for of in (LOG2E.value, 1.0))
+        scale, inverse = ((of / temperature.learnt.double()).float() for of in (LOG2E.value, 1.0))
     labels, bank_labels, bound = survey(z, y, *keys, scale)
     bank_z, bank_y = keys if bank else (z, y)
     batch_tile = pick_tile(BATCH_TILES, family, kind, d)
@@ -146,6 +147,11 @@ def _combine_shares(
         RAISE=product_raise(z.dtype), BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS, **launch_options(COMBINE_WARPS),
     )  # fmt: skip
     return partial, rows
+
+
+def _of_rows(call: _Launch, positives: bool) -> Tensor:
+    """Losses of anchors, 0 where one does not count, or without `positives` log D_i: (n,)."""
+    return _combine_shares(call, *_sweep_keys(call, False, False), None, positives)[1].result
 
 
 def _finish(
@@ -209,55 +215,47 @@ def contrastive(
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    temperature: Setting,
     mode: str,
-    mean: bool,
+    sample_weights: Tensor | None,
+    reduction: str,
     gradient: bool,
-    row_weights: Tensor | None = None,
-    learnt: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss () in float32, dz (n, d) and dτ () of SelfCon, SupCon, ESC or ENSC; the package's docstring has the
     equations.
 
     z (n, d) of any length, y (n,) (of SelfCon, whose rows i and i + n/2 are the pair, only the sign counts); the bank,
     frozen, bank_z (M, d) of any float dtype and bank_y (M,). Rows with a negative label take part in nothing. w is
-    `row_weights` (n,) or one. τ is `learnt` () where that is given. Without `gradient` dz is (0,), and so is dτ unless
-    it is learnt. dz of float16 rows is float32: it still awaits the loss scale.
+    `sample_weights` (n,) or one. The reduction "none" gives w_i l_i (n,), 0 where an anchor does not count. Without
+    `gradient` dz is (0,), and so is dτ unless it is learnt. dz of float16 rows is float32: it still awaits the loss
+    scale.
     """
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode, learnt)
-    return _evaluate(call, row_weights, learnt, mean, True, gradient, gradient_dtype(z))
+    call = _prepare(z, y, bank_z, bank_y, temperature, mode)
+    learnt, dtype = temperature.learnt, gradient_dtype(z)
+    if reduction == "none":
+        losses = _of_rows(call, positives=True)
+        losses = losses if sample_weights is None else losses * sample_weights.float()
+        of_temperature = gradient_dtype(z if learnt is None else learnt)
+        return losses, *(_empty((0,), dtype=of, device=z.device) for of in (dtype, of_temperature))
+    return _evaluate(call, sample_weights, learnt, reduction == "mean", True, gradient, dtype)
 
 
-def contrastive_rows(
-    z: Tensor,
-    y: Tensor,
-    bank_z: Tensor | None,
-    bank_y: Tensor | None,
-    temperature: float,
-    mode: str,
-    positives: bool,
-    learnt: Tensor | None = None,
+def log_denominator(
+    z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: Setting, mode: str
 ) -> Tensor:
-    """Losses of anchors, 0 where one does not count, or without `positives` log D_i: (n,) in float32.
-
-    log D is -inf for a single row without a bank, and for a row with a negative label.
-    """
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode, learnt)
-    statistics, values = _sweep_keys(call, False, False)
-    return _combine_shares(call, statistics, values, None, positives)[1].result
+    """log D_i: (n,) in float32, -inf for a single row without a bank, and for a row with a negative label."""
+    return _of_rows(_prepare(z, y, bank_z, bank_y, temperature, mode), positives=False)
 
 
-def contrastive_rows_backward(
+def log_denominator_backward(
     grad: Tensor,
     z: Tensor,
     y: Tensor,
     bank_z: Tensor | None,
     bank_y: Tensor | None,
-    temperature: float,
+    temperature: Setting,
     mode: str,
-    positives: bool,
-    learnt: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """dz (n, d) and dτ () of Σ_i grad_i r_i for the r_i of :func:`contrastive_rows`, whose D are found again."""
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode, learnt)
-    return _evaluate(call, grad, learnt, False, positives, True, z.dtype)[1:]
+    """dz (n, d) and dτ () of Σ_i grad_i log D_i, whose D are found again."""
+    call = _prepare(z, y, bank_z, bank_y, temperature, mode)
+    return _evaluate(call, grad, temperature.learnt, False, False, True, z.dtype)[1:]

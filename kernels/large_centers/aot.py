@@ -5,7 +5,9 @@ from itertools import product
 
 import torch
 
-from ..class_table.centers import CENTERS, center_rule
+from fer_fast.terms import CenterTerm
+
+from ..class_table.centers import CENTERS
 from ..host.aot import TYPES, launch_case
 from ..host.launch import Launch
 from .launch import large_centers
@@ -29,8 +31,6 @@ def _launches(name: str, d: int, dtype: torch.dtype) -> list[Launch]:
     centers, launches = torch.empty((100, d), device="meta"), {}
     weights = centers[:, 0].contiguous() if name == "weighted-cluster" else None
     groups = int(name == "mva")
-    large_centers(
-        x, y, centers, weights, [x] * groups, [y] * groups, center_rule(name, tuple(params)), 1.0, True, True, True,
-        None, False, y, lambda launch: launches.update({launch.kernel: launch}),
-    )  # fmt: skip
+    term = CenterTerm(name, centers, weights, tuple(params), groups_x=[x] * groups, groups_y=[y] * groups)
+    large_centers(x, y, term, None, "mean", True, True, y, lambda launch: launches.update({launch.kernel: launch}))
     return list(launches.values())

@@ -5,8 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fer_fast.terms import CenterTerm
+
 from ...blocked.center_family import first, group_weight
 from ..class_table.arguments import Center
+from ..class_table.centers import center_rule
 from ..host.launch import Launch, cdiv, gradient_dtype, processors, rows_of, start
 from .arguments import Batch, ByClass, Outputs, Sizes, Table
 from .finish import finish
@@ -22,40 +25,31 @@ Run = Callable[[Launch], None]
 def large_centers(
     x: Tensor,
     y: Tensor,
-    centers: Tensor,
-    center_weights: Tensor | None,
-    groups_x: list[Tensor],
-    groups_y: list[Tensor],
-    rule: Center,
-    auxiliary_weight: float,
-    mean: bool,
+    term: CenterTerm,
+    sample_weights: Tensor | None,
+    reduction: str,
     update: bool,
     gradient: bool,
-    sample_weights: Tensor | None,
-    by_row: bool,
     status: Tensor | None,
     run: Run = start,
-    group_rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """auxiliary_weight · the loss of `rule`: loss () and dx (n, d), or (0,) without; contiguous centers move in place.
+    """factor · the loss of the term: loss () and dx (n, d), or (0,) without; its contiguous centers move in place.
 
-    x (n, d), y (n,), centers (C, d), their weights (C,), MVA's groups_x of (n_v, d) and groups_y of (n_v,), the first
-    `group_rows` (V,) of each real, or all. float32 sample_weights w (n,) multiply rows, and the mean divides by Σ w;
-    `by_row` gives their losses (n,). A label outside [0, C) makes the loss NaN and goes to `status` (1,).
+    x (n, d), y (n,). float32 sample_weights w (n,) multiply rows, and the mean divides by Σ w; "none" gives the losses
+    of the rows (n,). A label outside [0, C) makes the loss NaN and goes to `status` (1,).
     """
-    (n, d), num_classes, device = x.shape, len(centers), x.device
+    (n, d), num_classes, device = x.shape, len(term.centers), x.device
+    rule, mean = center_rule(term.name, tuple(term.params)), reduction == "mean"
     batch, push = Batch(rows_of(x), y.contiguous(), status, sample_weights), update and rule.push is not None
-    table = _table(centers, center_weights, rule, run)
-    sizes = Sizes(
-        n, num_classes, _total(batch) if mean else 1, auxiliary_weight, _programs(n, d, device), slice_rows(n)
-    )
-    if groups_x:
+    table = _table(term.centers, term.class_weights, rule, run)
+    sizes = Sizes(n, num_classes, _total(batch) if mean else 1, term.factor, _programs(n, d, device), slice_rows(n))
+    if term.groups_x:
         groups = [
-            Batch(rows_of(g), of.contiguous(), status, first(group_rows, v, of))
-            for v, (g, of) in enumerate(zip(groups_x, groups_y, strict=True))
+            Batch(rows_of(g), of.contiguous(), status, first(term.group_rows, v, of))
+            for v, (g, of) in enumerate(zip(term.groups_x, term.groups_y, strict=True))
         ]
         losses = _affinities([batch, *groups], table, rule, mean, run)
-        table = table._replace(factor=group_weight(losses, group_rows).float())
+        table = table._replace(factor=group_weight(losses, term.group_rows).float())
     wide = {"dtype": torch.float32, "device": device}
     out = Outputs(
         _empty((), **wide),
@@ -63,7 +57,7 @@ def large_centers(
         _empty((n, d), dtype=gradient_dtype(x), device=device) if gradient else None,
         _empty((n,), **wide) if update else None,
         torch.zeros((sizes.programs, d), **wide) if push else None,
-        _empty((n,), **wide) if by_row else None,
+        _empty((n,), **wide) if reduction == "none" else None,
     )
     run(_rows(batch, table, out, rule, sizes))
     by_class, cut = None, class_cut(d)
@@ -77,7 +71,7 @@ def large_centers(
     arguments = batch, table, out, by_class, rule, *sizes, batch.x.stride(0)
     run(Launch(finish, grid, arguments, {"UPDATE": update, **constants}))
     dx = _empty((0,), dtype=gradient_dtype(x), device=device) if out.dx is None else out.dx
-    return out.row_losses if by_row else out.loss, dx
+    return out.loss if out.row_losses is None else out.row_losses, dx
 
 
 def _total(batch: Batch) -> Tensor | int:

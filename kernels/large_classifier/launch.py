@@ -1,10 +1,12 @@
 """Classifiers of any number of classes, launched."""
 
 import math
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from fer_fast.terms import Classifier
 
 from ..directions.launch import blocks_of, normalise
 from ..directions.settings import DIRECTION_ROWS
@@ -19,46 +21,47 @@ from .targets import OWN, SHARE, WEIGHT, target_rows
 _empty = torch.empty
 
 
+class Shard(NamedTuple):
+    """Which of all classes a weight has, of several that processes share, the same chunks on each; or all of them."""
+
+    class_offset: int = 0
+    num_classes: int | None = None  # of all
+    chunk_rows: int | None = None
+
+
+ALL_CLASSES = Shard()
+
+
 class Sweep:
-    """One call over chunks of rows, of x (n, d), y (n,), weight (C, d), bias (C,): `visit` each of `chunks`, then ask
-    for the `result`, as `whole` does.
+    """One call over chunks of rows, of x (n, d), y (n,) and a classifier: `visit` each of `chunks`, then ask for the
+    `result`, as `whole` does.
 
-    The mean divides by n, with class_weights (C,) by Σ W_y, with float32 sample_weights w (n,) by Σ w W_y. A label
-    outside [0, C) makes the loss NaN and goes to `status` (1,). `setting` () stands for the hyper-parameter that is
-    NaN, a scale of the logits. `by_row` gives the losses of the rows (n,).
+    The mean divides by n, with class weights by Σ W_y, with float32 sample_weights w (n,) by Σ w W_y; "none" gives the
+    losses of the rows (n,). A label outside [0, C) makes the loss NaN and goes to `status` (1,).
 
-    Of a shard, weight and bias are of the classes from `class_offset` on, labels and class_weights of all
-    `num_classes`, and chunks of at most `chunk_rows`, the same on every shard. Then, instead of a visit, `survey` a
-    chunk, combine what it returns over the shards, and `finish` with that. The loss comes out whole on every shard, dx
-    as the shard's part of a sum. Shards take no label_smoothing and no setting.
+    Of a shard, weight and bias are of the classes from `class_offset` on, labels and class weights of all. Then,
+    instead of a visit, `survey` a chunk, combine what it returns over the shards, and `finish` with that. The loss
+    comes out whole on every shard, dx as the shard's part of a sum. Shards take no label_smoothing and no setting.
     """
 
     def __init__(
         self,
         x: Tensor,
         y: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        class_weights: Tensor | None,
-        classifier: str,
-        params: Sequence[float],
-        mean: bool,
+        classifier: Classifier,
+        sample_weights: Tensor | None,
+        reduction: str,
         gradient: bool,
         status: Tensor | None = None,
-        class_offset: int = 0,
-        num_classes: int | None = None,
-        chunk_rows: int | None = None,
-        sample_weights: Tensor | None = None,
-        label_smoothing: float = 0.0,
-        setting: Tensor | None = None,
-        by_row: bool = False,
+        shard: Shard = ALL_CLASSES,
     ):
+        _, weight, bias, class_weights, _, setting, self.smoothing = classifier
         if torch.float64 in (x.dtype, weight.dtype):
             raise NotImplementedError("features or class weights in float64")
-        if num_classes is not None and (label_smoothing or setting is not None):
+        if shard.num_classes is not None and (self.smoothing or setting is not None):
             raise NotImplementedError("label smoothing or a learnt scale of a shard")
-        self.head, self.gradient = head_of(classifier, params, setting), gradient
-        self.setting, self.smoothing, self.by_row = setting, label_smoothing, by_row
+        self.head, self.gradient = head_of(classifier.name, classifier.params, setting), gradient
+        self.setting, self.by_row = setting, reduction == "none"
         if sample_weights is not None:  # a row that weighs nothing may hold anything
             x = x.masked_fill((sample_weights == 0)[:, None], 0)
         self.x, self.weight, self.bias = dense_rows(x), weight.contiguous(), bias
@@ -74,17 +77,17 @@ class Sweep:
         self.shift = None
         if bias is not None:
             self.shift = torch.nn.functional.pad(bias.float(), (0, stride - self.num_classes))
-        size = chunk_rows or _rows_per_chunk(self.n, stride * x.element_size(), chunk_bytes(device))
+        size = shard.chunk_rows or _rows_per_chunk(self.n, stride * x.element_size(), chunk_bytes(device))
         self.chunks = [slice(first, min(first + size, self.n)) for first in range(0, self.n, size)]
         self.logits = _empty((min(size, self.n), stride), dtype=x.dtype, device=device)
 
         wide = {"dtype": torch.float32, "device": device}
         self.losses = _empty((self.n,), **wide)
         self.targets = _empty((self.n,), dtype=torch.int32, device=device)
-        self.facts = _empty((6 if label_smoothing else 4, self.n), **wide)
+        self.facts = _empty((6 if self.smoothing else 4, self.n), **wide)
         self.class_weights = None if class_weights is None else class_weights.contiguous()
-        self._read_targets(y.contiguous(), class_offset, num_classes or self.num_classes, status)
-        self.factor = self._weigh(mean, sample_weights)
+        self._read_targets(y.contiguous(), shard, status)
+        self.factor = self._weigh(reduction == "mean", sample_weights)
         self.along_logits = None
         if gradient:
             if setting is not None and scales(self.head.a):
@@ -94,10 +97,11 @@ class Sweep:
             self.dweight = _empty(weight.shape, **wide)
             self.dbias = torch.zeros((self.num_classes,), **wide) if bias is not None else None
 
-    def _read_targets(self, y: Tensor, class_offset: int, all_classes: int, status: Tensor | None) -> None:
+    def _read_targets(self, y: Tensor, shard: Shard, status: Tensor | None) -> None:
         target_rows[cdiv(self.n, self.blocks["BLOCK"]),](
             self.x, y, self.weight, self.class_weights, status, self.features, self.targets, self.facts,
-            self.n, self.num_classes, class_offset, all_classes, self.d, self.x.stride(0),
+            self.n, self.num_classes, shard.class_offset, shard.num_classes or self.num_classes,
+            self.d, self.x.stride(0),
             UNIT_X=self.head.unit_x, UNIT_W=self.head.unit_w, LENGTHS=self.head.lengths,
             **self.blocks, **DIRECTION_ROWS.options,
         )  # fmt: skip

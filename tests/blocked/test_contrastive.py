@@ -15,6 +15,7 @@ from blocked_cases import (
 )
 from fer_fast import reference
 from fer_fast.blocked import contrastive
+from fer_fast.terms import Setting
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 
@@ -62,10 +63,10 @@ def test_contrastive_log_denominator(mode, temperature, shape, kind, dtype):
         each["weigh"] = torch.randn(len(each["z"]), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
     def fast(t):
-        args = (t["z"], t["y"], t["bank_z"], t["bank_y"], temperature, mode, False)
-        value = contrastive.contrastive_rows(*args)
+        args = (t["z"], t["y"], t["bank_z"], t["bank_y"], Setting(temperature), mode)
+        value = contrastive.log_denominator(*args)
         weigh = t["weigh"].to(value)
-        return {"value": value, "dz": contrastive.contrastive_rows_backward(weigh, *args)[0]}
+        return {"value": value, "dz": contrastive.log_denominator_backward(weigh, *args)[0]}
 
     def slow(t):
         args = ("z", "y", "bank_z", "bank_y")

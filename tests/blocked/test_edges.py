@@ -16,6 +16,7 @@ from blocked_cases import (
 )
 from fer_fast import reference
 from fer_fast.blocked import ad_corre, class_table, contrastive, pairwise, primitives, range_loss, tiles
+from fer_fast.terms import CenterTerm, Classifier, Setting
 
 pytestmark = pytest.mark.usefixtures("small_tiles")
 
@@ -24,15 +25,13 @@ pytestmark = pytest.mark.usefixtures("small_tiles")
 def test_dtypes_and_absent_gradients(dtype):
     t = cast({k: v for k, v in draw("ragged", 0).items() if isinstance(v, Tensor)}, dtype)
     x, y, w = t["x"], t["y"], t["class_weights"]
+    terms = Classifier("softmax", t["weight"], t["bias"]), CenterTerm("center", t["centers"], None, [0.5])
     calls = (
-        lambda wanted: class_table.class_table(
-            *(x, y, t["weight"], t["bias"], None, t["centers"], None, [], []),
-            *("softmax", [], "center", [0.5], 1.0, True, False, wanted),
-        ),
+        lambda wanted: class_table.class_table(x, y, *terms, None, None, "mean", False, wanted),
         lambda wanted: ad_corre.ad_corre(x.expand(2, -1, -1), y, w, len(w), 1.0, 1.0, 1.0, True, wanted),
         lambda wanted: pairwise.pairwise(x, y, None, "marginal", [1.2, 0.3], True, wanted),
         lambda wanted: range_loss.range_loss(x, y, 2, 1.0, 1.0, 1.0, wanted),
-        lambda wanted: contrastive.contrastive(x, y, None, None, 0.1, "supcon", True, wanted),
+        lambda wanted: contrastive.contrastive(x, y, None, None, Setting(0.1), "supcon", None, "mean", wanted),
     )
     for call in calls:
         (loss, *gradients), (alone, *absent) = call(True), call(False)
@@ -76,7 +75,7 @@ def test_a_class_absent_from_the_batch_keeps_its_center_to_the_bit(auxiliary):
 def test_a_bad_bank_row_is_never_a_finite_loss(mode, value):
     t = with_bank(draw("ragged", 0), "ragged", 0)
     t["bank_z"][t["bank_y"] >= 0] = t["bank_z"][t["bank_y"] >= 0].index_fill(0, torch.tensor([3]), value)
-    loss, *_ = contrastive.contrastive(t["z"], t["y"], t["bank_z"], t["bank_y"], 0.1, mode, True, True)
+    loss, *_ = contrastive.contrastive(t["z"], t["y"], t["bank_z"], t["bank_y"], Setting(0.1), mode, None, "mean", True)
     assert not loss.isfinite()
 
 
@@ -84,9 +83,9 @@ def test_a_row_alone_has_an_empty_denominator():
     z, y = torch.ones(1, 3), torch.zeros(1, dtype=torch.int64)
     unfilled = (torch.full((5, 3), torch.nan), torch.full((5,), -1))
     for bank in ((None, None), (z[:0], y[:0]), unfilled, (z.expand(4, 3), y.expand(4))):
-        log_denominator = contrastive.contrastive_rows(z, y, *bank, 0.1, "ensc", False)
+        log_denominator = contrastive.log_denominator(z, y, *bank, Setting(0.1), "ensc")
         assert torch.equal(log_denominator, torch.tensor([-torch.inf]))
-        loss, dz, _ = contrastive.contrastive(z, y, *bank, 0.1, "ensc", True, True)
+        loss, dz, _ = contrastive.contrastive(z, y, *bank, Setting(0.1), "ensc", None, "mean", True)
         assert loss == 0
         assert torch.equal(dz, torch.zeros(1, 3))
 

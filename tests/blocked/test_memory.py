@@ -6,27 +6,31 @@ what grows with the rows: the line through two smaller sizes, with tiles so smal
 counts to the byte, and a buffer of pairs would throw the line far off.
 """
 
+from functools import partial
+
 import pytest
 import torch
 
 from fer_fast.blocked import class_table, classifiers, contrastive, pairwise, range_loss, tiles
+from fer_fast.terms import CenterTerm, Classifier, Setting
 
 SIZES, ROWS, WIDTH = (3072, 6144), 65_536, 128
 ALLOWANCE = 64 * 2**20
 
+TENTH = Setting(0.1)
 CALLS = {
     "marginal": lambda x, y, *_: pairwise.pairwise(x, y, None, "marginal", [1.2, 0.3], True, True),
     "fd": lambda x, y, *_: pairwise.pairwise(x[None], y, torch.rand(7), "fd", [], True, True),
     "range": lambda x, y, *_: range_loss.range_loss(x, y, 2, 5e-5, 1e-4, 2e4, True),
     "range of one class": lambda x, y, *_: range_loss.range_loss(x, y * 0, 2, 5e-5, 1e-4, 2e4, True),
     "range of pairs": lambda x, y, *_: range_loss.range_loss(x, torch.arange(len(x)) // 2, 2, 5e-5, 1e-4, 2e4, True),
-    "selfcon": lambda x, y, *_: contrastive.contrastive(x, y, None, None, 0.1, "selfcon", True, True),
-    "supcon": lambda x, y, *_: contrastive.contrastive(x, y, None, None, 0.1, "supcon", True, True),
-    "ensc": lambda *given: contrastive.contrastive(*given, 0.1, "ensc", True, True),
-    "log denominator": lambda *given: contrastive.contrastive_rows(*given, 0.1, "esc", False),
-    "its backward": lambda *given: contrastive.contrastive_rows_backward(given[0][:, 0], *given, 0.1, "esc", False),
-    "weighted supcon": lambda *given: contrastive.contrastive(
-        *given[:2], None, None, 0.1, "supcon", True, True, given[0][:, 0].abs(), torch.tensor(0.1)
+    "selfcon": lambda x, y, *_: contrastive.contrastive(x, y, None, None, TENTH, "selfcon", None, "mean", True),
+    "supcon": lambda x, y, *_: contrastive.contrastive(x, y, None, None, TENTH, "supcon", None, "mean", True),
+    "ensc": lambda *given: contrastive.contrastive(*given, TENTH, "ensc", None, "mean", True),
+    "log denominator": lambda *given: contrastive.log_denominator(*given, TENTH, "esc"),
+    "its backward": lambda *given: contrastive.log_denominator_backward(given[0][:, 0], *given, TENTH, "esc"),
+    "weighted supcon": lambda x, y, *_: contrastive.contrastive(
+        x, y, None, None, Setting(1.0, torch.tensor(0.1)), "supcon", x[:, 0].abs(), "mean", True
     ),
 }
 
@@ -79,6 +83,7 @@ def test_peak_at_many_classes(classifier, params):
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(rows, WIDTH, generator=generator) for rows in (1024, 100_000))
     y = torch.randint(len(weight), (len(x),), generator=generator)
-    head = (x, y, weight, None, None, None, None, [], [], classifier, params)
-    beyond = peak(lambda: class_table.class_table(*head, "", [], 1.0, True, False, True), ()) - weight.nbytes
+    terms = Classifier(classifier, weight, params=params), CenterTerm()
+    call = partial(class_table.class_table, x, y, *terms, None, None, "mean", False, True)
+    beyond = peak(call, ()) - weight.nbytes
     assert beyond < 4 * classifiers.KEPT

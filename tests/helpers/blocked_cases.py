@@ -9,6 +9,7 @@ from torch import Tensor
 from cases import assert_within_budget
 from fer_fast import reference
 from fer_fast.blocked import class_table, classifiers, contrastive, pairwise, range_loss, tiles
+from fer_fast.terms import CenterTerm, Classifier
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES = [pytest.param(dtype, id=str(dtype)[6:]) for dtype in FLOATS]
@@ -179,24 +180,18 @@ def with_groups(tensors: dict) -> dict:
 
 def run_class_table(t: dict, classifier: str, auxiliary: str, mean: bool, update: bool = True) -> dict:
     centers = t["centers"].clone()
-    groups = (t["groups_x"].split(GROUPS), t["groups_y"].split(GROUPS)) if auxiliary == "mva" else ((), ())
+    head, term = Classifier(), CenterTerm()
+    if classifier:
+        softmax = (t["bias"], t["class_weights"]) if classifier == "softmax" else (None, None)
+        head = Classifier(classifier, t["weight"], *softmax, CLASSIFIERS[classifier][0])
+    if auxiliary:
+        weights = t["class_weights"] if auxiliary == "weighted-cluster" else None
+        term = CenterTerm(auxiliary, centers, weights, AUXILIARIES[auxiliary][0], 0.3)
+    if auxiliary == "mva":
+        term = term._replace(groups_x=t["groups_x"].split(GROUPS), groups_y=t["groups_y"].split(GROUPS))
+    reduction, update = "mean" if mean else "sum", update and bool(auxiliary)
     loss, dx, dweight, dbias, _ = class_table.class_table(
-        t["x"],
-        t["y"],
-        t["weight"] if classifier else None,
-        t["bias"] if classifier == "softmax" else None,
-        t["class_weights"] if classifier == "softmax" else None,
-        centers if auxiliary else None,
-        t["class_weights"] if auxiliary == "weighted-cluster" else None,
-        *groups,
-        classifier,
-        CLASSIFIERS[classifier][0],
-        auxiliary,
-        AUXILIARIES[auxiliary][0],
-        0.3,
-        mean,
-        update and bool(auxiliary),
-        True,
+        t["x"], t["y"], head, term, None, None, reduction, update, True
     )
     result = {"value": loss, "dx": dx}
     result |= {"dweight": dweight} if classifier else {}

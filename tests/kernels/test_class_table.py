@@ -10,6 +10,7 @@ from fer_fast.kernels.host.launch import gradient_dtype
 
 from cases import assert_within_budget
 from fer_fast.dispatch import triton_runs_on
+from fer_fast.terms import CenterTerm, Classifier
 from triton_cases import (
     AUXILIARIES,
     CLASSIFIERS,
@@ -35,27 +36,18 @@ def launch(classifier, auxiliary, t, reduction="mean", update=True, gradient=Tru
     """The engine's results by name; the centers given are left as they are."""
     centers = t["centers"].clone()
     name, rule = "softmax" if classifier == "weighted" else classifier, auxiliary.removesuffix("-paper")
-    mva = rule == "mva"
-    out = engine.class_table(
-        t["x"],
-        t["y"],
-        t["weight"] if classifier else None,
-        t["bias"] if name == "softmax" else None,
-        t["class_weights"] if classifier == "weighted" else None,
-        centers if auxiliary else None,
-        t["center_weights"] if rule == "weighted-cluster" else None,
-        [x for x, _ in t["groups"]] if mva else [],
-        [y for _, y in t["groups"]] if mva else [],
-        name,
-        CLASSIFIERS.get(classifier, []),
-        rule,
-        AUXILIARIES.get(auxiliary, []),
-        SCALE,
-        reduction == "mean",
-        update,
-        gradient,
-        status=status,
-    )
+    head, term = Classifier(), CenterTerm()
+    if classifier:
+        bias = t["bias"] if name == "softmax" else None
+        weights = t["class_weights"] if classifier == "weighted" else None
+        head = Classifier(name, t["weight"], bias, weights, CLASSIFIERS[classifier])
+    if auxiliary:
+        weights = t["center_weights"] if rule == "weighted-cluster" else None
+        term = CenterTerm(rule, centers, weights, AUXILIARIES[auxiliary], SCALE)
+    if rule == "mva":
+        groups_x, groups_y = zip(*t["groups"], strict=True) if t["groups"] else ((), ())
+        term = term._replace(groups_x=groups_x, groups_y=groups_y)
+    out = engine.class_table(t["x"], t["y"], head, term, None, None, reduction, update, gradient, status)
     return dict(zip(("loss", "dx", "dweight", "dbias"), out[:4], strict=True)) | {"centers": centers}
 
 
@@ -279,10 +271,8 @@ def test_centers_that_are_not_contiguous_move_in_place():
     moved = launch("", "center", t)["centers"]
     spread = torch.zeros(18, 4, device=moved.device).T
     spread.copy_(t["centers"])
-    none = [None] * 3
-    engine.class_table(
-        t["x"], t["y"], *none, spread, None, [], [], "", [], "center", [0.5], SCALE, True, True, True
-    )  # fmt: skip
+    term = CenterTerm("center", spread, None, [0.5], SCALE)
+    engine.class_table(t["x"], t["y"], Classifier(), term, None, None, "mean", True, True)
     assert torch.equal(spread, moved)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from cases import assert_within_budget
 from fer_fast import reference
 from fer_fast.dispatch import triton_runs_on
+from fer_fast.terms import Setting
 from triton_hostile import DEVICE, normal, poison, unit
 
 pytestmark = pytest.mark.skipif(not triton_runs_on(DEVICE), reason="Triton does not run here")
@@ -41,6 +42,11 @@ def make_plain(n: int, d: int, m: int, classes: int, seed: int, dtype=torch.floa
     return z, y.to(labels), torch.nan_to_num(bank_z), bank_y.clamp(min=0).to(labels)
 
 
+def launch(z, y, bank_z, bank_y, temperature, mode, mean=True, gradient=True) -> tuple[Tensor, ...]:
+    reduction = "mean" if mean else "sum"
+    return engine.contrastive(z, y, bank_z, bank_y, Setting(temperature), mode, None, reduction, gradient)
+
+
 def evaluate_reference(
     mode, z, y, bank_z, bank_y, temperature, mean, precision=None, autocast=None
 ) -> dict[str, Tensor]:
@@ -58,10 +64,7 @@ def check(mode: str, inputs: list[tuple], temperature: float = 0.1, mean: bool =
     truth = [evaluate_reference(mode, *i, temperature, mean, torch.float64) for i in inputs]
     plain = [evaluate_reference(mode, *i, temperature, mean, None, half) for i in inputs]
     # The budget is of many draws: plain PyTorch's error on one, at low temperatures, is luck.
-    actual = [
-        dict(zip(("loss", "dz"), engine.contrastive(*i, temperature, mode, mean, True)[:2], strict=True))
-        for i in inputs[:DRAWS]
-    ]
+    actual = [dict(zip(("loss", "dz"), launch(*i, temperature, mode, mean)[:2], strict=True)) for i in inputs[:DRAWS]]
     assert all(
         a["dz"].dtype == gradient_dtype(i[0]) and a["loss"].dtype == torch.float32
         for a, i in zip(actual, inputs, strict=False)
@@ -84,9 +87,9 @@ def test_plain_problems_of_many_tiles(mode, temperature, dtype, labels, monkeypa
 @pytest.mark.parametrize("mode", engine.MODES)
 def test_with_and_without_a_bound_the_same(mode, monkeypatch):
     inputs = make_plain(70, 24, 83, 3, 0)
-    bounded = engine.contrastive(*inputs, 0.1, mode, True, True)
+    bounded = launch(*inputs, 0.1, mode)
     monkeypatch.setattr(engine, "largest_bound", lambda _: -1.0)
-    careful = engine.contrastive(*inputs, 0.1, mode, True, True)
+    careful = launch(*inputs, 0.1, mode)
     torch.testing.assert_close(bounded, careful, rtol=1e-5, atol=1e-7)
     assert not torch.equal(bounded[1], careful[1])  # another path was taken
 
@@ -168,8 +171,8 @@ def test_widths_on_either_side_of_a_tile(d):
 
 def test_a_bank_of_the_anchors_own_class():
     z, y, bank_z, bank_y = make(12, 16, 20, 1, 0)
-    alone = engine.contrastive(z, y, None, None, 0.1, "ensc", True, True)
-    within = engine.contrastive(z, y, bank_z, bank_y, 0.1, "ensc", True, True)
+    alone = launch(z, y, None, None, 0.1, "ensc")
+    within = launch(z, y, bank_z, bank_y, 0.1, "ensc")
     torch.testing.assert_close(within, alone, rtol=1e-6, atol=1e-7)
     check("ensc", [(z, y, bank_z, bank_y)])
     check("esc", [(z, y, bank_z, bank_y)])
@@ -179,19 +182,17 @@ def test_a_bank_of_the_anchors_own_class():
 @pytest.mark.parametrize("n", [1, 5])
 def test_no_positive_is_exactly_zero(n, mode):
     z, _, bank_z, bank_y = make(n, 8, 9, 3, 0)
-    loss, dz, _ = engine.contrastive(z, torch.arange(n, device=DEVICE), bank_z, bank_y, 0.1, mode, True, True)
+    loss, dz, _ = launch(z, torch.arange(n, device=DEVICE), bank_z, bank_y, 0.1, mode)
     assert loss == 0
     assert torch.equal(dz, torch.zeros_like(z))
 
 
 def test_an_empty_or_unfilled_bank_is_no_bank():
     z, y, bank_z, bank_y = make(12, 8, 9, 3, 0)
-    alone = engine.contrastive(z, y, None, None, 0.1, "esc", True, True)
-    assert all(map(torch.equal, engine.contrastive(z, y, bank_z[:0], bank_y[:0], 0.1, "esc", True, True), alone))
+    alone = launch(z, y, None, None, 0.1, "esc")
+    assert all(map(torch.equal, launch(z, y, bank_z[:0], bank_y[:0], 0.1, "esc"), alone))
     unfilled = torch.full_like(bank_y, -1)
-    torch.testing.assert_close(
-        engine.contrastive(z, y, torch.full_like(bank_z, torch.nan), unfilled, 0.1, "esc", True, True), alone
-    )
+    torch.testing.assert_close(launch(z, y, torch.full_like(bank_z, torch.nan), unfilled, 0.1, "esc"), alone)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -199,25 +200,25 @@ def test_a_bad_row_reaches_the_loss(value):
     z, y, bank_z, bank_y = make(12, 8, 9, 3, 0)
     bad = z.clone()
     bad[3, 2] = value
-    assert torch.isnan(engine.contrastive(bad, y, bank_z, bank_y, 0.1, "ensc", True, True)[0])
+    assert torch.isnan(launch(bad, y, bank_z, bank_y, 0.1, "ensc")[0])
     alone = torch.arange(12, device=DEVICE)  # even where no similarity of the row counts
-    assert torch.isnan(engine.contrastive(bad, alone, bank_z, bank_y, 0.1, "ensc", True, True)[0])
+    assert torch.isnan(launch(bad, alone, bank_z, bank_y, 0.1, "ensc")[0])
 
 
 def test_parts_of_the_bank_combine_to_the_same_and_to_the_same_bits(monkeypatch):
     inputs = make(10, 16, 50, 3, 0)
     monkeypatch.setattr(engine, "pick_splits", lambda *_: 1)
-    whole = engine.contrastive(*inputs, 0.1, "ensc", True, True)
+    whole = launch(*inputs, 0.1, "ensc")
     monkeypatch.setattr(engine, "pick_splits", lambda *_: 3)
-    parts, again = (engine.contrastive(*inputs, 0.1, "ensc", True, True) for _ in range(2))
+    parts, again = (launch(*inputs, 0.1, "ensc") for _ in range(2))
     assert all(map(torch.equal, parts, again))
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_without_a_gradient_the_loss_has_the_same_bits():
     inputs = make(10, 16, 20, 3, 0)
-    with_gradient = engine.contrastive(*inputs, 0.1, "ensc", True, True)[0]
-    loss, dz, _ = engine.contrastive(*inputs, 0.1, "ensc", True, False)
+    with_gradient = launch(*inputs, 0.1, "ensc")[0]
+    loss, dz, _ = launch(*inputs, 0.1, "ensc", gradient=False)
     assert torch.equal(loss, with_gradient)
     assert dz.shape == (0,)
 
@@ -225,10 +226,10 @@ def test_without_a_gradient_the_loss_has_the_same_bits():
 @pytest.mark.parametrize("mean", [True, False], ids=["mean", "sum"])
 def test_losses_of_more_tiles_than_are_added_up_at_once(mean, monkeypatch):
     inputs = make(37, 16, 20, 3, 0)
-    few = engine.contrastive(*inputs, 0.1, "ensc", mean, True)
+    few = launch(*inputs, 0.1, "ensc", mean)
     monkeypatch.setattr(engine, "COMBINE_ROWS", 2)
     monkeypatch.setattr(engine, "FINISH_BLOCK", 16)
-    many, again = (engine.contrastive(*inputs, 0.1, "ensc", mean, True) for _ in range(2))
+    many, again = (launch(*inputs, 0.1, "ensc", mean) for _ in range(2))
     torch.testing.assert_close(many, few)
     assert all(map(torch.equal, many, again))
 
@@ -250,8 +251,8 @@ def test_log_denominator(mode, dtype):
         truth.append(log_denominator_of_reference(z.double(), y, bank_z.double(), bank_y, mode, grad))
         half = dtype if dtype != torch.float32 else None
         plain.append(log_denominator_of_reference(z, y, bank_z, bank_y, mode, grad, half))
-        out = engine.contrastive_rows(z, y, bank_z, bank_y, 0.1, mode, False)
-        dz, _ = engine.contrastive_rows_backward(grad, z, y, bank_z, bank_y, 0.1, mode, False)
+        out = engine.log_denominator(z, y, bank_z, bank_y, Setting(0.1), mode)
+        dz, _ = engine.log_denominator_backward(grad, z, y, bank_z, bank_y, Setting(0.1), mode)
         actual.append({"out": out, "dz": dz})
     assert_within_budget(actual, plain, truth)
 
@@ -260,17 +261,17 @@ def test_a_scaled_gradient_does_not_overflow_float16_products():
     z, y, bank_z, bank_y = make(18, 24, 37, 3, 0, torch.float16)
     z = z * 2**-12  # so that a gradient of 2¹⁸ still fits dz
     grad = normal(18).to(DEVICE, torch.float32)
-    backward = engine.contrastive_rows_backward
-    once = backward(grad, z, y, bank_z * 2**-12, bank_y, 0.1, "ensc", False)[0]
-    scaled = backward(grad * 2**18, z, y, bank_z * 2**-12, bank_y, 0.1, "ensc", False)[0]
+    backward = engine.log_denominator_backward
+    once = backward(grad, z, y, bank_z * 2**-12, bank_y, Setting(0.1), "ensc")[0]
+    scaled = backward(grad * 2**18, z, y, bank_z * 2**-12, bank_y, Setting(0.1), "ensc")[0]
     assert torch.isfinite(scaled).all()
     torch.testing.assert_close(scaled.float(), once.float() * 2**18, rtol=1e-3, atol=2.0)
 
 
 def test_the_log_of_an_empty_denominator():
     z, y, *_ = make(1, 8, 1, 1, 0)
-    out = engine.contrastive_rows(z, y, None, None, 0.1, "supcon", False)
+    out = engine.log_denominator(z, y, None, None, Setting(0.1), "supcon")
     assert out.item() == -torch.inf
     grad = torch.ones(1, device=DEVICE)
-    dz, _ = engine.contrastive_rows_backward(grad, z, y, None, None, 0.1, "supcon", False)
+    dz, _ = engine.log_denominator_backward(grad, z, y, None, None, Setting(0.1), "supcon")
     assert torch.equal(dz, torch.zeros_like(z))

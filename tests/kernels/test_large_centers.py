@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 import torch
-from fer_fast.kernels.class_table.centers import center_rule
 from fer_fast.kernels.host.launch import gradient_dtype, start
 from fer_fast.kernels.large_centers import launch as engine
 
 from cases import assert_within_budget
+from fer_fast.terms import CenterTerm
 from triton_cases import AUXILIARIES, DTYPES, INTERPRETED, double, expected, inputs, poisoned
 
 SCALE = 0.3
@@ -24,23 +24,17 @@ def _poison(monkeypatch):
 def launch(auxiliary, t, reduction="mean", update=True, gradient=True, status=None, run=start) -> dict:
     """The engine's results by name; the centers given are left as they are."""
     centers, mva = t["centers"].clone(), auxiliary == "mva"
-    loss, dx = engine.large_centers(
-        t["x"],
-        t["y"],
+    name, groups = auxiliary.removesuffix("-paper"), t["groups"] if mva else []
+    term = CenterTerm(
+        name,
         centers,
-        t["center_weights"] if auxiliary == "weighted-cluster" else None,
-        [x for x, _ in t["groups"]] if mva else [],
-        [y for _, y in t["groups"]] if mva else [],
-        center_rule(auxiliary.removesuffix("-paper"), tuple(AUXILIARIES[auxiliary])),
+        t["center_weights"] if name == "weighted-cluster" else None,
+        AUXILIARIES[auxiliary],
         SCALE,
-        reduction == "mean",
-        update,
-        gradient,
-        None,
-        False,
-        status,
-        run,
+        [x for x, _ in groups],
+        [y for _, y in groups],
     )
+    loss, dx = engine.large_centers(t["x"], t["y"], term, None, reduction, update, gradient, status, run)
     return {"loss": loss, "dx": dx, "centers": centers}
 
 

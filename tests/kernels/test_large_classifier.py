@@ -9,6 +9,7 @@ from fer_fast.kernels.host.launch import gradient_dtype
 from fer_fast.kernels.large_classifier import launch as engine
 
 from cases import assert_within_budget
+from fer_fast.terms import Classifier
 from triton_cases import CLASSIFIERS, DTYPES, INTERPRETED, along_class_weights, double, expected, inputs, poisoned
 
 INT64_MIN = torch.iinfo(torch.int64).min
@@ -28,16 +29,16 @@ def many_chunks(monkeypatch):
     monkeypatch.setattr(engine, "CHUNK_ROWS", 4)
 
 
-def arguments(classifier: str, t: dict, reduction: str = "mean") -> tuple:
-    """What the launcher takes of a case, up to `mean`."""
+def head_of(classifier: str, t: dict) -> Classifier:
+    """What the launcher takes of a case."""
     name = "softmax" if classifier == "weighted" else classifier
     bias = t["bias"] if name == "softmax" else None
     class_weights = t["class_weights"] if classifier == "weighted" else None
-    return t["x"], t["y"], t["weight"], bias, class_weights, name, CLASSIFIERS[classifier], reduction == "mean"
+    return Classifier(name, t["weight"], bias, class_weights, CLASSIFIERS[classifier])
 
 
 def launch(classifier, t, reduction="mean", gradient=True, status=None) -> dict[str, torch.Tensor]:
-    out = engine.Sweep(*arguments(classifier, t, reduction), gradient, status).whole()
+    out = engine.Sweep(t["x"], t["y"], head_of(classifier, t), None, reduction, gradient, status).whole()
     return dict(zip(("loss", "dx", "dweight", "dbias"), out[:4], strict=True))
 
 
@@ -95,7 +96,7 @@ def test_chunks_are_of_one_size_and_keep_below_their_limit(monkeypatch):
 
 
 def sweep_of(classifier, t, **shard):
-    return engine.Sweep(*arguments(classifier, t), True, **shard)
+    return engine.Sweep(t["x"], t["y"], head_of(classifier, t), None, "mean", True, shard=engine.Shard(**shard))
 
 
 @pytest.mark.parametrize("label", ["one class", "int32"])
@@ -199,10 +200,10 @@ def test_shards_of_the_classes(classifier, dtype):
     def run(classifier, t, reduction):
         shards = []
         for first, last in pairwise(bounds):
-            x, y, weight, bias, *rest = arguments(classifier, t, reduction)
-            bias = None if bias is None else bias[first:last]
-            of_shard = {"class_offset": first, "num_classes": 70, "chunk_rows": 4}
-            shards.append(engine.Sweep(x, y, weight[first:last], bias, *rest, True, **of_shard))
+            head = head_of(classifier, t)
+            bias = None if head.bias is None else head.bias[first:last]
+            head, shard = head._replace(weight=head.weight[first:last], bias=bias), engine.Shard(first, 70, 4)
+            shards.append(engine.Sweep(t["x"], t["y"], head, None, reduction, True, shard=shard))
         for rows in shards[0].chunks:
             statistics = torch.stack([shard.survey(rows) for shard in shards])
             largest = statistics[:, 0].amax(0)

@@ -318,14 +318,15 @@ def test_options_compile_as_one_graph_and_are_not_guarded_on():
     assert seen.frame_count == 1
 
 
-@pytest.mark.parametrize("name", ["supcon", "rows"])
+@pytest.mark.parametrize("name", ["mean", "none", "log denominator"])
 def test_opcheck_with_every_option(name):
     z = torch.nn.functional.normalize(torch.randn(N, D), dim=1).requires_grad_()
     temperature = torch.tensor(0.3, requires_grad=True)
     y, weights = torch.arange(N) % C - 1, torch.rand(N)
     func, args = {
-        "supcon": ("contrastive_", (z, y, z.detach(), y, 1.0, "ensc", True, True, weights, temperature)),
-        "rows": ("contrastive_rows", (z, y, z.detach(), y, 1.0, "esc", True, temperature)),
+        "mean": ("contrastive", (z, y, z.detach(), y, 1.0, temperature, "ensc", weights, "mean", True)),
+        "none": ("contrastive", (z, y, z.detach(), y, 1.0, temperature, "ensc", weights, "none", False)),
+        "log denominator": ("log_denominator", (z, y, z.detach(), y, 1.0, temperature, "esc")),
     }[name]
     report = torch.library.opcheck(getattr(torch.ops.fer_fast, func).default, (*args, "blocked"))
     assert set(report.values()) == {"SUCCESS"}
