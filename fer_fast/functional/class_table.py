@@ -36,14 +36,15 @@ class Term(NamedTuple):
     def as_classifier(self, setting: Tensor | None) -> Classifier:
         """As engines take it, of whose hyper-parameters the `setting` is a tensor."""
         tables = self.table, self.bias, self.class_weights
-        return Classifier(self.name, *tables, self._numbers(), setting, self.label_smoothing)
+        return Classifier(self.name, *tables, self.engine_params(), setting, self.label_smoothing)
 
     def as_center_term(self, factor: float) -> CenterTerm:
         """As engines take it, `factor` times."""
         groups = [rows.detach() for rows, _ in self.groups], [y for _, y in self.groups]
-        return CenterTerm(self.name, self.table, self.class_weights, self._numbers(), factor, *groups, self.group_rows)
+        return CenterTerm(self.name, self.table, self.class_weights, self.engine_params(), factor, *groups, self.group_rows)
 
-    def _numbers(self) -> tuple[float, ...]:
+    def engine_params(self) -> tuple[float, ...]:
+        """The hyper-parameters as engines take them: NaN stands for one that is a tensor."""
         return tuple([math.nan if isinstance(v, Tensor) else float(SWITCHES.get(v, v)) for v in self.params])
 
     @property
