@@ -34,7 +34,12 @@ def by_field(
     fields = [
         Parameter(name, kind, default=params._field_defaults[name], annotation=types[name]) for name in params._fields
     ]
-    checked = {name: _RANGES.get(of) or partial(_choice, get_args(of)) for name, of in ranges.items()}
+    checks_of = {name: _RANGES.get(of) or partial(_choice, get_args(of)) for name, of in ranges.items()}
+
+    def checked(values: tuple) -> tuple:
+        return params(*(check(value, name) for (name, check), value in zip(checks_of.items(), values, strict=True)))
+
+    defaults = checked(params())
 
     def decorate(function: Callable) -> Callable:
         shown = list(signature(function).parameters.values())
@@ -48,8 +53,8 @@ def by_field(
         @wraps(function)
         def given_by_field(*args, **keywords):
             named = {name: keywords.pop(name) for name in params._fields if name in keywords}
-            values = params(*args[before:after], **named)
-            values = params(*(check(value, name) for (name, check), value in zip(checked.items(), values, strict=True)))
+            given = args[before:after]
+            values = checked(params(*given, **named)) if given or named else defaults
             return function(*args[:before], *args[after:], params=values, **keywords)
 
         shown[before : before + 1] = fields

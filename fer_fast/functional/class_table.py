@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, get_args
 
 import torch
@@ -35,17 +36,22 @@ class Term(NamedTuple):
 
     def as_classifier(self, setting: Tensor | None) -> Classifier:
         """As engines take it, of whose hyper-parameters the `setting` is a tensor."""
+        if not self.name:
+            return _NO_CLASSIFIER
         tables = self.table, self.bias, self.class_weights
         return Classifier(self.name, *tables, self.engine_params(), setting, self.label_smoothing)
 
     def as_center_term(self, factor: float) -> CenterTerm:
         """As engines take it, `factor` times."""
+        if not self.name:
+            return _NO_CENTERS
         groups = [rows.detach() for rows, _ in self.groups], [y for _, y in self.groups]
-        return CenterTerm(self.name, self.table, self.class_weights, self.engine_params(), factor, *groups, self.group_rows)
+        params = self.engine_params()
+        return CenterTerm(self.name, self.table, self.class_weights, params, factor, *groups, self.group_rows)
 
     def engine_params(self) -> tuple[float, ...]:
         """The hyper-parameters as engines take them: NaN stands for one that is a tensor."""
-        return tuple([math.nan if isinstance(v, Tensor) else float(SWITCHES.get(v, v)) for v in self.params])
+        return _numbers(tuple([math.nan if isinstance(value, Tensor) else value for value in self.params]))
 
     @property
     def setting(self) -> Tensor | None:
@@ -80,7 +86,12 @@ class Term(NamedTuple):
         return loss
 
 
-_ABSENT = Term("")
+@lru_cache
+def _numbers(values: tuple[float | str, ...]) -> tuple[float, ...]:
+    return tuple([float(SWITCHES.get(value, value)) for value in values])
+
+
+_ABSENT, _NO_CLASSIFIER, _NO_CENTERS = Term(""), Classifier(), CenterTerm()
 
 
 def joint_loss(
