@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..terms import Setting
+from .side_by_side import each_block, rows_each
 from .tiles import (
     Classes,
     add_rows,
@@ -186,10 +187,12 @@ def _rows(batch: _Batch, weight: Tensor | None, positives: bool, slopes: bool, u
     if positives:
         others, pull = _pulls(batch, counted if weight is None else weight, uneven and weight is not None)
     spoiled = torch.zeros((), dtype=batch.dtype, device=z.device)
-    for block in spans(len(z), ANCHORS):
+
+    def sweep(block: slice) -> None:
         running = _sweep(batch, block, swept, slopes)
         log2_denominator[block] = running.log2_sum()
-        spoiled += running.spoiled
+        if block.start == 0:
+            spoiled.add_(running.spoiled)
         if positives:
             rest = others(block)
             attraction[block] = (take(z, block, rest.dtype) * rest).sum(1) / batch.positives[block].clamp(min=1)
@@ -197,16 +200,24 @@ def _rows(batch: _Batch, weight: Tensor | None, positives: bool, slopes: bool, u
             mean_logit[block] = running.mean_logit()
         if swept:
             from_bank[block] = running.mean_key(weight[block] / batch.temperature, log2_denominator[block])
-    log_denominator, attraction = log2_denominator / LOG2E, attraction / batch.temperature
-    values = (log_denominator - attraction).where(counted, 0) if positives else log_denominator
+
+    blocks = list(spans(len(z), rows_each(len(z), ANCHORS, z.device)))
+    each_block(sweep, blocks, z.device)
+    log_denominator, mean_positive = log2_denominator / LOG2E, attraction / batch.temperature
+    values = (log_denominator - mean_positive).where(counted, 0) if positives else log_denominator
     if weight is not None:
-        for block, grad in _batch_gradient(batch, weight / batch.temperature, log2_denominator):
+        in_batch = _batch_gradient(batch, weight / batch.temperature, log2_denominator)
+
+        def write(block: slice) -> None:
+            grad = in_batch(block)
             if swept:
                 grad += from_bank[block]
             if positives:
                 grad -= pull(block)
             dz[block] = grad
-    return _Rows(values, mean_logit / LOG2E - attraction, dz, spoiled)
+
+        each_block(write, blocks, z.device)
+    return _Rows(values, mean_logit / LOG2E - mean_positive, dz, spoiled)
 
 
 def _temperature_gradient(batch: _Batch, weight: Tensor, rows: _Rows, learnt: Tensor | None) -> Tensor:
@@ -359,15 +370,16 @@ def _sweep_bank(batch: _Batch, block: slice, running: Running, weigh_keys: bool)
             running.spoiled += keys.sum() * 0
 
 
-def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows and Σ_j (w_i P_ij + w_j P_ji) z_j over the batch, a row being an anchor and a key of others."""
+def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> Callable[[slice], Tensor]:
+    """For a block of rows Σ_j (w_i P_ij + w_j P_ji) z_j over the batch, a row being an anchor and a key of others."""
     # 2^logit / D = 2^(logit - shift) · 2^(shift - log₂D), the shift a whole number: near logits lose nothing to it. A
     # row of weight 0 may have no denominator; 2^(logit - inf) is 0 whatever its logits are.
     counted = (weight != 0) & (log2_denominator != -torch.inf)
     shift = log2_denominator.round()
     weight = (weight * (shift - log2_denominator).exp2_()).where(counted, 0).to(batch.dtype)
     minus_shift = -shift.where(counted, torch.inf).to(batch.dtype)
-    for block in spans(len(batch.z), ANCHORS):
+
+    def of_rows(block: slice) -> Tensor:
         grad = torch.zeros_like(batch.z[block], dtype=batch.dtype, memory_format=torch.contiguous_format)
         second = grad.new_empty(len(grad) * min(KEYS, len(batch.z)))
         for span, keys, products in _batch_tiles(batch, block):
@@ -375,4 +387,6 @@ def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> 
             as_anchor = scaled(products, batch.scale, minus_shift[block, None], products)
             as_anchor.exp2_().mul_(weight[block, None]).addcmul_(as_key.exp2_(), weight[span])
             grad.addmm_(as_anchor, keys)
-        yield block, grad
+        return grad
+
+    return of_rows

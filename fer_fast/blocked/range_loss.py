@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .side_by_side import each_block, rows_each
 from .tiles import (
     add_rows,
     classes_of,
@@ -130,7 +131,7 @@ def _farthest(
     def centred(span: slice) -> Tensor:
         return rows(span) - origins[place[span]]
 
-    for block in spans(n, TILE):
+    def scan(block: slice) -> None:
         stop = int(ends[place[block][-1]]) if ends is not None and place.is_cpu else n
         later = list(spans(stop, TILE, block.start))
         best = None
@@ -144,6 +145,8 @@ def _farthest(
         if best is None:
             best, chosen = _scan(rows(block), rows, _exact_distances, place, block, later, k, sign)
         found[block], partner[block] = best > -torch.inf, chosen
+
+    each_block(scan, spans(n, rows_each(n, TILE, place.device)), place.device)
     return found, partner
 
 
