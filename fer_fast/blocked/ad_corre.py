@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from .tiles import add_rows, directions, gradient_dtype, rows_per_sweep, spans, wide_dtype, work_dtype
+from .tiles import (
+    add_rows,
+    directions,
+    gradient_dtype,
+    rows_per_sweep,
+    spans,
+    total_weight,
+    wide_dtype,
+    work_dtype,
+)
 
 BLOCK = 2**19  # elements; its blocks are of k short runs each, and 2¹⁸ took a fifth longer
 
@@ -27,8 +36,11 @@ def ad_corre(
     ed: float,
     mean: bool,
     gradient: bool,
+    sample_weights: Tensor | None = None,
+    by_row: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """fd·FD + md·MD + ed·ED: (loss, de). A weight of 0 leaves its term out; class_difficulty w (C,) is FD's alone.
+    """fd·FD + md·MD + ed·ED: (loss, de). A weight of 0 leaves its term out; class_difficulty w (C,) is FD's alone, and
+    ED's are sample_weights (n,), which its mean divides by, and `by_row`, the losses of the rows (n,).
 
     e (k, n, d), y (n,). With u the standardised rows, s_c their sum over class c, v_c the p standardised class means:
     FD = Σ_{i≠j} Ω_ij - 4 Σ_c w_c ‖s_c‖² + 2 W·U + 2 Σ_i w_{y_i} ‖u_i‖², W = Σ_c w_c s_c, U = Σ_c s_c;
@@ -38,9 +50,13 @@ def ad_corre(
     """
     k, n, _ = e.shape
     y = y.long()  # counts are scattered by it
+    weights = None if sample_weights is None else sample_weights.to(work_dtype(e))
+    if weights is not None and mean:
+        weights = weights * (n / total_weight(weights))
+    ed *= k > 1  # a single embedding has no pair
     if mean:
         fd, md, ed = fd / (k * n * n), md / (k * num_classes**2), ed / (n * k * k)
-    sums = _sum_by_class(e, y, num_classes, fd != 0, md != 0, ed != 0)
+    sums = _sum_by_class(e, y, num_classes, fd != 0, md != 0, ed != 0, weights, by_row)
     loss, on_unit, on_row = ed * sums.embedding_loss, None, None
     if fd:
         total, table = _feature_discriminator(sums, class_difficulty.to(loss), n)
@@ -51,7 +67,7 @@ def ad_corre(
         loss, on_row = loss + md * total, (md * table).to(work_dtype(e))
     de = torch.empty(e.shape if gradient else (0,), dtype=gradient_dtype(e), device=e.device)
     if gradient:
-        _write_gradient(e, y, on_unit, on_row, ed, de)
+        _write_gradient(e, y, on_unit, on_row, ed, weights, de)
     return loss.to(work_dtype(e)), de
 
 
@@ -63,10 +79,19 @@ class _Sums(NamedTuple):
     squares: Tensor  # (k, C), Σ ‖u_i‖² over a class
     halves: Tensor  # (k, C), Σ t_i over a class
     rows: Tensor  # (k, C, d), sums of the rows themselves
-    embedding_loss: Tensor  # (), ED as a sum
+    embedding_loss: Tensor  # (), ED as a sum, or its terms (n,)
 
 
-def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: bool, embeddings: bool) -> _Sums:
+def _sum_by_class(
+    e: Tensor,
+    y: Tensor,
+    num_classes: int,
+    units: bool,
+    rows: bool,
+    embeddings: bool,
+    weights: Tensor | None,
+    by_row: bool,
+) -> _Sums:
     k, n, d = e.shape
     zero = torch.zeros((), dtype=wide_dtype(e.device), device=e.device)
     sums = _Sums(
@@ -74,11 +99,11 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
         zero.new_zeros((k, num_classes, d) if units else 0),
         *zero.new_zeros((2, k, num_classes) if units else (2, 0)),
         zero.new_zeros((k, num_classes, d) if rows else 0),
-        zero,
+        zero.new_zeros(n if by_row else ()),
     )
     width = k * d if units or embeddings else d  # row sums alone need no temporaries
     for block in spans(n, rows_per_sweep(e, width, BLOCK)):
-        x = e[:, block].to(work_dtype(e))
+        x = _present(e, block, weights)
         if rows:
             add_rows(sums.rows, y[block], x)
         if units or embeddings:
@@ -93,8 +118,20 @@ def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: boo
             add_rows(sums.halves[..., None], y[block], halves)
         if embeddings:
             pairs = 2 * (k - 1) * halves.sum(0) - squares.sum(0)
-            zero += (pairs[:, 0] + u.sum(0).square().sum(-1)).sum(dtype=zero.dtype)
+            losses = pairs[:, 0] + u.sum(0).square().sum(-1)
+            if weights is not None:
+                losses *= weights[block]
+            if by_row:
+                sums.embedding_loss[block] = losses
+            else:
+                sums.embedding_loss.add_(losses.sum(dtype=zero.dtype))
     return sums
+
+
+def _present(e: Tensor, rows: slice, weights: Tensor | None) -> Tensor:
+    """Some rows of all embeddings in the dtype of products, those that weigh nothing zeroed, whatever they hold."""
+    x = e[:, rows].to(work_dtype(e))
+    return x if weights is None else x.masked_fill((weights[rows] == 0)[:, None], 0)
 
 
 def _feature_discriminator(sums: _Sums, w: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +154,13 @@ def _mean_discriminator(sums: _Sums) -> tuple[Tensor, Tensor]:
 
 
 def _write_gradient(
-    e: Tensor, y: Tensor, on_unit: Tensor | None, on_row: Tensor | None, embeddings: float, de: Tensor
+    e: Tensor,
+    y: Tensor,
+    on_unit: Tensor | None,
+    on_row: Tensor | None,
+    embeddings: float,
+    weights: Tensor | None,
+    de: Tensor,
 ) -> None:
     """Fill de (k, n, d) from the tables (k, C, d) of FD, on u, and of MD, on e; ED's gradient on u is 2 Σ_{b≠a} u_b."""
     k, n, d = e.shape
@@ -127,9 +170,11 @@ def _write_gradient(
     for block in spans(n, rows_per_sweep(e, k * d, BLOCK)):
         grad = None
         if on_unit is not None or embeddings:
-            rows = directions(e[:, block].to(work_dtype(e)).contiguous(), centred=True)
+            rows = directions(_present(e, block, weights).contiguous(), centred=True)
             if embeddings:
                 grad = (rows.unit.sum(0) - rows.unit).mul_(2 * embeddings)
+                if weights is not None:
+                    grad *= weights[block, None]
             if on_unit is not None:
                 own = on_unit.index_select(1, y[block])
                 grad = own if grad is None else grad.add_(own)

@@ -35,8 +35,8 @@ def by_row_operator(function: Callable, engine: str, differentiable: tuple[str, 
     _LIBRARY.impl(name, _opaque(run), "CompositeExplicitAutograd")
 
     @torch.library.register_fake(f"fer_fast::{name}", lib=_LIBRARY)
-    def _(x: Tensor, *_) -> Tensor:
-        return x.new_empty(x.shape[:1], dtype=loss_dtype(x))
+    def _(x: Tensor, y: Tensor, *_) -> Tensor:
+        return x.new_empty(y.shape, dtype=loss_dtype(x))
 
     def keep(ctx, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(*[value for value in inputs if isinstance(value, Tensor)])

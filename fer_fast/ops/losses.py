@@ -101,7 +101,6 @@ def class_table(
     return _class_table_by_row(*args) if by_row else _class_table(*args, kind=kind)
 
 
-@loss_operator("ad_corre", differentiable=("e",), labelled=True)
 def ad_corre_(
     e: Tensor,
     y: Tensor,
@@ -112,9 +111,14 @@ def ad_corre_(
     ed: float,
     mean: bool,
     gradient: bool,
+    sample_weights: Tensor | None,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     checks.label_range(y, num_classes)
+
+
+_ad_corre = loss_operator("ad_corre", ("e",), labelled=True)(ad_corre_)
+_ad_corre_by_row = by_row_operator(ad_corre_, "ad_corre", ("e",))
 
 
 def ad_corre(
@@ -125,12 +129,15 @@ def ad_corre(
     fd: float,
     md: float,
     ed: float,
-    mean: bool,
+    sample_weights: Tensor | None,
+    reduction: str,
     backend: str,
     kind: Kind | None,
 ) -> Tensor:
     """fd · FD + md · MD + ed · ED, of a `kind` of call that says all but terms, backend and what has a gradient."""
-    return ad_corre_(e, y, class_difficulty, num_classes, fd, md, ed, mean, wants_gradient(e), backend, kind=kind)
+    mean, gradient = reduction == "mean", wants_gradient(e)
+    args = e, y, class_difficulty, num_classes, fd, md, ed, mean, gradient, sample_weights, backend
+    return _ad_corre_by_row(*args) if reduction == "none" else _ad_corre(*args, kind=kind)
 
 
 @loss_operator("pairwise", differentiable=("x",))
