@@ -3,18 +3,32 @@
 |Φ - corr| = 1 - Φ·corr because corr lies in [-1, 1] and Φ = ±1. Two sweeps over e (k, n, d) in blocks of samples: the
 first sums rows by class, the second writes the gradient, which is a row of a (k, C, d) table passed through the chain
 rule of standardisation. Floor: two reads and one write of e, O(k·n·d) operations. Memory beyond the gradient: tables
-of (k, C, d) and a few blocks.
+of (k, C, d) and pieces of a block. Unit rows wait for the second sweep where the gradient will lie: an allocator that
+frees more than it keeps hands memory back, and every call would touch it anew, page by page.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from .tiles import add_rows, directions, gradient_dtype, rows_per_sweep, spans, wide_dtype, work_dtype
+from .tiles import (
+    Directions,
+    add_rows,
+    centred_directions_,
+    directions,
+    gradient_dtype,
+    rows_per_sweep,
+    spans,
+    total_weight,
+    wide_dtype,
+    work_dtype,
+)
 
 BLOCK = 2**19  # elements; its blocks are of k short runs each, and 2¹⁸ took a fifth longer
+PIECE = 2**16  # elements of a block that temporaries are made of, unless one embedding has more
 
 
 def ad_corre(
@@ -25,10 +39,12 @@ def ad_corre(
     fd: float,
     md: float,
     ed: float,
-    mean: bool,
+    sample_weights: Tensor | None,
+    reduction: str,
     gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """fd·FD + md·MD + ed·ED: (loss, de). A weight of 0 leaves its term out; class_difficulty w (C,) is FD's alone.
+    """fd·FD + md·MD + ed·ED: (loss, de). A weight of 0 leaves its term out; class_difficulty w (C,) is FD's alone, and
+    ED's are sample_weights (n,), by whose sum its mean divides, and "none", the losses of its rows (n,).
 
     e (k, n, d), y (n,). With u the standardised rows, s_c their sum over class c, v_c the p standardised class means:
     FD = Σ_{i≠j} Ω_ij - 4 Σ_c w_c ‖s_c‖² + 2 W·U + 2 Σ_i w_{y_i} ‖u_i‖², W = Σ_c w_c s_c, U = Σ_c s_c;
@@ -36,11 +52,17 @@ def ad_corre(
     The 1 of a pair is taken as t_i + t_j, t = ½ ‖u‖² of a row that has a direction and ½ of one that has none: a pair
     of like rows is then ½ ‖u_i - u_j‖², in which the rounding of lengths cancels.
     """
-    k, n, _ = e.shape
+    (k, n, _), mean = e.shape, reduction == "mean"
     y = y.long()  # counts are scattered by it
+    weights = None if sample_weights is None else sample_weights.to(work_dtype(e))
+    if weights is not None and mean:
+        weights = weights * (n / total_weight(weights))
+    ed *= k > 1  # a single embedding has no pair
     if mean:
         fd, md, ed = fd / (k * n * n), md / (k * num_classes**2), ed / (n * k * k)
-    sums = _sum_by_class(e, y, num_classes, fd != 0, md != 0, ed != 0)
+    de = torch.empty(e.shape if gradient else (0,), dtype=gradient_dtype(e), device=e.device)
+    units = _Units(e, weights, de)
+    sums = _sum_by_class(units, y, num_classes, fd != 0, md != 0, ed != 0, reduction == "none")
     loss, on_unit, on_row = ed * sums.embedding_loss, None, None
     if fd:
         total, table = _feature_discriminator(sums, class_difficulty.to(loss), n)
@@ -49,10 +71,47 @@ def ad_corre(
     if md:
         total, table = _mean_discriminator(sums)
         loss, on_row = loss + md * total, (md * table).to(work_dtype(e))
-    de = torch.empty(e.shape if gradient else (0,), dtype=gradient_dtype(e), device=e.device)
     if gradient:
-        _write_gradient(e, y, on_unit, on_row, ed, de)
+        _write_gradient(units, y, on_unit, on_row, ed, de)
     return loss.to(work_dtype(e)), de
+
+
+class _Units:
+    """The unit rows of e (k, n, d), a block at a time; a row that weighs nothing is zero, whatever it holds.
+
+    Where the gradient has their dtype the first sweep leaves them in its place, for the second to overwrite.
+    """
+
+    def __init__(self, e: Tensor, weights: Tensor | None, de: Tensor):
+        self.e, self.weights = e, weights
+        self.kept = de if de.ndim == e.ndim and de.dtype == work_dtype(e) else None
+        self.inverse = de.new_empty((0 if self.kept is None else e.shape[0], e.shape[1], 1))
+
+    def make(self, block: slice) -> Directions:
+        rows = self.e[:, block]
+        x = (
+            torch.empty(rows.shape, dtype=work_dtype(rows), device=rows.device)
+            if self.kept is None
+            else self.kept[:, block]
+        )
+        x.copy_(rows)
+        if self.weights is not None:
+            x.masked_fill_((self.weights[block] == 0)[:, None], 0)
+        made = centred_directions_(x)
+        if self.kept is not None:
+            self.inverse[:, block] = made.inverse
+        return made
+
+    def again(self, block: slice) -> Directions:
+        """What :meth:`make` gave for these rows."""
+        if self.kept is None:
+            return self.make(block)
+        return Directions(self.kept[:, block], self.inverse[:, block], True)
+
+
+def _pieces(units: Tensor) -> Iterator[slice]:
+    """A block (k, r, d) as few embeddings at a time."""
+    return spans(len(units), max(1, PIECE // units[0].numel()))
 
 
 class _Sums(NamedTuple):
@@ -63,37 +122,45 @@ class _Sums(NamedTuple):
     squares: Tensor  # (k, C), Σ ‖u_i‖² over a class
     halves: Tensor  # (k, C), Σ t_i over a class
     rows: Tensor  # (k, C, d), sums of the rows themselves
-    embedding_loss: Tensor  # (), ED as a sum
+    embedding_loss: Tensor  # (), ED as a sum, or its terms (n,)
 
 
-def _sum_by_class(e: Tensor, y: Tensor, num_classes: int, units: bool, rows: bool, embeddings: bool) -> _Sums:
+def _sum_by_class(units: _Units, y: Tensor, num_classes: int, fd: bool, md: bool, ed: bool, by_row: bool) -> _Sums:
+    e, weights = units.e, units.weights
     k, n, d = e.shape
     zero = torch.zeros((), dtype=wide_dtype(e.device), device=e.device)
     sums = _Sums(
         y.new_zeros(num_classes).scatter_add_(0, y, torch.ones_like(y)).to(zero),
-        zero.new_zeros((k, num_classes, d) if units else 0),
-        *zero.new_zeros((2, k, num_classes) if units else (2, 0)),
-        zero.new_zeros((k, num_classes, d) if rows else 0),
-        zero,
+        zero.new_zeros((k, num_classes, d) if fd else 0),
+        *zero.new_zeros((2, k, num_classes) if fd else (2, 0)),
+        zero.new_zeros((k, num_classes, d) if md else 0),
+        zero.new_zeros(n if by_row else ()),
     )
-    width = k * d if units or embeddings else d  # row sums alone need no temporaries
+    width = k * d if fd or ed else d  # row sums alone need no temporaries
     for block in spans(n, rows_per_sweep(e, width, BLOCK)):
-        x = e[:, block].to(work_dtype(e))
-        if rows:
-            add_rows(sums.rows, y[block], x)
-        if units or embeddings:
-            u, inverse, _ = directions(x.contiguous(), centred=True)
+        if md:
+            add_rows(sums.rows, y[block], e[:, block].to(work_dtype(e)))
+        if not (fd or ed):
+            continue
+        u, inverse, _ = units.make(block)
+        squares = zero.new_empty(inverse.shape) if fd else vector_norm(u, dim=-1, keepdim=True).square_()
+        for piece in _pieces(u) if fd else ():
             # Of rows nearly alike FD is what is left of n² ones: float32 sums would leave their rounding.
-            summed = u.to(zero) if units else u
-            squares = vector_norm(summed, dim=-1, keepdim=True).square_()
-            halves = (squares + (inverse == 0)) / 2
-        if units:
-            add_rows(sums.units, y[block], summed)
+            wide = u[piece].to(zero)
+            squares[piece] = vector_norm(wide, dim=-1, keepdim=True).square_()
+            add_rows(sums.units[piece], y[block], wide)
+        halves = (squares + (inverse == 0)) / 2
+        if fd:
             add_rows(sums.squares[..., None], y[block], squares)
             add_rows(sums.halves[..., None], y[block], halves)
-        if embeddings:
-            pairs = 2 * (k - 1) * halves.sum(0) - squares.sum(0)
-            zero += (pairs[:, 0] + u.sum(0).square().sum(-1)).sum(dtype=zero.dtype)
+        if ed:
+            losses = (2 * (k - 1) * halves.sum(0) - squares.sum(0))[:, 0] + u.sum(0).square().sum(-1)
+            if weights is not None:
+                losses *= weights[block]
+            if by_row:
+                sums.embedding_loss[block] = losses
+            else:
+                sums.embedding_loss.add_(losses.sum(dtype=zero.dtype))
     return sums
 
 
@@ -117,24 +184,30 @@ def _mean_discriminator(sums: _Sums) -> tuple[Tensor, Tensor]:
 
 
 def _write_gradient(
-    e: Tensor, y: Tensor, on_unit: Tensor | None, on_row: Tensor | None, embeddings: float, de: Tensor
+    units: _Units, y: Tensor, on_unit: Tensor | None, on_row: Tensor | None, ed: float, de: Tensor
 ) -> None:
     """Fill de (k, n, d) from the tables (k, C, d) of FD, on u, and of MD, on e; ED's gradient on u is 2 Σ_{b≠a} u_b."""
-    k, n, d = e.shape
-    if on_unit is None and not embeddings and on_row is not None and de.dtype == on_row.dtype:
-        torch.index_select(on_row, 1, y, out=de)
+    k, n, d = de.shape
+    if on_unit is None and not ed:
+        if on_row is None:
+            de.zero_()
+        else:
+            torch.index_select(on_row.to(de.dtype), 1, y, out=de)
         return
-    for block in spans(n, rows_per_sweep(e, k * d, BLOCK)):
-        grad = None
-        if on_unit is not None or embeddings:
-            rows = directions(e[:, block].to(work_dtype(e)).contiguous(), centred=True)
-            if embeddings:
-                grad = (rows.unit.sum(0) - rows.unit).mul_(2 * embeddings)
+    for block in spans(n, rows_per_sweep(de, d if units.kept is not None else k * d, BLOCK)):
+        u, inverse, _ = units.again(block)
+        labels, weights = y[block], None if units.weights is None else units.weights[block, None]
+        together = u.sum(0) if ed else None
+        for piece in _pieces(u):
+            rows, grad = Directions(u[piece], inverse[piece], True), None
+            if ed:
+                grad = (together - rows.unit).mul_(2 * ed)
+                if weights is not None:
+                    grad *= weights
             if on_unit is not None:
-                own = on_unit.index_select(1, y[block])
+                own = on_unit[piece].index_select(1, labels)
                 grad = own if grad is None else grad.add_(own)
             grad = rows.backward_(grad)
-        if on_row is not None:
-            own = on_row.index_select(1, y[block])
-            grad = own if grad is None else grad.add_(own)
-        de[:, block] = 0 if grad is None else grad
+            if on_row is not None:
+                grad += on_row[piece].index_select(1, labels)
+            de[piece, block] = grad

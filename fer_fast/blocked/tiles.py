@@ -163,12 +163,28 @@ def directions(x: Tensor, centred: bool = False) -> Directions:
     overflows when squared come out as NaN.
     """
     if centred:
-        x = x - x[..., :1]
-        x.sub_(x.mean(-1, keepdim=True))
+        return _of_shifted_(x - x[..., :1])
+    lengths, inverse = _lengths_and_inverses(x)
+    return Directions(x / lengths, inverse, False)
+
+
+def centred_directions_(x: Tensor) -> Directions:
+    """:func:`directions` of rows centred first, in their place."""
+    return _of_shifted_(x.sub_(x[..., :1].clone()))
+
+
+def _of_shifted_(x: Tensor) -> Directions:
+    x.sub_(x.mean(-1, keepdim=True))
+    lengths, inverse = _lengths_and_inverses(x)
+    return Directions(x.div_(lengths), inverse, True)
+
+
+def _lengths_and_inverses(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What rows (..., d) are divided by to be of length one, 1 for a zero row, and 1 / ‖x‖, 0 for one: (..., 1)."""
     lengths = _lengths(x)
     zero = lengths == 0
     lengths.masked_fill_(zero, 1)
-    return Directions(x / lengths, lengths.reciprocal().masked_fill_(zero, 0), centred)
+    return lengths, lengths.reciprocal().masked_fill_(zero, 0)
 
 
 class Classes(NamedTuple):

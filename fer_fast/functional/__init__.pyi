@@ -124,7 +124,12 @@ def contrastive_log_denominator(
 ) -> Tensor: ...
 def correlation_matrix(features: Tensor, *, backend: Backend = "auto") -> Tensor: ...
 def ed_loss(
-    embeddings: Tensor, labels: Tensor | None = None, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor | None = None,
+    *,
+    sample_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor: ...
 def ensc_loss(
     embeddings: Tensor,

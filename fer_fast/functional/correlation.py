@@ -1,6 +1,7 @@
 """NFD, FD, MD, ED and Ad-Corre as functions of k embeddings of n samples, (k, n, d), and their labels (n,).
 
 All but the reference use that the losses are linear in the correlations: class sums of standardised rows, O(n·d).
+ED alone is a sum over samples, which can be weighed and left unreduced: FD and NFD compare samples, MD class means.
 """
 
 import torch
@@ -52,17 +53,24 @@ def md_loss(
 
 
 def ed_loss(
-    embeddings: Tensor, labels: Tensor | None = None, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor | None = None,
+    *,
+    sample_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
 ) -> Tensor:
-    """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|; see :func:`fer_fast.reference.ed`.
+    """1/(k² Σ_i w_i) Σ_i w_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|; see :func:`fer_fast.reference.ed`.
 
-    embeddings e (k, n, d). The labels (n,) are not used.
+    embeddings e (k, n, d). sample_weights w (n,), finite and >= 0, are 1 where left out; a row of weight 0 is absent,
+    whatever it holds. "sum" has no divisor, and `reduction="none"` gives its terms (n,), whose backward goes over them
+    once more. The labels (n,) are not used.
     """
     checks.features(embeddings, "embeddings", "(k, n, d)")
     if labels is not None:
         checks.labels(labels, embeddings.shape[1], embeddings.device)
     labels = torch.zeros(embeddings.shape[1], dtype=torch.int32, device=embeddings.device)
-    return _correlation_loss("ed", embeddings, labels, (0.0, 0.0, 1.0), 1, None, reduction, backend)
+    return _correlation_loss("ed", embeddings, labels, (0.0, 0.0, 1.0), 1, None, reduction, backend, sample_weights)
 
 
 def ad_corre_loss(
@@ -91,24 +99,39 @@ def _correlation_loss(
     class_difficulty: Tensor | None,
     reduction: str,
     backend: str,
+    sample_weights: Tensor | None = None,
 ) -> Tensor:
-    kind = _check(e, y, reduction, class_difficulty, num_classes)
+    kind = _check(name, e, y, reduction, class_difficulty, num_classes, sample_weights)
+    if sample_weights is not None:
+        checks.constant(sample_weights, "sample_weights")
+        checks.weight_range(sample_weights)
     y = checks.wide_labels(y)
     num_classes = checks.at_least(len(class_difficulty) if num_classes is None else num_classes, 1, "num_classes")
     backend = resolve(backend, e.device)
     if backend != "reference":
-        how = {"backend": backend, "kind": kind}
-        return ops.ad_corre(e, y, class_difficulty, num_classes, *terms, reduction == "mean", **how)
+        tables = class_difficulty, num_classes, *terms
+        return ops.ad_corre(e, y, *tables, sample_weights, reduction, backend=backend, kind=kind)
     checks.label_range(y, num_classes)
-    tables = {"class_difficulty": class_difficulty, "num_classes": num_classes}
-    return call(find(name).reference, e=e, y=y, reduction=reduction, **tables)
+    given = {"class_difficulty": class_difficulty, "num_classes": num_classes, "sample_weights": sample_weights}
+    return call(find(name).reference, e=e, y=y, reduction=reduction, **given)
 
 
 @once_a_kind
-def _check(e: Tensor, y: Tensor, reduction: str, class_difficulty: Tensor | None, num_classes: int | None) -> None:
-    """That embeddings, labels, and the difficulty of classes, where pairs are weighed by it, fit each other."""
+def _check(
+    name: str,
+    e: Tensor,
+    y: Tensor,
+    reduction: str,
+    class_difficulty: Tensor | None,
+    num_classes: int | None,
+    sample_weights: Tensor | None,
+) -> None:
+    """That embeddings, labels, weights of rows, and the difficulty of classes, where pairs are weighed by it, fit each
+    other."""
     checks.features(e, "embeddings", "(k, n, d)")
     checks.labels(y, e.shape[1], e.device)
-    checks.reduction(reduction)
+    checks.reduction(reduction, find(name).reductions)
+    if sample_weights is not None:
+        checks.per_class(sample_weights, "sample_weights", e.shape[1], e.device)
     if class_difficulty is not None or num_classes is None:
         checks.per_class(class_difficulty, "class_difficulty", num_classes, e.device)

@@ -34,12 +34,20 @@ def _as_signed(init: Callable, name: str) -> Callable:
     return bound
 
 
+def no_weights(loss: nn.Module) -> ValueError:
+    """What a loss that has no weights of rows answers to them."""
+    return ValueError(f"sample_weights: {type(loss).__name__} does not sum over rows and takes none")
+
+
 def _or_zero(forward: Callable) -> Callable:
-    """A `forward` that does not run for a batch without rows where the loss has `empty="zero"`."""
+    """A `forward` that does not run for a batch without rows where the loss has `empty="zero"`, and that names weights
+    of rows which it has no place for."""
     names = list(signature(forward).parameters)[1:]
 
     @wraps(forward)
     def run(self, *args, **keywords):
+        if "sample_weights" in keywords and "sample_weights" not in names:
+            raise no_weights(self)
         if self.empty == "zero":
             batch = dict(zip(names, args, strict=False)) | keywords
             features, labels = batch.get(names[0]), batch.get(names[1])

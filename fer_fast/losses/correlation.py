@@ -88,16 +88,19 @@ class MDLoss(Loss):
 
 
 class EDLoss(Loss):
-    """1/(n k²) Σ_i Σ_{a≠b} |1 + corr(e_ai, e_bi)| over the embeddings of a sample.
+    """1/(k² Σ_i w_i) Σ_i w_i Σ_{a≠b} |1 + corr(e_ai, e_bi)| over the embeddings of a sample.
 
-    See :func:`fer_fast.reference.ed`.
+    See :func:`fer_fast.reference.ed`. Each call takes `sample_weights` w (n,), 1 where left out; a row of weight 0 is
+    absent, whatever it holds. `reduction="none"` gives the terms of "sum", (n,).
     """
 
     name = "ed"
 
-    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor | None = None, *, sample_weights: Tensor | None = None
+    ) -> Tensor:
         """The loss, a scalar, of embeddings (k, n, d); it has no use for labels."""
-        return self.function(embeddings, labels)
+        return self.function(embeddings, labels, sample_weights=sample_weights)
 
 
 class AdCorreLoss(ConfusionWeightedLoss):

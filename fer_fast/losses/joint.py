@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..functional import joint_loss
 from ..functional.class_table import leave_out
-from .base import Loss
+from .base import Loss, no_weights
 from .center import CenterFamilyLoss
 from .classifier import ClassifierLoss
 
@@ -64,7 +64,7 @@ class JointLoss(nn.Module):
     def _apart(self, features: Tensor, labels: Tensor, sample_weights: Tensor | None, kwargs: dict) -> Tensor:
         """The two losses one after the other."""
         if sample_weights is not None and not self.weighs:
-            raise ValueError(f"sample_weights: {type(self.auxiliary).__name__} does not sum over rows and takes none")
+            raise no_weights(self.auxiliary)
         loss = self.classifier(features, labels, sample_weights=sample_weights)
         ignored = self.classifier.ignore_index
         if ignored is not None and isinstance(self.auxiliary, CenterFamilyLoss):

@@ -135,12 +135,12 @@ class LossOperator:
         return self.run(args, *flat[-2:], self.kinds.of(args))
 
     def _fake(self, *flat) -> tuple[Tensor, ...]:
-        x, inputs = flat[0], [flat[position] for position in self.positions]
+        (x, y), inputs = flat[:2], [flat[position] for position in self.positions]
         gradients = [
             torch.empty(t.shape if flat[-2] and given is not None else 0, dtype=gradient_dtype(t), device=t.device)
             for t, given in ((x if t is None else t, t) for t in inputs)
         ]
-        rows = x.shape[:1] if self.unreduced(self.arguments.grouped(flat)) else ()
+        rows = y.shape if self.unreduced(self.arguments.grouped(flat)) else ()
         return x.new_empty(rows, dtype=loss_dtype(x)), *gradients
 
     def run_again(self, flat: Sequence, factor: Tensor) -> list[Tensor]:

@@ -34,7 +34,7 @@ def class_table(
         checks.label_range(group_y, len(auxiliary.centers), "bank labels")
 
 
-@loss_operator("ad_corre", differentiable=("e",), labelled=True)
+@loss_operator("ad_corre", differentiable=("e",), labelled=True, weights="sample_weights")
 def ad_corre(
     e: Tensor,
     y: Tensor,
@@ -43,7 +43,8 @@ def ad_corre(
     fd: float,
     md: float,
     ed: float,
-    mean: bool,
+    sample_weights: Tensor | None,
+    reduction: str,
 ) -> None:
     checks.label_range(y, num_classes)
 

@@ -32,8 +32,8 @@ class Plan(NamedTuple):
     compiled: dict  # of :class:`Launch`
 
 
-def plan(family: str, e: Tensor, num_classes: int, fd: bool, md: bool, ed: bool) -> Plan:
-    """On a chip, of embeddings e (k, n, d) and the terms that are not off."""
+def plan(family: str, e: Tensor, num_classes: int, fd: bool, md: bool, ed: bool, by_row: bool) -> Plan:
+    """On a chip, of embeddings e (k, n, d) and the terms that are not off; `by_row` keeps ED's of each row."""
     k, _, d = e.shape
     classes, width = max(16, triton.next_power_of_2(num_classes)), max(16, triton.next_power_of_2(d))
     if (
@@ -47,7 +47,7 @@ def plan(family: str, e: Tensor, num_classes: int, fd: bool, md: bool, ed: bool)
     size = 2 * classes + (fd + md) * classes * d
     of_sums = {"BLOCK_N": config.block_n, "BLOCK_D": config.block_d, "CHUNKS": width // config.block_d}
     of_sums["TENSOR_CORES"] = torch.version.hip is None
-    of_rows = {"EMBEDDINGS": k, "BLOCK_N": config.row_block_n, "BLOCK_D": width, "ED": ed}
+    of_rows = {"EMBEDDINGS": k, "BLOCK_N": config.row_block_n, "BLOCK_D": width, "ED": ed, "BY_ROW": by_row}
     shared = {"D": d, "K": classes, "FD": fd, "MD": md}
     return Plan(
         classes=classes,
@@ -69,7 +69,8 @@ def ad_corre(
     fd: float,
     md: float,
     ed: float,
-    mean: bool,
+    sample_weights: Tensor | None,
+    reduction: str,
     gradient: bool,
     status: Tensor | None = None,
     kind: dict | None = None,
@@ -78,19 +79,25 @@ def ad_corre(
 ) -> tuple[Tensor, Tensor]:
     """fd·FD + md·MD + ed·ED of e (k, n, d), y (n,), class_difficulty w (C,): the loss and de. A weight 0 is a term off.
 
-    `class_difficulty` None is NFD's 0.5 everywhere. A label outside [0, C) makes the loss NaN and goes to `status`
-    (1,); ED alone reads no label. `kind` remembers the plans of calls alike in all but the values of tensors, all of
-    them aligned. `run` starts launches in the tiles of a chip `family`, by default the device's.
+    `class_difficulty` None is NFD's 0.5 everywhere. ED alone has `sample_weights` (n,), by whose sum its mean divides,
+    and "none", the losses of its rows (n,). A label outside [0, C) makes the loss NaN and goes to `status` (1,); ED
+    alone reads no label. `kind` remembers the plans of calls alike in all but the values of tensors, all of them
+    aligned. `run` starts launches in the tiles of a chip `family`, by default the device's.
     """
     (k, n, d), device, by_class = e.shape, e.device, bool(fd or md)
+    mean, by_row = reduction == "mean", reduction == "none"
     ed = 0.0 if k == 1 else ed  # a single embedding has no pair
     batch = Batch(rows_of(e), y.contiguous(), class_difficulty if fd else None, status if by_class else None)
+    if sample_weights is not None:
+        weights = sample_weights.float().contiguous()
+        batch = batch._replace(sample_weights=weights, total=weights.sum() if mean else None)
     sizes = (n, num_classes, batch.e.stride(0), batch.e.stride(1))
-    asked = fd != 0, md != 0, ed != 0, gradient
-    cut = recall(kind, asked, lambda: plan(family or chip(device), e, num_classes, *asked[:3]))
+    asked = fd != 0, md != 0, ed != 0, by_row, gradient
+    cut = recall(kind, asked, lambda: plan(family or chip(device), e, num_classes, *asked[:4]))
     de = _empty((k, n, d), dtype=gradient_dtype(e), device=device) if gradient else None
     programs = min(cdiv(n, cut.row_rows), max_programs(device))
-    kept = Kept(_empty((by_class * k + (ed != 0) * programs,), dtype=torch.float32, device=device))
+    parts = n if by_row else by_class * k + (ed != 0) * programs
+    kept = Kept((_empty if ed or by_class else torch.zeros)((parts,), dtype=torch.float32, device=device))
     if by_class:
         kept = _class_sums(cut, batch, kept, sizes, run)
         fd_scale = 0.0 if n == 1 else fd / (k * n**2) if mean else fd  # a single row has no pair
@@ -99,7 +106,8 @@ def ad_corre(
     if gradient or ed:
         arguments = (batch, kept, de, *sizes, ed / (n * k**2) if mean else ed)
         run(Launch(rows, (programs, 1, 1), arguments, cut.rows, cut.compiled))
-    return kept.losses.sum(), _empty((0,), dtype=gradient_dtype(e), device=device) if de is None else de
+    loss = kept.losses if by_row else kept.losses.sum()
+    return loss, _empty((0,), dtype=gradient_dtype(e), device=device) if de is None else de
 
 
 def _class_sums(cut: Plan, batch: Batch, kept: Kept, sizes: tuple[int, ...], run: Run) -> Kept:

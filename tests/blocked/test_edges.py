@@ -28,7 +28,7 @@ def test_dtypes_and_absent_gradients(dtype):
     terms = Classifier("softmax", t["weight"], t["bias"]), CenterTerm("center", t["centers"], None, [0.5])
     calls = (
         lambda wanted: class_table.class_table(x, y, *terms, None, None, "mean", False, wanted),
-        lambda wanted: ad_corre.ad_corre(x.expand(2, -1, -1), y, w, len(w), 1.0, 1.0, 1.0, True, wanted),
+        lambda wanted: ad_corre.ad_corre(x.expand(2, -1, -1), y, w, len(w), 1.0, 1.0, 1.0, None, "mean", wanted),
         lambda wanted: pairwise.pairwise(x, y, None, "marginal", [1.2, 0.3], True, wanted),
         lambda wanted: range_loss.range_loss(x, y, 2, 1.0, 1.0, 1.0, wanted),
         lambda wanted: contrastive.contrastive(x, y, None, None, Setting(0.1), "supcon", None, "mean", wanted),

@@ -51,8 +51,8 @@ def expected(e, y, w, terms, reduction):
     return {"loss": loss.detach(), "de": e.grad}
 
 
-def launch(e, y, w, terms, reduction="mean", gradient=True, status=None):
-    out = engine.ad_corre(e, y, w if terms[0] else None, len(w), *terms, reduction == "mean", gradient, status)
+def launch(e, y, w, terms, reduction="mean", gradient=True, status=None, weights=None):
+    out = engine.ad_corre(e, y, w if terms[0] else None, len(w), *terms, weights, reduction, gradient, status)
     return dict(zip(("loss", "de"), out, strict=True))
 
 
@@ -142,6 +142,24 @@ def test_labels_of_32_bits():
     e, y, w = inputs(3, 34, 5, 19, "", torch.float32)
     wide, narrow = launch(e, y, w, TERMS["all"]), launch(e, y.int(), w, TERMS["all"])
     assert all(torch.equal(wide[name], narrow[name]) for name in wide)
+
+
+@pytest.mark.parametrize("programs", [1, 4])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", ["ragged", "seven embeddings", "one row", "constant rows"])
+def test_weights_of_rows(shape, reduction, programs, monkeypatch):
+    monkeypatch.setattr(engine, "max_programs", lambda device: programs)
+    e, y, w = inputs(*SHAPES[shape], torch.float32)
+    weights = (torch.arange(len(y), device=DEVICE) + 1) % 3 / 2
+    e[:, weights == 0] = torch.nan
+
+    def formula(e):
+        e = e.clone().requires_grad_()
+        loss = reference.ed(e, reduction, weights.to(e))
+        return {"loss": loss.detach(), "de": torch.autograd.grad(loss.sum(), e)[0]}
+
+    got = launch(e, y, w, (0.0, 0.0, 1.0), reduction, weights=weights)
+    assert not errors(got, formula(e), formula(e.double()))
 
 
 def test_what_does_not_fit_one_program_is_refused():

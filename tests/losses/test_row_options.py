@@ -14,6 +14,8 @@ from fer_fast.registry import LOSSES, by_public_name
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CLASSIFIERS = [spec for spec in LOSSES.values() if spec.family == "classifier"]
 CENTERS = [spec for spec in LOSSES.values() if spec.family == "center"]
+ED = LOSSES["ed"]
+FEATURES = ("x", "e")  # by argument name
 SHAPES = {"ragged": (34, 5, 19), "many rows": (150, 4, 20), "many classes": (9, 70, 16)}
 DTYPES = {"blocked": (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
 if triton_runs_on(DEVICE):
@@ -32,7 +34,8 @@ def weigh(tensors: dict, seed: int) -> None:
     n = len(tensors["y"])
     weights = torch.rand(n, generator=generator) * 3
     weights[::4] = 0
-    tensors["x"][::8], tensors["x"][4::8] = torch.nan, torch.inf
+    features = next(tensors[name] for name in FEATURES if name in tensors)
+    features[..., ::8, :], features[..., 4::8, :] = torch.nan, torch.inf
     tensors["sample_weights"] = weights
 
 
@@ -68,7 +71,7 @@ def takes(spec, how: dict) -> bool:
 
 FOR_CENTERS = ("weights", "weights summed", "rows")
 CASES = [(spec, name) for spec in CLASSIFIERS for name, (_, how) in OPTIONS.items() if takes(spec, how)]
-CASES += [(spec, name) for spec in CENTERS for name in FOR_CENTERS if takes(spec, OPTIONS[name][1])]
+CASES += [(spec, name) for spec in [*CENTERS, ED] for name in FOR_CENTERS if takes(spec, OPTIONS[name][1])]
 MOST = ("weights", "soft, smoothed and weighed", "scale of smoothed and weighed rows")  # has everything
 CASES = [(*case, *run) for case in CASES for run in [*RUNS, *(LARGER if case[1] in MOST else ())]]
 
@@ -77,7 +80,7 @@ def evaluate(spec, tensors: dict, options: dict, how: dict, backend: str) -> dic
     """Loss, gradients by argument and moved centers; rows are pulled by something that differs for each."""
     tensors = {name: t.detach().clone() for name, t in tensors.items()}
     how = dict(how)
-    leaves = {name: tensors[name].requires_grad_() for name in ("x", "weight", "bias") if name in tensors}
+    leaves = {name: tensors[name].requires_grad_() for name in (*FEATURES, "weight", "bias") if name in tensors}
     if "s" in how:
         how["s"] = leaves["s"] = torch.tensor(
             how["s"], dtype=torch.promote_types(tensors["x"].dtype, torch.float32), requires_grad=True
@@ -178,7 +181,36 @@ def test_centers_of_absent_rows_stay(spec, backend):
 
 
 @backends
-@pytest.mark.parametrize("spec", [*CLASSIFIERS, *CENTERS], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("reduction", ED.reductions)
+def test_embeddings_of_absent_rows_lose_nothing(reduction, backend):
+    tensors = {"e": torch.full((3, 6, 8), torch.nan), "y": torch.arange(6)}
+    result = evaluate(ED, tensors, {}, {"reduction": reduction, "sample_weights": torch.zeros(6)}, backend)
+    assert all(value.eq(0).all() for value in result.values())
+
+
+@backends
+@pytest.mark.parametrize("reduction", ED.reductions)
+def test_embeddings_of_rows_that_all_weigh_one_are_as_without_weights(reduction, backend):
+    tensors, _ = make_inputs(ED, 34, 5, 19, torch.float32)
+    plain, weighed = (
+        evaluate(ED, tensors, {}, {"reduction": reduction, **how}, backend)
+        for how in ({}, {"sample_weights": torch.ones(34)})
+    )
+    assert all(torch.equal(plain[name], weighed[name]) for name in plain)
+
+
+@backends
+@pytest.mark.parametrize("reduction", ED.reductions)
+def test_a_single_embedding_has_no_pair(reduction, backend):
+    tensors = {"e": make_inputs(ED, 34, 5, 19, torch.float32)[0]["e"][:1], "y": torch.arange(34)}
+    for how in ({}, {"sample_weights": torch.rand(34)}):
+        result = evaluate(ED, tensors, {}, {"reduction": reduction, **how}, backend)
+        assert result["loss"].shape == ((34,) if reduction == "none" else ())
+        assert all(value.eq(0).all() for value in result.values())
+
+
+@backends
+@pytest.mark.parametrize("spec", [*CLASSIFIERS, *CENTERS, ED], ids=lambda spec: spec.name)
 def test_what_gets_no_gradient_is_refused_by_name(spec, backend):
     tensors, options = make_inputs(spec, 6, 4, 8, torch.float32)
     call = getattr(functional, spec.function)
@@ -233,9 +265,27 @@ def test_bad_options_are_named(backend):
         functional.lmcl_loss(**tensors | {"labels": torch.ones(6, 4)}, ignore_index=-100, backend=backend)
 
 
+@backends
+@pytest.mark.parametrize("name", ["nfd", "fd", "md", "ad-corre", "marginal", "range"])
+def test_losses_that_compare_rows_refuse_weights_of_them(name, backend):
+    spec = LOSSES[name]
+    tensors, options = make_inputs(spec, 6, 4, 8, torch.float32)
+    features = next(iter(tensors.values()))
+    loss = getattr(losses, spec.cls)(*(4,) * (spec.family == "correlation"), backend=backend)
+    with pytest.raises(ValueError, match=f"^sample_weights: {spec.cls} does not sum over rows and takes none"):
+        loss(features, tensors["y"], sample_weights=torch.ones(6))
+    with pytest.raises(TypeError, match=rf"^{spec.function}\(\) got an unexpected keyword argument 'sample_weights'"):
+        getattr(functional, spec.function)(
+            **by_public_name(tensors), **options, sample_weights=torch.ones(6), backend=backend
+        )
+    with pytest.raises(ValueError, match=r"^reduction: 'none' given; allowed are mean, sum"):
+        getattr(functional, spec.function)(**by_public_name(tensors), **options, reduction="none", backend=backend)
+
+
 @pytest.mark.parametrize("spec", LOSSES.values(), ids=lambda spec: spec.name)
 def test_only_sums_over_rows_have_losses_of_rows(spec):
-    taken = spec.family in ("classifier", "contrastive") or spec.name in ("center", "weighted-cluster", "affinity")
+    sums = ("center", "weighted-cluster", "affinity", "ed")
+    taken = spec.family in ("classifier", "contrastive") or spec.name in sums
     assert ("none" in spec.reductions) == taken
     if spec.family == "center" and not taken:
         with pytest.raises(ValueError, match=r"^reduction: 'none' given; allowed are mean, sum"):
@@ -275,6 +325,17 @@ def test_one_call_says_nothing_of_the_next_with_other_options(backend):
         given = by_public_name(tensors) | how
         expected = functional.lmcl_loss(**given, backend="reference")
         torch.testing.assert_close(functional.lmcl_loss(**given, backend=backend), expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_weights_of_embeddings_compile_as_one_graph(reduction):
+    tensors, _ = draw(ED, "ragged", "weights", torch.float32, 0)
+    loss, gradients = losses.EDLoss(reduction=reduction), []
+    for run in (torch.compile(loss, fullgraph=True, backend="aot_eager"), loss):
+        e = tensors["e"].clone().requires_grad_()
+        run(e, sample_weights=tensors["sample_weights"]).sum().backward()
+        gradients.append(e.grad)
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])

@@ -71,6 +71,14 @@ def test_opcheck_of_options(soft, reduction):
     opcheck(*recorded.calls[0])
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_opcheck_of_weighted_embeddings(reduction):
+    e = torch.randn(3, N, D, requires_grad=True)
+    with Recorded() as recorded:
+        functional.ed_loss(e, sample_weights=torch.rand(N), reduction=reduction, backend="blocked")
+    opcheck(*recorded.calls[0])
+
+
 @pytest.mark.parametrize("name", ["correlation_matrix", "center_distances", "anti_center_distances", "log_denominator"])
 def test_opcheck_of_primitives(name):
     x, y, centers = torch.randn(N, D, requires_grad=True), torch.arange(N) % C, torch.randn(C, D)

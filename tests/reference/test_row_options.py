@@ -20,7 +20,7 @@ CENTERS = {
     "affinity": ref.center_update,
     "mva": ref.center_update,
 }
-BY_ROW = [*CLASSIFIERS, "center", "weighted_cluster", "affinity"]
+BY_ROW = [*CLASSIFIERS, "center", "weighted_cluster", "affinity", "ed"]
 WEIGHTS = torch.tensor([1.0, 2.0, 0.0, 3.0, 1.0, 0.0, 2.0], dtype=torch.float64)
 reductions = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 
@@ -62,7 +62,7 @@ def test_mixed_labels_have_no_margin(name):
 def repeated(batch, weights):
     """A batch whose rows stand as often as they weigh."""
     places = torch.arange(len(batch.y)).repeat_interleave(weights.long())
-    return replace(batch, x=batch.x[places], y=batch.y[places]), places
+    return replace(batch, x=batch.x[places], e=batch.e[:, places], y=batch.y[places]), places
 
 
 def flat(result) -> list:
@@ -71,14 +71,14 @@ def flat(result) -> list:
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("name", [*CLASSIFIERS, *CENTERS])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *CENTERS, "ed"])
 def test_a_row_counts_as_often_as_it_weighs(name, reduction):
-    loss = LOSSES[name]
+    loss, absent = LOSSES[name], (WEIGHTS == 0)[:, None]
     many, places = repeated(BATCH, WEIGHTS)
-    spoilt = replace(BATCH, x=BATCH.x.masked_fill((WEIGHTS == 0)[:, None], torch.nan))  # rows that are absent
+    spoilt = replace(BATCH, x=BATCH.x.masked_fill(absent, torch.nan), e=BATCH.e.masked_fill(absent, torch.nan))
     value, gradients = loss.gradients(spoilt, reduction=reduction, sample_weights=WEIGHTS)
     expected, of_many = loss.gradients(many, reduction=reduction)
-    dx = torch.zeros_like(BATCH.x).index_add_(0, places, of_many[0])
+    dx = torch.zeros_like(gradients[0]).index_add_(-2, places, of_many[0])
     for a, b in zip((value, *gradients), (expected, dx, *of_many[1:]), strict=True):
         torch.testing.assert_close(a, b)
     if update := CENTERS.get(name):
@@ -95,7 +95,7 @@ def test_losses_of_single_rows_add_up(name):
     torch.testing.assert_close(rows.sum(), loss(BATCH, reduction="sum", **how))
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, *CENTERS])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *CENTERS, "ed"])
 def test_where_nothing_weighs_anything_the_mean_over_rows_is_zero(name):
     with_rows = LOSSES[name].gradients(BATCH, sample_weights=torch.zeros(7))
     assert all(g.eq(0).all() for g in with_rows[1])
@@ -110,6 +110,18 @@ def test_gradients_of_options(name, how):
         return LOSSES[name](replace(BATCH, x=x, weight=weight), **how)
 
     torch.autograd.gradcheck(value, (BATCH.x.clone().requires_grad_(), BATCH.weight.clone().requires_grad_()))
+
+
+@pytest.mark.parametrize("how", [{"sample_weights": WEIGHTS}, {"reduction": "none"}])
+def test_gradients_of_embeddings(how):
+    assert torch.autograd.gradcheck(lambda e: ref.ed(e, **how), (BATCH.e.clone().requires_grad_(),))
+
+
+def test_losses_of_rows_of_embeddings_have_no_divisor():
+    rows = ref.ed(BATCH.e, "none")
+    alone = [ref.ed(BATCH.e[:, i : i + 1], "sum") for i in range(7)]
+    torch.testing.assert_close(rows, torch.stack(alone))
+    torch.testing.assert_close(ref.ed(BATCH.e), rows.mean() / len(BATCH.e) ** 2)
 
 
 @pytest.mark.parametrize("loss", [ref.lmcl, ref.arcface])

@@ -47,6 +47,7 @@ def center_family() -> list[Tensor]:
 
 def correlations() -> list[Tensor]:
     plain = losses.NFDLoss(C), losses.MDLoss(C), losses.EDLoss()
+    assert_type(losses.EDLoss(reduction="none")(e, sample_weights=torch.rand(12)), Tensor)
     windowed = losses.FDLoss(C, history=3), losses.AdCorreLoss(C)
     return [*(loss(e, y) for loss in plain), *(assert_type(loss(e, y, predictions=y), Tensor) for loss in windowed)]
 
