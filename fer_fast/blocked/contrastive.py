@@ -3,8 +3,8 @@
 Logits are to base 2, which costs a third of base e, and scaled by log₂e/τ in the fused multiply-add that takes their
 maximum out: a large logit is never rounded by itself. Shapes: anchors (n, d), bank (M, d).
 Operations: 4·n·M·d over the bank and 6·n²·d inside the batch; 2·n·(n+M)·d without a gradient. Memory beyond the
-gradient: two tiles of logits, a tile of keys, the class sums of the batch, and for 16-bit features with a bank the
-gradient once in float32.
+gradient: for each thread two tiles of logits and a tile of keys, the class sums of the batch, and for 16-bit features
+with a bank the gradient once in float32.
 """
 
 import math

@@ -1,0 +1,115 @@
+"""Blocks on threads of their own: the same numbers, whatever the caller's modes, threads and forks."""
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+import torch
+
+from fer_fast import functional
+from fer_fast.blocked import contrastive, range_loss
+from fer_fast.blocked.side_by_side import each_block, rows_each
+from fer_fast.blocked.tiles import spans
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=1)
+    return z.requires_grad_(), torch.randint(3, (n,), generator=generator)
+
+
+def losses_and_gradients() -> list[torch.Tensor]:
+    z, y = rows(50)
+    bank_z, bank_y = (t.detach() for t in rows(70))
+    calls = (
+        partial(functional.ensc_loss, z, y, bank_z, bank_y),
+        partial(functional.supcon_loss, z, y, reduction="none"),
+        partial(functional.range_loss, z, y),
+    )
+    values = [call(backend="blocked").sum() for call in calls]
+    return [*(value.detach() for value in values), *(torch.autograd.grad(value, z)[0] for value in values)]
+
+
+def test_every_row_is_visited_once_by_operations_of_one_thread():
+    visits, threads = torch.zeros(100), []
+
+    def work(block: slice) -> None:
+        visits[block] += 1
+        threads.append(torch.get_num_threads())
+        assert not torch.is_grad_enabled()
+
+    each_block(work, spans(100, rows_each(100, 512, CPU)), CPU)
+    assert visits.eq(1).all()
+    assert threads == [1, 1, 1]
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_losses_do_not_depend_on_threads(threads):
+    expected = losses_and_gradients()
+    torch.set_num_threads(threads)
+    for found, right in zip(losses_and_gradients(), expected, strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def test_every_block_of_many(monkeypatch):
+    expected = losses_and_gradients()
+    monkeypatch.setattr(contrastive, "ANCHORS", 4)
+    monkeypatch.setattr(range_loss, "TILE", 4)
+    for found, right in zip(losses_and_gradients(), expected, strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def test_an_error_in_a_block_is_the_caller_s():
+    def work(block: slice) -> None:
+        raise ValueError(f"block {block.start}")
+
+    with pytest.raises(ValueError, match=r"^block 0$"):
+        each_block(work, spans(9, 3), CPU)
+
+
+def test_modes_of_the_caller():
+    z, y = (t.detach() for t in rows(50))
+    expected = functional.supcon_loss(z, y, backend="reference")
+    with torch.inference_mode():
+        torch.testing.assert_close(functional.supcon_loss(z.clone(), y, backend="blocked"), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(functional.supcon_loss(z, y, backend="blocked"), expected)
+
+
+def test_several_callers_at_once():
+    expected = losses_and_gradients()
+
+    def call(_) -> list[torch.Tensor]:
+        torch.set_num_threads(2)
+        return losses_and_gradients()
+
+    with ThreadPoolExecutor(4) as callers:
+        for found in callers.map(call, range(8)):
+            for got, right in zip(found, expected, strict=True):
+                torch.testing.assert_close(got, right)
+
+
+def _in_child(connection) -> None:
+    connection.send([t.sum().item() for t in losses_and_gradients()])
+
+
+def test_a_fork_has_threads_of_its_own():
+    expected = [t.sum().item() for t in losses_and_gradients()]
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_in_child, args=(theirs,))
+    child.start()
+    assert ours.poll(60)
+    assert ours.recv() == pytest.approx(expected)
+    child.join()
