@@ -3,8 +3,8 @@
 Rows of a class are brought together, so that only the tiles a class crosses are visited: 2·d operations for each of
 its pairs. A row's k farthest later rows are found from ‖a‖² + ‖b‖² - 2 a·b in float64, and by differences where that
 leaves too few digits, which takes seven times as long; the n·k pairs found are then measured by differences, ranked
-within their class, and the first k kept. Memory beyond the gradient: a few tiles a thread, n·k candidates, the class means, and
-for 16-bit features the gradient once in float32.
+within their class, and the first k kept. Memory beyond the gradient: a few tiles a thread, n·k candidates, the class
+means, and for 16-bit features the gradient once in float32.
 """
 
 from collections.abc import Callable
