@@ -3,6 +3,9 @@
 import os
 from importlib.util import find_spec
 
+# Before PyTorch reads it, for this process and those it starts: their threads would wait for one another's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
