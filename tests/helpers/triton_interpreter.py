@@ -18,6 +18,8 @@ def install() -> None:
     ReduceOps.generic_reduce = reduce_lanes
     interpreter._get_np_dtype = _remembered(interpreter._get_np_dtype)
     interpreter._patch_lang = _patched_once(interpreter._patch_lang)
+    tl.block_type.__init__ = _block_types(tl.block_type.__init__)
+    tl.tensor.__init__ = _tensors(tl.tensor.__init__)
 
 
 def _fused(twice):
@@ -57,6 +59,35 @@ def _remembered(of_dtype):
     """The type of NumPy, which is found from a table that is made again at every call; of pointers it is not."""
     known = cache(of_dtype)
     return lambda kind: known(kind.scalar) if type(kind.scalar) is tl.dtype else of_dtype(kind)
+
+
+def _block_types(make):
+    """Of a type all but the element's is the same for all of a name and shape."""
+    known = {}
+
+    def init(self, element_ty, shape):
+        sizes = shape.values if type(shape) is tl.tuple else shape
+        key = element_ty.name, *(size.value if type(size) is tl.constexpr else size for size in sizes)
+        if key not in known:
+            make(self, element_ty, shape)
+            known[key] = {**self.__dict__}
+        self.__dict__.update(known[key], element_ty=element_ty)
+
+    return init
+
+
+def _tensors(make):
+    """The shape of a tensor, in numbers of Triton's own, is the same for all of a shape."""
+    known = {}
+
+    def init(self, handle, type):
+        key = (*type.shape,) if type.is_block() else ()
+        if key not in known:
+            make(self, handle, type)
+            known[key] = {**self.__dict__}
+        self.__dict__.update(known[key], handle=handle, type=type, dtype=type.scalar)
+
+    return init
 
 
 def _patched_once(patch):
