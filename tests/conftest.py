@@ -3,6 +3,9 @@
 import os
 from importlib.util import find_spec
 
+# Before PyTorch reads it, for this process and those it starts: their threads would wait for one another's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
@@ -12,24 +15,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
-def _fuse_multiply_add() -> None:
-    """Round once where a chip does: the interpreter's fma rounds the product of two float32 numbers too."""
-    import numpy as np
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    twice = InterpreterBuilder.create_fma
-
-    def once(self, x, y, z):
-        if x.data.dtype != np.float32:
-            return twice(self, x, y, z)
-        exact = x.data.astype(np.float64) * y.data + z.data
-        return TensorHandle(exact.astype(np.float32), z.dtype.scalar)
-
-    InterpreterBuilder.create_fma = once
-
-
 if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
-    _fuse_multiply_add()
+    import triton_interpreter
+
+    triton_interpreter.install()
 
 torch.set_num_threads(int(os.environ.get("FER_FAST_TEST_THREADS", "1")))
 

@@ -32,6 +32,12 @@ def _poison(monkeypatch):
     monkeypatch.setattr(engine, "_empty", poisoned)
 
 
+@pytest.fixture
+def small_batch(monkeypatch):
+    """So few rows are a small batch that some tiles of them are a large one."""
+    monkeypatch.setattr(engine, "SMALL_BATCH", 32)
+
+
 def launch(classifier, auxiliary, t, reduction="mean", update=True, gradient=True, status=None):
     """The engine's results by name; the centers given are left as they are."""
     centers = t["centers"].clone()
@@ -83,16 +89,17 @@ def test_every_pair(classifier, auxiliary):
     ("classifier", "auxiliary"),
     [("lmcl", "variant"), ("softmax", "island"), ("weighted", "mva"), ("a-softmax", "weighted-cluster")],
 )
-@pytest.mark.parametrize("shape", [(150, 5, 35), (150, 20, 35), (97, 40, 70), (200, 4, 300)])
-def test_more_rows_than_one_program_takes(classifier, auxiliary, shape, dtype):
+@pytest.mark.parametrize("shape", [(70, 5, 35), (70, 20, 35), (70, 40, 70), (50, 4, 300)])
+def test_more_rows_than_one_program_takes(classifier, auxiliary, shape, dtype, small_batch):
+    """Two programs of two tiles each, the last of them ragged."""
     first, *others = (inputs(*shape, dtype, seed) for seed in range(4))
     check(classifier, auxiliary, first, others=others)
 
 
-@pytest.mark.parametrize("n", [20, 150])
+@pytest.mark.parametrize("n", [20, 70])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("classifier", "auxiliary"), [("lmcl", "variant"), ("softmax", "center"), ("", "variant")])
-def test_sums_that_are_not_held(classifier, auxiliary, dtype, n, monkeypatch):
+def test_sums_that_are_not_held(classifier, auxiliary, dtype, n, monkeypatch, small_batch):
     monkeypatch.setattr(settings, "HELD_SUMS", 0)
     first, *others = (inputs(n, 5, 35, dtype, seed) for seed in range(4))
     check(classifier, auxiliary, first, others=others)

@@ -118,7 +118,7 @@ def test_primitives_refuse_what_losses_do():
 def test_narrower_labels_give_the_same_bits(spec, backend, num_classes):
     tensors, options = make_inputs(spec, N, num_classes, D, torch.float32)
     expected = evaluate(spec, tensors, options, backend=backend)
-    for dtype in (torch.int32, torch.int8, torch.uint8):
+    for dtype in (torch.int32, torch.int8, torch.uint8) if num_classes == C else (torch.int32,):
         narrow = {name: t if t.is_floating_point() else t.clamp(min=0).to(dtype) for name, t in tensors.items()}
         if "bank_y" in tensors:  # unfilled places are negative
             narrow["bank_y"] = tensors["bank_y"].to(torch.int32 if dtype == torch.uint8 else dtype)
