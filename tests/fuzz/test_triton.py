@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fer_fast.dispatch import triton_runs_on
-from fuzz import failures
+from fuzz_rule import failures
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PARTS, SEED, CASES = 25, 0, 500
