@@ -1,7 +1,7 @@
 """Random calls of every loss, each from two numbers.
 
-A case is drawn from (seed, number) alone: a loss, a dtype, a layout, magnitudes, a degenerate batch, labels, settings and
-options of the call. :mod:`fuzz_rule` says what its results are held to.
+A case is drawn from (seed, number) alone: a loss, a dtype, a layout, magnitudes, a degenerate batch, labels, settings
+and options of the call. :mod:`fuzz_rule` says what its results are held to.
 """
 
 import math
@@ -176,8 +176,9 @@ def inputs(case: Case, draw: int) -> tuple[dict[str, Tensor], dict]:
     if case.own:
         left_out = torch.rand(len(tensors["bank_z"]), generator=generator) < 0.3
         options["own"] = left_out if case.own == "mask" else torch.where(left_out, torch.arange(len(left_out)), -1)
-    hidden = _label(case, spec, tensors, generator)
-    tensors[features][..., hidden, :] = float(("nan", "inf", "-inf")[draw % 3])
+    _label(case, tensors, generator)
+    if case.layout != "expanded":
+        tensors[features][..., absent(case, tensors), :] = float(("nan", "inf", "-inf")[draw % 3])
     tensors = {name: cast(name, t, case.dtype) for name, t in tensors.items()}
     tensors[features] = _laid_out(case, tensors[features])
     if not case.soft and tensors["y"].amax() <= torch.iinfo(case.label_dtype).max:
@@ -185,8 +186,8 @@ def inputs(case: Case, draw: int) -> tuple[dict[str, Tensor], dict]:
     return tensors, options | case.how
 
 
-def _label(case: Case, spec: LossSpec, tensors: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Label the rows as the case says; which of them are absent, whatever they hold: (n,)."""
+def _label(case: Case, tensors: dict[str, Tensor], generator: torch.Generator) -> None:
+    """Label the rows as the case says."""
     y, some = tensors["y"], torch.rand(case.n, generator=generator) < 0.3
     if case.negative:
         y[some] = -3
@@ -196,10 +197,15 @@ def _label(case: Case, spec: LossSpec, tensors: dict[str, Tensor], generator: to
         hard = torch.nn.functional.one_hot(y, case.num_classes).double()
         share = torch.rand(case.n, 1, generator=generator, dtype=torch.float64).masked_fill(some[:, None], 1)
         tensors["y"] = share * hard + (1 - share) * hard.flip(0)
-    absent = (y < 0) | (y == case.how.get("ignore_index", -1)) if not case.soft else torch.zeros_like(some)
-    if spec.family != "contrastive" and case.row_weights:  # whose rows are keys all the same
-        absent = absent | (tensors["sample_weights"] == 0)
-    return absent if case.layout != "expanded" else torch.zeros_like(some)
+
+
+def absent(case: Case, tensors: dict[str, Tensor]) -> Tensor:
+    """Which rows take no part, whatever they hold: (n,)."""
+    y = tensors["y"]
+    out = torch.zeros(case.n, dtype=torch.bool) if case.soft else (y < 0) | (y == case.how.get("ignore_index", -1))
+    if case.row_weights and LOSSES[case.loss].family != "contrastive":  # whose rows are keys all the same
+        out = out | (tensors["sample_weights"] == 0)
+    return out
 
 
 def _weights(kind: str, count: int, generator: torch.Generator) -> Tensor:
