@@ -1,5 +1,6 @@
 """What every random case is held to: at most twice plain PyTorch's error in the same precision, against float64."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,9 @@ from fuzz import Case, absent, draw_case, inputs
 
 DRAWS = 16  # of plain PyTorch at most, where its error on the case itself is too small: one may be right by luck
 REPEATED = 4  # one case of so many is computed twice
+# Roundings that the chain rule leaves of a pull along a direction: of the sum of its squares, of the root of that, of the
+# direction, and of the pull's part along it.
+ALONG = 4
 
 
 def check(case: Case) -> str:
@@ -51,12 +55,14 @@ def _beyond(case: Case, got: dict, exact: dict) -> str:
     """The first result that is more than twice as wrong as plain PyTorch is at worst, and one rounding.
 
     In float64 plain PyTorch is the truth itself: there its errors in float32 count, in float64's roundings, and once
-    more, as the truth's. Draws after the first are looked at only where it does not do, what :func:`cancelling` says
-    only where all do not.
+    more, as the truth's; no sum over rows is wider, and their order leaves as many roundings as the root of their
+    number. Draws after the first are looked at only where it does not do, what :func:`cancelling` says only where all
+    do not.
     """
     spec, wide = LOSSES[case.loss], case.dtype == torch.float64
     narrow = replace(case, dtype=torch.float32) if wide else case
     times = 3 * torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps if wide else 2
+    roundings = case.n**0.5 if wide else 1
     allowed, wrong = {}, {}
     for name, right in exact.items():
         if got[name].shape != right.shape:
@@ -64,7 +70,7 @@ def _beyond(case: Case, got: dict, exact: dict) -> str:
         limits = torch.finfo(got[name].dtype)
         if right.isfinite().all():
             wrong[name] = _error(got[name], right)
-            allowed[name] = limits.eps * right.norm().item() + limits.tiny * right.numel() ** 0.5
+            allowed[name] = roundings * limits.eps * right.norm().item() + limits.tiny * right.numel() ** 0.5
     worst = dict.fromkeys(wrong, 0.0)
     for draw in range(DRAWS):
         given = inputs(narrow, draw)
@@ -103,24 +109,37 @@ def cancelling(case: Case) -> dict[str, float]:
 
 def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
     """The derivative by a logit is w_i (p_ij - t_ij), of two numbers up to 1 that are rounded. Where rows or class
-    weights count as directions, the chain rule leaves as much of what pulls along them: see :func:`_of_correlation`."""
+    weights count as directions, the chain rule leaves as much of what pulls along them: see :func:`_of_correlation`.
+    ArcFace's sin θ makes of a rounding of cos θ its root, where θ is near 0 or π."""
     x, weight, s = tensors["x"].nan_to_num(), tensors["weight"], 1.0
     unit_x, unit_weight = case.loss in ("lmcl", "arcface"), case.loss in ("lmcl", "arcface", "a-softmax")
     lengths, widths = x.norm(dim=1), weight.norm(dim=1)
     if unit_x:
         s = float(tensors.get("s", options.get("s", LOSSES[case.loss].params().s)))
-    shares = s * _shares(case, tensors)
+    shares, off = _shares(case, tensors), torch.zeros(case.n)
+    if case.loss == "arcface":
+        cosines = (x @ weight.mT / lengths[:, None] / widths).nan_to_num().gather(1, _targets(tensors["y"]))[:, 0]
+        sines = (1 - cosines.square()).clamp(min=0).sqrt()
+        off = s * math.sin(options.get("m", 0.5)) * 2 * products / (sines + (2 * products) ** 0.5)
+    loss = off * shares
+    shares = s * shares * (1 + off / (2 * rounding))
     by_rows, by_weights = 2 * shares * (1.0 if unit_weight else widths.max()), 2 * (shares * lengths).sum()
     if unit_x:
-        by_rows, by_weights = 2 * by_rows / lengths.where(lengths > 0, torch.inf), 2 * shares.sum()
+        by_rows, by_weights = ALONG * shares / lengths.where(lengths > 0, torch.inf), 2 * shares.sum()
     if unit_weight:
-        by_weights = 2 * by_weights / widths.where(widths > 0, torch.inf)
+        by_weights = ALONG / 2 * by_weights / widths.where(widths > 0, torch.inf)
     return {
         "dx": (products if unit_x else rounding) * by_rows.norm().item(),
         "dweight": (products if unit_weight else rounding) * by_weights.norm().item(),
         "dbias": 2 * rounding * shares.sum().item(),
         "ds": 2 * rounding * shares.sum().item() / s,
+        "loss": (loss.norm() if options["reduction"] == "none" else loss.sum()).item(),
     }
+
+
+def _targets(y: Tensor) -> Tensor:
+    """The class with a margin, (n, 1), of labels that are classes or shares of them."""
+    return (y.argmax(1) if y.is_floating_point() else y.long().clamp(min=0))[:, None]
 
 
 def _of_island(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
@@ -128,7 +147,7 @@ def _of_island(case: Case, tensors: dict, options: dict, rounding: float, produc
     lengths = tensors["centers"].norm(dim=1)
     params = LOSSES["island"].params(**{key: options[key] for key in ("lambda1", "alpha") if key in options})
     pulls = params.alpha * params.lambda1 / lengths.where(lengths > 0, torch.inf)
-    return {"centers": 2 * rounding * pulls.norm().item()}
+    return {"centers": ALONG * rounding * pulls.norm().item()}
 
 
 def _of_contrastive(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
@@ -165,9 +184,11 @@ def _shares(case: Case, tensors: dict) -> Tensor:
 
 def _of_correlation(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
     """Losses are the difference of weights of pairs and of weighted correlations, all up to 1. The chain rule takes off
-    what pulls a direction along itself, from which a rounding of the direction and one of the pull leave as much, over
-    the row's length."""
+    what pulls a direction along itself, of which some roundings are left, over the row's length. Triton multiplies rows
+    of 16 bits as they are: with their means, which count in a rounding."""
     e = tensors["e"]
+    if products > rounding:
+        rounding *= (e.norm(dim=-1) * _over_lengths(e)).mean().clamp(min=1).item()
     (k, n, _), classes = e.shape, case.num_classes
     difficulty = tensors.get("class_difficulty", torch.tensor(0.5)).max().item()
     pulls, loss = 0.0, 0.0
@@ -184,7 +205,7 @@ def _of_correlation(case: Case, tensors: dict, options: dict, rounding: float, p
         means = torch.zeros(k, classes, e.shape[2], dtype=e.dtype).index_add_(1, tensors["y"].long(), e)
         means = _over_lengths(means / counts.clamp(min=1)[:, None]) / counts.clamp(min=1).sqrt()
         pulls, loss = pulls + 2 * classes / divisor * means.norm(), loss + k * classes * classes / divisor
-    return {"de": 2 * rounding * torch.as_tensor(pulls).norm().item(), "loss": 2 * rounding * loss}
+    return {"de": ALONG * rounding * torch.as_tensor(pulls).norm().item(), "loss": 2 * rounding * loss}
 
 
 def _over_lengths(rows: Tensor) -> Tensor:
@@ -194,12 +215,14 @@ def _over_lengths(rows: Tensor) -> Tensor:
 
 
 def _of_marginal(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
-    """Each of n - 1 pairs pulls a direction by 2, from both sides; see :func:`_of_correlation`."""
+    """A pair's distance is the difference of 2 and 2 x̂_i·x̂_j, a sum of d numbers that may be the same. It pulls a
+    direction by 2, from both sides, of which there are n - 1: see :func:`_of_correlation`."""
     x = tensors["x"][tensors["y"] >= 0]
-    n = len(x)
-    pull = 4 * (n - 1) / (max(n * n - n, 1) if options["reduction"] == "mean" else 1)
+    n, d = x.shape
+    pairs = 1 if options["reduction"] == "mean" else n * n - n
     lengths = x.norm(dim=1)
-    return {"dx": 2 * products * pull * (1 / lengths.where(lengths > 0, torch.inf)).norm().item()}
+    pulls = 4 * pairs / max(n, 1) / lengths.where(lengths > 0, torch.inf)
+    return {"dx": ALONG * products * pulls.norm().item(), "loss": (2 * products + d * rounding) * pairs}
 
 
 _CANCELLING = {

@@ -135,7 +135,7 @@ def test_an_offset_common_to_all_costs_no_digits(auxiliary):
 
 
 def test_a_center_far_out_whose_rows_push_the_others_is_within_its_limit():
-    """Its push is all less its own: off by a rounding of what is taken off, as the engine's docstring says."""
+    """Its push is all less its own: off by roundings of what is taken off, as the engine's docstring says."""
     t = inputs(24, 70, 16)
     t |= {"x": 1e-4 * t["x"], "y": torch.arange(24, device=t["x"].device) % 3, "centers": 1e-4 * t["centers"]}
     t["centers"][0] *= 1e9
@@ -145,7 +145,7 @@ def test_a_center_far_out_whose_rows_push_the_others_is_within_its_limit():
     taken_off = p[y == 0].sum() * (centers[0] - centers[1:].mean(0)).norm()
     limit = VariantParams().alpha * VariantParams().lambda1 * taken_off
     eps = torch.finfo(torch.float32).eps
-    assert (got[0] - truth[0]).norm() < eps * (limit + truth[0].norm())
+    assert (got[0] - truth[0]).norm() < 2 * eps * (limit + truth[0].norm())
     assert ((got[1:] - truth[1:]).norm(dim=1) < 2 * eps * truth[1:].norm(dim=1)).all()
 
 
