@@ -12,9 +12,8 @@ from fuzz import Case, absent, draw_case, inputs
 
 DRAWS = 16  # of plain PyTorch at most, where its error on the case itself is too small: one may be right by luck
 REPEATED = 4  # one case of so many is computed twice
-# Roundings that the chain rule leaves of a pull along a direction: of the sum of its squares, of the root of that, of the
-# direction, and of the pull's part along it.
-ALONG = 4
+ALONG = 4  # roundings that the chain rule leaves of a pull along a direction: of its squares' sum, of the root of that,
+# of the direction, and of the pull's part along it
 
 
 def check(case: Case) -> str:
@@ -108,21 +107,21 @@ def cancelling(case: Case) -> dict[str, float]:
 
 
 def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
-    """The derivative by a logit is w_i (p_ij - t_ij), of two numbers up to 1 that are rounded. Where rows or class
-    weights count as directions, the chain rule leaves as much of what pulls along them: see :func:`_of_correlation`.
+    """A loss is w_i (log Σ_j e^{f_ij} - Σ_j t_ij f_ij), of two numbers up to log C + max |f| that are rounded, and its
+    derivative by a logit is w_i (p_ij - t_ij), of two up to 1. Where rows or class weights count as directions, the chain rule leaves as much of what pulls along them: see :func:`_of_correlation`.
     ArcFace's sin θ makes of a rounding of cos θ its root, where θ is near 0 or π."""
     x, weight, s = tensors["x"].nan_to_num(), tensors["weight"], 1.0
     unit_x, unit_weight = case.loss in ("lmcl", "arcface"), case.loss in ("lmcl", "arcface", "a-softmax")
     lengths, widths = x.norm(dim=1), weight.norm(dim=1)
     if unit_x:
         s = float(tensors.get("s", options.get("s", LOSSES[case.loss].params().s)))
-    shares, off = _shares(case, tensors), torch.zeros(case.n)
+    weights, off = _weights(case, tensors), torch.zeros(case.n)
+    logits = s if unit_x else lengths * (1.0 if unit_weight else widths.max())
     if case.loss == "arcface":
         cosines = (x @ weight.mT / lengths[:, None] / widths).nan_to_num().gather(1, _targets(tensors["y"]))[:, 0]
         sines = (1 - cosines.square()).clamp(min=0).sqrt()
         off = s * math.sin(options.get("m", 0.5)) * 2 * products / (sines + (2 * products) ** 0.5)
-    loss = off * shares
-    shares = s * shares * (1 + off / (2 * rounding))
+    shares = s * _pulled(case, weights) * (1 + off / (2 * rounding))
     by_rows, by_weights = 2 * shares * (1.0 if unit_weight else widths.max()), 2 * (shares * lengths).sum()
     if unit_x:
         by_rows, by_weights = ALONG * shares / lengths.where(lengths > 0, torch.inf), 2 * shares.sum()
@@ -133,7 +132,7 @@ def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, pr
         "dweight": (products if unit_weight else rounding) * by_weights.norm().item(),
         "dbias": 2 * rounding * shares.sum().item(),
         "ds": 2 * rounding * shares.sum().item() / s,
-        "loss": (loss.norm() if options["reduction"] == "none" else loss.sum()).item(),
+        "loss": _total(case, (off + 2 * rounding * (logits + math.log(case.num_classes))) * weights),
     }
 
 
@@ -159,27 +158,35 @@ def _of_contrastive(case: Case, tensors: dict, options: dict, rounding: float, p
     if options["normalize"]:
         rounding = products = torch.finfo(case.dtype).eps
         lengths = z.norm(dim=1)
-    weights = _shares(case, tensors)
-    pulls = (weights + weights.mean()) / lengths.where(lengths > 0, torch.inf)
+    weights = _weights(case, tensors)
+    pulled = _pulled(case, weights)
+    pulls = (pulled + pulled.mean()) / lengths.where(lengths > 0, torch.inf)
     of_logits = 2 * rounding / temperature
-    by_row = options["reduction"] == "none"
     return {
-        "loss": of_logits * (weights.norm() if by_row else weights.sum()).item(),
+        "loss": of_logits * _total(case, weights),
         "dz": 2 * max(products, rounding / temperature) / temperature * pulls.norm().item(),
-        "dtemperature": of_logits / temperature**2 * weights.sum().item(),
+        "dtemperature": of_logits / temperature**2 * pulled.sum().item(),
     }
 
 
-def _shares(case: Case, tensors: dict) -> Tensor:
-    """What each row counts for: (n,)."""
+def _weights(case: Case, tensors: dict) -> Tensor:
+    """What the loss of each row counts for: (n,)."""
     weights = tensors.get("sample_weights", torch.ones(case.n, dtype=torch.float64))
     weights = weights.masked_fill(absent(case, tensors), 0)
     if "class_weights" in tensors:
         of_classes = tensors["class_weights"]
         weights = weights * (of_classes.max() if case.soft else of_classes[tensors["y"].clamp(min=0).long()])
-    if case.how["reduction"] == "none":
-        return weights * torch.linspace(-1, 2, case.n).abs()  # as they are pulled
     return weights / weights.sum().clamp(min=1e-300) if case.how["reduction"] == "mean" else weights
+
+
+def _pulled(case: Case, weights: Tensor) -> Tensor:
+    """How the losses of rows are pulled, where they are several by :func:`cases.evaluate`: (n,)."""
+    return weights * torch.linspace(-1, 2, case.n).abs() if case.how["reduction"] == "none" else weights
+
+
+def _total(case: Case, of_rows: Tensor) -> float:
+    """How far off the loss is where those of rows are (n,)."""
+    return (of_rows.norm() if case.how["reduction"] == "none" else of_rows.sum()).item()
 
 
 def _of_correlation(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
@@ -195,17 +202,17 @@ def _of_correlation(case: Case, tensors: dict, options: dict, rounding: float, p
     rows = _over_lengths(e)
     if case.loss in ("nfd", "fd", "ad-corre"):  # 8 w_c s_c - 2 w_c U - 2 W
         divisor = k * n * n if options["reduction"] == "mean" else 1
-        pulls, loss = pulls + 4 * difficulty * n / divisor * rows, loss + 2 * difficulty * k * n * n / divisor
+        pulls, loss = pulls + 4 * difficulty * n / divisor * rows.norm(), loss + 2 * difficulty * k * n * n / divisor
     if case.loss in ("ed", "ad-corre"):
         divisor = k * k * n if options["reduction"] == "mean" else 1
-        pulls, loss = pulls + 2 * k / divisor * rows, loss + k * k * n / divisor
+        pulls, loss = pulls + 2 * k / divisor * rows.norm(), loss + k * k * n / divisor
     if case.loss in ("md", "ad-corre"):
         divisor = k * classes * classes if options["reduction"] == "mean" else 1
         counts = torch.zeros(classes, dtype=e.dtype).index_add_(0, tensors["y"].long(), torch.ones(n, dtype=e.dtype))
         means = torch.zeros(k, classes, e.shape[2], dtype=e.dtype).index_add_(1, tensors["y"].long(), e)
         means = _over_lengths(means / counts.clamp(min=1)[:, None]) / counts.clamp(min=1).sqrt()
         pulls, loss = pulls + 2 * classes / divisor * means.norm(), loss + k * classes * classes / divisor
-    return {"de": ALONG * rounding * torch.as_tensor(pulls).norm().item(), "loss": 2 * rounding * loss}
+    return {"de": ALONG * rounding * float(pulls), "loss": 2 * rounding * loss}
 
 
 def _over_lengths(rows: Tensor) -> Tensor:
