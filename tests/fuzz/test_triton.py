@@ -1,4 +1,4 @@
-"""500 random cases of the kernels in Triton's interpreter, which takes half a second for each."""
+"""500 random cases of the kernels in Triton's interpreter, which takes a quarter of a second for each."""
 
 import pytest
 import torch

@@ -108,8 +108,9 @@ def cancelling(case: Case) -> dict[str, float]:
 
 def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
     """A loss is w_i (log Σ_j e^{f_ij} - Σ_j t_ij f_ij), of two numbers up to log C + max |f| that are rounded, and its
-    derivative by a logit is w_i (p_ij - t_ij), of two up to 1. Where rows or class weights count as directions, the chain rule leaves as much of what pulls along them: see :func:`_of_correlation`.
-    ArcFace's sin θ makes of a rounding of cos θ its root, where θ is near 0 or π."""
+    derivative by a logit is w_i (p_ij - t_ij), of two up to 1. Where rows or class weights count as directions, the
+    chain rule leaves as much of what pulls along them: see :func:`_of_correlation`. ArcFace's sin θ makes of a rounding
+    of cos θ its root, where θ is near 0 or π."""
     x, weight, s = tensors["x"].nan_to_num(), tensors["weight"], 1.0
     unit_x, unit_weight = case.loss in ("lmcl", "arcface"), case.loss in ("lmcl", "arcface", "a-softmax")
     lengths, widths = x.norm(dim=1), weight.norm(dim=1)
