@@ -109,8 +109,9 @@ def cancelling(case: Case) -> dict[str, float]:
 def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
     """A loss is w_i (log Σ_j e^{f_ij} - Σ_j t_ij f_ij), of two numbers up to log C + max |f| that are rounded, and its
     derivative by a logit is w_i (p_ij - t_ij), of two up to 1. Where rows or class weights count as directions, the
-    chain rule leaves as much of what pulls along them: see :func:`_of_correlation`. ArcFace's sin θ makes of a rounding
-    of cos θ its root, where θ is near 0 or π."""
+    chain rule leaves as much of what pulls along them: see :func:`_of_correlation`. Sums over rows leave as many
+    roundings as half the root of their number. ArcFace's sin θ makes of a rounding of cos θ its root, where θ is near 0
+    or π."""
     x, weight, s = tensors["x"].nan_to_num(), tensors["weight"], 1.0
     unit_x, unit_weight = case.loss in ("lmcl", "arcface"), case.loss in ("lmcl", "arcface", "a-softmax")
     lengths, widths = x.norm(dim=1), weight.norm(dim=1)
@@ -128,11 +129,12 @@ def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, pr
         by_rows, by_weights = ALONG * shares / lengths.where(lengths > 0, torch.inf), 2 * shares.sum()
     if unit_weight:
         by_weights = ALONG / 2 * by_weights / widths.where(widths > 0, torch.inf)
+    summed = 1 + case.n**0.5 / 4
     return {
         "dx": (products if unit_x else rounding) * by_rows.norm().item(),
-        "dweight": (products if unit_weight else rounding) * by_weights.norm().item(),
-        "dbias": 2 * rounding * shares.sum().item(),
-        "ds": 2 * rounding * shares.sum().item() / s,
+        "dweight": summed * (products if unit_weight else rounding) * by_weights.norm().item(),
+        "dbias": summed * 2 * rounding * shares.sum().item(),
+        "ds": summed * 2 * rounding * shares.sum().item() / s,
         "loss": _total(case, (off + 2 * rounding * (logits + math.log(case.num_classes))) * weights),
     }
 
@@ -151,9 +153,10 @@ def _of_island(case: Case, tensors: dict, options: dict, rounding: float, produc
 
 
 def _of_contrastive(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
-    """log D and the mean logit of the positives, up to 1/τ both, are rounded and subtracted. Anchor i pulls rows by
-    w_i (p_ia - t_ia)/τ, where p is exp of such a difference; a row is pulled as a key, too, by columns of p, whose sums
-    are 1 in the mean. Where rows are normalised they are rounded to their dtype before."""
+    """log D, up to 1/τ and the log of the number of keys, and the mean logit of the positives are rounded and
+    subtracted. Anchor i pulls rows by w_i (p_ia - t_ia)/τ, where p is exp of such a difference; a row is pulled as a
+    key, too, by columns of p, whose sums are 1 in the mean. Where rows are normalised they are rounded to their dtype
+    before."""
     z, temperature = tensors["z"], float(tensors.get("temperature", options.get("temperature", 0.1)))
     lengths = torch.ones(case.n)
     if options["normalize"]:
@@ -162,10 +165,10 @@ def _of_contrastive(case: Case, tensors: dict, options: dict, rounding: float, p
     weights = _weights(case, tensors)
     pulled = _pulled(case, weights)
     pulls = (pulled + pulled.mean()) / lengths.where(lengths > 0, torch.inf)
-    of_logits = 2 * rounding / temperature
+    of_logits = 2 * rounding * (1 / temperature + math.log(case.n + len(tensors.get("bank_y", ()))))
     return {
         "loss": of_logits * _total(case, weights),
-        "dz": 2 * max(products, rounding / temperature) / temperature * pulls.norm().item(),
+        "dz": max(2 * products, of_logits) / temperature * pulls.norm().item(),
         "dtemperature": of_logits / temperature**2 * pulled.sum().item(),
     }
 
