@@ -158,6 +158,15 @@ def test_a_batch_of_absent_rows_loses_nothing(spec, backend):
 
 
 @backends
+@pytest.mark.parametrize("num_classes", [4, 70])
+@pytest.mark.parametrize("spec", CLASSIFIERS, ids=lambda spec: spec.name)
+def test_a_class_weight_that_is_not_finite_spoils_the_rows_of_its_class_too(spec, num_classes, backend):
+    tensors, options = make_inputs(spec, 3, num_classes, 8, torch.float32, "one")
+    tensors["weight"][-1, 0] = torch.nan
+    assert evaluate(spec, tensors, options, {"reduction": "none"}, backend)["loss"].isnan().all()
+
+
+@backends
 @pytest.mark.parametrize("spec", CLASSIFIERS, ids=lambda spec: spec.name)
 def test_a_single_class_has_nothing_to_smooth(spec, backend):
     tensors, options = make_inputs(spec, 6, 1, 8, torch.float32)
