@@ -109,7 +109,7 @@ class Center:
         moved = self.attraction(old.to(self.wide), counts[first][:, None], self.offsets[first].to(self.wide), first)
         moved += old
         if self.moves_every_center:
-            moved += self.step(old.to(self.wide))
+            moved += self.step(old.to(self.wide), first)
             for block in spans(len(centers), rows_per_block(old.shape[1])):
                 rows = centers[block]
                 centers[block] = _where_finite(rows + self.step(rows.to(self.wide)), rows)
@@ -119,8 +119,9 @@ class Center:
         """What moves the centers of the batch's classes besides :meth:`step`: (s, d)."""
         return self.alpha * offsets / (1 + counts)
 
-    def step(self, old: Tensor) -> Tensor:
-        """What moves any center, of the batch or not: (r, d) from the old centers (r, d)."""
+    def step(self, old: Tensor, places: Tensor | None = None) -> Tensor:
+        """What moves any center: (r, d) from the old centers (r, d), which have those `places` among the classes of the
+        batch, or are of none."""
         raise NotImplementedError
 
 
@@ -141,7 +142,7 @@ class Island(Center):
             squares += unit.square().sum()
         self.constant = lambda1 * (self.directions.square().sum() - squares + num_classes * (num_classes - 1))
 
-    def step(self, old: Tensor) -> Tensor:
+    def step(self, old: Tensor, places: Tensor | None = None) -> Tensor:
         rows = directions(old)
         return rows.backward_(self.directions - rows.unit).mul_(-self.repulsion)
 
@@ -150,8 +151,8 @@ class Variant(Center):
     """½ Σ_i (‖x_i - c_{y_i}‖² + λ₁/(ε₁ + S_i)) + λ₂/(ε₂ + T), with S by :class:`OtherCenters` and T = 2·C·V.
 
     `paper` adds the printed third term, -2 λ₂ Σ_n (c_{y_i} - c_n)/(ε₂ + T)², to the gradient of the features. With the
-    weights p_i = (ε₁ + S_i)⁻², P = Σ p_i and X = Σ p_i x_i, every center moves by
-    α λ₁ (P c - X) + α λ₂ Σ_n (c - c_n)/(2 (ε₂ + T)²), and one of the batch also by its own rows' α λ₁ Σ p_i (x_i - c).
+    weights p_i = (ε₁ + S_i)⁻², P = Σ p_i and X = Σ p_i x_i over the rows of the other classes, every center moves by
+    α λ₁ (P c - X) + α λ₂ Σ_n (c - c_n)/(2 (ε₂ + T)²).
     """
 
     moves_every_center = True
@@ -164,10 +165,9 @@ class Variant(Center):
         self.constant = lambda2 / between
         self.apart = lambda2 / between.square()
         self.paper = bool(paper)
-        self.push_weight = between.new_zeros(())
-        self.push_rows = torch.zeros_like(self.spread.mean)
         if self.classes is not None:
-            self.own_push = torch.zeros_like(self.offsets, dtype=self.wide)
+            s, d = self.offsets.shape
+            self.pushes = self.offsets.new_zeros((s, d + 1), dtype=self.wide)  # Σ p x and Σ p of each class
 
     def visit(
         self, rows: Tensor, block: slice, factor: Tensor | float, out: Tensor | None = None
@@ -184,21 +184,21 @@ class Variant(Center):
         if of_rows is not None:
             weights *= of_rows[:, None]
         if self.classes is not None:
-            wide_rows = rows.to(self.wide)
-            self.push_weight += weights.sum()
-            self.push_rows += (weights * wide_rows).sum(0)
-            add_rows(self.own_push, self.classes.index[block], weights * (wide_rows - own_centers))
+            pushes = torch.cat([rows.to(self.wide), torch.ones_like(weights)], 1).mul_(weights)
+            add_rows(self.pushes, self.classes.index[block], pushes)
         push = apart.mul_(weights * self.lambda1)
         if self.paper:
             printed = 2 * self.apart * self._from_others(own_centers)
             push += printed if of_rows is None else printed * of_rows[:, None]
         return losses, grad.sub_(push.mul_(factor))
 
-    def attraction(self, old: Tensor, counts: Tensor, offsets: Tensor, places: Tensor) -> Tensor:
-        return super().attraction(old, counts, offsets, places) + self.alpha * self.lambda1 * self.own_push[places]
+    def move(self) -> None:
+        self.all_pushes, self.pushes = self.pushes.sum(0), _of_others(self.pushes)
+        super().move()
 
-    def step(self, old: Tensor) -> Tensor:
-        push = self.push_weight * old - self.push_rows
+    def step(self, old: Tensor, places: Tensor | None = None) -> Tensor:
+        pushes = self.all_pushes if places is None else self.pushes[places]
+        push = pushes[..., -1:] * old - pushes[..., :-1]
         return self.alpha * (self.lambda1 * push + self.apart / 2 * self._from_others(old))
 
     def _from_others(self, centers: Tensor) -> Tensor:
@@ -267,6 +267,14 @@ def group_weight(losses: Tensor, rows: Tensor | None) -> Tensor:
     real = torch.cat([rows.new_ones(1), rows]) > 0
     mean = losses.where(real, 0).sum() / real.sum()
     return 1 + (losses - mean).where(real, 0).square().sum() / real.sum()
+
+
+def _of_others(parts: Tensor) -> Tensor:
+    """Σ_{j≠k} of (s, d), for each k: of those before and those after, for in the sum of all one may hide the others."""
+    others = torch.zeros_like(parts)
+    others[1:] = parts[:-1].cumsum(0)
+    others[:-1] += parts[1:].flip(0).cumsum(0).flip(0)
+    return others
 
 
 def _where_finite(moved: Tensor, old: Tensor) -> Tensor:

@@ -10,6 +10,11 @@ all, m and V the mean and the spread of the others. For another class than o
 so that a row costs O(d) whatever C is; only o could hold most of a spread, and then what is left would have no digits.
 The same holds for Σ_j (x - c_j), of gradients and pushes, without V.
 
+Limit: the push of a class is that of all rows less its own, in float32. Where nearly all of it is the own of the class
+of o, whose rows lie among the others' centers, c_o is off by up to two roundings of α λ₁ Σ p ‖c_o - m‖, p over its
+rows: by 1e-3 of its length where Σ p is 1e4. Sums that do not cancel would take another accumulator, or float64, in
+the hot loop of `rows`; the class-table and the blocked engine, which keep sums by class, lose nothing.
+
 `table_stats`: distances of the centers from a mean, for losses that ask for a spread; two reads of the table for one
 that repels rows. `rows`: loss, dx, and weights of rows among those that push. `slices`: sums of slices, each within one
 class, of rows in the order of a stable sort of their labels. `finish`: a class adds its slices to its rows beside them

@@ -177,7 +177,8 @@ def softmax_rows(
         # The target is added last, so that neither a small loss nor 1 - p of a confident row is a difference.
         rest = total * tl.exp(largest - highest)
         denominator = rest + tl.exp(own - highest)
-        loss = tl.where(own < largest, tl.log(denominator) + (highest - own), _log1p(rest))
+        # Where the target's logit is NaN no comparison holds, and the denominator is NaN.
+        loss = tl.where(own >= largest, _log1p(rest), tl.log(denominator) + (highest - own))
         weight = tl.load(facts + WEIGHT * n + at)
         own_weight = weight
         share = 0.0

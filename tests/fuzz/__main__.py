@@ -13,7 +13,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "helpers"), str(Path(__file__).p
 
 import conftest  # noqa: E402, F401 - the interpreter as tests have it
 
-from fuzz import failures  # noqa: E402
+from fuzz_rule import failures  # noqa: E402
 
 # Of a hundred cases: the interpreter takes a tenth of a second for a launch.
 SHARES = {"blocked": 85, "triton": 5, "reference": 10}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fuzz import failures
+from fuzz_rule import failures
 
 PARTS, SEED = 25, 0
 

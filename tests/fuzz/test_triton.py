@@ -1,10 +1,10 @@
-"""500 random cases of the kernels in Triton's interpreter, which takes half a second for each."""
+"""500 random cases of the kernels in Triton's interpreter, which takes a quarter of a second for each."""
 
 import pytest
 import torch
 
 from fer_fast.dispatch import triton_runs_on
-from fuzz import failures
+from fuzz_rule import failures
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PARTS, SEED, CASES = 25, 0, 500

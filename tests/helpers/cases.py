@@ -9,6 +9,7 @@ from fer_fast import functional
 from fer_fast.registry import LossSpec, by_public_name
 
 NUM_EMBEDDINGS = 3
+LEAVES = ("x", "e", "z", "weight", "bias", "s", "temperature")  # what gets a gradient
 
 
 def make_inputs(
@@ -71,12 +72,13 @@ def double(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def evaluate(spec: LossSpec, tensors: dict[str, Tensor], options: dict, **how) -> dict[str, Tensor]:
-    """The loss, its gradients by symbol, and the moved centers."""
+    """The loss, its gradients by symbol, and the moved centers; losses of rows are pulled each its own way."""
     # Strides stay as given; what is written to in place is not the caller's.
     tensors = {name: t.detach().clone() if name == "centers" else t.detach() for name, t in tensors.items()}
-    leaves = {name: tensors[name].requires_grad_() for name in ("x", "e", "z", "weight", "bias") if name in tensors}
+    leaves = {name: tensors[name].requires_grad_() for name in LEAVES if name in tensors}
     loss = getattr(functional, spec.function)(**by_public_name(tensors), **options, **how)
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    pull = torch.linspace(-1, 2, len(loss)).to(loss) if loss.ndim else None
+    gradients = torch.autograd.grad(loss, list(leaves.values()), pull)
     result = {"loss": loss.detach()} | {f"d{name}": g for name, g in zip(leaves, gradients, strict=True)}
     return result | ({"centers": tensors["centers"]} if "centers" in tensors else {})
 

@@ -1,23 +1,26 @@
-"""Random calls of every loss, each from two numbers, and the rule that all of their results are held to.
+"""Random calls of every loss, each from two numbers.
 
-A case is drawn from (seed, number) alone: a loss, a dtype, a layout, magnitudes, a degenerate batch, labels, settings.
-`check` answers with what is wrong, or nothing.
+A case is drawn from (seed, number) alone: a loss, a dtype, a layout, magnitudes, a degenerate batch, labels, settings
+and options of the call. :mod:`fuzz_rule` says what its results are held to.
 """
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
+from inspect import signature
 from random import Random
 from typing import get_type_hints
 
 import torch
-from fer_fast.reference.params import Angle, Count
+from fer_fast.reference.params import Angle, Count, Learnable
 from torch import Tensor
 
-from cases import cast, double, evaluate, make_inputs, plain
+from cases import cast, make_inputs
+from fer_fast import functional
 from fer_fast.registry import LOSSES, LossSpec
 
 FEATURES = ("x", "e", "z")
-TABLES = ("weight", "centers")
+TABLES = ("weight", "centers", "bank_z")
 DTYPES = {"blocked": (torch.float32, torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 DTYPES |= {"triton": (torch.float32, torch.float32, torch.float16)}  # the interpreter multiplies bfloat16 as raw bits
 DTYPES |= {"reference": DTYPES["blocked"]}
@@ -26,10 +29,10 @@ LABELS = ("random", "random", "random", "one", "own")
 KINDS = ("", "", "", "", "zero rows", "constant rows", "equal rows", "duplicates", "near duplicates", "offset")
 KINDS += ("nan", "inf", "nan table", "far row", "far center")
 LAYOUTS = ("contiguous", "contiguous", "transposed", "strided", "expanded", "offset")
-CONTRASTIVE = ("selfcon", "supcon", "esc", "ensc")  # of unit rows
+WEIGHTS = ("", "", "", "random", "zeros", "one row", "spread")
 NEGATIVE = ("pairwise", "contrastive")  # families in which a label below 0 is no error
 LARGEST = {torch.float16: 2.0, torch.bfloat16: 12.0, torch.float32: 12.0, torch.float64: 12.0}  # norms, powers of ten
-DRAWS = 4  # of plain PyTorch, for what error to expect: a single number is often right by luck
+DRAWS = 2**16  # of one case, at most
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,16 @@ class Case:
     labels: str
     label_dtype: torch.dtype
     negative: bool
+    soft: bool
     kind: str
     layout: str
     feature_scale: float
     table_scale: float
+    row_weights: str
+    class_weights: str
+    own: str  # which rows of a bank are left out
+    groups: tuple[int, ...]  # rows of MVA's
+    learnt: dict = field(default_factory=dict)  # hyper-parameters that are tensors
     how: dict = field(default_factory=dict)
 
     @property
@@ -60,10 +69,11 @@ def draw_case(seed: int, number: int, backend: str) -> Case:
     random = Random(f"{seed} {number} {backend}")
     name = random.choice(list(LOSSES))
     spec = LOSSES[name]
+    takes = _takes(spec.function)
     dtype = random.choice(DTYPES[backend])
     small = backend == "triton"
     n = random.choice((1, 2, 3, 5, 8, 17) if small else (1, 2, 3, 7, 16, 33, 65))
-    num_classes = random.choice((1, 2, 3, 7, 20) if small else (1, 2, 3, 7, 20, 90))
+    num_classes = random.choice((1, 2, 3, 7, 20, 70) if small else (1, 2, 3, 7, 20, 90))
     if name in ("affinity", "mva"):
         num_classes = max(num_classes, 2)  # one center has no spread
     labels = random.choice(LABELS)
@@ -71,13 +81,21 @@ def draw_case(seed: int, number: int, backend: str) -> Case:
         num_classes = max(num_classes, n)
     if name == "selfcon":
         n += n % 2
+    settings = _settings(random, spec)
+    learnt = {key for key, of in _fields(spec) if of is Learnable and random.random() < 0.4}
+    how = {key: value for key, value in settings.items() if key not in learnt}
+    how["reduction"] = random.choice(spec.reductions)
+    soft = "label_smoothing" in takes and random.random() < 0.2
+    if "label_smoothing" in takes:
+        how["label_smoothing"] = random.choice((0.0, 0.0, 0.1, 0.5, 1.0))
+    if "ignore_index" in takes and not soft and random.random() < 0.3:
+        how["ignore_index"] = random.choice((0, -100))
+    if "normalize" in takes:
+        how["normalize"] = random.random() < 0.3
     far = LARGEST[dtype]
     scales = [10 ** random.uniform(-far, far) if random.random() < 0.4 else 1.0 for _ in range(2)]
-    if spec.family == "contrastive":
-        scales[0] = 1.0  # of unit rows
-    how = {"reduction": random.choice(("mean", "sum"))} if name != "range" else {}
-    if spec.name != "weighted-softmax" and random.random() < 0.5:
-        how |= {field: _setting(random, field, of) for field, of in _settings(spec)}
+    if spec.family == "contrastive" and not how["normalize"]:
+        scales = [1.0, 1.0]  # of unit rows
     return Case(
         seed=seed,
         number=number,
@@ -90,17 +108,34 @@ def draw_case(seed: int, number: int, backend: str) -> Case:
         labels=labels,
         label_dtype=random.choice(LABEL_DTYPES),
         negative=spec.family in NEGATIVE and random.random() < 0.3,
+        soft=soft,
         kind=random.choice(KINDS),
         layout=random.choice(LAYOUTS),
         feature_scale=scales[0],
         table_scale=scales[random.randrange(2)],
+        row_weights=random.choice(WEIGHTS) if "sample_weights" in takes else "",
+        class_weights=random.choice(("random", "zeros", "spread")),
+        own=random.choice(("", "", "mask", "numbers")) if "own" in takes else "",
+        groups=tuple(random.choice((1, 2, 5, 9)) for _ in range(random.randint(0, 4))) if "groups" in takes else (),
+        learnt={key: settings.get(key, spec.params._field_defaults[key]) for key in sorted(learnt)},
         how=how,
     )
 
 
-def _settings(spec: LossSpec) -> list[tuple[str, object]]:
-    """The hyper-parameters of a row that its function takes and that change no state, with their types."""
-    return [(name, of) for name, of in get_type_hints(spec.params, include_extras=True).items() if name != "lambda_"]
+@cache
+def _takes(function: str) -> frozenset[str]:
+    """Names of what a public function takes."""
+    return frozenset(signature(getattr(functional, function)).parameters)
+
+
+def _fields(spec: LossSpec) -> list[tuple[str, object]]:
+    """The hyper-parameters of a row with their types."""
+    return list(get_type_hints(spec.params, include_extras=True).items())
+
+
+def _settings(random: Random, spec: LossSpec) -> dict:
+    """Hyper-parameters, in half of the cases others than the defaults."""
+    return {} if random.random() < 0.5 else {name: _setting(random, name, of) for name, of in _fields(spec)}
 
 
 def _setting(random: Random, name: str, of: object):
@@ -110,51 +145,103 @@ def _setting(random: Random, name: str, of: object):
         return random.uniform(0, math.pi / 2)
     if name == "feature_gradient":
         return random.choice(("exact", "paper"))
+    if name == "lambda_":
+        return 10 ** random.uniform(-1.5, 3)
     if name == "margin":
         return 10 ** random.uniform(-3, 5)
     return 10 ** random.uniform(-1.5, 0.3)
 
 
 def inputs(case: Case, draw: int) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by argument name and the other keywords; draws differ in their numbers alone."""
+    """Tensors by argument name and the other keywords; draws differ in their numbers, every second only in a factor."""
     spec = LOSSES[case.loss]
-    seed = (case.seed * 1_000_003 + case.number) * DRAWS + draw
-    given = make_inputs(spec, case.n, case.num_classes, case.d, torch.float64, case.labels, seed % 2**62)
-    tensors, options = given
-    generator = torch.Generator().manual_seed(seed % 2**62)
+    of_unit_rows = case.how.get("normalize") is False
+    factor = 1.0 if of_unit_rows else 1 + 0.013 * (draw % 2) * draw
+    seed = ((case.seed * 1_000_003 + case.number) * DRAWS + (0 if draw % 2 and not of_unit_rows else draw)) % 2**62
+    tensors, options = make_inputs(spec, case.n, case.num_classes, case.d, torch.float64, case.labels, seed)
+    generator = torch.Generator().manual_seed(seed)
     features = next(name for name in FEATURES if name in tensors)
-    tensors[features] = _degenerate(case, tensors[features] * case.feature_scale, generator)
+    tensors[features] = _degenerate(case, tensors[features] * (case.feature_scale * factor), generator)
     for name in TABLES:
         if name in tensors:
-            tensors[name] = _of_table(case, tensors[name] * case.table_scale)
+            tensors[name] = _of_table(case, tensors[name] * (case.table_scale * factor))
+    for name, value in case.learnt.items():
+        tensors[name] = torch.tensor(value, dtype=torch.float64)
+    if "class_weights" in tensors:
+        tensors["class_weights"] = _weights(case.class_weights, case.num_classes, generator)
+    if case.row_weights:
+        tensors["sample_weights"] = _weights(case.row_weights, case.n, generator)
     if "groups" in options:
-        rows = [(x * case.feature_scale).to(case.dtype) for x, _ in options["groups"]]
-        options["groups"] = [(x, y) for x, (_, y) in zip(rows, options["groups"], strict=True)]
-    if case.negative:
-        tensors["y"][torch.rand(case.n, generator=generator) < 0.3] = -3
+        options["groups"] = [_group(case, rows, generator) for rows in case.groups]
+    if case.own:
+        left_out = torch.rand(len(tensors["bank_z"]), generator=generator) < 0.3
+        options["own"] = left_out if case.own == "mask" else torch.where(left_out, torch.arange(len(left_out)), -1)
+    _label(case, tensors, generator)
+    if case.layout != "expanded":
+        tensors[features][..., absent(case, tensors), :] = float(("nan", "inf", "-inf")[case.number % 3])
     tensors = {name: cast(name, t, case.dtype) for name, t in tensors.items()}
     tensors[features] = _laid_out(case, tensors[features])
-    if tensors["y"].amax() <= torch.iinfo(case.label_dtype).max:
+    if not case.soft and tensors["y"].amax() <= torch.iinfo(case.label_dtype).max:
         tensors["y"] = tensors["y"].to(case.label_dtype)
     return tensors, options | case.how
 
 
+def _label(case: Case, tensors: dict[str, Tensor], generator: torch.Generator) -> None:
+    """Label the rows as the case says."""
+    y, some = tensors["y"], torch.rand(case.n, generator=generator) < 0.3
+    if case.negative:
+        y[some] = -3
+    if case.how.get("ignore_index") == -100:
+        y[some] = -100
+    if case.soft:
+        hard = torch.nn.functional.one_hot(y, case.num_classes).double()
+        share = torch.rand(case.n, 1, generator=generator, dtype=torch.float64).masked_fill(some[:, None], 1)
+        tensors["y"] = share * hard + (1 - share) * hard.flip(0)
+
+
+def absent(case: Case, tensors: dict[str, Tensor]) -> Tensor:
+    """Which rows take no part, whatever they hold: (n,)."""
+    y = tensors["y"]
+    out = torch.zeros(case.n, dtype=torch.bool) if case.soft else (y < 0) | (y == case.how.get("ignore_index", -1))
+    if case.row_weights and LOSSES[case.loss].family != "contrastive":  # whose rows are keys all the same
+        out = out | (tensors["sample_weights"] == 0)
+    return out
+
+
+def _weights(kind: str, count: int, generator: torch.Generator) -> Tensor:
+    """Weights of rows or classes: (count,)."""
+    weights = 3 * torch.rand(count, generator=generator, dtype=torch.float64)
+    match kind:
+        case "zeros":
+            weights[torch.rand(count, generator=generator) < 0.4] = 0
+        case "one row":
+            weights[torch.arange(count) != torch.randint(count, (), generator=generator)] = 0
+        case "spread":
+            weights = 10 ** (8 * torch.rand(count, generator=generator, dtype=torch.float64) - 4)
+    return weights
+
+
+def _group(case: Case, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    x = torch.randn(rows, case.d, generator=generator, dtype=torch.float64) * case.feature_scale
+    return x.to(case.dtype), torch.randint(case.num_classes, (rows,), generator=generator)
+
+
 def _degenerate(case: Case, x: Tensor, generator: torch.Generator) -> Tensor:
-    n = case.n
+    n, of_unit_rows = case.n, case.how.get("normalize") is False
     match case.kind:
         case "zero rows":
             x[..., ::3, :] = 0
         case "constant rows":
             x[..., ::2, :] = x[..., ::2, :1]
         case "equal rows":
-            x = x[..., :1, :].expand(x.shape)
+            x = x[..., :1, :].repeat(*(1 for _ in x.shape[:-2]), n, 1)
         case "duplicates":
             x = x[..., torch.arange(n) // 2, :]
         case "near duplicates":
             x = x[..., torch.arange(n) // 2, :] + 1e-3 * x
-        case "offset" if case.loss not in CONTRASTIVE:
+        case "offset" if not of_unit_rows:
             x = x + 30 * case.feature_scale
-        case "far row" if case.dtype != torch.float16 and case.loss not in CONTRASTIVE:
+        case "far row" if case.dtype != torch.float16 and not of_unit_rows:
             x[..., 0, :] *= 1e4
         case "nan" | "inf":
             x[..., torch.randint(n, (), generator=generator), 0] = float(case.kind)
@@ -164,7 +251,7 @@ def _degenerate(case: Case, x: Tensor, generator: torch.Generator) -> Tensor:
 def _of_table(case: Case, table: Tensor) -> Tensor:
     if case.kind == "nan table":
         table[-1, 0] = torch.nan
-    if case.kind == "far center":
+    if case.kind == "far center" and case.how.get("normalize") is None:
         table[0] *= 1e6
     return table
 
@@ -180,128 +267,3 @@ def _laid_out(case: Case, x: Tensor) -> Tensor:
         case "offset":
             return torch.cat([x.flatten()[:1], x.flatten()])[1:].view(x.shape)
     return x.contiguous()
-
-
-def check(case: Case) -> str:
-    """What is wrong with a case, in a line, or nothing."""
-    spec = LOSSES[case.loss]
-    draws = [inputs(case, draw) for draw in range(DRAWS)]
-    tensors, options = draws[0]
-    before = {name: t.clone() for name, t in tensors.items()}
-    try:
-        first, again = (evaluate(spec, tensors, options, backend=case.backend) for _ in range(2))
-    except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    for name, value in first.items():
-        if not torch.equal(value.nan_to_num(7.0), again[name].nan_to_num(7.0)):
-            return f"{name}: other bits in a second run"
-    for name, t in tensors.items():
-        if not torch.equal(t.nan_to_num(7.0) if t.is_floating_point() else t, before[name].nan_to_num(7.0)):
-            return f"{name}: changed"
-    exact = [_truth(spec, *each) for each in draws]
-    if not exact[0]["loss"].isfinite():
-        return "loss: finite where the reference is not" if first["loss"].isfinite() else ""
-    if not all(
-        t.isfinite().all() for t in tensors.values() if t.is_floating_point() and t is not tensors.get("bank_z")
-    ):
-        return ""  # of what a bad row spoils, more is no fault
-    simple = [plain(spec, *each) for each in draws]
-    return _beyond(case, first, simple, exact)
-
-
-def _truth(spec: LossSpec, tensors: dict, options: dict) -> dict[str, Tensor]:
-    if "groups" in options:
-        options = options | {"groups": [(x.double(), y) for x, y in options["groups"]]}
-    return evaluate(spec, double(tensors), options, backend="reference")
-
-
-def _beyond(case: Case, got: dict, simple: list[dict], exact: list[dict]) -> str:
-    """The first result that is more than twice as wrong as plain PyTorch at worst, and a few roundings: of its size, of
-    the terms it is the difference of, and of the change that one rounding of every input makes."""
-    wide = case.dtype == torch.float64
-    eps, roundings = (torch.finfo(torch.float64).eps, 64) if wide else (torch.finfo(torch.float32).eps, 4)
-    sensitivity = None
-    for name, right in exact[0].items():
-        if got[name].shape != right.shape:
-            return f"{name}: shape {tuple(got[name].shape)} for {tuple(right.shape)}"
-        if not all(each[name].isfinite().all() for each in (*simple, *exact)):
-            continue
-        worst = max((a[name].double() - b[name]).norm().item() for a, b in zip(simple, exact, strict=True))
-        own = max(torch.finfo(got[name].dtype).eps, eps)
-        smallest = torch.finfo(got[name].dtype).tiny * right.numel() ** 0.5
-        allowed = 2 * worst + roundings * own * right.norm().item() + smallest
-        error = (got[name].double() - right).norm().item()
-        if error <= allowed:
-            continue
-        if sensitivity is None:
-            sensitivity, terms = _sensitivity(case, eps), _terms(case)
-        allowed += roundings * (sensitivity[name] + eps * terms.get(name, 0.0))
-        if not error <= allowed:
-            return f"{name}: error {error:.3g}, allowed {allowed:.3g}, plain's {worst:.3g}, size {right.norm():.3g}"
-    return ""
-
-
-def _terms(case: Case) -> dict[str, float]:
-    """Sizes of what a result is the difference of, by name: of a gradient that the chain rule of directions turns, the
-    pull on each direction over its row's length; of a contrastive loss, logits."""
-    spec, (tensors, options) = LOSSES[case.loss], inputs(case, 0)
-    tensors, n = double(tensors), case.n if case.how.get("reduction") == "mean" else 1
-
-    def turned(name: str, pull: float, centred: bool = False) -> float:
-        rows = tensors[name] - centred * tensors[name].mean(-1, keepdim=True)
-        lengths = rows.norm(dim=-1)
-        return pull * (1 / lengths.where(lengths > 1e-6 * tensors[name].abs().max(), torch.inf)).norm().item()
-
-    half = max(torch.finfo(case.dtype).eps / torch.finfo(torch.float32).eps, 1.0)
-    if spec.family == "contrastive":
-        logits = 1 / options.get("temperature", 0.1)
-        return {"loss": logits * case.n / n, "dz": logits * case.n**0.5 * 4 / n}
-    if spec.family == "correlation":
-        k = len(tensors["e"])
-        of = 4 * (case.n + k + case.num_classes) / (k * n * n)
-        # Elsewhere the length of each direction is rounded; the blocked engine's sums are wide.
-        coarse = case.backend != "blocked" or case.dtype == torch.float64
-        return {"de": turned("e", of, True), "loss": of * k * case.n * (1 if coarse else 1e-8)}
-    if spec.name == "marginal":
-        # Products of half-precision directions, which plain PyTorch rounds to exactly 1.
-        return {"dx": turned("x", 4 * case.n / (n * n)), "loss": (half > 1) * half * (case.n / n) ** 2}
-    if spec.name in ("lmcl", "arcface"):
-        pull = 2 * options.get("s", 64.0) / n
-        if case.backend == "triton":  # whose products of half-precision rows are of half-precision directions
-            pull *= half
-        return {"dx": turned("x", pull), "dweight": turned("weight", pull * case.n)}
-    if spec.name == "a-softmax":
-        return {"dweight": turned("weight", 8 * tensors["x"].norm(dim=1).sum().item() / n), "dx": 8 * case.n**0.5 / n}
-    if spec.family == "classifier":  # whose loss is a difference of logits
-        longest = tensors["weight"].norm(dim=1).max().item()
-        return {"dx": 8 * case.n**0.5 / n * longest, "loss": tensors["x"].norm(dim=1).sum().item() * longest / n}
-    if spec.name == "range":  # the difference of two means, and the widest pairs
-        return {"dx": 4 * (options.get("beta", 1e-4) + options.get("alpha", 5e-5)) * tensors["x"].norm().item()}
-    if spec.name == "variant" and case.dtype == torch.float64:  # pushes of all rows less those of the own class
-        size = max(tensors[name].norm(dim=1).max().item() for name in ("x", "centers"))
-        return {"centers": 4 * case.n / options.get("eps1", 0.01) ** 2 * size}
-    return {}
-
-
-def _sensitivity(case: Case, eps: float) -> dict[str, float]:
-    """How far each result moves where every number given moves by one rounding."""
-    spec = LOSSES[case.loss]
-    tensors, options = inputs(case, 0)
-    exact = _truth(spec, tensors, options)
-    generator, moved = torch.Generator().manual_seed(0), dict.fromkeys(exact, 0.0)
-    for _ in range(3):
-        nudged = {
-            name: t * (1 + eps * torch.randn(t.shape, generator=generator)) if t.is_floating_point() else t
-            for name, t in double(tensors).items()
-        }
-        for name, value in _truth(spec, nudged, options).items():
-            moved[name] = max(moved[name], (value - exact[name]).norm().item())
-    return moved
-
-
-def failures(seed: int, numbers: range, backend: str):
-    """What is wrong, a line for each case of which something is."""
-    for number in numbers:
-        case = draw_case(seed, number, backend)
-        if wrong := check(case):
-            yield f"{wrong} | {case} | {case.command}"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fer_fast.kernels.host.launch import gradient_dtype, start
 from fer_fast.kernels.large_centers import launch as engine
+from fer_fast.reference import VariantParams, anti_center_distances
 
 from cases import assert_within_budget
 from fer_fast.terms import CenterTerm
@@ -125,6 +126,21 @@ def test_an_offset_common_to_all_costs_no_digits(auxiliary):
         return t | {name: t[name] * 0.01 + 1000 for name in ("x", "centers")}
 
     check(auxiliary, make)
+
+
+def test_a_center_far_out_whose_rows_push_the_others_is_within_its_limit():
+    """Its push is all less its own: off by roundings of what is taken off, as the engine's docstring says."""
+    t = inputs(24, 70, 16)
+    t |= {"x": 1e-4 * t["x"], "y": torch.arange(24, device=t["x"].device) % 3, "centers": 1e-4 * t["centers"]}
+    t["centers"][0] *= 1e9
+    truth, got = expected("", "variant", double(t), SCALE, "mean")["centers"], launch("variant", t)["centers"]
+    x, y, centers = t["x"].double(), t["y"], t["centers"].double()
+    p = (VariantParams().eps1 + anti_center_distances(x, y, centers)).pow(-2)
+    taken_off = p[y == 0].sum() * (centers[0] - centers[1:].mean(0)).norm()
+    limit = VariantParams().alpha * VariantParams().lambda1 * taken_off
+    eps = torch.finfo(torch.float32).eps
+    assert (got[0] - truth[0]).norm() < 2 * eps * (limit + truth[0].norm())
+    assert ((got[1:] - truth[1:]).norm(dim=1) < 2 * eps * truth[1:].norm(dim=1)).all()
 
 
 def test_zero_centers():

@@ -85,6 +85,20 @@ def test_losses_beside_a_far_center(backend, name, num_classes, far):
     assert_within_budget(actual, simple, truth)
 
 
+@pytest.mark.parametrize("num_classes", [1, 3])
+@over_backends
+def test_rows_of_one_class_push_its_center_nowhere(backend, num_classes):
+    """Of variant loss: all pushes less its own would leave what a rounding of them is, 1e4 times one of the center."""
+    tensors, _ = make_inputs(LOSSES["variant"], 16, num_classes, 5, torch.float64, "one", seed=1)
+    tensors = {name: t if name == "y" else 1e-4 * t for name, t in tensors.items()}
+    if backend == "triton":
+        tensors = {name: t if name == "y" else t.float() for name, t in tensors.items()}
+    options = {"update": True, "lambda2": 0.0}
+    found = evaluate(LOSSES["variant"], tensors, options, backend=backend)["centers"][-1]
+    alone = evaluate(LOSSES["center"], tensors, {"update": True}, backend=backend)["centers"][-1]
+    torch.testing.assert_close(found, alone, rtol=4 * torch.finfo(found.dtype).eps, atol=0.0)
+
+
 @pytest.mark.parametrize("what", ["class", "row"])
 @over_backends
 def test_range_loss_beside_a_far_class_or_row(backend, what):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import cases
 from cases import assert_within_budget, double, make_inputs
 from fer_fast import functional, losses
 from fer_fast.dispatch import triton_runs_on
@@ -81,19 +82,12 @@ CASES = [(*case, *run) for case in CASES for run in [*RUNS, *(LARGER if case[1] 
 
 
 def evaluate(spec, tensors: dict, options: dict, how: dict, backend: str) -> dict[str, Tensor]:
-    """Loss, gradients by argument and moved centers; rows are pulled by something that differs for each."""
-    tensors = {name: t.detach().clone() for name, t in tensors.items()}
+    """Loss, gradients by argument, that of a scale s among them, and moved centers."""
     how = dict(how)
-    leaves = {name: tensors[name].requires_grad_() for name in (*FEATURES, "weight", "bias") if name in tensors}
     if "s" in how:
-        how["s"] = leaves["s"] = torch.tensor(
-            how["s"], dtype=torch.promote_types(tensors["x"].dtype, torch.float32), requires_grad=True
-        )
-    loss = getattr(functional, spec.function)(**by_public_name(tensors), **options, **how, backend=backend)
-    pull = torch.linspace(-1, 2, len(loss)).to(loss) if loss.ndim else torch.ones_like(loss)
-    gradients = torch.autograd.grad((loss * pull).sum(), list(leaves.values()))
-    result = {"loss": loss.detach()} | {f"d{name}": g for name, g in zip(leaves, gradients, strict=True)}
-    return result | ({"centers": tensors["centers"]} if "centers" in tensors else {})
+        wide = torch.promote_types(tensors["x"].dtype, torch.float32)
+        tensors = tensors | {"s": torch.tensor(how.pop("s"), dtype=wide)}
+    return cases.evaluate(spec, tensors, options, **how, backend=backend)
 
 
 def draw(spec, shape: str, option: str, dtype: torch.dtype, seed: int) -> tuple[dict, dict]:
@@ -180,6 +174,23 @@ def test_a_batch_of_absent_rows_loses_nothing(spec, backend):
 
 
 @backends
+@pytest.mark.parametrize("num_classes", [4, 70])
+@pytest.mark.parametrize("spec", CLASSIFIERS, ids=lambda spec: spec.name)
+def test_a_class_weight_that_is_not_finite_spoils_the_rows_of_its_class_too(spec, num_classes, backend):
+    tensors, options = make_inputs(spec, 3, num_classes, 8, torch.float32, "one")
+    tensors["weight"][-1, 0] = torch.nan
+    assert evaluate(spec, tensors, options, {"reduction": "none"}, backend)["loss"].isnan().all()
+
+
+@backends
+@pytest.mark.parametrize("spec", CLASSIFIERS, ids=lambda spec: spec.name)
+def test_a_single_class_has_nothing_to_smooth(spec, backend):
+    tensors, options = make_inputs(spec, 6, 1, 8, torch.float32)
+    result = evaluate(spec, tensors, options, {"label_smoothing": 0.1}, backend)
+    assert all(value.eq(0).all() for value in result.values())
+
+
+@backends
 @pytest.mark.parametrize("spec", CENTERS, ids=lambda spec: spec.name)
 def test_centers_of_absent_rows_stay(spec, backend):
     tensors, options = make_inputs(spec, 6, 4, 8, torch.float32)
@@ -262,8 +273,8 @@ BAD = {
 def test_bad_options_are_named(backend):
     tensors, options = make_inputs(LOSSES["lmcl"], 6, 4, 8, torch.float32)
     tensors = by_public_name(tensors)
-    for name, cases in BAD.items():
-        for value, said in cases:
+    for name, bad in BAD.items():
+        for value, said in bad:
             with pytest.raises(ValueError, match=f"^{name}: .*{said}"):
                 functional.lmcl_loss(**tensors, **options, **{name: value}, backend=backend)
     for labels, said in (
