@@ -209,8 +209,9 @@ def _of_correlation(case: Case, tensors: dict, options: dict, rounding: float, p
         divisor = k * n * n if options["reduction"] == "mean" else 1
         pulls, loss = pulls + 4 * difficulty * n / divisor * rows.norm(), loss + 2 * difficulty * k * n * n / divisor
     if case.loss in ("ed", "ad-corre"):
-        divisor = k * k * n if options["reduction"] == "mean" else 1
-        pulls, loss = pulls + 2 * k / divisor * rows.norm(), loss + k * k * n / divisor
+        divisor, weights = k * k if options["reduction"] == "mean" else 1, _weights(case, tensors)
+        pulls = pulls + 2 * k / divisor * (rows * _pulled(case, weights)).norm()
+        loss = loss + k * k / divisor * _total(case, weights)
     if case.loss in ("md", "ad-corre"):
         divisor = k * classes * classes if options["reduction"] == "mean" else 1
         counts = torch.zeros(classes, dtype=e.dtype).index_add_(0, tensors["y"].long(), torch.ones(n, dtype=e.dtype))
