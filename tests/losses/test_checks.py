@@ -116,6 +116,7 @@ def test_primitives_refuse_what_losses_do():
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("spec", SPECS)
 def test_narrower_labels_give_the_same_bits(spec, backend, num_classes):
+    """Those narrower still are widened to int32 before an engine is chosen: with few classes is enough."""
     tensors, options = make_inputs(spec, N, num_classes, D, torch.float32)
     expected = evaluate(spec, tensors, options, backend=backend)
     for dtype in (torch.int32, torch.int8, torch.uint8) if num_classes == C else (torch.int32,):
