@@ -75,6 +75,8 @@ def _beyond(case: Case, got: dict, exact: dict) -> str:
     for draw in range(DRAWS):
         given = inputs(narrow, draw)
         simple, right = plain(spec, *given), exact if draw == 0 and not wide else _truth(spec, *given)
+        if draw == 0 and not simple["loss"].isfinite().all():
+            return ""
         for name in list(wrong):
             error = _error(simple[name], right[name])
             worst[name] = max(worst[name], error)  # NaN is no maximum
