@@ -87,7 +87,7 @@ class Center:
         if isinstance(scale, Tensor) and scale.ndim:
             scale = scale.index_select(0, y)
         if weights is not None:
-            scale = scale * weights
+            scale = scale * weights.to(self.wide)  # MVA's may be more than float32 holds
         slope = 2 * factor * scale
         if isinstance(slope, Tensor) and slope.ndim:
             slope = slope.to(self.dtype)[:, None]

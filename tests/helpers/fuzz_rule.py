@@ -86,7 +86,7 @@ def _beyond(case: Case, got: dict, exact: dict) -> str:
             return ""
     terms = cancelling(case)
     for name, error in wrong.items():
-        most, size = allowed[name] + times * worst[name] + terms.get(name, 0.0), exact[name].norm()
+        most, size = allowed[name] + times * worst[name] + roundings * terms.get(name, 0.0), exact[name].norm()
         if not error <= most:
             return f"{name}: error {error:.3g}, allowed {most:.3g}, plain's {worst[name]:.3g}, size {size:.3g}"
     return ""
@@ -240,11 +240,18 @@ def _of_marginal(case: Case, tensors: dict, options: dict, rounding: float, prod
     return {"dx": ALONG * products * pulls.norm().item(), "loss": (2 * products + d * rounding) * pairs}
 
 
+def _of_range(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
+    """The two nearest class means, each rounded, pull their rows by 2β of their difference."""
+    beta, size = options.get("beta", LOSSES["range"].params().beta), tensors["x"].norm(dim=1).nan_to_num().max().item()
+    return {"dx": 2 * beta * 2 * rounding * size}
+
+
 _CANCELLING = {
     "classifier": _of_classifier,
     "island": _of_island,
     "correlation": _of_correlation,
     "marginal": _of_marginal,
+    "range": _of_range,
     "contrastive": _of_contrastive,
 }
 
