@@ -176,8 +176,10 @@ def attract(
         anti = tl.zeros_like(own)
     scalar = 1.0
     if rule.scalar is not None:
-        scalar = factor * tl.load(tables.statistics + SCALAR * K + y)
+        scalar = tl.load(tables.statistics + SCALAR * K + y)
     losses, d_own, d_anti = rule.loss(own, anti, scalar, rule.a)
+    losses *= factor  # behind the distance: with the scalar it may be more than float32 holds
+    d_own *= factor
     dx = along_rows(scale * d_own) * offset
     if rule.anti:
         dx += along_rows(scale * others * d_anti) * away

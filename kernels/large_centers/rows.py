@@ -14,16 +14,13 @@ from .table_stats import from_mean, load_row
 
 @triton.jit
 def class_scalar(table, rule, y, valid, num_classes):
-    """The loss's factor of some classes."""
+    """The loss's factor of some classes, but for MVA's, which they share."""
     weights = tl.full(y.shape, 1.0, tl.float32)
     if table.class_weights is not None:
         weights = tl.load(table.class_weights + y, mask=valid, other=0.0).to(tl.float32)
     squared = tl.load(table.squared + y, mask=valid, other=0.0)
     whole = tl.load(table.spread)
-    scalar = rule.scalar(weights, num_classes * squared + whole, whole / (num_classes - 1), rule.a)
-    if table.factor is not None:
-        scalar *= tl.load(table.factor)
-    return scalar
+    return rule.scalar(weights, num_classes * squared + whole, whole / (num_classes - 1), rule.a)
 
 
 @triton.jit
@@ -117,6 +114,10 @@ def rows(
         if rule.scalar is not None:
             scalar = class_scalar(table, rule, y, valid, sizes.num_classes)
         losses, d_own, d_anti = rule.loss(own, anti, scalar, rule.a)
+        if table.factor is not None:  # behind the distance: before it they may be more than float32 holds
+            factor = tl.load(table.factor)
+            losses *= factor
+            d_own *= factor
         losses = tl.where(valid, of_row * losses, tl.where(bad, float("nan"), 0.0))
         if out.row_losses is not None:
             tl.store(out.row_losses + at, sizes.auxiliary_weight * losses, mask=in_batch)

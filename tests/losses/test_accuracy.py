@@ -135,3 +135,18 @@ def test_the_spread_of_the_reference_is_the_sum_that_is_written():
     centers = normal(50, 7, seed=0)
     written = (centers[:, None] - centers).square().sum((1, 2))
     torch.testing.assert_close(reference.primitives.center_spread(centers), written)
+
+
+@over_backends
+@pytest.mark.parametrize("num_classes", [3, 70])
+def test_the_weight_of_a_group_may_be_more_than_float32_holds(num_classes, backend):
+    """α_v / σ² is no float32, the loss is."""
+    generator = torch.Generator().manual_seed(0)
+    x, centers = torch.zeros(4, 2), 1e-8 * torch.randn(num_classes, 2, generator=generator)
+    y, groups = torch.arange(4) % 3, [(torch.randn(5, 2, generator=generator), torch.arange(5) % 3)]
+    given = {"groups": groups, "sample_weights": torch.tensor([1.0, 0, 1, 1])}
+    found = functional.mva_loss(x, y, centers, **given, backend=backend)
+    given["groups"] = [(rows.double(), of) for rows, of in groups]
+    exact = functional.mva_loss(x.double(), y, centers.double(), **given, backend="reference")
+    assert exact > 1e28
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=0)
