@@ -151,19 +151,30 @@ def class_weights(weights, num_classes: int) -> Tensor | None:
     """Class weights of a module, given as a tensor or a sequence: finite, not negative, one for each class."""
     if weights is None:
         return None
-    weights = torch.as_tensor(weights, dtype=torch.get_default_dtype()).detach().clone()
+    given = isinstance(weights, Tensor)  # or its values are to be looked at, wherever modules are built
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    weights = weights.detach().to(dtype, copy=True) if given else torch.tensor(weights, dtype=dtype, device="cpu")
     per_class(weights, "class_weights", num_classes, None)
     bad = torch.nonzero(~torch.isfinite(weights) | (weights < 0)).flatten().tolist()
     if bad:
         raise ValueError(f"class_weights: {weights[bad[0]]:g} for class {bad[0]}; allowed are finite values >= 0")
-    return weights
+    return weights if given else weights.to(device)
 
 
 def number(value: Tensor | float, name: str) -> Tensor | float:
     """A number, given as one: no backend would give a tensor here a gradient."""
     if isinstance(value, Tensor) and value.requires_grad:
         raise ValueError(f"{name}: a tensor that requires a gradient is given, which it does not get; give a number")
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise ValueError(f"{name}: {value!r} given; expected a number")
     return value
+
+
+def finite(value: float, name: str) -> float:
+    """A finite number."""
+    if not math.isfinite(number(value, name)):
+        raise ValueError(f"{name}: {value!r} given; allowed are finite values")
+    return float(value)
 
 
 def learnable(value: Tensor | float, name: str) -> Tensor | float:
@@ -200,6 +211,14 @@ def angle(value: float, name: str) -> float:
     if not 0 <= value <= math.pi:
         raise ValueError(f"{name}: {value!r} given; allowed are radians from 0 to π")
     return float(value)
+
+
+def integer(value: int, name: str) -> int:
+    """An integer of any size."""
+    try:
+        return index(None if isinstance(value, bool) else value)  # numpy's integers are some, too
+    except TypeError:
+        raise ValueError(f"{name}: {value!r} given; expected an integer") from None
 
 
 def at_least(value: int, low: int, name: str) -> int:

@@ -32,9 +32,14 @@ def each_block(work: Callable[[slice], None], blocks: Iterable[slice], device: t
         with torch.inference_mode(inference), torch.no_grad():
             work(block)
 
-    with _making:
-        pool = _pool(threads, os.getpid())
-    list(pool.map(alone, blocks))
+    try:
+        with _making:
+            pool = _pool(threads)
+        done = pool.map(alone, blocks)
+    except RuntimeError:  # of an interpreter that is about to end, which starts no more threads
+        done = map(alone, blocks)
+    for _ in done:
+        pass
 
 
 def rows_each(n: int, most: int, device: torch.device) -> int:
@@ -44,11 +49,8 @@ def rows_each(n: int, most: int, device: torch.device) -> int:
 
 
 @lru_cache(1)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads whose operations use no others; anew after a fork, which takes none along.
-
-    PyTorch asks once a thread, at its first operation, how many it may use.
-    """
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads whose operations use no others. PyTorch asks at the first operation of a thread how many it may use."""
     pool, met = ThreadPoolExecutor(threads, "fer_fast"), Barrier(threads)
 
     def first_operation(_: int) -> None:
@@ -61,3 +63,14 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     finally:
         torch.set_num_threads(threads)
     return pool
+
+
+def _after_fork() -> None:
+    """Which takes no threads along, and may have come while a lock was held."""
+    global _making
+    _making = Lock()
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

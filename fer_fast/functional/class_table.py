@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import NamedTuple, get_args
 
 import torch
@@ -51,7 +50,7 @@ class Term(NamedTuple):
 
     def engine_params(self) -> tuple[float, ...]:
         """The hyper-parameters as engines take them: NaN stands for one that is a tensor."""
-        return _numbers(tuple([math.nan if isinstance(value, Tensor) else value for value in self.params]))
+        return tuple([math.nan if isinstance(v, Tensor) else float(SWITCHES.get(v, v)) for v in self.params])
 
     @property
     def setting(self) -> Tensor | None:
@@ -84,11 +83,6 @@ class Term(NamedTuple):
             with torch.no_grad():
                 self.table.copy_(call(spec.update, x=x, y=y, **given))
         return loss
-
-
-@lru_cache
-def _numbers(values: tuple[float | str, ...]) -> tuple[float, ...]:
-    return tuple([float(SWITCHES.get(value, value)) for value in values])
 
 
 _ABSENT, _NO_CLASSIFIER, _NO_CENTERS = Term(""), Classifier(), CenterTerm()
@@ -145,7 +139,7 @@ def joint_loss(
         return loss + weight * auxiliary.reference(x, y, sample_weights, reduction) if auxiliary.name else loss
     if soft is not None:
         y = soft.argmax(1)
-    terms = classifier.as_classifier(setting), auxiliary.as_center_term(float(weight))
+    terms = classifier.as_classifier(setting), auxiliary.as_center_term(checks.finite(weight, "weight"))
     how = {"backend": backend, "kind": kind}
     return ops.class_table(x, y, *terms, sample_weights, soft, reduction, auxiliary.update, **how)
 
@@ -174,7 +168,7 @@ def _check(
     bias and class weights."""
     checks.features(x, "features")
     (classifier, weight, *_), (auxiliary, centers, *_) = terms[:4], terms[4:]
-    if classifier and isinstance(y, Tensor) and y.ndim == 2:
+    if classifier and isinstance(y, Tensor) and y.ndim == 2 and y.is_floating_point():
         if auxiliary or ignore_index is not None:
             what = f"{auxiliary} loss takes one class a row" if auxiliary else "ignore_index is of hard labels"
             raise ValueError(f"labels: expected classes (n,), for {what}; got soft labels {tuple(y.shape)}")
@@ -220,7 +214,8 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         backend: Backend = "auto",
     ) -> Tensor:
         smoothing = checks.fraction(label_smoothing, "label_smoothing")
-        term = Term(name, weight, params=params, label_smoothing=smoothing, ignore_index=ignore_index)
+        ignored = None if ignore_index is None else checks.integer(ignore_index, "ignore_index")
+        term = Term(name, weight, params=params, label_smoothing=smoothing, ignore_index=ignored)
         return joint_loss(features, labels, term, sample_weights=sample_weights, reduction=reduction, backend=backend)
 
     def center(

@@ -40,6 +40,8 @@ def selfcon_loss(
     """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`.
 
     embeddings z (2N, d). The labels (2N,) only say, where they are negative, which rows take no part.
+
+    Options as of all contrastive losses: see :mod:`fer_fast.functional.contrastive`.
     """
     checks.features(embeddings, "embeddings")
     rows = embeddings.shape[0]
@@ -91,6 +93,8 @@ def esc_loss(
     embeddings z (n, d), labels y (n,), bank_embeddings (M, d), bank_labels (M,). Bank rows get no
     gradient. `own` names those that take no part in this call, as a mask (M,) or as row numbers, -1 for none: rows of
     the batch that were enqueued before the loss.
+
+    Options as of all contrastive losses: see :mod:`fer_fast.functional.contrastive`.
     """
     bank = bank_embeddings, bank_labels, own
     return _contrastive("esc", embeddings, labels, *bank, params, sample_weights, normalize, reduction, backend)
@@ -164,8 +168,8 @@ def _contrastive(
     y, bank_z, bank_y = _check(z, y, bank_z, bank_y, own)
     checks.reduction(reduction, find(name).reductions)
     _check_terms(params, sample_weights, z)
-    if normalize:
-        z, bank_z = _unit(z), None if bank_z is None else _unit(bank_z)
+    if normalize:  # of a row that takes no part, whatever it holds, nothing may come back
+        z, bank_z = _unit(z.masked_fill((y < 0)[:, None], 0)), None if bank_z is None else _unit(bank_z)
     elif not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
         checks.unit_rows(z, y, "embeddings")
     backend = resolve(backend, z.device)

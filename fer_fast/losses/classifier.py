@@ -45,7 +45,7 @@ class ClassifierLoss(Loss):
     ):
         super().__init__(params=params, reduction=reduction, backend=backend, empty=empty)
         self.label_smoothing = checks.fraction(label_smoothing, "label_smoothing")
-        self.ignore_index = ignore_index
+        self.ignore_index = None if ignore_index is None else checks.integer(ignore_index, "ignore_index")
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
         self.feature_dim = checks.at_least(feature_dim, 1, "feature_dim")
         self.weight = nn.Parameter(torch.empty(num_classes, feature_dim))

@@ -4,6 +4,7 @@ import inspect
 
 from torch import Tensor, nn
 
+from .. import checks
 from ..functional import joint_loss
 from ..functional.class_table import leave_out
 from .base import Loss, no_weights
@@ -43,7 +44,7 @@ class JointLoss(nn.Module):
                 )
         self.classifier = classifier
         self.auxiliary = auxiliary
-        self.weight = float(weight)
+        self.weight = checks.finite(weight, "weight")
         self.weighs = "sample_weights" in inspect.signature(auxiliary.forward).parameters
 
     def logits(self, features: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """Blocks on threads of their own: the same numbers, whatever the caller's modes, threads and forks."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -113,3 +116,35 @@ def test_a_fork_has_threads_of_its_own():
     assert ours.poll(60)
     assert ours.recv() == pytest.approx(expected)
     child.join()
+
+
+LATE = """
+import atexit, threading, time, torch
+from fer_fast import functional
+
+torch.set_num_threads(2)
+z, y = torch.nn.functional.normalize(torch.randn(64, 8), dim=1), torch.arange(64) % 3
+
+
+def call(name):
+    print(name, functional.supcon_loss(z, y, backend="blocked").isfinite().item(), flush=True)
+
+
+def late():
+    time.sleep(0.5)
+    call("thread")
+
+
+{first}
+threading.Thread(target=late).start()
+atexit.register(call, "atexit")
+"""
+
+
+@pytest.mark.parametrize("first", ["", "call('main')"], ids=["first", "again"])
+def test_an_interpreter_that_is_about_to_end(first):
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    run = [sys.executable, "-W", "ignore", "-c", LATE.format(first=first)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stderr == ""
+    assert done.stdout.split()[-4:] == ["thread", "True", "atexit", "True"]

@@ -179,3 +179,40 @@ def test_what_was_allowed_once_is_looked_at_again_when_it_changed(backend):
                 functional.center_loss(bad, y, centers, backend=backend)
     with pytest.raises(ValueError, match="class 3"):  # a value, which nothing remembers
         functional.center_loss(x, y + 1, centers, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: losses.LMCLLoss(4, 8, m="a"), "m: 'a' given; expected a number"),
+        (lambda: losses.CenterLoss(4, 8, alpha=True), "alpha: True given; expected a number"),
+        (lambda: losses.SoftmaxLoss(4, 8, label_smoothing=True), "label_smoothing: True given; expected a number"),
+        (lambda: losses.SoftmaxLoss(4, 8, ignore_index=1.5), "ignore_index: 1.5 given; expected an integer"),
+        (
+            lambda: losses.JointLoss(losses.SoftmaxLoss(4, 8), losses.CenterLoss(4, 8), float("nan")),
+            "weight: nan given; allowed are finite values",
+        ),
+    ],
+)
+def test_settings_that_are_no_numbers_are_named(build, said):
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        build()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_integer_labels_of_two_dimensions_are_not_soft(backend):
+    head = losses.SoftmaxLoss(4, 8, backend=backend)
+    with pytest.raises(ValueError, match=r"^labels: expected .*\(n,\)|^labels: expected shape \(6,\)"):
+        head(torch.randn(6, 8), torch.zeros(6, 1, dtype=torch.int64))
+
+
+def test_class_weights_given_as_a_list_to_a_module_without_values():
+    with torch.device("meta"):
+        head = losses.SoftmaxLoss(3, 8, class_weights=[1, 2, 3])
+        with pytest.raises(ValueError, match=r"^class_weights: -1 for class 1"):
+            losses.SoftmaxLoss(3, 8, class_weights=[1, -1, 3])
+    assert head.class_weights.is_meta
+    built = losses.SoftmaxLoss(3, 8, class_weights=[1, 2, 3])
+    head.load_state_dict(built.state_dict(), assign=True)
+    x, y = torch.randn(6, 8), torch.arange(6) % 3
+    assert torch.equal(head(x, y), built(x, y))

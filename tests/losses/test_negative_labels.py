@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cases import assert_within_budget, double, evaluate, make_inputs, plain
+from fer_fast import functional
 from fer_fast.dispatch import triton_runs_on
 from fer_fast.registry import LOSSES
 
@@ -58,3 +59,16 @@ def test_a_bad_row_that_takes_part_still_reaches_the_loss(spec, backend):
     whole, _, out, options = with_rows_taken_out(spec, 0)
     whole["x"][int((~out).nonzero()[0]), 0] = float("inf")
     assert not evaluate(spec, whole, options, backend=backend)["loss"].isfinite()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["selfcon", "supcon", "esc", "ensc"])
+def test_nothing_comes_back_through_the_length_of_a_row_left_out(name, backend):
+    z, y = torch.randn(6, 4), torch.tensor([0, 0, 1, -1, 1, 1])
+    z[3] = torch.nan
+    z.requires_grad_()
+    loss = getattr(functional, f"{name}_loss")(z, y, normalize=True, backend=backend)
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert gradient[3].eq(0).all()
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
