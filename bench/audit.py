@@ -7,7 +7,7 @@ register in a loop or lengthens a hot one fails here.
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 
@@ -111,6 +111,13 @@ def traffic(loss: str, shape: Shape, dtype: str) -> TrafficRow:
         operations.get(spec.engine),
         dict(large.launches),
     )
+
+
+def every_traffic(losses: Iterable[str]) -> Iterator[TrafficRow]:
+    """Each loss at each of its shapes, counted here: Triton must interpret."""
+    for name in losses:
+        for dtype, shapes in SHAPES[LOSSES[name].engine].items():
+            yield from (traffic(name, shape, dtype) for shape in shapes)
 
 
 def _loss_and_gradient(problem: Problem, factor: float = 1.0) -> None:
@@ -245,7 +252,5 @@ TABLES: dict[str, Callable[[Selection], tuple[Table, list[str]]]] = {"traffic": 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name in sys.argv[1:]:
-        for dtype, shapes in SHAPES[LOSSES[name].engine].items():
-            for shape in shapes:
-                print(json.dumps(asdict(traffic(name, shape, dtype))), flush=True)
+    for row in every_traffic(sys.argv[1:]):
+        print(json.dumps(asdict(row)), flush=True)
