@@ -91,7 +91,7 @@ def bad_label(given: Problem, asked: Asked) -> list[str] | str:
     bad.tensors["y"][len(bad.tensors["y"]) // 2] = given.shape.classes
     wrong = []
     try:  # on a CPU, where looking is free, at once
-        loss = getattr(functional, given.spec.function)(**bad.tensors, **bad.options, backend="triton")
+        loss = getattr(functional, given.spec.function)(**bad.arguments, backend="triton")
         wrong += [] if loss.isnan().item() else ["a loss of a bad label that is a number"]
         wait(asked.device)
         OURS.bind(given, given.inputs(asked.device))()

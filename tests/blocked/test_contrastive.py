@@ -36,8 +36,9 @@ def test_contrastive(mode, temperature, shape, kind, dtype):
         draws = [{"z": torch.cat([t["z"], t["z"].roll(1, 1)]), "y": t["y"].repeat(2)} for t in draws]
 
     def fast(t, mean):
-        args = (t["z"], t["y"], t.get("bank_z"), t.get("bank_y"), temperature, mode, mean, True)
-        return dict(zip(("value", "dz"), contrastive.contrastive(*args)[:2], strict=True))
+        tensors, how = (t["z"], t["y"], t.get("bank_z"), t.get("bank_y")), (None, "mean" if mean else "sum", True)
+        found = contrastive.contrastive(*tensors, Setting(temperature), mode, *how)
+        return dict(zip(("value", "dz"), found[:2], strict=True))
 
     def slow(t, mean):
         extra = {"selfcon": (), "supcon": ("y",)}.get(mode, ("y", "bank_z", "bank_y"))
