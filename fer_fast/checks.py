@@ -172,7 +172,7 @@ def number(value: Tensor | float, name: str) -> Tensor | float:
 
 def finite(value: float, name: str) -> float:
     """A finite number."""
-    if not math.isfinite(number(value, name)):
+    if not -math.inf < number(value, name) < math.inf:
         raise ValueError(f"{name}: {value!r} given; allowed are finite values")
     return float(value)
 
