@@ -36,7 +36,7 @@ def each_block(work: Callable[[slice], None], blocks: Iterable[slice], device: t
         with _making:
             pool = _pool(threads)
         done = pool.map(alone, blocks)
-    except RuntimeError:  # of an interpreter that is about to end, which starts no more threads
+    except RuntimeError:  # no threads: of an interpreter that is about to end, or past the system's limit
         done = map(alone, blocks)
     for _ in done:
         pass
@@ -60,6 +60,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     torch.set_num_threads(1)
     try:
         list(pool.map(first_operation, range(threads)))
+    except RuntimeError:  # no more threads are to be had: those that wait for them would wait for ever
+        met.abort()
+        raise
     finally:
         torch.set_num_threads(threads)
     return pool

@@ -229,6 +229,7 @@ def batch_of(
     soft_labels: Tensor | None,
     status: Tensor | None,
 ) -> Batch:
+    """What kernels read of the rows and of MVA's groups, laid out as they want it."""
     groups = tuple(map(dense_rows, auxiliary.groups_x)), tuple([of.contiguous() for of in auxiliary.groups_y])
     soft = None if soft_labels is None else soft_labels.contiguous()
     return Batch(dense_rows(x), y.contiguous(), status, *groups, sample_weights, soft, auxiliary.group_rows)
@@ -243,6 +244,7 @@ def _small_table(
     gradient: bool,
     kind: dict | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """:func:`class_table` of tables that a program holds."""
     mean, setting, rules = reduction == "mean", classifier.setting, rules_of(classifier, auxiliary)
     weight = None if classifier.weight is None else classifier.weight.contiguous()
     given = weight, classifier.bias, classifier.class_weights, auxiliary.centers, auxiliary.class_weights

@@ -1,9 +1,11 @@
 """Blocks on threads of their own: the same numbers, whatever the caller's modes, threads and forks."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from fer_fast import functional
-from fer_fast.blocked import contrastive, range_loss
+from fer_fast.blocked import contrastive, range_loss, side_by_side
 from fer_fast.blocked.side_by_side import each_block, rows_each
 from fer_fast.blocked.tiles import spans
 
@@ -80,6 +82,29 @@ def test_an_error_in_a_block_is_the_caller_s():
 
     with pytest.raises(ValueError, match=r"^block 0$"):
         each_block(work, spans(9, 3), CPU)
+
+
+def test_where_no_more_threads_are_to_be_had_the_caller_works_alone(monkeypatch):
+    before, visits = set(threading.enumerate()), torch.zeros(9)
+    start = threading.Thread.start
+
+    def refuse_the_second(thread):
+        if len(set(threading.enumerate()) - before) >= 1:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def work(block: slice) -> None:
+        visits[block] += 1
+
+    side_by_side._pool.cache_clear()
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    each_block(work, spans(9, 3), CPU)
+    assert visits.eq(1).all()
+    assert torch.get_num_threads() == 3
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_modes_of_the_caller():
