@@ -21,9 +21,8 @@ from fer_fast.registry import LOSSES, LossSpec
 
 FEATURES = ("x", "e", "z")
 TABLES = ("weight", "centers", "bank_z")
-DTYPES = {"blocked": (torch.float32, torch.float32, torch.bfloat16, torch.float16, torch.float64)}
-DTYPES |= {"triton": (torch.float32, torch.float32, torch.float16)}  # the interpreter multiplies bfloat16 as raw bits
-DTYPES |= {"reference": DTYPES["blocked"]}
+DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.float16, torch.float64)
+INTERPRETED = (torch.float32, torch.float32, torch.float16)  # the interpreter multiplies bfloat16 as raw bits
 LABEL_DTYPES = (torch.int64, torch.int64, torch.int32, torch.int16, torch.int8)
 LABELS = ("random", "random", "random", "one", "own")
 KINDS = ("", "", "", "", "zero rows", "constant rows", "equal rows", "duplicates", "near duplicates", "offset")
@@ -56,22 +55,24 @@ class Case:
     row_weights: str
     class_weights: str
     own: str  # which rows of a bank are left out
+    device: str
     groups: tuple[int, ...]  # rows of MVA's
     learnt: dict = field(default_factory=dict)  # hyper-parameters that are tensors
     how: dict = field(default_factory=dict)
 
     @property
     def command(self) -> str:
-        return f"python -m tests.fuzz --seed {self.seed} --backend {self.backend} --case {self.number}"
+        where = f"--backend {self.backend} --device {self.device}"
+        return f"python -m tests.fuzz --seed {self.seed} {where} --case {self.number}"
 
 
-def draw_case(seed: int, number: int, backend: str) -> Case:
+def draw_case(seed: int, number: int, backend: str, device: str = "cpu") -> Case:
     random = Random(f"{seed} {number} {backend}")
     name = random.choice(list(LOSSES))
     spec = LOSSES[name]
     takes = _takes(spec.function)
-    dtype = random.choice(DTYPES[backend])
-    small = backend == "triton"
+    small = backend == "triton" and device == "cpu"  # by the interpreter
+    dtype = random.choice(INTERPRETED if small else DTYPES)
     n = random.choice((1, 2, 3, 5, 8, 17) if small else (1, 2, 3, 7, 16, 33, 65))
     num_classes = random.choice((1, 2, 3, 7, 20, 70) if small else (1, 2, 3, 7, 20, 90))
     if name in ("affinity", "mva"):
@@ -116,6 +117,7 @@ def draw_case(seed: int, number: int, backend: str) -> Case:
         row_weights=random.choice(WEIGHTS) if "sample_weights" in takes else "",
         class_weights=random.choice(("random", "zeros", "spread")),
         own=random.choice(("", "", "mask", "numbers")) if "own" in takes else "",
+        device=device,
         groups=tuple(random.choice((1, 2, 5, 9)) for _ in range(random.randint(0, 4))) if "groups" in takes else (),
         learnt={key: settings.get(key, spec.params._field_defaults[key]) for key in sorted(learnt)},
         how=how,
@@ -179,11 +181,19 @@ def inputs(case: Case, draw: int) -> tuple[dict[str, Tensor], dict]:
     _label(case, tensors, generator)
     if case.layout != "expanded":
         tensors[features][..., absent(case, tensors), :] = float(("nan", "inf", "-inf")[case.number % 3])
-    tensors = {name: cast(name, t, case.dtype) for name, t in tensors.items()}
+    tensors = {name: cast(name, t, case.dtype).to(case.device) for name, t in tensors.items()}
+    options = {name: _moved(value, case.device) for name, value in options.items()}
     tensors[features] = _laid_out(case, tensors[features])
     if not case.soft and tensors["y"].amax() <= torch.iinfo(case.label_dtype).max:
         tensors["y"] = tensors["y"].to(case.label_dtype)
     return tensors, options | case.how
+
+
+def _moved(value, device: str):
+    """An option's tensors, alone or in groups, to where they are asked for."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return [tuple(t.to(device) for t in group) for group in value] if isinstance(value, list) else value
 
 
 def _label(case: Case, tensors: dict[str, Tensor], generator: torch.Generator) -> None:

@@ -18,19 +18,21 @@ ALONG = 4  # roundings that the chain rule leaves of a pull along a direction: o
 
 def check(case: Case) -> str:
     """What is wrong with a case, in a line, or nothing."""
-    spec, (tensors, options) = LOSSES[case.loss], inputs(case, 0)
-    before = {name: t.clone() for name, t in tensors.items()}
+    spec, (tensors, options) = LOSSES[case.loss], inputs(replace(case, device="cpu"), 0)
+    given, how = inputs(case, 0) if case.device != "cpu" else (tensors, options)
+    before = {name: t.clone() for name, t in given.items()}
     try:
-        got = evaluate(spec, tensors, options, backend=case.backend)
-        again = got if case.number % REPEATED else evaluate(spec, tensors, options, backend=case.backend)
+        got = evaluate(spec, given, how, backend=case.backend)
+        again = got if case.number % REPEATED else evaluate(spec, given, how, backend=case.backend)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
     for name, value in got.items():
         if not _same(value, again[name]):
             return f"{name}: other bits in a second run"
-    for name, t in tensors.items():
+    for name, t in given.items():
         if not _same(t, before[name]):
             return f"{name}: changed"
+    got = {name: t.cpu() for name, t in got.items()}
     exact = _truth(spec, tensors, options)
     spoilt = got["loss"].isfinite() & ~exact["loss"].isfinite()
     out = absent(case, tensors)  # which a bad row of the table need not spoil
@@ -60,7 +62,7 @@ def _beyond(case: Case, got: dict, exact: dict) -> str:
     do not.
     """
     spec, wide = LOSSES[case.loss], case.dtype == torch.float64
-    narrow = replace(case, dtype=torch.float32) if wide else case
+    narrow = replace(case, device="cpu", dtype=torch.float32 if wide else case.dtype)
     times = 3 * torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps if wide else 2
     roundings = case.n**0.5 if wide else 1
     allowed, wrong = {}, {}
@@ -102,7 +104,7 @@ def cancelling(case: Case) -> dict[str, float]:
     of = _CANCELLING.get(case.loss) or _CANCELLING.get(LOSSES[case.loss].family)
     if of is None:
         return {}
-    tensors, options = inputs(case, 0)
+    tensors, options = inputs(replace(case, device="cpu"), 0)
     dtype = torch.promote_types(case.dtype, torch.float32)
     # Triton multiplies directions, and what pulls them, in the dtype of the features.
     products = case.dtype if case.backend == "triton" else dtype
@@ -256,9 +258,9 @@ _CANCELLING = {
 }
 
 
-def failures(seed: int, numbers: range, backend: str):
+def failures(seed: int, numbers: range, backend: str, device: str = "cpu"):
     """What is wrong, a line for each case of which something is."""
     for number in numbers:
-        case = draw_case(seed, number, backend)
+        case = draw_case(seed, number, backend, device)
         if wrong := check(case):
             yield f"{wrong} | {case} | {case.command}"
