@@ -9,6 +9,8 @@ from torch import Tensor
 from torch._C import _current_graph_task_id
 from torch._C._functorch import get_interpreter_stack
 
+from .replay import looked
+
 REDUCTIONS = ("mean", "sum")
 Reduction = Literal["mean", "sum", "none"]  # the last where a loss is a sum over rows
 Empty = Literal["error", "zero"]  # what a batch without rows is
@@ -91,9 +93,11 @@ def wide_labels(y: Tensor) -> Tensor:
     return y if y.dtype in INTEGERS[:2] else y.to(torch.int32 if y.dtype.itemsize < 4 else torch.int64)
 
 
-def readable(y: Tensor) -> bool:
-    """Whether looking at labels waits for no device."""
-    return y.is_cpu
+def readable(t: Tensor) -> bool:
+    """Whether looking at values, as the caller is about to, waits for no device."""
+    if t.is_cpu:
+        looked()
+    return t.is_cpu
 
 
 def moves(what: str) -> None:

@@ -42,6 +42,11 @@ def backend(name: Backend) -> Iterator[None]:
         _preferred.name = outer
 
 
+def preferred() -> str:
+    """What :func:`backend` asks for, "auto" for nothing."""
+    return _preferred.name
+
+
 def resolve(name: str, device: torch.device) -> str:
     """The backend a call on `device` runs on: "triton", "blocked" or "reference".
 

@@ -1,9 +1,7 @@
 """Kinds of calls, alike in all but the values of their tensors. What was found out about one call of a kind, a check
 passed or a plan made, is not asked again of the next: at small batches a step costs what its host does."""
 
-from collections.abc import Callable, Iterable
-from functools import wraps
-from typing import ClassVar
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ Kind = dict  # what is remembered of one
 _PLAIN = frozenset({Tensor, torch.nn.Parameter})  # not subclasses, which may see operators themselves
 _NAMES = frozenset({str, int, bool, type(None)})
 _MOST_KINDS = 1024  # remembered at once: ragged batches make many
+_REMEMBERED: list[dict] = []
 
 
 class Kinds:
@@ -23,11 +22,8 @@ class Kinds:
     whenever another kind is met.
     """
 
-    everywhere: ClassVar[list["Kinds"]] = []
-
     def __init__(self):
-        self.known: dict[tuple, Kind] = {}
-        self.everywhere.append(self)
+        self.known: dict[tuple, Kind] = remembered({})
 
     def of(self, args: Iterable) -> Kind | None:
         """The kind of a call; None where one call does not speak for the next."""
@@ -41,10 +37,16 @@ class Kinds:
         return kind
 
 
+def remembered(known: dict) -> dict:
+    """The same, to be emptied when all is to be forgotten."""
+    _REMEMBERED.append(known)
+    return known
+
+
 def forget() -> None:
     """As if no call had been: for who changes what plans are made of."""
-    for kinds in Kinds.everywhere:
-        kinds.known.clear()
+    for known in _REMEMBERED:
+        known.clear()
 
 
 def watched() -> bool:
@@ -78,20 +80,3 @@ def _key(args: Iterable) -> tuple | None:
         elif of is not float:
             return None
     return None if places % 16 else tuple(key)
-
-
-def once_a_kind(check: Callable[..., None]) -> Callable[..., Kind | None]:
-    """Decorator of a check that looks at all of its arguments but the tensors' values: asked once for each kind of
-    call, which it then returns."""
-    kinds = Kinds()
-
-    @wraps(check)
-    def remembering(*args) -> Kind | None:
-        kind = kinds.of(args)
-        if not kind:
-            check(*args)
-            if kind is not None:
-                kind["passed"] = True
-        return kind
-
-    return remembering

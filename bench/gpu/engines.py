@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fer_fast import kinds
-from fer_fast.ops import library
+from fer_fast.ops import engines
 
 from ..contenders import FER_FAST, of_backend
 
@@ -48,14 +48,14 @@ def poisoned() -> Iterator[None]:
 def backends_run() -> Iterator[list[str]]:
     """The backends of the engines that are called; the last is the one that computed, for kernels may refuse a call
     and the blocked engine takes it."""
-    ran, find = [], library._engine
+    ran, find = [], engines.engine_function
 
     def seen(backend: str, module: str, function: str):
         if function != "scale":
             ran.append(backend)
         return find(backend, module, function)
 
-    with patch.object(library, "_engine", seen):
+    with patch.object(engines, "engine_function", seen):
         yield ran
 
 

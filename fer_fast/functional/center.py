@@ -13,6 +13,7 @@ from .. import reference
 from ..checks import Reduction
 from ..dispatch import Backend
 from ..params import by_field
+from ..replay import replayed
 from .class_table import Term, joint_loss, loss_function
 
 center_loss = loss_function("center")
@@ -21,6 +22,7 @@ variant_loss = loss_function("variant")
 affinity_loss = loss_function("affinity")
 
 
+@replayed
 @by_field(reference.WeightedClusterParams)
 def weighted_cluster_loss(
     features: Tensor,
@@ -45,6 +47,7 @@ def weighted_cluster_loss(
     )
 
 
+@replayed
 @by_field(reference.MVAParams)
 def mva_loss(
     features: Tensor,

@@ -10,10 +10,10 @@ from torch import Tensor
 from .. import checks, ops
 from ..checks import Reduction
 from ..dispatch import Backend, resolve
-from ..kinds import once_a_kind
 from ..params import by_field
 from ..reference.variant import FeatureGradient
 from ..registry import call, find
+from ..replay import replayed
 from ..terms import CenterTerm, Classifier
 
 SWITCHES = {name: place for place, name in enumerate(get_args(FeatureGradient))}  # as the engine takes them
@@ -88,6 +88,7 @@ class Term(NamedTuple):
 _ABSENT, _NO_CLASSIFIER, _NO_CENTERS = Term(""), Classifier(), CenterTerm()
 
 
+@replayed
 def joint_loss(
     features: Tensor,
     labels: Tensor,
@@ -112,7 +113,7 @@ def joint_loss(
         classifier = classifier._replace(label_smoothing=0.0)  # of one class there is nothing to take
     setting, ignored = classifier.setting, classifier.ignore_index
     asked = reduction, sample_weights, setting, ignored, auxiliary.groups or None, auxiliary.group_rows
-    kind = _check(x, y, *asked, *classifier[:4], *auxiliary[:4])
+    _check(x, y, *asked, *classifier[:4], *auxiliary[:4])
     for tensor, name in (
         (y, "labels"),
         (sample_weights, "sample_weights"),
@@ -140,8 +141,7 @@ def joint_loss(
     if soft is not None:
         y = soft.argmax(1)
     terms = classifier.as_classifier(setting), auxiliary.as_center_term(checks.finite(weight, "weight"))
-    how = {"backend": backend, "kind": kind}
-    return ops.class_table(x, y, *terms, sample_weights, soft, reduction, auxiliary.update, **how)
+    return ops.class_table(x, y, *terms, sample_weights, soft, reduction, auxiliary.update, backend=backend)
 
 
 def leave_out(y: Tensor, ignore_index: int, sample_weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -152,7 +152,6 @@ def leave_out(y: Tensor, ignore_index: int, sample_weights: Tensor | None) -> tu
     return y.masked_fill(ignored, 0), sample_weights.masked_fill(ignored, 0)
 
 
-@once_a_kind
 def _check(
     x: Tensor,
     y: Tensor,
@@ -237,4 +236,4 @@ def loss_function(name: str) -> Callable[..., Tensor]:
     function = {"classifier": classifier, "center": center}[row.family]
     function.__name__ = function.__qualname__ = row.function
     function.__module__, function.__doc__ = __package__, row.reference.__doc__
-    return by_field(row.params)(function)
+    return replayed(by_field(row.params)(function))

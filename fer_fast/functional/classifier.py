@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import checks
 from ..checks import Reduction
 from ..dispatch import Backend
+from ..replay import replayed
 from .class_table import Term, joint_loss, loss_function
 
 arcface_loss = loss_function("arcface")
@@ -17,6 +18,7 @@ a_softmax_loss = loss_function("a-softmax")
 l_softmax_loss = loss_function("l-softmax")
 
 
+@replayed
 def softmax_loss(
     features: Tensor,
     labels: Tensor,

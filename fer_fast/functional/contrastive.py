@@ -19,6 +19,7 @@ from ..params import by_field
 from ..reference import ContrastiveParams
 from ..reference.primitives import accumulate, unit
 from ..registry import call, find
+from ..replay import replayed
 from ..terms import Setting
 
 Mode = Literal["supcon", "esc", "ensc"]
@@ -26,6 +27,7 @@ MODES = get_args(Mode)
 TEMPERATURE = ContrastiveParams().temperature
 
 
+@replayed
 @by_field(ContrastiveParams)
 def selfcon_loss(
     embeddings: Tensor,
@@ -54,6 +56,7 @@ def selfcon_loss(
     )
 
 
+@replayed
 @by_field(ContrastiveParams)
 def supcon_loss(
     embeddings: Tensor,
@@ -74,6 +77,7 @@ def supcon_loss(
     )
 
 
+@replayed
 @by_field(ContrastiveParams)
 def esc_loss(
     embeddings: Tensor,
@@ -100,6 +104,7 @@ def esc_loss(
     return _contrastive("esc", embeddings, labels, *bank, params, sample_weights, normalize, reduction, backend)
 
 
+@replayed
 @by_field(ContrastiveParams)
 def ensc_loss(
     embeddings: Tensor,
@@ -207,7 +212,8 @@ def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, o
         return y, None, None
     checks.table(bank_z, "bank_embeddings", z.shape[1], z.device)
     bank_y = checks.labels(bank_y, bank_z.shape[0], z.device, "bank_labels")
-    return y, bank_z.detach(), bank_y if own is None else _without(bank_y, own)
+    bank_z = bank_z.detach() if bank_z.requires_grad else bank_z
+    return y, bank_z, bank_y if own is None else _without(bank_y, own)
 
 
 def _without(bank_y: Tensor, own: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from torch import Tensor
 from .. import checks, ops
 from ..checks import Reduction
 from ..dispatch import Backend, resolve
-from ..kinds import once_a_kind
 from ..registry import call, find
+from ..replay import replayed
 
 
+@replayed
 def nfd_loss(
     embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor:
@@ -27,6 +28,7 @@ def nfd_loss(
     return _correlation_loss("nfd", embeddings, labels, (1.0, 0.0, 0.0), num_classes, half, reduction, backend)
 
 
+@replayed
 def fd_loss(
     embeddings: Tensor,
     labels: Tensor,
@@ -42,6 +44,7 @@ def fd_loss(
     return _correlation_loss("fd", embeddings, labels, (1.0, 0.0, 0.0), None, class_difficulty, reduction, backend)
 
 
+@replayed
 def md_loss(
     embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
 ) -> Tensor:
@@ -52,6 +55,7 @@ def md_loss(
     return _correlation_loss("md", embeddings, labels, (0.0, 1.0, 0.0), num_classes, None, reduction, backend)
 
 
+@replayed
 def ed_loss(
     embeddings: Tensor,
     labels: Tensor | None = None,
@@ -73,6 +77,7 @@ def ed_loss(
     return _correlation_loss("ed", embeddings, labels, (0.0, 0.0, 1.0), 1, None, reduction, backend, sample_weights)
 
 
+@replayed
 def ad_corre_loss(
     embeddings: Tensor,
     labels: Tensor,
@@ -101,7 +106,7 @@ def _correlation_loss(
     backend: str,
     sample_weights: Tensor | None = None,
 ) -> Tensor:
-    kind = _check(name, e, y, reduction, class_difficulty, num_classes, sample_weights)
+    _check(name, e, y, reduction, class_difficulty, num_classes, sample_weights)
     if sample_weights is not None:
         checks.constant(sample_weights, "sample_weights")
         checks.weight_range(sample_weights)
@@ -110,13 +115,12 @@ def _correlation_loss(
     backend = resolve(backend, e.device)
     if backend != "reference":
         tables = class_difficulty, num_classes, *terms
-        return ops.ad_corre(e, y, *tables, sample_weights, reduction, backend=backend, kind=kind)
+        return ops.ad_corre(e, y, *tables, sample_weights, reduction, backend=backend)
     checks.label_range(y, num_classes)
     given = {"class_difficulty": class_difficulty, "num_classes": num_classes, "sample_weights": sample_weights}
     return call(find(name).reference, e=e, y=y, reduction=reduction, **given)
 
 
-@once_a_kind
 def _check(
     name: str,
     e: Tensor,

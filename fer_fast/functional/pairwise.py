@@ -6,8 +6,10 @@ from .. import checks, ops, reference
 from ..checks import Reduction
 from ..dispatch import Backend, resolve
 from ..params import by_field
+from ..replay import replayed
 
 
+@replayed
 @by_field(reference.MarginalParams)
 def marginal_loss(
     features: Tensor, labels: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto"
@@ -27,6 +29,7 @@ def marginal_loss(
     return ops.pairwise(features, labels, None, "marginal", list(params), reduction == "mean", backend=backend)
 
 
+@replayed
 @by_field(reference.RangeParams)
 def range_loss(
     features: Tensor, labels: Tensor, *, params, reduction: Reduction = "mean", backend: Backend = "auto"

@@ -5,7 +5,7 @@ from torch.autograd.graph import increment_version
 from torch.library import custom_op
 
 from ..kinds import Kinds, watched
-from .library import run_engine
+from .engines import run_engine
 
 _KINDS = Kinds()
 

@@ -10,7 +10,9 @@ from torch.library import custom_op
 from .. import checks
 from ..kinds import Kinds, watched
 from ..terms import Setting
-from .library import RefuseSecondDerivative, loss_dtype, run_engine
+from .autograd import RefuseSecondDerivative
+from .engines import run_engine
+from .library import loss_dtype
 
 
 def correlation_matrix_(x: Tensor, backend: str) -> Tensor:

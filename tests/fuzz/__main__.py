@@ -13,7 +13,6 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # a GPU that was lo
 sys.path[:0] = [str(Path(__file__).parents[1] / "helpers"), str(Path(__file__).parents[1])]
 
 import conftest  # noqa: E402, F401 - the interpreter as tests have it
-
 import torch  # noqa: E402
 
 from fuzz_rule import failures  # noqa: E402

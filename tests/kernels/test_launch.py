@@ -8,7 +8,7 @@ import torch
 
 from cases import evaluate, make_inputs
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.ops import library
+from fer_fast.ops import engines
 from fer_fast.registry import LOSSES
 
 if not triton_runs_on("cpu"):
@@ -58,7 +58,7 @@ def test_only_another_device_is_made_current(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "device", lambda device: _noted(entered, device))
     for device in ("cuda:1", "cuda:0", "cpu"):
-        assert library.on_device(torch.device(device), lambda *args: args, 1, 2) == (1, 2)
+        assert engines.on_device(torch.device(device), lambda *args: args, 1, 2) == (1, 2)
     assert entered == [torch.device("cuda:1")]
 
 
@@ -70,15 +70,15 @@ def _noted(entered: list, device: torch.device):
 
 @pytest.mark.parametrize("name", ["softmax", "center", "ad-corre", "marginal", "range", "supcon"])
 def test_forward_and_backward_launch_on_the_tensors_device(monkeypatch, name):
-    open_guards, launched, find_engine = [], [], library._engine
+    open_guards, launched, find_engine = [], [], engines.engine_function
 
-    def guard(device, function, *args):
+    def guard(device, function, *args, **told):
         open_guards.append(device)
-        result = function(*args)
+        result = function(*args, **told)
         open_guards.pop()
         return result
 
-    monkeypatch.setattr(library, "on_device", guard)
+    monkeypatch.setattr(engines, "on_device", guard)
     tensors, options = make_inputs(LOSSES[name], 12, 4, 16, torch.float32)
 
     def recording(backend, module, function):
@@ -90,7 +90,7 @@ def test_forward_and_backward_launch_on_the_tensors_device(monkeypatch, name):
 
         return call
 
-    monkeypatch.setattr(library, "_engine", recording)
+    monkeypatch.setattr(engines, "engine_function", recording)
     evaluate(LOSSES[name], tensors, options, backend="triton")
     assert [(backend, guards) for backend, _, guards in launched] == [("triton", (torch.device("cpu"),))] * 2
     assert launched[1][1] == "scale"

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fer_fast import functional, losses
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.ops import library
+from fer_fast.ops import autograd
 from triton_hostile import DEVICE
 
 C, D, N = 4, 16, 12
@@ -147,15 +147,15 @@ def test_a_step_holds_each_gradient_once(factor):
 
 def test_a_captured_backward_may_be_replayed(monkeypatch):
     # Two replays of a backward captured apart from its forward would apply the factor twice.
-    monkeypatch.setattr(library, "_get_current_graph_task_keep_graph", lambda: False)
+    monkeypatch.setattr(autograd, "_get_current_graph_task_keep_graph", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
 
     class OnGPU:
         is_cuda = True
 
     with torch.no_grad():
-        assert library._may_run_again(OnGPU())
-        assert not library._may_run_again(torch.ones(()))
+        assert autograd._may_run_again(OnGPU())
+        assert not autograd._may_run_again(torch.ones(()))
 
 
 def test_scaling_in_place_by_one_touches_nothing(monkeypatch):

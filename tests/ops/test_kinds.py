@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cases import evaluate, make_inputs
 from fer_fast import functional, kinds
 from fer_fast.dispatch import triton_runs_on
-from fer_fast.kinds import Kinds, once_a_kind, watched
+from fer_fast.kinds import Kinds, watched
 from fer_fast.registry import LOSSES
 
 
@@ -112,23 +112,6 @@ def test_kinds_are_forgotten_before_they_are_too_many(monkeypatch):
         assert len(met.known) <= 3
     kinds.forget()
     assert not met.known
-
-
-def test_a_check_is_asked_once_a_kind_and_again_where_it_refused():
-    asked = []
-
-    @once_a_kind
-    def check(x, name):
-        asked.append(name)
-        if name == "wrong":
-            raise ValueError(name)
-
-    assert check(X, "right") is check(X + 1, "right") is not None
-    for _ in range(2):
-        with pytest.raises(ValueError, match="wrong"):
-            check(X, "wrong")
-    assert check(X.to_sparse(), "right") is check(X.to_sparse(), "right") is None
-    assert asked == ["right", "wrong", "wrong", "right", "right"]
 
 
 @pytest.mark.skipif(not triton_runs_on("cpu"), reason="plans are the Triton launchers'")

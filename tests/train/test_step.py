@@ -11,7 +11,7 @@ from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.labels import CLASSES
 from fer_fast.errors import InputError
 from fer_fast.losses import ASoftmaxLoss
-from fer_fast.ops import library
+from fer_fast.ops import autograd
 from fer_fast.registry import available
 from fer_fast.train import loop, step
 from fer_fast.train.backbones import BACKBONES, BackboneInfo
@@ -34,7 +34,7 @@ def as_on_a_gpu(monkeypatch):
     monkeypatch.setitem(BACKBONES, "tiny", TINY)
     monkeypatch.setitem(BACKBONES, "normed", BackboneInfo("a test", 8, Normed))
     monkeypatch.setattr(checks, "readable", lambda y: False)
-    monkeypatch.setattr(library, "_may_run_again", lambda factor: True)
+    monkeypatch.setattr(autograd, "_may_run_again", lambda factor: True)
     monkeypatch.setattr(loop, "replays", lambda config, hardware: True)
     monkeypatch.setattr(step, "Graph", Tape)
     monkeypatch.setattr(Tape, "made", [])
