@@ -164,9 +164,9 @@ def _take_apart(values: Sequence[Any], key: list, tensors: list[Tensor]) -> bool
         of = type(value)
         if of in _PLAIN:
             try:
-                if value.data_ptr() % 16:
+                if value.data_ptr() % 16 or value.is_nested:  # which guards cannot be asked of
                     return False
-            except RuntimeError:  # sparse or nested, or a transform's
+            except RuntimeError:  # sparse, or a transform's
                 return False
             tensors.append(value)
             key.append(of)

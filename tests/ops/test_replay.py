@@ -155,6 +155,37 @@ def test_nothing_is_held_and_what_is_remembered_is_bounded(monkeypatch, replays)
     assert all(len(replays) <= 2 for known in kept for replays in known.values())
 
 
+ODD = {
+    "nested": lambda x: torch.nested.nested_tensor([x]),
+    "sparse": Tensor.to_sparse,
+    "compressed": Tensor.to_sparse_csr,
+    "of another library": Tensor.to_mkldnn,
+    "quantised": lambda x: torch.quantize_per_tensor(x, 1, 0, torch.quint8),
+    "on the meta device": lambda x: x.to("meta"),
+    "zeros that lie nowhere": lambda x: torch._efficientzerotensor(x.shape),
+    "negated": torch._neg_view,
+    "conjugated": lambda x: x.to(torch.complex64).conj(),
+    "an 8-bit float": lambda x: x.to(torch.float8_e5m2),
+    "a list": Tensor.tolist,
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ODD)
+def test_a_tensor_that_is_none_of_the_ordinary_is_not_taken_for_one(name, replays):
+    for _ in range(2):
+        functional.center_loss(**CALL, backend="blocked")
+    odd = CALL | {"features": ODD[name](CALL["features"])}
+    for _ in range(2):
+        if name in ("negated", "zeros that lie nowhere"):
+            right = functional.center_loss(**odd, backend="reference")
+            torch.testing.assert_close(functional.center_loss(**odd, backend="blocked"), right)
+        else:
+            with pytest.raises(ValueError, match="features"):
+                functional.center_loss(**odd, backend="blocked")
+    assert replays.count(replays[0]) == 1
+
+
 def test_without_guards_calls_are_made_in_full(monkeypatch, replays):
     monkeypatch.setattr(replay, "TensorGuards", None)
     for _ in range(3):
