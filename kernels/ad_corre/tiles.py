@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from ..common.products import class_product
+from ..common.tiles import is_finite
 
 
 @triton.jit
@@ -30,7 +31,8 @@ def moments(x, first, cols, D: tl.constexpr):
         v = centred(x[chunk], first, mean, cols + chunk * cols.shape[1], D)
         total += v * v
     squared = tl.sum(total, 1, keep_dims=True)
-    return mean, tl.rsqrt(tl.where(squared < 1.2e-38, float("inf"), squared)) + (squared - squared)
+    inverse = tl.rsqrt(tl.where(squared < 1.2e-38, float("inf"), squared))
+    return mean, tl.where(is_finite(squared), inverse, float("nan"))
 
 
 @triton.jit

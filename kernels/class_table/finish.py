@@ -7,7 +7,7 @@ processes may add theirs. Blocks are :func:`.rows.write_partials`'s.
 import triton
 import triton.language as tl
 
-from ..common.tiles import inverse_or_zero, store_chunk, value_of
+from ..common.tiles import inverse_or_zero, is_finite, store_chunk, value_of
 from .arguments import ALONG, INVERSE, LENGTH, SCALAR, SPREAD, VARYING
 from .rows import block_head, scale_of_head
 from .table_stats import table_chunk
@@ -91,7 +91,7 @@ def finish_centers(
     directions = push
     spread_total = 0.0
     scalar, inverse, along = count[:, None], count[:, None], count[:, None]
-    kept = count - count == 0
+    kept = is_finite(count)
     if PUSH:
         push = of_others(pushes)[:, None] * c - of_others(push_sums)
         kept = kept & (of_others(pushes) * 0.0 == 0)
@@ -112,7 +112,7 @@ def finish_centers(
     moved = rule.move(
         c, pull, push, apart, directions, count[:, None], scalar, spread_total, inverse, along, rule.a
     )  # fmt: skip
-    moved = tl.where(kept[:, None] & (moved - moved == 0), moved, c)
+    moved = tl.where(kept[:, None] & is_finite(moved), moved, c)
     store_chunk(tables.c, moved, classes, classes < num_classes, d, chunk, d, BLOCK_D)
 
 

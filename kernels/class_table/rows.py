@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from ..common.products import class_product, float32_product
-from ..common.tiles import inverse_or_zero, load_per_class, read_labels, scales_of, value_of
+from ..common.tiles import inverse_or_zero, is_finite, load_per_class, read_labels, scales_of, value_of
 from .arguments import LENGTH, REST, SCALAR, SPREAD, SUMMED_PROGRAMS, VARYING, Sizes
 from .centers.mva import group_weight
 from .table_stats import others_table, rows_of_group, unit_weights
@@ -189,7 +189,7 @@ def attract(
     weight = tl.full(own.shape, 1.0, tl.float32)
     if rule.push is not None:
         weight = rule.push(anti, rule.a)
-    return losses, dx, tl.where(own - own == 0, weight, float("nan"))
+    return losses, dx, tl.where(is_finite(own), weight, float("nan"))
 
 
 @triton.jit

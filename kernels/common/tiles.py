@@ -28,6 +28,13 @@ def load_row(ptr, row, stride, chunk, width, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def is_finite(x):
+    """Neither NaN nor infinite. Where x is a product, x - x is no such test: compilers make of the two one fused step,
+    which leaves the rounding of the product."""
+    return tl.abs(x) < float("inf")
+
+
+@triton.jit
 def load_per_class(ptr, num_classes, DEFAULT: tl.constexpr, K: tl.constexpr):
     """An optional vector of C numbers as (K,) float32; `DEFAULT` without one, 0 past the last class."""
     classes = tl.arange(0, K)

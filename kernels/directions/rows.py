@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from ..common.tiles import is_finite
+
 
 @triton.jit
 def unit_rows(x, columns, width, STANDARDISE: tl.constexpr):
@@ -17,6 +19,6 @@ def unit_rows(x, columns, width, STANDARDISE: tl.constexpr):
         x = tl.where(inside, x - (tl.sum(x, 1) / width)[:, None], 0.0)
     squared = tl.sum(x * x, 1)
     constant = squared == 0
-    norm = tl.sqrt_rn(tl.where(constant, 1.0, squared)) + (squared - squared)
+    norm = tl.where(is_finite(squared), tl.sqrt_rn(tl.where(constant, 1.0, squared)), float("nan"))
     u = tl.div_rn(x, tl.broadcast_to(norm[:, None], x.shape))
     return u, tl.where(constant, 0.0, tl.div_rn(tl.full(norm.shape, 1.0, tl.float32), norm))

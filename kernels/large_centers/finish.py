@@ -6,7 +6,7 @@ A class adds its slices to its rows beside them. Between `slices` and this kerne
 import triton
 import triton.language as tl
 
-from ..common.tiles import load_chunk, value_of
+from ..common.tiles import is_finite, load_chunk, value_of
 from .arguments import VARYING, Sizes
 from .rows import class_scalar, spread_total
 from .slices import class_sums
@@ -113,7 +113,7 @@ def move(
         c, pull, push, apart, directions, one * members(batch, rows, first, last), scalar, total, inverse, along, rule.a
     )  # fmt: skip
     columns = (chunk * BLOCK_D + tl.arange(0, BLOCK_D))[None, :]
-    moved = tl.where(moved - moved == 0, moved, c).to(table.c.dtype.element_ty)
+    moved = tl.where(is_finite(moved), moved, c).to(table.c.dtype.element_ty)
     tl.store(table.c + label * d + columns, moved, mask=columns < d)
 
 

@@ -7,7 +7,7 @@ twice in chunks, the second time in the L1.
 import triton
 import triton.language as tl
 
-from ..common.tiles import load_chunk, read_labels, store_chunk, value_of
+from ..common.tiles import is_finite, load_chunk, read_labels, store_chunk, value_of
 from .arguments import VARYING, Sizes
 from .table_stats import from_mean, load_row
 
@@ -126,7 +126,7 @@ def rows(
         if out.weights is not None:
             if rule.push is not None:
                 weight = of_row * rule.push(anti, rule.a)
-            weight = tl.where(valid, tl.where(own - own == 0, weight, float("nan")), 0.0)
+            weight = tl.where(valid, tl.where(is_finite(own), weight, float("nan")), 0.0)
             tl.store(out.weights + at, weight, mask=in_batch)
         d_own = tl.where(valid, scale * of_row * d_own, 0.0)
         d_anti = tl.where(valid, scale * of_row * d_anti, 0.0)
