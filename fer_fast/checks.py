@@ -227,10 +227,7 @@ def integer(value: int, name: str) -> int:
 
 def at_least(value: int, low: int, name: str) -> int:
     """An integer not below `low`."""
-    try:
-        whole = low - 1 if isinstance(value, bool) else index(value)  # numpy's integers are some, too
-    except TypeError:
-        whole = low - 1
+    whole = integer(value, name)
     if whole < low:
         raise ValueError(f"{name}: {value!r} given; allowed are integers >= {low}")
     return whole
