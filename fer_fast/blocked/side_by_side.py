@@ -48,7 +48,7 @@ def rows_each(n: int, most: int, device: torch.device) -> int:
     return min(most, -(-n // threads))
 
 
-@lru_cache(1)
+@lru_cache(4)  # of callers with as many thread counts, in turn, each finds its own again
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads whose operations use no others. PyTorch asks at the first operation of a thread how many it may use."""
     pool, met = ThreadPoolExecutor(threads, "fer_fast"), Barrier(threads)

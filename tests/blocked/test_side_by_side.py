@@ -107,6 +107,23 @@ def test_where_no_more_threads_are_to_be_had_the_caller_works_alone(monkeypatch)
         assert not thread.is_alive()
 
 
+def test_callers_of_other_thread_counts_find_their_threads_again():
+    def call(threads: int) -> set[str]:
+        torch.set_num_threads(threads)
+        names = set()
+        each_block(lambda block: names.add(threading.current_thread().name), spans(60, 1), CPU)
+        assert torch.get_num_threads() == threads
+        return names
+
+    side_by_side._pool.cache_clear()
+    for threads in (2, 3, 5):
+        call(threads)
+    before = set(threading.enumerate())
+    for threads in (2, 3, 5, 2, 5, 3):
+        assert len(call(threads)) <= threads
+    assert set(threading.enumerate()) <= before
+
+
 def test_modes_of_the_caller():
     z, y = (t.detach() for t in rows(50))
     expected = functional.supcon_loss(z, y, backend="reference")
