@@ -79,7 +79,7 @@ def targets_of(
         shares = shares * (1 - label_smoothing) + label_smoothing / num_classes
         shares = weights[:, None] * (shares if of_class is None else shares * of_class)
         return Targets(y, shares.sum(1), torch.zeros_like(own), hard.to(dtype), shares=shares, sign=sign)
-    if not label_smoothing:
+    if not label_smoothing or num_classes == 1:  # one class gets back what is taken, though not to the bit
         return Targets(y, own, own, sign=sign)
     spread = torch.ones(num_classes, dtype=dtype, device=y.device) if of_class is None else of_class
     share, own = weights * (label_smoothing / num_classes), own * (1 - label_smoothing)

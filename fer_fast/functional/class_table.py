@@ -109,8 +109,6 @@ def joint_loss(
     """
     x, y = features, labels
     classifier, auxiliary = classifier or _ABSENT, auxiliary or _ABSENT
-    if classifier.label_smoothing and len(classifier.table) == 1:
-        classifier = classifier._replace(label_smoothing=0.0)  # of one class there is nothing to take
     setting, ignored = classifier.setting, classifier.ignore_index
     asked = reduction, sample_weights, setting, ignored, auxiliary.groups or None, auxiliary.group_rows
     _check(x, y, *asked, *classifier[:4], *auxiliary[:4])

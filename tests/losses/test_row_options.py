@@ -183,10 +183,22 @@ def test_a_class_weight_that_is_not_finite_spoils_the_rows_of_its_class_too(spec
 
 
 @backends
-@pytest.mark.parametrize("spec", CLASSIFIERS, ids=lambda spec: spec.name)
-def test_a_single_class_has_nothing_to_smooth(spec, backend):
-    tensors, options = make_inputs(spec, 6, 1, 8, torch.float32)
-    result = evaluate(spec, tensors, options, {"label_smoothing": 0.1}, backend)
+@pytest.mark.parametrize("d", [8, 2100])  # of a small table and a large one
+@pytest.mark.parametrize(
+    ("spec", "option"),
+    [
+        pytest.param(spec, name, id=f"{spec.name}-{name}")
+        for spec in CLASSIFIERS
+        for name, (_, how) in OPTIONS.items()
+        if "label_smoothing" in how and takes(spec, how)
+    ],
+)
+def test_a_single_class_has_nothing_to_smooth(spec, option, d, backend):
+    changes, how = OPTIONS[option]
+    tensors, options = make_inputs(spec, 6, 1, d, torch.float32)
+    for change in changes:
+        change(tensors, 0)
+    result = evaluate(spec, tensors, options, how, backend)
     assert all(value.eq(0).all() for value in result.values())
 
 
@@ -277,6 +289,8 @@ def test_bad_options_are_named(backend):
         for value, said in bad:
             with pytest.raises(ValueError, match=f"^{name}: .*{said}"):
                 functional.lmcl_loss(**tensors, **options, **{name: value}, backend=backend)
+    with pytest.raises(ValueError, match=r"^weight: expected a tensor \(C, d\), got NoneType"):
+        functional.lmcl_loss(**tensors | {"weight": None}, label_smoothing=0.1, backend=backend)
     for labels, said in (
         (torch.ones(6, 3), r"\(6, 4\) of soft labels, got \(6, 3\)"),
         (torch.ones(6), "integer dtype"),
