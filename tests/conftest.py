@@ -1,6 +1,8 @@
 """Set-up every test module needs before it imports anything: Triton's interpreter where there is no GPU."""
 
+import ctypes
 import os
+import sys
 from importlib.util import find_spec
 
 # Before PyTorch reads it, for this process and those it starts: their threads would wait for one another's cores.
@@ -26,3 +28,11 @@ torch.set_num_threads(int(os.environ.get("FER_FAST_TEST_THREADS", "1")))
 def pytest_configure() -> None:
     if triton_runs_on("cpu") and (fault := interpreter_fault()):
         raise pytest.UsageError(fault)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _freed_memory_goes_back():
+    """Models that a module trained are gone, but the C library keeps their memory: gigabytes a worker in the end."""
+    yield
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # which glibc has
+        trim(0)
