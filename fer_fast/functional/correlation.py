@@ -4,6 +4,8 @@ All but the reference use that the losses are linear in the correlations: class 
 ED alone is a sum over samples, which can be weighed and left unreduced: FD and NFD compare samples, MD class means.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,15 @@ from ..checks import Reduction
 from ..dispatch import Backend, resolve
 from ..registry import call, find
 from ..replay import replayed
+
+
+class Term(NamedTuple):
+    """A loss of correlations, and what it knows of classes."""
+
+    name: str
+    parts: tuple[float, float, float]  # what FD, MD and ED are multiplied by
+    num_classes: int | None = None  # None for as many as have a difficulty
+    class_difficulty: Tensor | None = None  # (C,), where pairs are weighed by it
 
 
 @replayed
@@ -25,7 +36,9 @@ def nfd_loss(
     checks.features(embeddings, "embeddings", "(k, n, d)")
     classes = checks.at_least(num_classes, 1, "num_classes")
     half = torch.full((classes,), 0.5, device=embeddings.device)  # w(y_i) + w(y_j) = 1
-    return _correlation_loss("nfd", embeddings, labels, (1.0, 0.0, 0.0), num_classes, half, reduction, backend)
+    return _correlation_loss(
+        Term("nfd", (1.0, 0.0, 0.0), num_classes, half), embeddings, labels, None, reduction, backend
+    )
 
 
 @replayed
@@ -41,7 +54,8 @@ def fd_loss(
 
     embeddings e (k, n, d), labels y (n,), class_difficulty w (C,), from :func:`fer_fast.reference.class_difficulty`.
     """
-    return _correlation_loss("fd", embeddings, labels, (1.0, 0.0, 0.0), None, class_difficulty, reduction, backend)
+    term = Term("fd", (1.0, 0.0, 0.0), class_difficulty=class_difficulty)
+    return _correlation_loss(term, embeddings, labels, None, reduction, backend)
 
 
 @replayed
@@ -52,7 +66,7 @@ def md_loss(
 
     embeddings e (k, n, d), labels (n,), whose classes have the means μ_l.
     """
-    return _correlation_loss("md", embeddings, labels, (0.0, 1.0, 0.0), num_classes, None, reduction, backend)
+    return _correlation_loss(Term("md", (0.0, 1.0, 0.0), num_classes), embeddings, labels, None, reduction, backend)
 
 
 @replayed
@@ -74,7 +88,7 @@ def ed_loss(
     if labels is not None:
         checks.labels(labels, embeddings.shape[1], embeddings.device)
     labels = torch.zeros(embeddings.shape[1], dtype=torch.int32, device=embeddings.device)
-    return _correlation_loss("ed", embeddings, labels, (0.0, 0.0, 1.0), 1, None, reduction, backend, sample_weights)
+    return _correlation_loss(Term("ed", (0.0, 0.0, 1.0), 1), embeddings, labels, sample_weights, reduction, backend)
 
 
 @replayed
@@ -90,52 +104,36 @@ def ad_corre_loss(
 
     embeddings e (k, n, d), labels y (n,), class_difficulty w (C,) as in :func:`fd_loss`.
     """
-    return _correlation_loss(
-        "ad-corre", embeddings, labels, (1.0, 1.0, 1.0), None, class_difficulty, reduction, backend
-    )
+    term = Term("ad-corre", (1.0, 1.0, 1.0), class_difficulty=class_difficulty)
+    return _correlation_loss(term, embeddings, labels, None, reduction, backend)
 
 
 def _correlation_loss(
-    name: str,
-    e: Tensor,
-    y: Tensor,
-    terms: tuple[float, float, float],
-    num_classes: int | None,
-    class_difficulty: Tensor | None,
-    reduction: str,
-    backend: str,
-    sample_weights: Tensor | None = None,
+    term: Term, e: Tensor, y: Tensor, sample_weights: Tensor | None, reduction: str, backend: str
 ) -> Tensor:
-    _check(name, e, y, reduction, class_difficulty, num_classes, sample_weights)
+    _check(term, e, y, sample_weights, reduction)
     if sample_weights is not None:
         checks.constant(sample_weights, "sample_weights")
         checks.weight_range(sample_weights)
     y = checks.wide_labels(y)
-    num_classes = checks.at_least(len(class_difficulty) if num_classes is None else num_classes, 1, "num_classes")
+    classes = len(term.class_difficulty) if term.num_classes is None else term.num_classes
+    classes = checks.at_least(classes, 1, "num_classes")
     backend = resolve(backend, e.device)
     if backend != "reference":
-        tables = class_difficulty, num_classes, *terms
+        tables = term.class_difficulty, classes, *term.parts
         return ops.ad_corre(e, y, *tables, sample_weights, reduction, backend=backend)
-    checks.label_range(y, num_classes)
-    given = {"class_difficulty": class_difficulty, "num_classes": num_classes, "sample_weights": sample_weights}
-    return call(find(name).reference, e=e, y=y, reduction=reduction, **given)
+    checks.label_range(y, classes)
+    given = {"class_difficulty": term.class_difficulty, "num_classes": classes, "sample_weights": sample_weights}
+    return call(find(term.name).reference, e=e, y=y, reduction=reduction, **given)
 
 
-def _check(
-    name: str,
-    e: Tensor,
-    y: Tensor,
-    reduction: str,
-    class_difficulty: Tensor | None,
-    num_classes: int | None,
-    sample_weights: Tensor | None,
-) -> None:
+def _check(term: Term, e: Tensor, y: Tensor, sample_weights: Tensor | None, reduction: str) -> None:
     """That embeddings, labels, weights of rows, and the difficulty of classes, where pairs are weighed by it, fit each
     other."""
     checks.features(e, "embeddings", "(k, n, d)")
     checks.labels(y, e.shape[1], e.device)
-    checks.reduction(reduction, find(name).reductions)
+    checks.reduction(reduction, find(term.name).reductions)
     if sample_weights is not None:
         checks.per_class(sample_weights, "sample_weights", e.shape[1], e.device)
-    if class_difficulty is not None or num_classes is None:
-        checks.per_class(class_difficulty, "class_difficulty", num_classes, e.device)
+    if term.class_difficulty is not None or term.num_classes is None:
+        checks.per_class(term.class_difficulty, "class_difficulty", term.num_classes, e.device)

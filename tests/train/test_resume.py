@@ -93,14 +93,18 @@ def trainer(*flags, recipe="ecan"):
     return Trainer(config, faces, faces)
 
 
-def assert_resumes(through, *flags, **recipe):
-    """A trainer that takes over after the first epoch what `through` makes of it ends with the same bits."""
+def fitted(through, *flags, **recipe):
+    """The bits of a trainer at its end, and what `through` makes of it after the first epoch."""
     whole, kept = trainer(*flags, **recipe), []
     whole.fit(LineProgress(), lambda: kept or kept.append(through(whole.tensors(), whole.state())))
-    expected = bits(whole.tensors())
-    del whole  # two of AlexNet and what is kept of one are five gigabytes
+    return bits(whole.tensors()), kept.pop()
+
+
+def assert_resumes(through, *flags, **recipe):
+    """A trainer that takes over after the first epoch what `through` makes of it ends with the same bits."""
+    expected, kept = fitted(through, *flags, **recipe)  # two trainers of AlexNet at once are five gigabytes
     resumed = trainer(*flags, **recipe)
-    resumed.resume(*kept.pop())
+    resumed.resume(*kept)
     resumed.fit(LineProgress(), lambda: None)
     found = bits(resumed.tensors())
     assert found.keys() == expected.keys()
