@@ -24,13 +24,13 @@ _MOST = 256, 8  # settings of a function remembered at once, and shapes of each
 
 
 class Call(NamedTuple):
-    """A call of an operator: a function that takes what it is `told`, the operator's arguments, and those of them, or
-    None, that may get a gradient."""
+    """A call of an operator: a function that takes what it is `told`, the operator's arguments, and those of them that
+    may get a gradient."""
 
     function: Callable[..., Tensor]
     told: tuple
     args: Sequence[Any]
-    inputs: Sequence[Tensor | None]
+    inputs: Sequence[Tensor]
 
 
 class _Recordings(local):
@@ -92,7 +92,7 @@ class Replay:
 
     def __init__(self, call: Call, place_of: dict[int, int]):
         self.function, self.told, self.args = call.function, call.told, list(call.args)
-        self.inputs = [None if t is None else place_of[id(t)] for t in call.inputs]
+        self.inputs = [place_of[id(t)] for t in call.inputs]
         self.tensors: list[tuple[int, int]] = []  # argument, place
         self.groups: list[tuple[int, Callable, list, list[tuple[int, int]]]] = []  # argument, made of fields, places
         for argument, value in enumerate(call.args):
@@ -115,7 +115,7 @@ class Replay:
             for field, place in places:
                 fields[field] = tensors[place]
             args[argument] = make(fields)
-        return self.function(*self.told, args, *[None if place is None else tensors[place] for place in self.inputs])
+        return self.function(*self.told, args, *[tensors[place] for place in self.inputs])
 
 
 def _holds_tensors(value: Any) -> bool:
