@@ -10,10 +10,13 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
 
+import addresses
+
 REDUCE_NUMBERS = ReduceOps.generic_reduce
 
 
 def install() -> None:
+    addresses.install()
     InterpreterBuilder.create_fma = _fused(InterpreterBuilder.create_fma)
     ReduceOps.generic_reduce = reduce_lanes
     interpreter._get_np_dtype = _remembered(interpreter._get_np_dtype)
