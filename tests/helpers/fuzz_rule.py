@@ -1,6 +1,8 @@
 """What every random case is held to: at most twice plain PyTorch's error in the same precision, against float64."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -22,8 +24,9 @@ def check(case: Case) -> str:
     given, how = inputs(case, 0) if case.device != "cpu" else (tensors, options)
     before = {name: t.clone() for name, t in given.items()}
     try:
-        got = evaluate(spec, given, how, backend=case.backend)
-        again = got if case.number % REPEATED else evaluate(spec, given, how, backend=case.backend)
+        with _poisoned():
+            got = evaluate(spec, given, how, backend=case.backend)
+            again = got if case.number % REPEATED else evaluate(spec, given, how, backend=case.backend)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
     for name, value in got.items():
@@ -41,6 +44,16 @@ def check(case: Case) -> str:
     if case.kind in ("nan", "inf") or not exact["loss"].isfinite().all():
         return ""  # of what a bad row spoils, more is no fault
     return _beyond(case, got, exact)
+
+
+@contextmanager
+def _poisoned() -> Iterator[None]:
+    """New memory holds NaN, or the largest integer, so that what nobody wrote does not pass for a number."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -117,7 +130,7 @@ def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, pr
     chain rule leaves as much of what pulls along them: see :func:`_of_correlation`. Sums over rows leave as many
     roundings as half the root of their number. ArcFace's sin θ makes of a rounding of cos θ its root, where θ is near 0
     or π."""
-    x, weight, s = tensors["x"].nan_to_num(), tensors["weight"], 1.0
+    x, weight, s = tensors["x"].nan_to_num(0, 0, 0), tensors["weight"], 1.0
     unit_x, unit_weight = case.loss in ("lmcl", "arcface"), case.loss in ("lmcl", "arcface", "a-softmax")
     lengths, widths = x.norm(dim=1), weight.norm(dim=1)
     if unit_x:
@@ -202,7 +215,7 @@ def _of_correlation(case: Case, tensors: dict, options: dict, rounding: float, p
     """Losses are the difference of weights of pairs and of weighted correlations, all up to 1. The chain rule takes off
     what pulls a direction along itself, of which some roundings are left, over the row's length. Triton multiplies rows
     of 16 bits as they are: with their means, which count in a rounding."""
-    e = tensors["e"]
+    e = tensors["e"].nan_to_num(0, 0, 0)
     if products > rounding:
         rounding *= (e.norm(dim=-1) * _over_lengths(e)).mean().clamp(min=1).item()
     (k, n, _), classes = e.shape, case.num_classes
@@ -244,7 +257,10 @@ def _of_marginal(case: Case, tensors: dict, options: dict, rounding: float, prod
 
 def _of_range(case: Case, tensors: dict, options: dict, rounding: float, products: float) -> dict[str, float]:
     """The two nearest class means, each rounded, pull their rows by 2β of their difference."""
-    beta, size = options.get("beta", LOSSES["range"].params().beta), tensors["x"].norm(dim=1).nan_to_num().max().item()
+    beta, size = (
+        options.get("beta", LOSSES["range"].params().beta),
+        tensors["x"].norm(dim=1).nan_to_num(0, 0, 0).max().item(),
+    )
     return {"dx": 2 * beta * 2 * rounding * size}
 
 
