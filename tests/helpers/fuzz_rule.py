@@ -128,8 +128,9 @@ def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, pr
     """A loss is w_i (log Σ_j e^{f_ij} - Σ_j t_ij f_ij), of two numbers up to log C + max |f| that are rounded, and its
     derivative by a logit is w_i (p_ij - t_ij), of two up to 1. Where rows or class weights count as directions, the
     chain rule leaves as much of what pulls along them: see :func:`_of_correlation`. Sums over rows leave as many
-    roundings as half the root of their number. ArcFace's sin θ makes of a rounding of cos θ its root, where θ is near 0
-    or π."""
+    roundings as half the root of their number. As autocast does, Triton rounds what pulls weights to 16 bits, which
+    costs plain PyTorch nothing where it is ±1 after division by the sum of the rows' weights. ArcFace's sin θ makes of
+    a rounding of cos θ its root, where θ is near 0 or π."""
     x, weight, s = tensors["x"].nan_to_num(0, 0, 0), tensors["weight"], 1.0
     unit_x, unit_weight = case.loss in ("lmcl", "arcface"), case.loss in ("lmcl", "arcface", "a-softmax")
     lengths, widths = x.norm(dim=1), weight.norm(dim=1)
@@ -148,9 +149,10 @@ def _of_classifier(case: Case, tensors: dict, options: dict, rounding: float, pr
     if unit_weight:
         by_weights = ALONG / 2 * by_weights / widths.where(widths > 0, torch.inf)
     summed = 1 + case.n**0.5 / 4
+    of_products = unit_weight or case.loss in ("softmax", "weighted-softmax")  # kernels/class_table/rows.py: ROUNDED
     return {
         "dx": (products if unit_x else rounding) * by_rows.norm().item(),
-        "dweight": summed * (products if unit_weight else rounding) * by_weights.norm().item(),
+        "dweight": summed * (products if of_products else rounding) * by_weights.norm().item(),
         "dbias": summed * 2 * rounding * shares.sum().item(),
         "ds": summed * 2 * rounding * shares.sum().item() / s,
         "loss": _total(case, (off + 2 * rounding * (logits + math.log(case.num_classes))) * weights),
