@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from fuzz import Case, absent, draw_case, inputs
 
 DRAWS = 16  # of plain PyTorch at most, where its error on the case itself is too small: one may be right by luck
 REPEATED = 4  # one case of so many is computed twice
+POISONED = 2  # of so many cases one has memory as others left it: numbers that pass for places, too
 ALONG = 4  # roundings that the chain rule leaves of a pull along a direction: of its squares' sum, of the root of that,
 # of the direction, and of the pull's part along it
 
@@ -24,7 +25,7 @@ def check(case: Case) -> str:
     given, how = inputs(case, 0) if case.device != "cpu" else (tensors, options)
     before = {name: t.clone() for name, t in given.items()}
     try:
-        with _poisoned():
+        with _poisoned() if case.number % POISONED else nullcontext():
             got = evaluate(spec, given, how, backend=case.backend)
             again = got if case.number % REPEATED else evaluate(spec, given, how, backend=case.backend)
     except Exception as error:

@@ -1,6 +1,6 @@
 """Triton's interpreter as the tests run it: it rounds as a chip does, and does once what it would do for every number.
 
-None but the first changes a bit of any result.
+None but the first changes a bit of any result. :mod:`addresses` says what else it looks after.
 """
 
 from functools import cache
