@@ -56,6 +56,7 @@ def class_terms(
     total = tl.sum(inverse)
     used = (found > 0) & (smallest != 0)
     loss += tl.where(used, unit * found / tl.where(found > 0, total, 1.0), 0.0)
-    share_of_total = tl.where(used, inverse / tl.where(found > 0, total, 1.0), 0.0)
+    # Of no pair it is 0 even where the total is NaN: a pair of another slope is looked up.
+    share_of_total = tl.where(used & counted, inverse / tl.where(found > 0, total, 1.0), 0.0)
     tl.store(slopes + number * K + slots, found * share_of_total * share_of_total, mask=slots < K)
     tl.store(losses + number, loss)

@@ -1,6 +1,6 @@
 """Triton's interpreter as the tests run it: it rounds as a chip does, and does once what it would do for every number.
 
-None but the first changes a bit of any result.
+None but the first changes a bit of any result. :mod:`addresses` says what else it looks after.
 """
 
 from functools import cache
@@ -10,10 +10,13 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHandle
 
+import addresses
+
 REDUCE_NUMBERS = ReduceOps.generic_reduce
 
 
 def install() -> None:
+    addresses.install()
     InterpreterBuilder.create_fma = _fused(InterpreterBuilder.create_fma)
     ReduceOps.generic_reduce = reduce_lanes
     interpreter._get_np_dtype = _remembered(interpreter._get_np_dtype)

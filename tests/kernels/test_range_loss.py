@@ -61,3 +61,17 @@ def test_a_bad_row_reaches_range_loss(value):
     assert torch.isnan(engine.range_loss(x, y, 2, 1.0, 1.0, 1.0, False)[0])
     alone = torch.arange(18, device=DEVICE)  # no pair within a class
     assert torch.isnan(engine.range_loss(x, alone, 2, 1.0, 1.0, 1.0, False)[0])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_pair_is_read_of_a_bad_class_that_has_fewer_than_k(value, monkeypatch):
+    def as_others_left_it(*shape, **how):
+        memory = torch.zeros(*shape, **how)
+        if memory.dtype == torch.int32 and memory.dim() == 3:  # pairs, of row 0 and of one that is not there
+            memory[:, 1] = 2**30
+        return memory
+
+    monkeypatch.setattr(engine, "_empty", as_others_left_it)
+    x, y = rows((5, 8))[0], torch.tensor([0, 0, 0, 1, 1], device=DEVICE)
+    x[1, 2] = value
+    assert engine.range_loss(x, y, 4, 0.5, 0.3, 40.0, True)[0].isnan()
