@@ -5,7 +5,8 @@ import os
 import sys
 import time
 from collections import Counter
-from multiprocessing import Pool
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -44,13 +45,16 @@ def main() -> int:
         parts = (numbers[first : first + chunk] for first in range(0, len(numbers), chunk))
         jobs += [(given.seed, part, backend, given.device) for part in parts]
     done, wrong = Counter(), 0
-    with Pool(given.processes) as pool:
-        for backend, count, lines in pool.imap_unordered(part, jobs):
+    # Forked, for what stands here is not found by a process of its own; one that dies is told of, and ends all.
+    with ProcessPoolExecutor(given.processes, get_context("fork")) as pool:
+        for job in as_completed([pool.submit(part, job) for job in jobs]):
+            backend, count, lines = job.result()
             done[backend] += count
             wrong += len(lines)
             for line in lines:
                 print(line, flush=True)
             if time.monotonic() > ends:
+                pool.shutdown(cancel_futures=True)
                 break
     print(f"{wrong} wrong of {done.total()}: {', '.join(f'{count} {name}' for name, count in done.items())}")
     return wrong > 0
