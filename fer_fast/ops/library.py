@@ -85,10 +85,12 @@ class LossOperator:
         told, readable = {}, checks.readable(args[1])
         if readable:
             self.check(*args)
+        if backend == "triton":
+            told["kind"] = kind
         if self.labelled and backend == "triton":  # the flag raises for an earlier call, unless one may look
-            told = {"status": bad_label_flag(args[0].device), "kind": kind}
+            told["status"] = bad_label_flag(args[0].device)
         results = run_engine(backend, self.engine, self.engine, *args, gradient, **told)
-        if told and readable:
+        if readable and "status" in told:
             bad_label_flag(args[0].device)
         for place in self.buffers:
             if (buffer := place.of(args)) is not None:

@@ -9,7 +9,18 @@ from fer_fast.terms import Setting
 
 from ..common.pair_tiles import LOG2E
 from ..host.chips import Tile, chip, launch_options, pick_tile
-from ..host.launch import cdiv, dense_rows, gradient_dtype, pick_splits, processors, product_kind
+from ..host.launch import (
+    Launch,
+    cdiv,
+    dense_rows,
+    gradient_dtype,
+    pick_splits,
+    processors,
+    product_kind,
+    product_precision,
+    recall,
+    start,
+)
 from ..host.sweep_tiles import SWEEP_TILES
 from ..survey.launch import survey
 from .add_parts import add_parts
@@ -50,7 +61,7 @@ MODES = {
 }
 
 
-class _Launch(NamedTuple):
+class _Call(NamedTuple):
     """One call's tensors and settings, shared by its launches."""
 
     z: Tensor
@@ -68,6 +79,7 @@ class _Launch(NamedTuple):
     batch_tile: Tile
     shared: dict  # constexprs of both
     splits: int
+    compiled: dict  # of :class:`Launch`
 
     def grid(self, tile: Tile) -> tuple[int, int]:
         """Tiles of rows by chunks of columns."""
@@ -81,7 +93,8 @@ def _prepare(
     bank_y: Tensor | None,
     temperature: Setting,
     mode: str,
-) -> _Launch:
+    compiled: dict,
+) -> _Call:
     rule = MODES[mode]
     bank = rule.bank and bank_z is not None and len(bank_z) > 0
     kind, family, d = product_kind(z.dtype), chip(z.device), z.shape[1]
@@ -100,25 +113,28 @@ def _prepare(
         scale, inverse = LOG2E.value / temperature.value, 1 / temperature.value
     else:  # in float64, so that it is rounded once as the number is
         scale, inverse = ((of / temperature.learnt.double()).float() for of in (LOG2E.value, 1.0))
-    labels, bank_labels, bound = survey(z, y, *keys, scale)
+    labels, bank_labels, bound = survey(z, y, *keys, scale, compiled)
     bank_z, bank_y = keys if bank else (z, y)
     batch_tile = pick_tile(BATCH_TILES, family, kind, d)
     call = (z, y, labels, bank_z, bank_y, bank_labels, bound, rule, bank, scale, inverse, tile, batch_tile, shared)
-    return _Launch(*call, splits)
+    return _Call(*call, splits, compiled)
 
 
-def _sweep_keys(call: _Launch, gradient: bool, slopes: bool) -> tuple[Tensor, Tensor]:
+def _sweep_keys(call: _Call, gradient: bool, slopes: bool) -> tuple[Tensor, Tensor]:
     z, bank_z = call.z, call.bank_z
     statistics = _empty((4 + slopes, call.splits, len(z)), dtype=torch.float32, device=z.device)
     shape = (call.splits, *z.shape) if gradient and call.bank else (0,)
     values = _empty(shape, dtype=torch.float32, device=z.device)
     row_tiles, chunks = call.grid(call.tile)
-    sweep[row_tiles, call.splits, chunks if gradient and call.bank else 1](
+    arguments = (
         z, call.y, call.labels, bank_z, call.bank_y, call.bank_labels, call.bound, statistics, values,
-        len(z), len(bank_z), call.scale, d=z.shape[1], z_stride=z.stride(0), bank_stride=bank_z.stride(0),
-        OWN_LABEL=call.mode.own_label, GRADIENT=gradient, SLOPES=slopes,
-        **call.shared, **call.tile.constexprs, **call.tile.options,
+        len(z), len(bank_z), call.scale,
     )  # fmt: skip
+    constants = {"d": z.shape[1], "z_stride": z.stride(0), "bank_stride": bank_z.stride(0)}
+    constants |= {"OWN_LABEL": call.mode.own_label, "GRADIENT": gradient, "SLOPES": slopes}
+    constants |= call.shared | call.tile.constexprs | call.tile.options
+    grid = row_tiles, call.splits, chunks if gradient and call.bank else 1
+    start(Launch(sweep, grid, arguments, constants, call.compiled))
     return statistics, values
 
 
@@ -132,7 +148,7 @@ class _Rows(NamedTuple):
 
 
 def _combine_shares(
-    call: _Launch, statistics: Tensor, values: Tensor, weight: Tensor | None, positives: bool
+    call: _Call, statistics: Tensor, values: Tensor, weight: Tensor | None, positives: bool
 ) -> tuple[Tensor, _Rows]:
     """Each tile's losses, weights of the anchors that count and slopes, (3, tiles), and what rows need to know."""
     z = call.z
@@ -140,35 +156,36 @@ def _combine_shares(
     tiles = cdiv(len(z), COMBINE_ROWS)
     partial = _empty((3, tiles), dtype=torch.float32, device=z.device)
     join = call.splits > 1 and values.numel() > 0
-    combine[tiles, cdiv(z.shape[1], COMBINE_COLUMNS) if join else 1](
+    arguments = (
         z, call.y, call.bound, statistics, values, weight, *rows, partial,
         *z.shape, z.stride(0), call.splits, call.scale,
-        PAIRED=call.mode.paired, JOIN=join, POSITIVES=positives, SLOPES=len(statistics) > 4,
-        RAISE=product_raise(z.dtype), BLOCK=COMBINE_ROWS, BLOCK_D=COMBINE_COLUMNS, **launch_options(COMBINE_WARPS),
     )  # fmt: skip
+    constants = {"PAIRED": call.mode.paired, "JOIN": join, "POSITIVES": positives, "SLOPES": len(statistics) > 4}
+    constants |= {"RAISE": product_raise(z.dtype), "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
+    grid = tiles, cdiv(z.shape[1], COMBINE_COLUMNS) if join else 1, 1
+    start(Launch(combine, grid, arguments, constants | launch_options(COMBINE_WARPS), call.compiled))
     return partial, rows
 
 
-def _of_rows(call: _Launch, positives: bool) -> Tensor:
+def _of_rows(call: _Call, positives: bool) -> Tensor:
     """Losses of anchors, 0 where one does not count, or without `positives` log D_i: (n,)."""
     return _combine_shares(call, *_sweep_keys(call, False, False), None, positives)[1].result
 
 
 def _finish(
-    call: _Launch, partial: Tensor, mean: bool, positives: bool, largest: float | Tensor, learnt: Tensor | None
+    call: _Call, partial: Tensor, mean: bool, positives: bool, largest: float | Tensor, learnt: Tensor | None
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """The loss (), if there are `positives`, dz's factor () and the derivative () by what is `learnt`."""
     loss, factor, slope = (_empty((), dtype=torch.float32, device=partial.device) for _ in range(3))
     loss, slope = loss if positives else None, None if learnt is None else slope
-    finish[1,](
-        partial, loss, factor, slope, partial.shape[1], call.inverse, largest,
-        MEAN=mean, RAISE=product_raise(call.z.dtype), BLOCK=FINISH_BLOCK, **launch_options(FINISH_WARPS),
-    )  # fmt: skip
+    arguments = partial, loss, factor, slope, partial.shape[1], call.inverse, largest
+    constants = {"MEAN": mean, "RAISE": product_raise(call.z.dtype), "BLOCK": FINISH_BLOCK}
+    start(Launch(finish, (1, 1, 1), arguments, constants | launch_options(FINISH_WARPS), call.compiled))
     return loss, factor, slope
 
 
 def _gradient(
-    call: _Launch, values: Tensor, rows: _Rows, factor: Tensor, weighted: bool, positives: bool, dtype: torch.dtype
+    call: _Call, values: Tensor, rows: _Rows, factor: Tensor, weighted: bool, positives: bool, dtype: torch.dtype
 ) -> Tensor:
     n, d = call.z.shape
     dz = _empty((n, d), dtype=dtype, device=call.z.device)
@@ -176,18 +193,18 @@ def _gradient(
     row_tiles, chunks = call.grid(tile)
     splits = pick_splits(row_tiles * chunks, cdiv(n, tile.block_n), processors(dz.device))
     parts = dz if splits == 1 else _empty((splits, n, d), dtype=torch.float32, device=dz.device)
-    batch_gradient[row_tiles, splits, chunks](
-        call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, parts, n, call.scale,
-        d=d, z_stride=call.z.stride(0), POSITIVES=positives, WEIGHTED=weighted,
-        **call.shared, **tile.constexprs, **tile.options,
-    )  # fmt: skip
+    arguments = call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, parts, n, call.scale
+    constants = {"d": d, "z_stride": call.z.stride(0), "POSITIVES": positives, "WEIGHTED": weighted}
+    constants |= call.shared | tile.constexprs | tile.options
+    start(Launch(batch_gradient, (row_tiles, splits, chunks), arguments, constants, call.compiled))
     if splits > 1:
-        add_parts[cdiv(n * d, ADD_BLOCK),](parts, dz, n * d, splits, BLOCK=ADD_BLOCK, **launch_options(ADD_WARPS))
+        constants = {"BLOCK": ADD_BLOCK, **launch_options(ADD_WARPS)}
+        start(Launch(add_parts, (cdiv(n * d, ADD_BLOCK), 1, 1), (parts, dz, n * d, splits), constants, call.compiled))
     return dz
 
 
 def _evaluate(
-    call: _Launch,
+    call: _Call,
     weight: Tensor | None,
     learnt: Tensor | None,
     mean: bool,
@@ -220,6 +237,7 @@ def contrastive(
     sample_weights: Tensor | None,
     reduction: str,
     gradient: bool,
+    kind: dict | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss () in float32, dz (n, d) and dτ () of SelfCon, SupCon, ESC or ENSC; the package's docstring has the
     equations.
@@ -228,9 +246,9 @@ def contrastive(
     frozen, bank_z (M, d) of any float dtype and bank_y (M,). Rows with a negative label take part in nothing. w is
     `sample_weights` (n,) or one. The reduction "none" gives w_i l_i (n,), 0 where an anchor does not count. Without
     `gradient` dz is (0,), and so is dτ unless it is learnt. dz of float16 rows is float32: it still awaits the loss
-    scale.
+    scale. `kind` remembers what was compiled for calls alike in all but the values of tensors, all of them aligned.
     """
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode)
+    call = _prepare(z, y, bank_z, bank_y, temperature, mode, recall(kind, (product_precision(), gradient), dict))
     learnt, dtype = temperature.learnt, gradient_dtype(z)
     if reduction == "none":
         losses = _of_rows(call, positives=True)
@@ -244,7 +262,7 @@ def log_denominator(
     z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, temperature: Setting, mode: str
 ) -> Tensor:
     """log D_i: (n,) in float32, -inf for a single row without a bank, and for a row with a negative label."""
-    return _of_rows(_prepare(z, y, bank_z, bank_y, temperature, mode), positives=False)
+    return _of_rows(_prepare(z, y, bank_z, bank_y, temperature, mode, {}), positives=False)
 
 
 def log_denominator_backward(
@@ -257,5 +275,5 @@ def log_denominator_backward(
     mode: str,
 ) -> tuple[Tensor, Tensor]:
     """dz (n, d) and dτ () of Σ_i grad_i log D_i, whose D are found again."""
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode)
+    call = _prepare(z, y, bank_z, bank_y, temperature, mode, {})
     return _evaluate(call, grad, temperature.learnt, False, False, True, z.dtype)[1:]

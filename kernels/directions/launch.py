@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..host.launch import cdiv, gradient_dtype
+from ..host.launch import Launch, cdiv, gradient_dtype, start
 from .chain_rule import chain_rule_rows
 from .normalise import normalise_rows
 from .settings import DIRECTION_ROWS
@@ -42,7 +42,7 @@ def _flat(x: Tensor) -> tuple[Tensor, int, int]:
 
 def normalise(
     x: Tensor, y: Tensor | None, class_difficulty: Tensor | None, standardise: bool, dtype: torch.dtype | None = None,
-    part: TakingPart | None = None,
+    part: TakingPart | None = None, compiled: dict | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """u (..., n, d) in `dtype`, by default that of x, and a weight per sample (n,): w(y_i), or ‖u_i‖² without
     `class_difficulty`. With `part`, which is filled, a negative label takes its row out."""
@@ -51,17 +51,18 @@ def normalise(
     weights = _empty((x.shape[-2],), dtype=torch.float32, device=x.device)
     weighted = class_difficulty is not None
     blocks = blocks_of(d)
-    normalise_rows[cdiv(n, blocks["BLOCK"]),](
+    arguments = (
         rows, y if weighted or part else weights, class_difficulty if weighted else weights, u, weights, part,
         n, len(weights), d, rows.stride(0), len(class_difficulty) if weighted else 0,
-        STANDARDISE=standardise, WEIGHTED=weighted, **blocks, **DIRECTION_ROWS.options,
     )  # fmt: skip
+    constants = {"STANDARDISE": standardise, "WEIGHTED": weighted, **blocks, **DIRECTION_ROWS.options}
+    start(Launch(normalise_rows, (cdiv(n, blocks["BLOCK"]), 1, 1), arguments, constants, compiled))
     return u, weights
 
 
 def chain_rule(
     x: Tensor, gradients: Tensor | None, partial: Tensor | None, standardise: bool, loss_scale: float,
-    gradient_scale: float, part: TakingPart | None = None, by_pairs: bool = False,
+    gradient_scale: float, part: TakingPart | None = None, by_pairs: bool = False, compiled: dict | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The loss (), loss_scale · Σ partial, and dx (..., n, d) from the parts of dU (parts, ..., n, d), if given; both
     over the m² - m pairs of the rows that take part, if these are asked for."""
@@ -69,10 +70,13 @@ def chain_rule(
     loss = _empty((), dtype=torch.float32, device=x.device)
     dx = _empty(x.shape if gradients is not None else (0,), dtype=gradient_dtype(x), device=x.device)
     blocks = blocks_of(d)
-    chain_rule_rows[cdiv(n, blocks["BLOCK"]) if gradients is not None else 1,](
+    arguments = (
         rows, loss if gradients is None else gradients, loss if partial is None else partial, loss, dx, n, d,
         rows.stride(0), 0 if gradients is None else len(gradients), 0 if partial is None else partial.numel(),
-        loss_scale, gradient_scale, part, BY_PAIRS=by_pairs, STANDARDISE=standardise, LOSS=partial is not None,
-        GRADIENT=gradients is not None, **blocks, **DIRECTION_ROWS.options,
+        loss_scale, gradient_scale, part,
     )  # fmt: skip
+    constants = {"BY_PAIRS": by_pairs, "STANDARDISE": standardise, "LOSS": partial is not None}
+    constants |= {"GRADIENT": gradients is not None, **blocks, **DIRECTION_ROWS.options}
+    grid = cdiv(n, blocks["BLOCK"]) if gradients is not None else 1, 1, 1
+    start(Launch(chain_rule_rows, grid, arguments, constants, compiled))
     return loss, dx

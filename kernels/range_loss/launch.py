@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from ..host.chips import chip
-from ..host.launch import cdiv, columns_first, gradient_dtype
+from ..host.launch import Launch, cdiv, columns_first, gradient_dtype, recall, start
 from .class_terms import class_terms
 from .extremes import extremes
 from .gradient import range_gradient
@@ -36,53 +36,62 @@ class _Classes(NamedTuple):
         return cls(order, index, starts, index[-1:] + (labels[-1:] != none))
 
 
-def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool) -> tuple[Tensor, Tensor]:
+def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool, kind: dict | None) -> tuple[Tensor, Tensor]:
     n, d = rows.shape
     tile = RANGE_PAIRS[chip(rows.device)]
     values = _empty((n, k), dtype=torch.float32, device=rows.device)
     partners = _empty((n, k), dtype=torch.int32, device=rows.device)
-    extremes[cdiv(n, tile.block_m),](
-        columns_first(rows, tile.block_k, tile.block_n), ends, values, partners, n, d, LARGEST=largest, K=k,
-        SLOTS=triton.next_power_of_2(k), BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, CHUNK=tile.block_k, **tile.options,
-    )  # fmt: skip
+    arguments = columns_first(rows, tile.block_k, tile.block_n), ends, values, partners, n, d
+    constants = {"LARGEST": largest, "K": k, "SLOTS": triton.next_power_of_2(k)}
+    constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "CHUNK": tile.block_k, **tile.options}
+    start(
+        Launch(extremes, (cdiv(n, tile.block_m), 1, 1), arguments, constants, recall(kind, ("extremes", largest), dict))
+    )
     return values, partners
 
 
 def range_loss(
-    x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool
+    x: Tensor,
+    y: Tensor,
+    k: int,
+    alpha: float,
+    beta: float,
+    margin: float,
+    gradient: bool,
+    kind: dict | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss () in float32 and dx (n, d) of x (n, d), y (n,); without `gradient` dx is (0,).
 
     A negative label takes its row out of everything; the largest of the labels' dtype counts as one.
     A class of one sample has no pair; a distance of 0 makes its class's harmonic mean, and its gradient, 0; one class
-    has no nearest means. A row that is not finite makes the loss NaN.
+    has no nearest means. A row that is not finite makes the loss NaN. `kind` remembers what was compiled for calls
+    alike in all but the values of tensors, all of them aligned.
     """
+    compiled = recall(kind, ("loss",), dict)
     (n, d), device = x.shape, x.device
     classes = _Classes.of(y)
     rows = x.index_select(0, classes.order)
-    values, partners = _find_extremes(rows, classes.starts[classes.index + 1], k, largest=True)
+    values, partners = _find_extremes(rows, classes.starts[classes.index + 1], k, True, kind)
     means = _empty((n, d), dtype=torch.float32, device=device)
     pairs = _empty((n, 2, k), dtype=torch.int32, device=device)
     slopes = _empty((n, k), dtype=torch.float32, device=device)
     losses = _empty((n,), dtype=torch.float32, device=device)
     blocks = {"BLOCK": ROWS.block_m, "BLOCK_D": ROWS.block_d, **ROWS.options}
-    class_terms[n,](
-        rows, classes.starts, values, partners, means, pairs, slopes, losses, n, d,
-        K=k, SLOTS=triton.next_power_of_2(k), **blocks,
-    )  # fmt: skip
+    arguments = rows, classes.starts, values, partners, means, pairs, slopes, losses, n, d
+    constants = {"K": k, "SLOTS": triton.next_power_of_2(k), **blocks}
+    start(Launch(class_terms, (n, 1, 1), arguments, constants, compiled))
     places = torch.arange(n, device=device)
     class_ends = torch.where(places < classes.count, classes.count, 0)
-    values, partners = _find_extremes(means, class_ends, 1, largest=False)
+    values, partners = _find_extremes(means, class_ends, 1, False, kind)
     nearest = _empty((2,), dtype=torch.int64, device=device)
     hinge_slope, loss = (_empty((), dtype=torch.float32, device=device) for _ in range(2))
-    total_loss[1,](
-        means, values, partners, losses, classes.count, nearest, hinge_slope, loss, n, d, alpha, beta, margin, **blocks
-    )
+    found = means, values, partners, losses, classes.count
+    arguments = *found, nearest, hinge_slope, loss, n, d, alpha, beta, margin
+    start(Launch(total_loss, (1, 1, 1), arguments, blocks, compiled))
     if not gradient:
         return loss, _empty((0,), dtype=gradient_dtype(x), device=device)
     dx = _empty(x.shape, dtype=gradient_dtype(x), device=device)
-    range_gradient[cdiv(n, ROWS.block_m), cdiv(d, ROWS.block_d)](
-        rows, classes.order, classes.index, classes.starts, classes.count, pairs, slopes, means, nearest, hinge_slope,
-        dx, n, d, alpha, K=k, **blocks,
-    )  # fmt: skip
+    arguments = rows, *classes, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha
+    grid = cdiv(n, ROWS.block_m), cdiv(d, ROWS.block_d), 1
+    start(Launch(range_gradient, grid, arguments, {"K": k, **blocks}, compiled))
     return loss, dx

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..host.launch import cdiv, max_programs
+from ..host.launch import Launch, cdiv, max_programs, start
 from .settings import SURVEY_ROWS
 from .survey import survey_rows
 
@@ -16,6 +16,7 @@ def survey(
     bank_z: Tensor | None = None,
     bank_y: Tensor | None = None,
     scale: float | Tensor = 1.0,
+    compiled: dict | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """labels (n,) and bank_labels (M,) in int32, and the bound () on logits scale · z·k of z (n, d) and bank_z (M, d).
 
@@ -27,11 +28,12 @@ def survey(
     n, m = len(given), 0 if bank_y is None else len(bank_y)
     programs = min(cdiv(max(n, m), SURVEY_ROWS.block_m), max_programs(given.device))
     bounds = _empty((programs,), dtype=torch.float32, device=given.device)
-    survey_rows[programs,](
+    arguments = (
         z, y, None if labels is y else labels, bank_z, bank_y, None if bank_labels is bank_y else bank_labels, bounds,
         n, m, scale, d, 1 if z is None else z.stride(0), 1 if bank_z is None else bank_z.stride(0),
-        BLOCK=SURVEY_ROWS.block_m, BLOCK_D=SURVEY_ROWS.block_d, **SURVEY_ROWS.options,
     )  # fmt: skip
+    constants = {"BLOCK": SURVEY_ROWS.block_m, "BLOCK_D": SURVEY_ROWS.block_d, **SURVEY_ROWS.options}
+    start(Launch(survey_rows, (programs, 1, 1), arguments, constants, compiled))
     return labels, bank_labels, bounds.amax()
 
 
