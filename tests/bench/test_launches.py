@@ -3,6 +3,8 @@
 A launch compiles for the values of its arguments too: an integer 1 becomes a constant of the kernel.
 """
 
+from pathlib import Path
+
 import pytest
 
 from fer_fast.dispatch import triton_runs_on
@@ -12,6 +14,7 @@ if not triton_runs_on("cpu"):
     pytest.skip("launches need Triton", allow_module_level=True)
 
 from fer_fast.bench import launches
+from fer_fast.bench.child import lines
 from fer_fast.bench.command import run
 from fer_fast.bench.problems import Shape
 
@@ -45,6 +48,12 @@ def test_a_batch_of_another_length_compiles_nothing_again(loss):
     first, *others = launches.rows([loss], RAGGED)
     assert first.compiled == len(first.launches)
     assert [(row.compiled, row.launches) for row in others] == [(0, first.launches)] * 2
+
+
+def test_triton_is_asked_once_a_kind_of_call():
+    # It looks at every argument again, which takes longer than all else that a launch takes.
+    rows = lines("started_again", TRITON_INTERPRET="0", PYTHONPATH=str(Path(__file__).parents[1] / "helpers"))
+    assert rows == [{"loss": loss, "asked": [], "changed": []} for loss in LOSSES]
 
 
 def test_the_hosts_part_of_a_step_is_printed(capsys):
