@@ -1,5 +1,6 @@
-"""Kinds of calls, alike in all but the values of their tensors. What was found out about one call of a kind, a check
-passed or a plan made, is not asked again of the next: at small batches a step costs what its host does."""
+"""Kinds of an operator's calls, alike in all but the values of their tensors. What an engine plans and compiles for one
+is not asked again for the next: at small batches a step costs what its host does. :mod:`.replay` is the same of public
+functions, whose checks are not asked again."""
 
 from collections.abc import Iterable
 

@@ -87,8 +87,8 @@ class LossOperator:
             self.check(*args)
         if backend == "triton":
             told["kind"] = kind
-        if self.labelled and backend == "triton":  # the flag raises for an earlier call, unless one may look
-            told["status"] = bad_label_flag(args[0].device)
+            if self.labelled:  # the flag raises for an earlier call, unless one may look
+                told["status"] = bad_label_flag(args[0].device)
         results = run_engine(backend, self.engine, self.engine, *args, gradient, **told)
         if readable and "status" in told:
             bad_label_flag(args[0].device)
