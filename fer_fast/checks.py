@@ -25,7 +25,7 @@ def features(x: Tensor, name: str, shape: str = "(n, d)", *, rows: bool = True) 
     floating(x.dtype, name)
     if x.ndim != expected:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
-    if 0 in (x.shape if rows else x.shape[1:]):
+    if 0 in (x.shape if rows else (*x.shape[:-2], x.shape[-1])):
         raise ValueError(f"{name}: expected at least one row and one column, got shape {tuple(x.shape)}")
     return x
 
@@ -55,7 +55,7 @@ def beside(t: Tensor, name: str, device: torch.device | None) -> None:
 
 def weight_range(w: Tensor, name: str = "sample_weights") -> None:
     """Refuse a weight that is negative or not finite where looking waits for no device, outside of a compiled graph."""
-    if readable(w) and not torch.compiler.is_compiling():
+    if readable(w) and not torch.compiler.is_compiling() and w.numel():
         low, high = map(float, torch.aminmax(w))
         if not (low >= 0 and high < math.inf):
             raise ValueError(f"{name}: {low if not low >= 0 else high:g} given; allowed are finite values >= 0")
@@ -119,7 +119,7 @@ def label_range(y: Tensor, num_classes: int, name: str = "labels") -> None:
     On a GPU the check would wait for the device. There the Triton kernels see a bad label, make the loss NaN, and the
     next call raises; plain PyTorch indexing stops with a device-side assertion.
     """
-    if readable(y) and not torch.compiler.is_compiling():
+    if readable(y) and not torch.compiler.is_compiling() and y.numel():
         low, high = map(int, torch.aminmax(y))
         if low < 0 or high >= num_classes:
             raise ValueError(f"{name}: class {low if low < 0 else high} is outside [0, {num_classes})")
@@ -145,7 +145,7 @@ def per_class(t: Tensor, name: str, count: int | None, device: torch.device | No
     shape = f"({'C' if count is None else count},)"
     dense(t, name, shape)
     floating(t.dtype, name)
-    if t.ndim != 1 or t.shape[0] != (count or t.shape[0]):
+    if t.ndim != 1 or (count is not None and t.shape[0] != count):
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(t.shape)}")
     beside(t, name, device)
     return t

@@ -1,9 +1,12 @@
 """The losses that meet rows with a table of classes, in the groups that every engine takes them in."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
+import torch
 from torch import Tensor
+
+Group = Union["torch.distributed.ProcessGroup", str, None]  # or its name; None for this process alone
 
 
 class Classifier(NamedTuple):
@@ -40,3 +43,49 @@ class Setting(NamedTuple):
     @classmethod
     def of(cls, value: float | Tensor) -> "Setting":
         return cls(1.0, value) if isinstance(value, Tensor) else cls(value)
+
+
+class Share(NamedTuple):
+    """How the rows of a batch lie on the processes."""
+
+    rank: int
+    size: int
+    most: int  # rows of the process that has the most, or could have
+    counts: tuple[int, ...] | None  # rows of each; None where only the devices know them
+
+    @property
+    def own(self) -> slice:
+        """The rows of this process in what :meth:`Peers.gather` gives, with those it left out."""
+        if self.counts is None:
+            return slice(self.rank * self.most, (self.rank + 1) * self.most)
+        first = sum(self.counts[: self.rank])
+        return slice(first, first + self.counts[self.rank])
+
+
+class Peers(NamedTuple):
+    """The processes whose rows together are the batch of a loss; none but this one by default.
+
+    Engines sum what they have of the loss and of tables over all of them, and give d loss / d own rows; what becomes of
+    gradients afterwards, by `gradients`, is the operator's affair.
+    """
+
+    group: str = ""  # a process group's name
+    gradients: str = "mean"  # what is done to those of all processes: DDP takes the mean, others may take the sum
+    loss: str = ""  # who asks, for errors
+
+    def total(self, dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
+        """Σ over the processes of each, in one buffer of a dtype; of one process what is given."""
+        if not self.group:
+            return list(tensors)
+        from .distributed.collectives import total  # PyTorch may be without
+
+        return total(self, dtype, *tensors)
+
+    def gather(self, share: Share, *columns: Tensor) -> list[Tensor]:
+        """Each column (n, ...) as that of all processes, rank after rank, in one buffer."""
+        from .distributed.collectives import gather
+
+        return gather(self, share, *columns)
+
+
+ALONE = Peers()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from ..terms import ALONE, Peers
 from .tiles import (
     Directions,
     add_rows,
@@ -22,7 +23,6 @@ from .tiles import (
     gradient_dtype,
     rows_per_sweep,
     spans,
-    total_weight,
     wide_dtype,
     work_dtype,
 )
@@ -42,6 +42,7 @@ def ad_corre(
     sample_weights: Tensor | None,
     reduction: str,
     gradient: bool,
+    peers: Peers = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """fd·FD + md·MD + ed·ED: (loss, de). A weight of 0 leaves its term out; class_difficulty w (C,) is FD's alone, and
     ED's are sample_weights (n,), by whose sum its mean divides, and "none", the losses of its rows (n,).
@@ -52,27 +53,36 @@ def ad_corre(
     The 1 of a pair is taken as t_i + t_j, t = ½ ‖u‖² of a row that has a direction and ½ of one that has none: a pair
     of like rows is then ½ ‖u_i - u_j‖², in which the rounding of lengths cancels.
     """
-    (k, n, _), mean = e.shape, reduction == "mean"
+    (k, n, _), mean, by_row = e.shape, reduction == "mean", reduction == "none"
     y = y.long()  # counts are scattered by it
     weights = None if sample_weights is None else sample_weights.to(work_dtype(e))
-    if weights is not None and mean:
-        weights = weights * (n / total_weight(weights))
-    ed *= k > 1  # a single embedding has no pair
-    if mean:
-        fd, md, ed = fd / (k * n * n), md / (k * num_classes**2), ed / (n * k * k)
+    with_fd, with_md, with_ed = fd != 0, md != 0, ed != 0 and k > 1  # a single embedding has no pair
     de = torch.empty(e.shape if gradient else (0,), dtype=gradient_dtype(e), device=e.device)
     units = _Units(e, weights, de)
-    sums = _sum_by_class(units, y, num_classes, fd != 0, md != 0, ed != 0, reduction == "none")
-    loss, on_unit, on_row = ed * sums.embedding_loss, None, None
-    if fd:
-        total, table = _feature_discriminator(sums, class_difficulty.to(loss), n)
-        fd *= n > 1  # a single sample has no pair: exactly nothing, not what is left of sums that cancel
-        loss, on_unit = loss + fd * total, (fd * table).to(work_dtype(e))
-    if md:
-        total, table = _mean_discriminator(sums)
-        loss, on_row = loss + md * total, (md * table).to(work_dtype(e))
+    sums = _sum_by_class(units, y, num_classes, with_fd, with_md, with_ed, by_row)
+    rows, total = n, n if weights is None or not mean else weights.sum(dtype=sums.counts.dtype)
+    if peers.group:  # what is known of the rows is all that travels
+        of_rows, rows = sums.embedding_loss, sums.counts.new_full((), rows)
+        total = rows if weights is None or not mean else total
+        *of_classes, rows, total, of_all = peers.total(
+            sums.counts.dtype, *sums[:-1], rows, total, of_rows[:0] if by_row else of_rows
+        )
+        sums = _Sums(*of_classes, of_rows if by_row else of_all)
+    if isinstance(total, Tensor):
+        total = total.where(total != 0, 1)  # where nothing weighs anything, nothing is lost
+    if mean:
+        pairs = rows * rows + (rows == 0)
+        fd, md, ed = fd / (k * pairs), md / (k * num_classes**2), ed / (total * k * k)
+    loss, on_unit, on_row = (ed if with_ed else 0) * sums.embedding_loss, None, None
+    if with_fd:
+        lost, table = _feature_discriminator(sums, class_difficulty.to(loss), rows)
+        fd = fd * (rows > 1)  # a single sample has no pair: exactly nothing, not what is left of sums that cancel
+        loss, on_unit = loss + fd * lost, (fd * table).to(work_dtype(e))
+    if with_md:
+        lost, table = _mean_discriminator(sums)
+        loss, on_row = loss + md * lost, (md * table).to(work_dtype(e))
     if gradient:
-        _write_gradient(units, y, on_unit, on_row, ed, de)
+        _write_gradient(units, y, on_unit, on_row, ed if with_ed else None, de)
     return loss.to(work_dtype(e)), de
 
 
@@ -184,11 +194,11 @@ def _mean_discriminator(sums: _Sums) -> tuple[Tensor, Tensor]:
 
 
 def _write_gradient(
-    units: _Units, y: Tensor, on_unit: Tensor | None, on_row: Tensor | None, ed: float, de: Tensor
+    units: _Units, y: Tensor, on_unit: Tensor | None, on_row: Tensor | None, ed: Tensor | float | None, de: Tensor
 ) -> None:
     """Fill de (k, n, d) from the tables (k, C, d) of FD, on u, and of MD, on e; ED's gradient on u is 2 Σ_{b≠a} u_b."""
     k, n, d = de.shape
-    if on_unit is None and not ed:
+    if on_unit is None and ed is None:
         if on_row is None:
             de.zero_()
         else:
@@ -197,10 +207,10 @@ def _write_gradient(
     for block in spans(n, rows_per_sweep(de, d if units.kept is not None else k * d, BLOCK)):
         u, inverse, _ = units.again(block)
         labels, weights = y[block], None if units.weights is None else units.weights[block, None]
-        together = u.sum(0) if ed else None
+        together = None if ed is None else u.sum(0)
         for piece in _pieces(u):
             rows, grad = Directions(u[piece], inverse[piece], True), None
-            if ed:
+            if ed is not None:
                 grad = (together - rows.unit).mul_(2 * ed)
                 if weights is not None:
                     grad *= weights

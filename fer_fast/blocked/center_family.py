@@ -4,6 +4,7 @@ All are Σ_i a_{y_i} ‖x_i - c_{y_i}‖², each with a scale a, plus a constant
 A move is a step of every center, where the rule has one, plus what the rows of its class ask of a center.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,8 +34,8 @@ class CenterTask(NamedTuple):
     x: Tensor  # (n, d)
     y: Tensor  # (n,)
     term: CenterTerm
-    mean: bool
     sample_weights: Tensor | None = None  # (n,), 0 for rows that are absent
+    shared: bool = False  # whether other processes have rows, too: sums have a place for every class then
 
     @property
     def centers(self) -> Tensor:
@@ -56,10 +57,10 @@ class Center:
         self.constant: Tensor | float = 0.0
         self.classes: Classes | None = None
         if update:
-            self.classes = classes_of(task.y, len(task.centers))
+            self.classes = classes_of(task.y, len(task.centers), numbered=task.shared)
             size = len(self.classes.labels), task.x.shape[1]
             # Long sums are taken in float64; where classes have a row or two there is nothing to lose.
-            long = 4 * len(self.classes.labels) <= len(task.x)
+            long = task.shared or 4 * len(self.classes.labels) <= len(task.x)
             self.offsets = torch.zeros(size, dtype=self.wide if long else dtype, device=task.x.device)
             if task.sample_weights is not None:
                 counts = torch.zeros((size[0], 1), dtype=self.wide, device=task.x.device)
@@ -69,6 +70,13 @@ class Center:
 
     def configure(self, alpha: float) -> None:
         self.alpha = alpha
+
+    def before(self) -> Sequence[Tensor]:
+        """Sums over the batch that are asked for before the sweep."""
+        return ()
+
+    def prepare(self, before: Sequence[Tensor], total: Tensor | int | None) -> None:
+        """Take these sums over all rows, and what a mean divides by, None where there is no mean."""
 
     def visit(
         self, rows: Tensor, block: slice, factor: Tensor | float, out: Tensor | None = None
@@ -97,16 +105,22 @@ class Center:
         """Of the samples of a block: (r,), None where all weigh one."""
         return None if self.task.sample_weights is None else self.task.sample_weights[block]
 
-    def move(self) -> None:
-        """Move the centers in place, those of the batch computed from their old values before any other moves.
+    @property
+    def sums(self) -> list[Tensor]:
+        """What the move asks for of the rows that were visited."""
+        return [self.classes.counts, self.offsets]
+
+    def move(self, counts: Tensor, offsets: Tensor) -> None:
+        """Move the centers in place by the :attr:`sums`, those of the batch computed from their old values before any
+        other moves.
 
         A center that would not be finite stays: a step that a gradient scaler skips is to spoil nothing.
         """
-        labels, _, counts = self.classes
+        labels = self.classes.labels
         first = torch.searchsorted(labels, labels)  # places that stand for no class repeat the last one
         centers = self.task.centers
         old = centers.index_select(0, labels)
-        moved = self.attraction(old.to(self.wide), counts[first][:, None], self.offsets[first].to(self.wide), first)
+        moved = self.attraction(old.to(self.wide), counts[first][:, None], offsets[first].to(self.wide), first)
         moved += old
         if self.moves_every_center:
             moved += self.step(old.to(self.wide), first)
@@ -192,9 +206,13 @@ class Variant(Center):
             push += printed if of_rows is None else printed * of_rows[:, None]
         return losses, grad.sub_(push.mul_(factor))
 
-    def move(self) -> None:
-        self.all_pushes, self.pushes = self.pushes.sum(0), _of_others(self.pushes)
-        super().move()
+    @property
+    def sums(self) -> list[Tensor]:
+        return [*super().sums, self.pushes]
+
+    def move(self, counts: Tensor, offsets: Tensor, pushes: Tensor) -> None:
+        self.all_pushes, self.pushes = pushes.sum(0), _of_others(pushes)
+        super().move(counts, offsets)
 
     def step(self, old: Tensor, places: Tensor | None = None) -> Tensor:
         pushes = self.all_pushes if places is None else self.pushes[places]
@@ -234,14 +252,21 @@ class MVA(Affinity):
     α_v scales every gradient, so the batch's own affinity is taken in a sweep before: two reads of x.
     """
 
-    def configure(self, alpha: float) -> None:
-        super().configure(alpha)
-        batch = self._affinity(self.task.x, self.task.y, self.task.sample_weights)
-        groups, rows = zip(self.task.term.groups_x, self.task.term.groups_y, strict=True), self.task.term.group_rows
-        values = torch.stack([batch, *(self._affinity(x, y, first(rows, v, y)) for v, (x, y) in enumerate(groups))])
-        self.scale = self.scale * group_weight(values, rows)
+    def before(self) -> Sequence[Tensor]:
+        return [self._squares(self.task.x, self.task.y, self.task.sample_weights)]
 
-    def _affinity(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+    def prepare(self, before: Sequence[Tensor], total: Tensor | int | None) -> None:
+        sums, totals, rows = [*before], [total], self.task.term.group_rows
+        for v, (x, y) in enumerate(zip(self.task.term.groups_x, self.task.term.groups_y, strict=True)):
+            weights = first(rows, v, y)
+            sums.append(self._squares(x, y, weights))
+            totals.append(len(x) if weights is None else total_weight(weights))
+        if total is not None:
+            sums = [of / n for of, n in zip(sums, totals, strict=True)]
+        self.scale = self.scale * group_weight(self.scale * torch.stack(sums), rows)
+
+    def _squares(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Σ_i w_i ‖x_i - c_{y_i}‖²: ()."""
         total = torch.zeros_like(self.scale)
         absent = None if weights is None else (weights == 0)[:, None]
         for block in spans(len(x), rows_per_sweep(x, x.shape[1])):
@@ -249,9 +274,7 @@ class MVA(Affinity):
             offset = own_centers.sub_(take_present(x, block, self.dtype, absent))
             squares = vector_norm(offset, dim=1).to(self.wide).square_()
             total += squares.sum() if weights is None else (weights[block] * squares).sum()
-        if not self.task.mean:
-            return self.scale * total
-        return self.scale * total / (len(x) if weights is None else total_weight(weights))
+        return total
 
 
 def first(rows: Tensor | None, v: int, y: Tensor) -> Tensor | None:

@@ -17,7 +17,6 @@ from .targets import Targets
 from .tiles import (
     add_rows,
     directions,
-    gradient_dtype,
     inverse_lengths,
     row_products,
     rows_per_block,
@@ -59,7 +58,7 @@ class Softmax:
         gradient: bool,
         dtype: torch.dtype,
     ):
-        self.weight, self.bias, self.gradient = weight, bias, gradient
+        self.bias, self.gradient = bias, gradient
         self.table = weight.to(dtype).contiguous()
         self.inverse = inverse_lengths(self.table)[:, 0] if self.unit_table else None
         entries, width = LOGITS if weight.is_cpu else LOGITS * ON_DEVICE, len(weight)
@@ -224,15 +223,17 @@ class Softmax:
             logits.scatter_(1, block.column, pull * (1 - block.inside))
 
     def gradients(self) -> tuple[Tensor, Tensor]:
-        """Of weight (C, d) and bias (C,), in the dtypes they wait in."""
-        bias_dtype = gradient_dtype(self.weight if self.bias is None else self.bias)
+        """Of weight (C, d) and bias (C,)."""
+        if not self.visited:  # there was no row
+            self.table_grad.zero_()
+            self.bias_grad.zero_()
         if self.by_columns:
             along = row_products(self.table_grad, self.table) * self.inverse * self.inverse
             self.table_grad.addcmul_(along[:, None], self.table, value=-1).mul_(self.inverse[:, None])
         elif self.unit_table:
             for block in spans(len(self.table), rows_per_block(self.table.shape[1])):
                 turn_(self.table_grad[block], self.rows_of_table(block)).mul_(self.inverse[block, None])
-        return self.table_grad.to(gradient_dtype(self.weight)), self.bias_grad.to(bias_dtype)
+        return self.table_grad, self.bias_grad
 
 
 class LMCL(Softmax):

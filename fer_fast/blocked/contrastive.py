@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..terms import Setting
+from ..terms import ALONE, Peers, Setting, Share
 from .side_by_side import each_block, rows_each
 from .tiles import (
     Classes,
@@ -44,6 +44,8 @@ def contrastive(
     sample_weights: Tensor | None,
     reduction: str,
     gradient: bool,
+    peers: Peers = ALONE,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L = Σ_i w_i l_i over anchors with a positive, l_i = log D_i - z_i·z̄_i/τ, z̄_i the mean of the other rows of i's
     class: (loss, dz, dτ).
@@ -52,8 +54,11 @@ def contrastive(
     and i + n/2 for a class. D_i runs over the other rows of the batch, with "esc" also over the bank, with "ensc" over
     the bank's rows of other classes. w is `sample_weights` (n,), or one; the mean is over the weights of the anchors
     that count, and "none" gives w_i l_i (n,), 0 where an anchor does not count. τ has a gradient where it is learnt.
+
+    Of rows that lie on several processes this one sweeps its `share`, and D of the others comes from them: dz, and what
+    "none" gives, are of its rows.
     """
-    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode)
+    batch = _Batch.of(z, y, bank_z, bank_y, temperature, mode, share)
     weight = (batch.positives > 0).to(batch.dtype)  # d loss / d log D_i
     if sample_weights is not None:
         weight = sample_weights.to(batch.dtype).where(batch.positives > 0, 0)
@@ -61,9 +66,9 @@ def contrastive(
         total = weight.sum()
         weight = weight / total.where(total != 0, 1)
     slopes = gradient and temperature.learnt is not None
-    rows = _rows(batch, weight if gradient else None, True, slopes, sample_weights is not None)
+    rows = _rows(batch, weight if gradient else None, True, slopes, sample_weights is not None, peers)
     losses = weight * rows.values
-    loss = (losses if reduction == "none" else losses.sum()) + rows.spoiled
+    loss = (losses[batch.own] if reduction == "none" else losses.sum()) + rows.spoiled
     dtemperature = _temperature_gradient(batch, weight, rows, temperature.learnt if slopes else None)
     return loss.to(batch.dtype), rows.dz, dtemperature
 
@@ -110,6 +115,8 @@ class _Batch(NamedTuple):
     temperature: float | Tensor
     scale: float | Tensor  # log₂e / τ
     dtype: torch.dtype
+    own: slice  # the rows whose part is computed here
+    share: Share | None
 
     @classmethod
     def of(
@@ -120,6 +127,7 @@ class _Batch(NamedTuple):
         bank_y: Tensor | None,
         temperature: Setting,
         mode: str,
+        share: Share | None = None,
     ):
         dtype, left_out, paired = work_dtype(z), y < 0, mode == "selfcon"
         if paired:
@@ -147,11 +155,17 @@ class _Batch(NamedTuple):
             temperature,
             LOG2E / temperature,
             dtype,
+            slice(0, len(z)) if share is None else share.own,
+            share,
         )
 
     def kept(self, values: Tensor, otherwise: float = 0) -> Tensor:
         """Values (n,) but of rows left out."""
         return values if self.left_out is None else values.masked_fill(self.left_out, otherwise)
+
+    def of_own(self, block: slice) -> slice:
+        """Rows as those of a tensor that has own ones alone."""
+        return slice(block.start - self.own.start, block.stop - self.own.start)
 
     def bank_place(self, span: slice) -> Tensor:
         """As `place` for rows of the bank, -1 for a class the batch does not have: (1, keys)."""
@@ -174,50 +188,62 @@ class _Rows(NamedTuple):
     spoiled: Tensor  # (), 0 and NaN where a row of batch or bank is not finite, for a logit of -inf would not show it
 
 
-def _rows(batch: _Batch, weight: Tensor | None, positives: bool, slopes: bool, uneven: bool = True) -> _Rows:
-    """Loss or log D of each row and, with its `weight` (n,), the gradient of their weighted sum. Weights that are not
-    `uneven` are the same for all rows of a class."""
-    z, wide, counted = batch.z, wide_dtype(batch.z.device), batch.positives > 0
-    dz = torch.empty((0,) if weight is None else z.shape, dtype=gradient_dtype(z), device=z.device)
+def _rows(
+    batch: _Batch,
+    weight: Tensor | None,
+    positives: bool,
+    slopes: bool,
+    uneven: bool = True,
+    peers: Peers = ALONE,
+) -> _Rows:
+    """Loss or log D of each row and, with its `weight` (n,), the gradient of their weighted sum by own rows. Weights
+    that are not `uneven` are the same for all rows of a class."""
+    z, wide, counted, own = batch.z, wide_dtype(batch.z.device), batch.positives > 0, batch.own
+    shape = own.stop - own.start, z.shape[1]
+    dz = torch.empty((0,) if weight is None else shape, dtype=gradient_dtype(z), device=z.device)
     swept = weight is not None and batch.bank_z is not None
     # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
     from_bank = torch.empty_like(dz, dtype=batch.dtype) if swept and dz.dtype != batch.dtype else dz
-    log2_denominator, mean_logit = torch.empty(2, len(z), dtype=wide, device=z.device).unbind()
-    attraction = torch.zeros(len(z), dtype=wide, device=z.device)  # τ times the mean logit of positives
+    # Of each row log₂D, τ times its positives' mean logit, the mean logit, and 0, or NaN where a key is not finite.
+    found = torch.zeros(4, len(z), dtype=wide, device=z.device)
+    log2_denominator, attraction, mean_logit, spoiled = found
     if positives:
         others, pull = _pulls(batch, counted if weight is None else weight, uneven and weight is not None)
-    spoiled = torch.zeros((), dtype=batch.dtype, device=z.device)
 
     def sweep(block: slice) -> None:
         running = _sweep(batch, block, swept, slopes)
         log2_denominator[block] = running.log2_sum()
-        if block.start == 0:
-            spoiled.add_(running.spoiled)
+        if block.start == own.start:
+            spoiled[block] = running.spoiled
         if positives:
             rest = others(block)
             attraction[block] = (take(z, block, rest.dtype) * rest).sum(1) / batch.positives[block].clamp(min=1)
         if slopes:
             mean_logit[block] = running.mean_logit()
         if swept:
-            from_bank[block] = running.mean_key(weight[block] / batch.temperature, log2_denominator[block])
+            mean_key = running.mean_key(weight[block] / batch.temperature, log2_denominator[block])
+            from_bank[batch.of_own(block)] = mean_key
 
-    blocks = list(spans(len(z), rows_each(len(z), ANCHORS, z.device)))
+    blocks = list(spans(own.stop, rows_each(max(shape[0], 1), ANCHORS, z.device), own.start))
     each_block(sweep, blocks, z.device)
+    if batch.share is not None:
+        found = peers.gather(batch.share, found[:, own].T)[0].T.contiguous()
+        log2_denominator, attraction, mean_logit, spoiled = found
     log_denominator, mean_positive = log2_denominator / LOG2E, attraction / batch.temperature
     values = (log_denominator - mean_positive).where(counted, 0) if positives else log_denominator
     if weight is not None:
         in_batch = _batch_gradient(batch, weight / batch.temperature, log2_denominator)
 
         def write(block: slice) -> None:
-            grad = in_batch(block)
+            grad, at = in_batch(block), batch.of_own(block)
             if swept:
-                grad += from_bank[block]
+                grad += from_bank[at]
             if positives:
                 grad -= pull(block)
-            dz[block] = grad
+            dz[at] = grad
 
         each_block(write, blocks, z.device)
-    return _Rows(values, mean_logit / LOG2E - mean_positive, dz, spoiled)
+    return _Rows(values, mean_logit / LOG2E - mean_positive, dz, spoiled.sum().to(batch.dtype))
 
 
 def _temperature_gradient(batch: _Batch, weight: Tensor, rows: _Rows, learnt: Tensor | None) -> Tensor:
@@ -336,11 +362,11 @@ def _batch_tiles(batch: _Batch, block: slice) -> Iterator[tuple[slice, Tensor, T
 
 
 def _sweep(batch: _Batch, block: slice, weigh_keys: bool, slopes: bool) -> Running:
-    """The sums of a block of anchors over every key of D. The first block looks whether the keys are finite."""
+    """The sums of a block of anchors over every key of D. The first own block looks whether the keys are finite."""
     running = Running.start(take(batch.z, block, batch.dtype), slopes)
     for _, keys, products in _batch_tiles(batch, block):
         running.absorb(products, batch.scale, None)
-        if block.start == 0:
+        if block.start == batch.own.start:
             running.spoiled += keys.sum() * 0
     if batch.bank_z is not None:
         _sweep_bank(batch, block, running, weigh_keys)
@@ -366,7 +392,7 @@ def _sweep_bank(batch: _Batch, block: slice, running: Running, weigh_keys: bool)
             torch.eq(batch.place[block], batch.bank_place(span), out=shaped(same, *products.shape))
             products.sub_(shaped(same, *products.shape), alpha=torch.finfo(batch.dtype).max / 4)
         running.absorb(products, batch.scale, keys if weigh_keys else None)
-        if block.start == 0:
+        if block.start == batch.own.start:
             running.spoiled += keys.sum() * 0
 
 

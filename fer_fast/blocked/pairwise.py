@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..terms import ALONE, Peers, Share
 from .tiles import classes_of, directions, gradient_dtype, shaped, spans, take, taking_part, wide_dtype, work_dtype
 
 TILE = 1024
@@ -26,11 +27,14 @@ def pairwise(
     params: list[float],
     mean: bool,
     gradient: bool,
+    peers: Peers = ALONE,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Σ over ordered pairs i ≠ j of the epilogue's loss at u_i·u_j, for the mean over its divisor: (loss, dx).
 
     x (n, d), or (k, n, d) for k embeddings of the same samples; y (n,); class_difficulty (C,) for "fd". Without it a
-    negative label takes its row out.
+    negative label takes its row out. Of rows (n, d) that lie on several processes this one visits all pairs of its
+    `share`, whose dx it gives: a pair's other half is another's.
     """
     rule = EPILOGUES[epilogue]
     dtype, n = work_dtype(x), len(y)
@@ -46,9 +50,13 @@ def pairwise(
         out,
     )
     scale = 1 / rule.divisor(len(stack), n) if mean else 1.0
-    dx = torch.empty(x.shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
-    targets = dx.view(stack.shape) if gradient else [None] * len(stack)
-    total = sum(_sweep(rows, labels, rule, params, scale, target) for rows, target in zip(stack, targets, strict=True))
+    own = slice(0, len(y)) if share is None else share.own
+    shape = *x.shape[:-2], own.stop - own.start, x.shape[-1]
+    dx = torch.empty(shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
+    targets = dx.view(-1, *shape[-2:]) if gradient else [None] * len(stack)
+    sweeps = zip(stack, targets, strict=True)
+    total = sum(_sweep(rows, labels, rule, params, scale, target, own) for rows, target in sweeps)
+    total = peers.total(total.dtype, total)[0]
     return (total * scale).to(dtype), dx
 
 
@@ -108,32 +116,37 @@ EPILOGUES = {
 }
 
 
-def _sweep(x: Tensor, labels: _Labels, rule: _Epilogue, params: list[float], scale: float, dx: Tensor | None) -> Tensor:
-    """The sum of the loss over ordered pairs of rows of x (n, d); its gradient times `scale` goes into dx."""
+def _sweep(
+    x: Tensor, labels: _Labels, rule: _Epilogue, params: list[float], scale: float, dx: Tensor | None, own: slice
+) -> Tensor:
+    """The sum of the loss over ordered pairs of own rows with rows of x (n, d); its gradient times `scale` goes into
+    dx, that of own rows."""
     n, dtype = len(x), labels.place.dtype
-    mirrored = dx is None or dx.dtype == dtype
+    mirrored = (dx is None or dx.dtype == dtype) and own == slice(0, n)
     if dx is not None:
         dx.zero_()
     total = torch.zeros((), dtype=wide_dtype(x.device), device=x.device)
     tile, spare = labels.place.new_empty(2, min(n, TILE) ** 2).unbind()
-    for block in spans(n, TILE):
-        own = directions(take(x, block, dtype), rule.centred)
-        rows = labels.side(own.unit, block)
-        grad = None if dx is None else dx[block] if mirrored else torch.zeros_like(own.unit)
+    for block in spans(own.stop, TILE, own.start):
+        anchors, at = (
+            directions(take(x, block, dtype), rule.centred),
+            slice(block.start - own.start, block.stop - own.start),
+        )
+        rows = labels.side(anchors.unit, block)
+        grad = None if dx is None else dx[at] if mirrored else torch.zeros_like(anchors.unit)
         for span in spans(n, TILE, block.start if mirrored else 0):
-            diagonal = span == block
-            unit = own.unit if diagonal else directions(take(x, span, dtype), rule.centred).unit
-            columns = rows if diagonal else labels.side(unit, span)
-            s = torch.mm(own.unit, unit.T, out=shaped(tile, len(own.unit), len(unit)))
+            same = span == block
+            unit = anchors.unit if same else directions(take(x, span, dtype), rule.centred).unit
+            columns = rows if same else labels.side(unit, span)
+            s = torch.mm(anchors.unit, unit.T, out=shaped(tile, len(anchors.unit), len(unit)))
             sign = torch.eq(labels.place[block], labels.place[span].T, out=shaped(spare, *s.shape)).mul_(2).sub_(1)
-            if diagonal:
-                s.fill_diagonal_(rule.itself)
+            s.diagonal(block.start - span.start).fill_(rule.itself)
             tile_loss = rule.loss(s, sign, rows, columns, *params)
-            total += tile_loss if diagonal or not mirrored else 2 * tile_loss
+            total += tile_loss if same or not mirrored else 2 * tile_loss
             if grad is not None:
                 grad.addmm_(s, unit)
-                if mirrored and not diagonal:
-                    dx[span].addmm_(s.T, own.unit)
+                if mirrored and not same:
+                    dx[span].addmm_(s.T, anchors.unit)
         if grad is not None:
-            dx[block] = own.backward_(grad.mul_(2 * rule.slope * scale))
+            dx[at] = anchors.backward_(grad.mul_(2 * rule.slope * scale))
     return total

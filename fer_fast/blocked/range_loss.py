@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..terms import ALONE, Peers, Share
 from .side_by_side import each_block, rows_each
 from .tiles import (
     add_rows,
@@ -30,13 +31,22 @@ TILE = 512
 
 
 def range_loss(
-    x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, gradient: bool
+    x: Tensor,
+    y: Tensor,
+    k: int,
+    alpha: float,
+    beta: float,
+    margin: float,
+    gradient: bool,
+    peers: Peers = ALONE,
+    share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
     """L = α Σ_c K_c / (Σ_{j≤K_c} 1/D_cj) + β [M - D]₊: (loss, dx).   x (n, d), y (n,), negative for rows left out.
 
     D_cj is the j-th largest squared distance within class c, K_c the smaller of k and its pairs, D the smallest squared
     distance between two class means. A harmonic mean with a zero in it is 0; of equal distances the pair that comes
-    first counts; a row that is not finite makes the loss NaN.
+    first counts; a row that is not finite makes the loss NaN. Of rows that lie on several processes each ranks all
+    pairs, and dx is that of its `share`.
     """
     dtype = work_dtype(x)
     x, y, _ = taking_part(x, y)
@@ -60,9 +70,10 @@ def range_loss(
         add_rows(dx, first, pull)
         add_rows(dx, second, pull.neg_())
     ends = torch.stack([nearest.first, nearest.second])
-    share = (index == ends[:, None]).to(dtype) / counts[ends, None].clamp(min=1)
+    toward = (index == ends[:, None]).to(dtype) / counts[ends, None].clamp(min=1)
     apart = (means[ends[0]] - means[ends[1]]) * (inter > 0).to(dtype).mul_(-2 * beta)
-    return loss, dx.addr_(share[0] - share[1], apart).to(gradient_dtype(x))
+    dx = dx.addr_(toward[0] - toward[1], apart).to(gradient_dtype(x))
+    return loss, dx if share is None else dx[share.own].contiguous()
 
 
 def _class_means(x: Tensor, index: Tensor, counts: Tensor, dtype: torch.dtype) -> Tensor:

@@ -56,21 +56,23 @@ def targets_of(
     soft_labels: Tensor | None,
     classifier: Classifier,
     sample_weights: Tensor | None,
-    mean: bool,
+    mean: bool | Tensor,
     dtype: torch.dtype,
 ) -> Targets:
     """The targets of a classifier's labels y (n,), or of soft_labels (n, C), whose largest shares are at y.
 
-    The mean divides by what PyTorch's does: Σ w_i W_{y_i}, for soft labels Σ w_i. Where that is 0 nothing is lost.
+    The mean divides by what PyTorch's does: Σ w_i W_{y_i}, for soft labels Σ w_i. Where that is 0 nothing is lost. It
+    is given where more rows than these have a part in it.
     """
+    given = isinstance(mean, Tensor)
     num_classes, label_smoothing, weights = len(classifier.weight), classifier.label_smoothing, sample_weights
     of_class = None if classifier.class_weights is None else classifier.class_weights.to(dtype)
-    one = 1 / len(y) if mean and weights is None and (of_class is None or soft_labels is not None) else 1
+    one = 1 / len(y) if not given and mean and weights is None and (of_class is None or soft_labels is not None) else 1
     if weights is None:
         weights = torch.full(y.shape, one, dtype=dtype, device=y.device)
     own = weights if of_class is None or soft_labels is not None else weights * of_class.index_select(0, y)
-    if mean and one == 1:
-        total = total_weight(own)
+    if given or (mean and one == 1):
+        total = mean.to(dtype) if given else total_weight(own)
         own, weights = own / total, weights / total
     sign = None if sample_weights is None else weights.sign()
     if soft_labels is not None:

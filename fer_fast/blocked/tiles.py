@@ -32,7 +32,7 @@ def spans(count: int, size: int, first: int = 0) -> Iterator[slice]:
 def even(count: int, size: int) -> int:
     """At most `size`, so that spans of a count are as good as equal: a product with few rows adds its terms in another
     way than one with many, and loses digits."""
-    return -(-count // -(-count // size))
+    return -(-count // -(-count // size)) if count else size
 
 
 def shaped(buffer: Tensor, rows: int, columns: int) -> Tensor:
@@ -195,14 +195,14 @@ class Classes(NamedTuple):
     counts: Tensor  # (s,) int64, rows of each; 0 for places that stand for no class
 
 
-def classes_of(y: Tensor, num_classes: int | None = None) -> Classes:
+def classes_of(y: Tensor, num_classes: int | None = None, numbered: bool = False) -> Classes:
     """The classes of labels y (n,), without waiting for a device.
 
-    Labels known to lie in [0, num_classes), where these are so few, number themselves: no label is sorted, and a class
-    absent from the batch has a place too.
+    Labels known to lie in [0, num_classes), where these are so few or are to be `numbered`, number themselves: no label
+    is sorted, and a class absent from the batch has a place too.
     """
     y = y.long()  # places are scattered by
-    if num_classes is not None and 4 * num_classes <= len(y):
+    if num_classes is not None and (numbered or 4 * num_classes <= len(y)):
         labels = torch.arange(num_classes, device=y.device)
         return Classes(labels, y, y.new_zeros(num_classes).scatter_add_(0, y, torch.ones_like(y)))
     ordered, order = y.sort(stable=True)

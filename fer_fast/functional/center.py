@@ -14,7 +14,9 @@ from ..checks import Reduction
 from ..dispatch import Backend
 from ..params import by_field
 from ..replay import replayed
+from ..terms import Group
 from .class_table import Term, joint_loss, loss_function
+from .whole import Gradients
 
 center_loss = loss_function("center")
 island_loss = loss_function("island")
@@ -35,6 +37,8 @@ def weighted_cluster_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """½ Σ_i W_{y_i} ‖x_i - c_{y_i}‖² / (Σ_{j≠y_i} ‖c_j - c_{y_i}‖² + α).
 
@@ -43,7 +47,14 @@ def weighted_cluster_loss(
     """
     term = Term("weighted-cluster", centers, None, class_weights, params, update=update)
     return joint_loss(
-        features, labels, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend
+        features,
+        labels,
+        auxiliary=term,
+        sample_weights=sample_weights,
+        reduction=reduction,
+        backend=backend,
+        process_group=process_group,
+        gradients=gradients,
     )
 
 
@@ -60,6 +71,8 @@ def mva_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """Affinity loss times 1 + the variance of affinity over feature groups; see :func:`fer_fast.reference.mva`.
 
@@ -68,5 +81,12 @@ def mva_loss(
     """
     term = Term("mva", centers, params=params, groups=tuple(groups), update=update)
     return joint_loss(
-        features, labels, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend
+        features,
+        labels,
+        auxiliary=term,
+        sample_weights=sample_weights,
+        reduction=reduction,
+        backend=backend,
+        process_group=process_group,
+        gradients=gradients,
     )

@@ -14,7 +14,8 @@ from ..params import by_field
 from ..reference.variant import FeatureGradient
 from ..registry import call, find
 from ..replay import replayed
-from ..terms import CenterTerm, Classifier
+from ..terms import CenterTerm, Classifier, Group, Peers
+from .whole import Gradients, WholeBatch, peers_of
 
 SWITCHES = {name: place for place, name in enumerate(get_args(FeatureGradient))}  # as the engine takes them
 
@@ -99,6 +100,8 @@ def joint_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """classifier(x, y) + weight · auxiliary(x, y), either left out, of features x (n, d) and labels y (n,).
 
@@ -110,7 +113,8 @@ def joint_loss(
     x, y = features, labels
     classifier, auxiliary = classifier or _ABSENT, auxiliary or _ABSENT
     setting, ignored = classifier.setting, classifier.ignore_index
-    asked = reduction, sample_weights, setting, ignored, auxiliary.groups or None, auxiliary.group_rows
+    peers = peers_of(process_group, gradients, classifier.name or auxiliary.name)
+    asked = not peers.group, reduction, sample_weights, setting, ignored, auxiliary.groups or None, auxiliary.group_rows
     _check(x, y, *asked, *classifier[:4], *auxiliary[:4])
     for tensor, name in (
         (y, "labels"),
@@ -134,12 +138,47 @@ def joint_loss(
         auxiliary = auxiliary._replace(groups=groups)
     backend = resolve(backend, x.device)
     if backend == "reference":
-        loss = classifier.reference(x, y, sample_weights, reduction) if classifier.name else 0
-        return loss + weight * auxiliary.reference(x, y, sample_weights, reduction) if auxiliary.name else loss
+        if peers.group:
+            return _of_whole_batch(x, y, classifier, auxiliary, weight, sample_weights, reduction, peers)
+        return _reference(x, y, classifier, auxiliary, weight, sample_weights, reduction)
     if soft is not None:
         y = soft.argmax(1)
     terms = classifier.as_classifier(setting), auxiliary.as_center_term(checks.finite(weight, "weight"))
-    return ops.class_table(x, y, *terms, sample_weights, soft, reduction, auxiliary.update, backend=backend)
+    return ops.class_table(x, y, *terms, sample_weights, soft, reduction, auxiliary.update, peers, backend=backend)
+
+
+def _reference(
+    x: Tensor,
+    y: Tensor,
+    classifier: Term,
+    auxiliary: Term,
+    weight: float,
+    sample_weights: Tensor | None,
+    reduction: str,
+) -> Tensor:
+    loss = classifier.reference(x, y, sample_weights, reduction) if classifier.name else 0
+    return loss + weight * auxiliary.reference(x, y, sample_weights, reduction) if auxiliary.name else loss
+
+
+def _of_whole_batch(
+    x: Tensor,
+    y: Tensor,
+    classifier: Term,
+    auxiliary: Term,
+    weight: float,
+    sample_weights: Tensor | None,
+    reduction: str,
+    peers: Peers,
+) -> Tensor:
+    """:func:`_reference` of the rows of all processes."""
+    batch = WholeBatch(peers, len(x), f"{x.dtype} {list(x.shape[1:])}")
+    classifier = classifier._replace(
+        table=batch.parameter(classifier.table),
+        bias=batch.parameter(classifier.bias),
+        params=tuple(map(batch.parameter, classifier.params)),
+    )
+    rows = batch.rows(x), batch.rows(y), classifier, auxiliary, weight, batch.rows(sample_weights)
+    return batch.loss(_reference(*rows, reduction), reduction)
 
 
 def leave_out(y: Tensor, ignore_index: int, sample_weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -153,6 +192,7 @@ def leave_out(y: Tensor, ignore_index: int, sample_weights: Tensor | None) -> tu
 def _check(
     x: Tensor,
     y: Tensor,
+    needs_rows: bool,
     reduction: str,
     sample_weights: Tensor | None,
     setting: Tensor | None,
@@ -163,7 +203,7 @@ def _check(
 ) -> None:
     """That features, labels, weights of rows, MVA's groups and two terms fit each other, of each term its name, table,
     bias and class weights."""
-    checks.features(x, "features")
+    checks.features(x, "features", rows=needs_rows)
     (classifier, weight, *_), (auxiliary, centers, *_) = terms[:4], terms[4:]
     if classifier and isinstance(y, Tensor) and y.ndim == 2 and y.is_floating_point():
         if auxiliary or ignore_index is not None:
@@ -209,11 +249,22 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         ignore_index: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ) -> Tensor:
         smoothing = checks.fraction(label_smoothing, "label_smoothing")
         ignored = None if ignore_index is None else checks.integer(ignore_index, "ignore_index")
         term = Term(name, weight, params=params, label_smoothing=smoothing, ignore_index=ignored)
-        return joint_loss(features, labels, term, sample_weights=sample_weights, reduction=reduction, backend=backend)
+        return joint_loss(
+            features,
+            labels,
+            term,
+            sample_weights=sample_weights,
+            reduction=reduction,
+            backend=backend,
+            process_group=process_group,
+            gradients=gradients,
+        )
 
     def center(
         features: Tensor,
@@ -225,10 +276,19 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         sample_weights: Tensor | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ) -> Tensor:
         term = Term(name, centers, params=params, update=update)
         return joint_loss(
-            features, labels, auxiliary=term, sample_weights=sample_weights, reduction=reduction, backend=backend
+            features,
+            labels,
+            auxiliary=term,
+            sample_weights=sample_weights,
+            reduction=reduction,
+            backend=backend,
+            process_group=process_group,
+            gradients=gradients,
         )
 
     function = {"classifier": classifier, "center": center}[row.family]

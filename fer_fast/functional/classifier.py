@@ -10,7 +10,9 @@ from .. import checks
 from ..checks import Reduction
 from ..dispatch import Backend
 from ..replay import replayed
+from ..terms import Group
 from .class_table import Term, joint_loss, loss_function
+from .whole import Gradients
 
 arcface_loss = loss_function("arcface")
 lmcl_loss = loss_function("lmcl")
@@ -31,6 +33,8 @@ def softmax_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """-Σ_i W_{y_i} log softmax(x_i wᵀ + b)_{y_i}; see :func:`fer_fast.reference.softmax`.
 
@@ -39,4 +43,13 @@ def softmax_loss(
     """
     smoothing = checks.fraction(label_smoothing, "label_smoothing")
     term = Term("softmax", weight, bias, class_weights, label_smoothing=smoothing, ignore_index=ignore_index)
-    return joint_loss(features, labels, term, sample_weights=sample_weights, reduction=reduction, backend=backend)
+    return joint_loss(
+        features,
+        labels,
+        term,
+        sample_weights=sample_weights,
+        reduction=reduction,
+        backend=backend,
+        process_group=process_group,
+        gradients=gradients,
+    )

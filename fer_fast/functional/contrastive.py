@@ -20,11 +20,13 @@ from ..reference import ContrastiveParams
 from ..reference.primitives import accumulate, unit
 from ..registry import call, find
 from ..replay import replayed
-from ..terms import Setting
+from ..terms import Group, Peers, Setting
+from .whole import Gradients, WholeBatch, peers_of
 
 Mode = Literal["supcon", "esc", "ensc"]
 MODES = get_args(Mode)
 TEMPERATURE = ContrastiveParams().temperature
+MOST_PAIRS = 2**20  # of a process: pairs of a thousand processes have numbers of 32 bits
 
 
 @replayed
@@ -38,6 +40,8 @@ def selfcon_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """Two views of each image against the batch, rows i and i+N a pair; see :func:`fer_fast.reference.selfcon`.
 
@@ -45,15 +49,15 @@ def selfcon_loss(
 
     Options as of all contrastive losses: see :mod:`fer_fast.functional.contrastive`.
     """
-    checks.features(embeddings, "embeddings")
+    peers = peers_of(process_group, gradients, "selfcon")
+    checks.features(embeddings, "embeddings", rows=not peers.group)
     rows = embeddings.shape[0]
     if rows % 2:
         raise ValueError(f"embeddings: rows i and i+N are two views, so an even number is needed; got {rows}")
     if labels is None:
         labels = torch.arange(rows, device=embeddings.device)
-    return _contrastive(
-        "selfcon", embeddings, labels, None, None, None, params, sample_weights, normalize, reduction, backend
-    )
+    bank, options = (None, None, None), (sample_weights, normalize, reduction, backend, peers)
+    return _contrastive("selfcon", embeddings, labels, *bank, params, *options)
 
 
 @replayed
@@ -67,14 +71,16 @@ def supcon_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """Rows of one class against the batch; see :func:`fer_fast.reference.supcon`.
 
     embeddings z (n, d), labels y (n,).
     """
-    return _contrastive(
-        "supcon", embeddings, labels, None, None, None, params, sample_weights, normalize, reduction, backend
-    )
+    peers = peers_of(process_group, gradients, "supcon")
+    bank, options = (None, None, None), (sample_weights, normalize, reduction, backend, peers)
+    return _contrastive("supcon", embeddings, labels, *bank, params, *options)
 
 
 @replayed
@@ -91,6 +97,8 @@ def esc_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """SupCon whose denominator also has every bank row; see :func:`fer_fast.reference.esc`.
 
@@ -100,8 +108,9 @@ def esc_loss(
 
     Options as of all contrastive losses: see :mod:`fer_fast.functional.contrastive`.
     """
-    bank = bank_embeddings, bank_labels, own
-    return _contrastive("esc", embeddings, labels, *bank, params, sample_weights, normalize, reduction, backend)
+    peers = peers_of(process_group, gradients, "esc")
+    bank, options = (bank_embeddings, bank_labels, own), (sample_weights, normalize, reduction, backend, peers)
+    return _contrastive("esc", embeddings, labels, *bank, params, *options)
 
 
 @replayed
@@ -118,14 +127,17 @@ def ensc_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """SupCon whose denominator also has the bank rows of other classes; see :func:`fer_fast.reference.ensc`.
 
     embeddings z (n, d), labels y (n,), bank_embeddings (M, d), bank_labels (M,). Bank rows get no
     gradient. `own` names those that take no part in this call; see :func:`esc_loss`.
     """
-    bank = bank_embeddings, bank_labels, own
-    return _contrastive("ensc", embeddings, labels, *bank, params, sample_weights, normalize, reduction, backend)
+    peers = peers_of(process_group, gradients, "ensc")
+    bank, options = (bank_embeddings, bank_labels, own), (sample_weights, normalize, reduction, backend, peers)
+    return _contrastive("ensc", embeddings, labels, *bank, params, *options)
 
 
 def contrastive_log_denominator(
@@ -169,8 +181,9 @@ def _contrastive(
     normalize: bool,
     reduction: str,
     backend: str,
+    peers: Peers,
 ) -> Tensor:
-    y, bank_z, bank_y = _check(z, y, bank_z, bank_y, own)
+    y, bank_z, bank_y = _check(z, y, bank_z, bank_y, own, rows=not peers.group)
     checks.reduction(reduction, find(name).reductions)
     _check_terms(params, sample_weights, z)
     if normalize:  # of a row that takes no part, whatever it holds, nothing may come back
@@ -179,10 +192,34 @@ def _contrastive(
         checks.unit_rows(z, y, "embeddings")
     backend = resolve(backend, z.device)
     if backend == "reference":
-        given = {"bank_z": bank_z, "bank_y": bank_y, "sample_weights": sample_weights, "reduction": reduction}
-        return call(find(name).reference, z=z, y=y, **given, **params._asdict())
-    temperature = Setting.of(params.temperature)
-    return ops.contrastive(z, y, bank_z, bank_y, temperature, name, sample_weights, reduction, backend=backend)
+        given = {"bank_z": bank_z, "bank_y": bank_y, "reduction": reduction}
+        return _reference(name, z, y, sample_weights, params, peers, given)
+    bank, temperature = (bank_z, bank_y), Setting.of(params.temperature)
+    if peers.group and name == "selfcon":  # the two views do not lie half a batch apart
+        name, y = "supcon", _pairs(y, peers)
+    return ops.contrastive(z, y, *bank, temperature, name, sample_weights, reduction, peers, backend=backend)
+
+
+def _reference(
+    name: str, z: Tensor, y: Tensor, sample_weights: Tensor | None, params: ContrastiveParams, peers: Peers, given: dict
+) -> Tensor:
+    if not peers.group:
+        return call(find(name).reference, z=z, y=y, sample_weights=sample_weights, **params._asdict(), **given)
+    batch = WholeBatch(peers, len(z), f"{z.dtype} {list(z.shape[1:])}")
+    if name == "selfcon":
+        name, y = "supcon", _pairs(y, peers)
+    rows = {"z": batch.rows(z), "y": batch.rows(y), "sample_weights": batch.rows(sample_weights)}
+    loss = call(find(name).reference, **rows, temperature=batch.parameter(params.temperature), **given)
+    return batch.loss(loss, given["reduction"])
+
+
+def _pairs(y: Tensor, peers: Peers) -> Tensor:
+    """Labels (2N,) by which the two views of an image are a class of their own among those of all processes; negative
+    where they were."""
+    from ..distributed.collectives import place
+
+    pairs = torch.arange(len(y) // 2, device=y.device).repeat(2)
+    return torch.where(y < 0, -1, pairs + place(peers).rank * MOST_PAIRS)
 
 
 def _check_terms(params: ContrastiveParams, sample_weights: Tensor | None, z: Tensor) -> None:
@@ -199,8 +236,15 @@ def _unit(rows: Tensor) -> Tensor:
     return unit(accumulate(rows)).to(rows.dtype)
 
 
-def _check(z: Tensor, y: Tensor, bank_z: Tensor | None, bank_y: Tensor | None, own: Tensor | None = None):
-    checks.features(z, "embeddings")
+def _check(
+    z: Tensor,
+    y: Tensor,
+    bank_z: Tensor | None,
+    bank_y: Tensor | None,
+    own: Tensor | None = None,
+    rows: bool = True,
+):
+    checks.features(z, "embeddings", rows=rows)
     y = checks.labels(y, z.shape[0], z.device)
     if (bank_z is None) != (bank_y is None):
         raise ValueError("bank_embeddings, bank_labels: given together or not at all")

@@ -14,6 +14,8 @@ from ..checks import Reduction
 from ..dispatch import Backend, resolve
 from ..registry import call, find
 from ..replay import replayed
+from ..terms import Group, Peers
+from .whole import Gradients, WholeBatch, peers_of
 
 
 class Term(NamedTuple):
@@ -27,18 +29,24 @@ class Term(NamedTuple):
 
 @replayed
 def nfd_loss(
-    embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """1/(k n²) Σ_l Σ_{i≠j} |Φ_ij - corr(e_li, e_lj)|; see :func:`fer_fast.reference.nfd`.
 
     embeddings e (k, n, d), labels y (n,).
     """
-    checks.features(embeddings, "embeddings", "(k, n, d)")
+    checks.features(embeddings, "embeddings", "(k, n, d)", rows=process_group is None)
     classes = checks.at_least(num_classes, 1, "num_classes")
     half = torch.full((classes,), 0.5, device=embeddings.device)  # w(y_i) + w(y_j) = 1
-    return _correlation_loss(
-        Term("nfd", (1.0, 0.0, 0.0), num_classes, half), embeddings, labels, None, reduction, backend
-    )
+    term, peers = Term("nfd", (1.0, 0.0, 0.0), num_classes, half), peers_of(process_group, gradients, "nfd")
+    return _correlation_loss(term, embeddings, labels, None, reduction, backend, peers)
 
 
 @replayed
@@ -49,24 +57,35 @@ def fd_loss(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """1/(k n²) Σ_l Σ_{i≠j} (w(y_i)+w(y_j)) |Φ_ij - corr(e_li, e_lj)|; see :func:`fer_fast.reference.fd`.
 
     embeddings e (k, n, d), labels y (n,), class_difficulty w (C,), from :func:`fer_fast.reference.class_difficulty`.
     """
     term = Term("fd", (1.0, 0.0, 0.0), class_difficulty=class_difficulty)
-    return _correlation_loss(term, embeddings, labels, None, reduction, backend)
+    peers = peers_of(process_group, gradients, "fd")
+    return _correlation_loss(term, embeddings, labels, None, reduction, backend, peers)
 
 
 @replayed
 def md_loss(
-    embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """1/(k C²) Σ_l Σ_{a≠b} |1 + corr(μ_la, μ_lb)|; see :func:`fer_fast.reference.md`.
 
     embeddings e (k, n, d), labels (n,), whose classes have the means μ_l.
     """
-    return _correlation_loss(Term("md", (0.0, 1.0, 0.0), num_classes), embeddings, labels, None, reduction, backend)
+    term, peers = Term("md", (0.0, 1.0, 0.0), num_classes), peers_of(process_group, gradients, "md")
+    return _correlation_loss(term, embeddings, labels, None, reduction, backend, peers)
 
 
 @replayed
@@ -77,6 +96,8 @@ def ed_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """1/(k² Σ_i w_i) Σ_i w_i Σ_{a≠b} |1 + corr(e_ai, e_bi)|; see :func:`fer_fast.reference.ed`.
 
@@ -84,11 +105,12 @@ def ed_loss(
     whatever it holds. "sum" has no divisor, and `reduction="none"` gives its terms (n,), whose backward goes over them
     once more. The labels (n,) are not used.
     """
-    checks.features(embeddings, "embeddings", "(k, n, d)")
+    checks.features(embeddings, "embeddings", "(k, n, d)", rows=process_group is None)
     if labels is not None:
         checks.labels(labels, embeddings.shape[1], embeddings.device)
     labels = torch.zeros(embeddings.shape[1], dtype=torch.int32, device=embeddings.device)
-    return _correlation_loss(Term("ed", (0.0, 0.0, 1.0), 1), embeddings, labels, sample_weights, reduction, backend)
+    term, peers = Term("ed", (0.0, 0.0, 1.0), 1), peers_of(process_group, gradients, "ed")
+    return _correlation_loss(term, embeddings, labels, sample_weights, reduction, backend, peers)
 
 
 @replayed
@@ -99,19 +121,22 @@ def ad_corre_loss(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor:
     """FD + MD + ED in one pass; see :func:`fer_fast.reference.ad_corre`.
 
     embeddings e (k, n, d), labels y (n,), class_difficulty w (C,) as in :func:`fd_loss`.
     """
     term = Term("ad-corre", (1.0, 1.0, 1.0), class_difficulty=class_difficulty)
-    return _correlation_loss(term, embeddings, labels, None, reduction, backend)
+    peers = peers_of(process_group, gradients, "ad-corre")
+    return _correlation_loss(term, embeddings, labels, None, reduction, backend, peers)
 
 
 def _correlation_loss(
-    term: Term, e: Tensor, y: Tensor, sample_weights: Tensor | None, reduction: str, backend: str
+    term: Term, e: Tensor, y: Tensor, sample_weights: Tensor | None, reduction: str, backend: str, peers: Peers
 ) -> Tensor:
-    _check(term, e, y, sample_weights, reduction)
+    _check(term, e, y, sample_weights, reduction, peers)
     if sample_weights is not None:
         checks.constant(sample_weights, "sample_weights")
         checks.weight_range(sample_weights)
@@ -121,16 +146,21 @@ def _correlation_loss(
     backend = resolve(backend, e.device)
     if backend != "reference":
         tables = term.class_difficulty, classes, *term.parts
-        return ops.ad_corre(e, y, *tables, sample_weights, reduction, backend=backend)
+        return ops.ad_corre(e, y, *tables, sample_weights, reduction, peers, backend=backend)
     checks.label_range(y, classes)
-    given = {"class_difficulty": term.class_difficulty, "num_classes": classes, "sample_weights": sample_weights}
-    return call(find(term.name).reference, e=e, y=y, reduction=reduction, **given)
+    given = {"class_difficulty": term.class_difficulty, "num_classes": classes, "reduction": reduction}
+    formula = find(term.name).reference
+    if not peers.group:
+        return call(formula, e=e, y=y, sample_weights=sample_weights, **given)
+    batch = WholeBatch(peers, len(y), f"{e.dtype} {len(e)}, {e.shape[2]}")
+    of_rows = {"e": batch.rows(e, 1), "y": batch.rows(y), "sample_weights": batch.rows(sample_weights)}
+    return batch.loss(call(formula, **of_rows, **given), reduction)
 
 
-def _check(term: Term, e: Tensor, y: Tensor, sample_weights: Tensor | None, reduction: str) -> None:
+def _check(term: Term, e: Tensor, y: Tensor, sample_weights: Tensor | None, reduction: str, peers: Peers) -> None:
     """That embeddings, labels, weights of rows, and the difficulty of classes, where pairs are weighed by it, fit each
     other."""
-    checks.features(e, "embeddings", "(k, n, d)")
+    checks.features(e, "embeddings", "(k, n, d)", rows=not peers.group)
     checks.labels(y, e.shape[1], e.device)
     checks.reduction(reduction, find(term.name).reductions)
     if sample_weights is not None:

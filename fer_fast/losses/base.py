@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from .. import checks, functional
 from ..checks import Empty, Reduction
 from ..dispatch import BACKENDS, Backend
+from ..functional.whole import Gradients, peers_of
 from ..params import by_field
 from ..registry import LossSpec, find
 from ..suggest import one_of
+from ..terms import Group, Peers
 
 
 def _as_signed(init: Callable, name: str) -> Callable:
@@ -48,7 +50,7 @@ def _or_zero(forward: Callable) -> Callable:
     def run(self, *args, **keywords):
         if "sample_weights" in keywords and "sample_weights" not in names:
             raise no_weights(self)
-        if self.empty == "zero":
+        if self.empty == "zero" and self._group is None:  # else it has a part in what others wait for
             batch = dict(zip(names, args, strict=False)) | keywords
             features, labels = batch.get(names[0]), batch.get(names[1])
             if self.without_rows(features, labels):
@@ -94,6 +96,9 @@ class Loss(Versioned):
     A batch without rows is an error, or with `empty="zero"` a loss of 0 (of (0,) where nothing is reduced) that moves
     nothing and whose backward gives features and parameters gradients of zeros: DDP waits for every process's.
 
+    With a `process_group` the loss is that of all rows of all its processes (:mod:`fer_fast.distributed`), and
+    `gradients` says what is done to those of all processes afterwards: DDP takes the "mean", others the "sum".
+
     `state_dict` carries a version. An older state is read, as is one without (safetensors keep none): `class_weights`
     that it lacks stay as they are. A later one is refused by name, and nothing of it is loaded.
     """
@@ -115,9 +120,17 @@ class Loss(Versioned):
             cls.forward = _or_zero(cls.forward)
 
     def __init__(
-        self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"
+        self,
+        *,
+        params: tuple,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ):
         super().__init__()
+        self.process_group, self.gradients = process_group, one_of(gradients, get_args(Gradients), "gradients")
         self.reduction = checks.reduction(reduction, self.row.reductions)
         self.backend = one_of(backend, BACKENDS, "backend")
         self.empty = one_of(empty, get_args(Empty), "empty")
@@ -138,7 +151,26 @@ class Loss(Versioned):
     @property
     def common(self) -> dict[str, str]:
         """The keywords every function of :mod:`fer_fast.functional` takes."""
-        return {"reduction": self.reduction, "backend": self.backend}
+        shared = {"process_group": self._group, "gradients": self.gradients}
+        return {"reduction": self.reduction, "backend": self.backend, **shared}
+
+    @property
+    def process_group(self) -> Group:
+        """The processes whose rows together are the batch, None for this one alone."""
+        if self._group is None:
+            return None
+        from ..distributed.collectives import group_of
+
+        return group_of(self._group)
+
+    @process_group.setter
+    def process_group(self, group: Group) -> None:
+        self._group = peers_of(group, "mean", type(self).__name__).group or None  # a name: modules are copied
+
+    @property
+    def peers(self) -> Peers:
+        """The same for what a loss does beside its function."""
+        return peers_of(self._group, self.gradients, self.name)
 
     def function(self, *tensors: Tensor | int | None, **keywords: Tensor | bool | None) -> Tensor:
         """The row's function of :mod:`fer_fast.functional` with this loss's settings."""
@@ -177,7 +209,8 @@ class Loss(Versioned):
 
     def extra_repr(self) -> str:
         taken = signature(type(self)).parameters
-        shown = {k: repr(v) for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        hidden = {"training"} if self._group else {"training", "gradients"}
+        shown = {k: repr(v) for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
         for name, tensor in (self._parameters | self._buffers).items():
             if name in taken:
                 shown[name] = " ".join(repr(tensor).split())

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, reference
-from ..checks import Empty, Reduction
-from ..dispatch import Backend
 from ..functional import Term, joint_loss
 from ..reference import AngularParams
 from ..reference.params import Count, NonNegative
@@ -39,11 +37,9 @@ class ClassifierLoss(Loss):
         params: tuple,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
-        reduction: Reduction = "mean",
-        backend: Backend = "auto",
-        empty: Empty = "error",
+        **common,
     ):
-        super().__init__(params=params, reduction=reduction, backend=backend, empty=empty)
+        super().__init__(params=params, **common)
         self.label_smoothing = checks.fraction(label_smoothing, "label_smoothing")
         self.ignore_index = None if ignore_index is None else checks.integer(ignore_index, "ignore_index")
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")

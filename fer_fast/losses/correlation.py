@@ -51,6 +51,7 @@ class ConfusionWeightedLoss(Loss):
         predictions = checks.labels(predictions, labels.shape[0], labels.device, "predictions")
         checks.label_range(predictions, self.num_classes, "predictions")
         newest = reference.confusion_counts(labels, predictions, self.num_classes)
+        newest = self.peers.total(newest.dtype, newest)[0]
         self.confusion.copy_(torch.cat([self.confusion[1:], newest[None]]))
 
     def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor | None = None) -> Tensor:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from .. import checks
 from ..functional import joint_loss
 from ..functional.class_table import leave_out
+from ..functional.whole import Gradients
+from ..terms import Group
 from .base import Loss, no_weights
 from .center import CenterFamilyLoss
 from .classifier import ClassifierLoss
@@ -19,14 +21,23 @@ class JointLoss(nn.Module):
     gives the loss, every gradient and the moved centers. Otherwise the two are computed one after the other. `weight`
     is the paper's λ: 0.001 for variant loss, 1.0 for weighted-cluster, 0.5 for center loss. `sample_weights` (n,)
     multiply the rows of both, and rows with the classifier's `ignore_index` are absent from both. A batch without rows
-    is an error, or 0 where both losses have `empty="zero"`.
+    is an error, or 0 where both losses have `empty="zero"`. `process_group` and `gradients`, where given, become those
+    of both.
     """
 
     classifier: ClassifierLoss
     auxiliary: nn.Module
     weight: float
 
-    def __init__(self, classifier: ClassifierLoss, auxiliary: nn.Module, weight: float):
+    def __init__(
+        self,
+        classifier: ClassifierLoss,
+        auxiliary: nn.Module,
+        weight: float,
+        *,
+        process_group: Group = None,
+        gradients: Gradients = "mean",
+    ):
         super().__init__()
         if not isinstance(classifier, ClassifierLoss):
             raise ValueError(
@@ -45,6 +56,9 @@ class JointLoss(nn.Module):
         self.classifier = classifier
         self.auxiliary = auxiliary
         self.weight = checks.finite(weight, "weight")
+        if process_group is not None:
+            for loss in filter(lambda of: isinstance(of, Loss), (classifier, auxiliary)):
+                loss.process_group, loss.gradients = process_group, gradients
         self.weighs = "sample_weights" in inspect.signature(auxiliary.forward).parameters
 
     def logits(self, features: Tensor) -> Tensor:
@@ -55,7 +69,8 @@ class JointLoss(nn.Module):
         """The loss, a scalar, of features (n, d) and labels (n,); `kwargs` are the auxiliary loss's."""
         classifier, auxiliary = self.classifier, self.auxiliary
         apart = not isinstance(auxiliary, CenterFamilyLoss) or auxiliary.common != classifier.common
-        if apart or (classifier.empty == "zero" and classifier.without_rows(features, labels)):
+        empty = classifier.empty == "zero" and classifier.process_group is None
+        if apart or (empty and classifier.without_rows(features, labels)):
             return self._apart(features, labels, sample_weights, kwargs)
         terms = classifier.term(), auxiliary.term(**kwargs)
         loss = joint_loss(features, labels, *terms, self.weight, sample_weights=sample_weights, **classifier.common)

@@ -26,10 +26,11 @@ class Arguments:
 
     def __init__(self, function: Callable):
         hints = get_type_hints(function)
-        self.kinds = [hints[name] for name in inspect.signature(function).parameters]
+        self.parameters = list(inspect.signature(function).parameters)
+        self.kinds = [hints[name] for name in self.parameters]
         self.places: dict[str, Place] = {}
         self._hints: dict[str, Any] = {}
-        for argument, (name, kind) in enumerate(zip(inspect.signature(function).parameters, self.kinds, strict=True)):
+        for argument, (name, kind) in enumerate(zip(self.parameters, self.kinds, strict=True)):
             fields = get_type_hints(kind) if _is_group(kind) else {}
             for field, of in enumerate(fields):
                 self.places[f"{name}_{of}"], self._hints[f"{name}_{of}"] = Place(argument, field), fields[of]

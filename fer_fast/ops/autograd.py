@@ -21,6 +21,7 @@ class Kept(NamedTuple):
     operator: "LossOperator"
     backend: str
     places: Sequence[int]  # of the inputs whose gradients there are, in the arguments of the forward
+    times: int  # what these are multiplied by
     flat: Sequence[tuple | None] | None = None  # of losses (n,): the operator's arguments, None for the saved tensors
 
 
@@ -53,7 +54,8 @@ class Dispatched(torch.autograd.Function):
             loss, *gradients = operator.overload(*flat)
         if not unreduced:
             given = [(g, at) for g, at in zip(gradients, operator.positions, strict=True) if flat[at] is not None]
-            kept = Kept(operator, flat[-1], [1 + at for _, at in given])
+            times = operator.times(operator.arguments.grouped(flat))
+            kept = Kept(operator, flat[-1], [1 + at for _, at in given], times)
             _keep(ctx, kept, [g for g, _ in given], [flat[at] for _, at in given])
         ctx.mark_non_differentiable(*gradients)
         return loss, *gradients
@@ -76,15 +78,18 @@ def _keep_call(ctx, operator: "LossOperator", flat: Sequence) -> None:
     ctx.save_for_backward(*[value for value in flat if isinstance(value, Tensor)])
     ctx.set_materialize_grads(False)
     others = [None if isinstance(value, Tensor) else (value,) for value in flat]
-    ctx.kept = Kept(operator, flat[-1], [1 + at for at in operator.positions], others)
+    times = operator.times(operator.arguments.grouped(flat))
+    ctx.kept = Kept(operator, flat[-1], [1 + at for at in operator.positions], times, others)
 
 
 def _backward(ctx, factor: Tensor | None) -> tuple[Tensor | None, ...]:
     """The gradients, each in its place, times the factor that has come in: () or, of the losses of rows, (n,)."""
-    operator, backend, places, flat = ctx.kept
+    operator, backend, places, times, flat = ctx.kept
     result: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
     if factor is None:  # what the loss went into has no gradient
         return tuple(result)
+    if times != 1:
+        factor = factor * times
     saved = ctx.saved_tensors  # once: activation checkpointing recomputes the forward to answer
     if flat is None:
         gradients, inputs = saved[: len(places)], saved[len(places) :]

@@ -1,8 +1,9 @@
 """The engines: modules by backend, each with the same functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch import Tensor
 MODULES = {"triton": "fer_fast.kernels.{}.launch", "blocked": "fer_fast.blocked.{}"}
 
 
-def run_engine(backend: str, module: str, function: str, *args, **told) -> Tensor | tuple[Tensor, ...]:
+def run_engine(
+    backend: str, module: str, function: str, *args, told: Mapping = MappingProxyType({}), **shared
+) -> Tensor | tuple[Tensor, ...]:
     """Call a function of an engine: `fer_fast.kernels.<module>.launch`, which alone takes what it is `told`, or
     `fer_fast.blocked.<module>`.
 
@@ -19,10 +22,10 @@ def run_engine(backend: str, module: str, function: str, *args, **told) -> Tenso
     """
     if backend != "blocked" and args[0].dtype != torch.float64:
         try:
-            return on_device(args[0].device, engine_function(backend, module, function), *args, **told)
+            return on_device(args[0].device, engine_function(backend, module, function), *args, **shared, **told)
         except NotImplementedError:
             pass
-    return engine_function("blocked", module, function)(*args)
+    return engine_function("blocked", module, function)(*args, **shared)
 
 
 def on_device(device: torch.device, function: Callable, *args, **told):

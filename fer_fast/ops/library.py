@@ -11,10 +11,12 @@ from .. import checks
 from ..blocked.tiles import gradient_dtype
 from ..kinds import Kind, Kinds, watched
 from ..replay import Call, noted
+from ..terms import ALONE, Peers
 from .arguments import Arguments
 from .autograd import Direct, Dispatched, Kept
 from .bad_labels import bad_label_flag
 from .engines import run_engine
+from .shared import run_shared, times_of
 
 _LIBRARY = torch.library.Library("fer_fast", "FRAGMENT")
 
@@ -40,6 +42,9 @@ class LossOperator:
     over rows, `weights` names what multiplies them, and `reduction` may be "none": the losses of the rows (n,), whose
     backward is that of the sum, each row weighed by what comes in. The engine goes over the rows once more for it.
 
+    Where the last argument is :class:`Peers` the batch may lie on several processes (:mod:`.shared`): with `rows_meet`
+    each row meets those of all of them.
+
     It is put together by hand because `custom_op` allows no autograd for operators that move a buffer (`mutates`).
     """
 
@@ -51,9 +56,10 @@ class LossOperator:
         mutates: tuple[str, ...] = (),
         labelled: bool = False,
         weights: str = "",
+        rows_meet: bool = False,
     ):
         self.name, self.engine, self.check = function.__name__, engine, function
-        self.labelled, self.weights = labelled, weights
+        self.labelled, self.weights, self.rows_meet = labelled, weights, rows_meet
         self.arguments, self.kinds = Arguments(function), Kinds()
         self.positions = [self.arguments.names.index(argument) for argument in differentiable]
         self.moved = [self.arguments.names.index(argument) for argument in mutates]
@@ -64,7 +70,7 @@ class LossOperator:
         _LIBRARY.define(self.name + schema, tags=torch.Tag.pt2_compliant_tag)
         _LIBRARY.impl(self.name, _opaque(self._run_flat), "CompositeExplicitAutograd")
         _LIBRARY.impl(self.name, lambda *flat: Dispatched.apply(self, *flat), "Autograd")
-        torch.library.register_fake(f"fer_fast::{self.name}", self._fake, lib=_LIBRARY)
+        torch.library.register_fake(f"fer_fast::{self.name}", self.fake, lib=_LIBRARY)
         self.overload = getattr(torch.ops.fer_fast, self.name).default
 
     def __call__(self, *args, backend: str) -> Tensor:
@@ -74,22 +80,35 @@ class LossOperator:
         if kind is None or unreduced or watched():  # by who has to see the operator, as a tensor's subclass may
             return self.overload(*self.arguments.flat(args), gradient, backend)[0]
         given = [place for place, t in enumerate(inputs) if t is not None]
-        kept = Kept(self, backend, range(Direct.INPUTS, Direct.INPUTS + len(given)))
+        kept = Kept(self, backend, range(Direct.INPUTS, Direct.INPUTS + len(given)), self.times(args))
         return noted(Call(Direct.apply, (kept, given, gradient, kind), args, [inputs[place] for place in given]))
 
     def unreduced(self, args: Sequence) -> bool:
         """Whether the losses of the rows are asked for."""
         return self.reduction is not None and self.reduction.of(args) == "none"
 
+    def peers(self, args: Sequence) -> Peers:
+        """The processes among which the batch lies."""
+        return args[-1] if self.arguments.kinds[-1] is Peers else ALONE
+
+    def times(self, args: Sequence) -> int:
+        """What gradients are multiplied by on their way back."""
+        peers = self.peers(args)
+        return times_of(peers) if peers.group else 1
+
     def run(self, args: Sequence, gradient: bool, backend: str, kind: Kind | None) -> tuple[Tensor, ...]:
-        told, readable = {}, checks.readable(args[1])
+        told, readable, peers = {}, checks.readable(args[1]), self.peers(args)
         if readable:
             self.check(*args)
         if backend == "triton":
             told["kind"] = kind
             if self.labelled:  # the flag raises for an earlier call, unless one may look
                 told["status"] = bad_label_flag(args[0].device)
-        results = run_engine(backend, self.engine, self.engine, *args, gradient, **told)
+        if peers.group:
+            results = run_shared(self, args, gradient, backend, told)
+        else:
+            of_engine = args[:-1] if self.arguments.kinds[-1] is Peers else args
+            results = run_engine(backend, self.engine, self.engine, *of_engine, gradient, told=told)
         if readable and "status" in told:
             bad_label_flag(args[0].device)
         for place in self.buffers:
@@ -101,7 +120,8 @@ class LossOperator:
         args = self.arguments.grouped(flat)
         return self.run(args, *flat[-2:], self.kinds.of(args))
 
-    def _fake(self, *flat) -> tuple[Tensor, ...]:
+    def fake(self, *flat) -> tuple[Tensor, ...]:
+        """Results of a call, without what is in them."""
         (x, y), inputs = flat[:2], [flat[position] for position in self.positions]
         gradients = [
             torch.empty(t.shape if flat[-2] and given is not None else 0, dtype=gradient_dtype(t), device=t.device)

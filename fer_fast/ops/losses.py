@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .. import checks
-from ..terms import CenterTerm, Classifier, Setting
+from ..terms import CenterTerm, Classifier, Peers, Setting
 from .library import loss_operator, wants_gradient
 
 
@@ -26,6 +26,7 @@ def class_table(
     soft_labels: Tensor | None,
     reduction: str,
     update: bool,
+    peers: Peers,
 ) -> None:
     for table in (classifier.weight, auxiliary.centers):
         if table is not None:
@@ -45,23 +46,30 @@ def ad_corre(
     ed: float,
     sample_weights: Tensor | None,
     reduction: str,
+    peers: Peers,
 ) -> None:
     checks.label_range(y, num_classes)
 
 
-@loss_operator("pairwise", differentiable=("x",))
+@loss_operator("pairwise", differentiable=("x",), rows_meet=True)
 def pairwise(
-    x: Tensor, y: Tensor, class_difficulty: Tensor | None, epilogue: str, params: Sequence[float], mean: bool
+    x: Tensor,
+    y: Tensor,
+    class_difficulty: Tensor | None,
+    epilogue: str,
+    params: Sequence[float],
+    mean: bool,
+    peers: Peers,
 ) -> None:
     """Any label is a class of its own."""
 
 
-@loss_operator("range_loss", differentiable=("x",))
-def range_loss(x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float) -> None:
+@loss_operator("range_loss", differentiable=("x",), rows_meet=True)
+def range_loss(x: Tensor, y: Tensor, k: int, alpha: float, beta: float, margin: float, peers: Peers) -> None:
     """Any label is a class of its own."""
 
 
-@loss_operator("contrastive", differentiable=("z", "temperature_learnt"), weights="sample_weights")
+@loss_operator("contrastive", differentiable=("z", "temperature_learnt"), weights="sample_weights", rows_meet=True)
 def contrastive(
     z: Tensor,
     y: Tensor,
@@ -71,6 +79,7 @@ def contrastive(
     mode: str,
     sample_weights: Tensor | None,
     reduction: str,
+    peers: Peers,
 ) -> None:
     """Any label is a class of its own, but negative ones."""
 

@@ -1,0 +1,39 @@
+"""One line that makes the losses of a model those of the global batch."""
+
+import torch.distributed as dist
+from torch import nn
+
+from ..terms import Group
+from .collectives import group_of
+
+
+def over(module: nn.Module, group: Group = None, gradients: str = "mean") -> nn.Module:
+    """Make every loss and memory bank below a module (itself included) that of all processes of a group; returns it.
+
+    Their parameters and buffers become those of the group's first process, once. `group` is a process group, its name,
+    or None for the default one. `gradients` says what is done to gradients of all processes afterwards: "mean", as
+    DistributedDataParallel does, or "sum". Call it on the module that is given to DDP, before: DDP then does not send
+    around at every step the buffers that are equal anyway.
+
+    Raises:
+        RuntimeError: where there is no such group.
+        ValueError: where nothing below the module is a loss or a bank.
+    """
+    if group is None:
+        group = dist.group.WORLD
+        if group is None:
+            raise RuntimeError("over: no process group; call torch.distributed.init_process_group first")
+    group = group_of(group) if isinstance(group, str) else group
+    shared = [(name, of) for name, of in module.named_modules() if hasattr(type(of), "process_group")]
+    if not shared:
+        raise ValueError(f"over: no loss or memory bank in {type(module).__name__}")
+    first, ignored = dist.get_global_rank(group, 0), []
+    for name, of in shared:
+        of.process_group = group
+        if hasattr(of, "gradients"):
+            of.gradients = gradients
+        for tensor in (*of.parameters(recurse=False), *of.buffers(recurse=False)):
+            dist.broadcast(tensor.detach(), first, group=group)
+        ignored += [f"{name}.{buffer}" if name else buffer for buffer, _ in of.named_buffers(recurse=False)]
+    module._ddp_params_and_buffers_to_ignore = [*getattr(module, "_ddp_params_and_buffers_to_ignore", []), *ignored]
+    return module

@@ -1,0 +1,82 @@
+"""An operator's call of which every process of a group has its own rows.
+
+Engines that take rows one by one sum over processes between their partial sums and their finish. Where rows meet each
+other, those of all processes are gathered before, and an engine answers for its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..terms import Peers, Share
+from .engines import run_engine
+
+if TYPE_CHECKING:
+    from .library import LossOperator
+
+_OF_ROWS = {"x": 0, "z": 0, "e": 1, "y": 0, "sample_weights": 0, "soft_labels": 0}  # the dimension that counts rows
+
+
+def times_of(peers: Peers) -> int:
+    """What becomes of gradients that sum to the global batch's, where those of all processes are averaged."""
+    from ..distributed.collectives import place
+
+    return place(peers).size if peers.gradients == "mean" else 1
+
+
+def run_shared(
+    operator: "LossOperator", args: Sequence, gradient: bool, backend: str, told: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    """The loss of all rows of all processes, d loss / d own rows, and of each parameter's gradient this process's
+    part: all parts sum to the gradient."""
+    from ..distributed import collectives
+
+    name, facts, (*of_engine, peers) = operator.engine, _facts(operator, args, gradient), args
+    shared: dict[str, Any] = {"peers": peers}
+    if operator.rows_meet:
+        share = shared["share"] = collectives.shares(peers, len(args[1]), facts)
+        of_engine = _gathered(operator, of_engine, peers, share)
+        if not len(of_engine[1]):
+            return tuple(map(torch.zeros_like, operator.fake(*operator.arguments.flat(args), gradient, backend)))
+        if "kind" in told:  # which is of the rows that this process has
+            told = told | {"kind": None}
+    else:
+        collectives.same_facts(peers, facts)
+    loss, *gradients = run_engine(backend, name, name, *of_engine, gradient, told=told, **shared)
+    size = collectives.place(peers).size
+    if operator.rows_meet and share.counts is None:  # behind own rows there are those it was filled up with
+        rows = slice(len(args[1]))
+        loss, gradients[0] = loss[rows] if loss.ndim else loss, gradients[0][rows]
+    return loss, gradients[0], *[of.div_(size) if of.numel() else of for of in gradients[1:]]
+
+
+def _gathered(operator: "LossOperator", args: Sequence, peers: Peers, share: Share) -> list:
+    """The arguments with the rows of all processes."""
+    names = operator.arguments.parameters[: len(args)]
+    at = [argument for argument, name in enumerate(names) if name in _OF_ROWS and args[argument] is not None]
+    result = list(args)
+    for argument, whole in zip(at, peers.gather(share, *[args[argument] for argument in at]), strict=True):
+        result[argument] = whole
+    return result
+
+
+def _facts(operator: "LossOperator", args: Sequence, gradient: bool) -> str:
+    """What calls of all processes must have in common: all but values and numbers of rows."""
+    named = zip(operator.arguments.parameters, args[:-1], strict=False)
+    return ", ".join([operator.name, *_described(named), f"gradient={gradient}"])
+
+
+def _described(named: Iterator[tuple[str, Any]]) -> Iterator[str]:
+    for name, value in named:
+        if isinstance(value, Tensor):
+            shape = list(value.shape)
+            if name in _OF_ROWS:
+                del shape[_OF_ROWS[name]]
+            yield f"{name} {str(value.dtype).removeprefix('torch.')}{shape}"
+        elif isinstance(value, list | tuple):
+            fields = getattr(value, "_fields", range(len(value)))
+            yield from _described((f"{name}.{field}", of) for field, of in zip(fields, value, strict=True))
+        elif not isinstance(value, float):  # which may change from step to step
+            yield f"{name}={value}"
