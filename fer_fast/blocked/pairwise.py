@@ -53,7 +53,7 @@ def pairwise(
     own = slice(0, len(y)) if share is None else share.own
     shape = *x.shape[:-2], own.stop - own.start, x.shape[-1]
     dx = torch.empty(shape if gradient else (0,), dtype=gradient_dtype(x), device=x.device)
-    targets = dx.view(-1, *shape[-2:]) if gradient else [None] * len(stack)
+    targets = dx.view(len(stack), *shape[-2:]) if gradient else [None] * len(stack)
     sweeps = zip(stack, targets, strict=True)
     total = sum(_sweep(rows, labels, rule, params, scale, target, own) for rows, target in sweeps)
     total = peers.total(total.dtype, total)[0]

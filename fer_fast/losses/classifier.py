@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, reference
+from ..checks import Empty, Reduction
+from ..dispatch import Backend
 from ..functional import Term, joint_loss
+from ..functional.whole import Gradients
 from ..reference import AngularParams
 from ..reference.params import Count, NonNegative
+from ..terms import Group
 from .base import Loss
 
 
@@ -37,9 +41,14 @@ class ClassifierLoss(Loss):
         params: tuple,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
-        **common,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ):
-        super().__init__(params=params, **common)
+        shared = {"process_group": process_group, "gradients": gradients}
+        super().__init__(params=params, reduction=reduction, backend=backend, empty=empty, **shared)
         self.label_smoothing = checks.fraction(label_smoothing, "label_smoothing")
         self.ignore_index = None if ignore_index is None else checks.integer(ignore_index, "ignore_index")
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
