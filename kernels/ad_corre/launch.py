@@ -7,6 +7,8 @@ import torch
 import triton
 from torch import Tensor
 
+from fer_fast.terms import ALONE, Peers
+
 from ..host.chips import chip, launch_options
 from ..host.launch import Launch, cdiv, gradient_dtype, max_programs, recall, rows_of, start
 from .arguments import Batch, Kept
@@ -74,6 +76,7 @@ def ad_corre(
     gradient: bool,
     status: Tensor | None = None,
     kind: dict | None = None,
+    peers: Peers = ALONE,
     run: Run = start,
     family: str = "",
 ) -> tuple[Tensor, Tensor]:
@@ -82,7 +85,8 @@ def ad_corre(
     `class_difficulty` None is NFD's 0.5 everywhere. ED alone has `sample_weights` (n,), by whose sum its mean divides,
     and "none", the losses of its rows (n,). A label outside [0, C) makes the loss NaN and goes to `status` (1,); ED
     alone reads no label. `kind` remembers the plans of calls alike in all but the values of tensors, all of them
-    aligned. `run` starts launches in the tiles of a chip `family`, by default the device's.
+    aligned. `run` starts launches in the tiles of a chip `family`, by default the device's. Class sums are taken over
+    all `peers`, between the sweeps, and ED's loss after them.
     """
     (k, n, d), device, by_class = e.shape, e.device, bool(fd or md)
     mean, by_row = reduction == "mean", reduction == "none"
@@ -90,24 +94,41 @@ def ad_corre(
     batch = Batch(rows_of(e), y.contiguous(), class_difficulty if fd else None, status if by_class else None)
     if sample_weights is not None:
         weights = sample_weights.float().contiguous()
-        batch = batch._replace(sample_weights=weights, total=weights.sum() if mean else None)
+        batch = batch._replace(sample_weights=weights, total=weights.sum() if mean and not peers.group else None)
     sizes = (n, num_classes, batch.e.stride(0), batch.e.stride(1))
     asked = fd != 0, md != 0, ed != 0, by_row, gradient
     cut = recall(kind, asked, lambda: plan(family or chip(device), e, num_classes, *asked[:4]))
     de = _empty((k, n, d), dtype=gradient_dtype(e), device=device) if gradient else None
-    programs = min(cdiv(n, cut.row_rows), max_programs(device))
+    programs, count = min(cdiv(n, cut.row_rows), max_programs(device)), n
     parts = n if by_row else by_class * k + (ed != 0) * programs
     kept = Kept((_empty if ed or by_class else torch.zeros)((parts,), dtype=torch.float32, device=device))
+    ed_divisor: Tensor | int = n * k**2 if mean else 1
     if by_class:
         kept = _class_sums(cut, batch, kept, sizes, run)
-        fd_scale = 0.0 if n == 1 else fd / (k * n**2) if mean else fd  # a single row has no pair
-        scales = fd_scale, md / (k * num_classes**2) if mean else md
-        run(Launch(tables, (k, 1, 1), (batch, kept, n, num_classes, *scales), cut.tables, cut.compiled))
-    if gradient or ed:
-        arguments = (batch, kept, de, *sizes, ed / (n * k**2) if mean else ed)
+    if peers.group:
+        kept, count, total = _over_all(peers, batch, kept, by_class)
+        ed_divisor = total * k**2 if mean else 1
+    if by_class:
+        scales = fd / (k * count**2) if mean else fd, md / (k * num_classes**2) if mean else md
+        scales = scales[0] * (count != 1), scales[1]  # a single row has no pair
+        run(Launch(tables, (k, 1, 1), (batch, kept, count, num_classes, *scales), cut.tables, cut.compiled))
+    if (gradient or ed) and programs:
+        arguments = (batch, kept, de, *sizes, ed / ed_divisor)
         run(Launch(rows, (programs, 1, 1), arguments, cut.rows, cut.compiled))
     loss = kept.losses if by_row else kept.losses.sum()
+    if peers.group and ed and not by_row:
+        of_ed = kept.losses[by_class * k :].sum()
+        loss = kept.losses[: by_class * k].sum() + peers.total(torch.float32, of_ed)[0]
     return loss, _empty((0,), dtype=gradient_dtype(e), device=device) if de is None else de
+
+
+def _over_all(peers: Peers, batch: Batch, kept: Kept, by_class: bool) -> tuple[Kept, Tensor, Tensor]:
+    """Class sums of all processes, their rows, and what ED's mean divides by: () both."""
+    rows = torch.full((), batch.e.shape[1], dtype=torch.float64, device=batch.e.device)
+    total = rows if batch.sample_weights is None else batch.sample_weights.sum(dtype=torch.float64)
+    sums, rows, total = peers.total(torch.float64, kept.sums if by_class else rows[None][:0], rows, total)
+    rows = rows.clamp(min=1)  # without any, as of one, there is no pair
+    return kept._replace(sums=sums if by_class else None), rows, total.where(total != 0, 1)
 
 
 def _class_sums(cut: Plan, batch: Batch, kept: Kept, sizes: tuple[int, ...], run: Run) -> Kept:

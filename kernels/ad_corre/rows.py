@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ..common.tiles import read_labels
+from ..common.tiles import read_labels, value_of
 from .tiles import centred, moments
 
 
@@ -27,11 +27,13 @@ def rows(
     EMBEDDINGS: tl.constexpr, D: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     FD: tl.constexpr, MD: tl.constexpr, ED: tl.constexpr, BY_ROW: tl.constexpr,
 ):  # fmt: skip
-    """The k embeddings of a tile of rows at once: a part of ED for each program or each row, and the whole gradient."""
+    """The k embeddings of a tile of rows at once: a part of ED for each program or each row, and the whole gradient.
+    ED's scale is a number, or a pointer to one."""
     program = tl.program_id(0)
     cols = tl.arange(0, BLOCK_D)[None, :]
     total = tl.zeros((BLOCK_N,), tl.float32)
     share = 1.0
+    of_ed = value_of(ed_scale)
     if batch.total is not None:  # exactly 1 where all rows weigh 1
         weight = tl.load(batch.total)
         share = n / tl.where(weight == 0, 1.0, weight)
@@ -47,7 +49,7 @@ def rows(
         directed = tl.zeros((BLOCK_N, 1), tl.float32)
         centred_rows = ()
         inverses = ()
-        scale = 2 * ed_scale
+        scale = 2 * of_ed
         if batch.sample_weights is not None:
             weights = tl.load(batch.sample_weights + rows)
             present = weights[:, None] != 0  # a row that weighs nothing may hold anything
@@ -71,7 +73,7 @@ def rows(
             if batch.sample_weights is not None:
                 losses *= weights
             if BY_ROW:
-                tl.store(kept.losses + rows, losses * ed_scale, mask=in_batch)
+                tl.store(kept.losses + rows, losses * of_ed, mask=in_batch)
             else:
                 total += tl.where(in_batch, losses, 0.0)
             together *= scale
@@ -96,4 +98,4 @@ def rows(
                 tl.store(de + out * D + cols, slope.to(de.dtype.element_ty), mask=cols < D)
                 out += n
     if ED and not BY_ROW:
-        tl.store(kept.losses + (FD or MD) * EMBEDDINGS + program, tl.sum(total, 0) * ed_scale)
+        tl.store(kept.losses + (FD or MD) * EMBEDDINGS + program, tl.sum(total, 0) * of_ed)

@@ -7,12 +7,11 @@ import torch
 import triton
 from torch import Tensor
 
-from fer_fast.terms import CenterTerm, Classifier
+from fer_fast.terms import ALONE, CenterTerm, Classifier, Peers
 
 from ..host.chips import chip, launch_options
 from ..host.launch import Launch, cdiv, dense_rows, gradient_dtype, processors, product_precision, recall, start
 from ..large_centers.launch import large_centers
-from ..large_classifier.launch import Sweep
 from .arguments import STATISTICS, SUMMED_PROGRAMS, Batch, Center, Head, Outputs, Tables
 from .centers import center_rule
 from .finish import finish
@@ -35,6 +34,7 @@ from .settings import (
     cut,
     fits,
 )
+from .shared import divisors_of, large_classifier, over_all, parts_of_means
 from .small import small
 from .sums import sums
 from .table_stats import LABELS, table_stats
@@ -82,6 +82,8 @@ class Asked(NamedTuple):
     precision: tuple[str, bool]
     by_row: bool = False
     learns: bool = False  # whether a setting gets a gradient
+    shared: bool = False  # whether other processes have rows, too
+    waits: bool = False  # whether these are divided by a mean's divisor after the sweep
 
 
 class Plan(NamedTuple):
@@ -105,14 +107,19 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
     (n, d), num_classes, device = batch.x.shape, len(centers if weight is None else weight), batch.x.device
     group_sizes = tuple([float(len(group)) for group in batch.groups_x])
     of_head, weighted = weight is not None and asked.gradient, asked.mean and class_weights is not None
-    weighted = weighted and batch.sample_weights is None and batch.soft_labels is None
+    weighted = weighted and batch.sample_weights is None and batch.soft_labels is None and not asked.shared
     kinds = of_head + asked.update + bool(asked.update and rule.push)
     repels, unit, lengths = rule.anti.value, head.unit_w.value, head.lengths.value
     beside = "repelling" if repels else "lengths" if lengths else "" if centers is None else "centers"
     beside = None if weight is None else beside
     shape = cut(asked.family, batch.x.element_size(), num_classes, d, kinds, beside, repels)
     # On sm_90 a product of 64 classes by 8 warps would have a side of 32, which was reported to corrupt silently.
-    alone = n <= SMALL_BATCH and (shape.fused or shape.k < 64) and not (repels and num_classes > QUADRATIC_CLASSES)
+    alone = (
+        not asked.shared
+        and n <= SMALL_BATCH
+        and (shape.fused or shape.k < 64)
+        and not (repels and num_classes > QUADRATIC_CLASSES)
+    )
     resident = PROGRAM_WARPS if weight is None else HEAD_WARPS
     parts = (1, 1, 1) if alone else _parts(shape, num_classes, n, group_sizes, resident, device)
     programs, splits, summed = parts
@@ -124,6 +131,8 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
     wide, double = ({"dtype": dtype, "device": device} for dtype in (torch.float32, torch.float64))
     leaves = batch.x, weight, bias
     absent = tuple([gradient_dtype(batch.x if t is None else t) for t in leaves])
+    if asked.waits:  # dx is rounded once, when it was divided
+        absent = torch.float32, *absent[1:]
     memory = (
         ((statistics,), wide) if statistics else None,
         ((summed, slots), double) if slots else None,
@@ -138,7 +147,7 @@ def plan(asked: Asked, batch: Batch, given: tuple[Tensor | None, ...], head: Hea
         ((n,), wide) if asked.by_row else None,
         ((n,), wide) if asked.learns else None,
     )
-    divisor = n if asked.mean else 1
+    divisor = n if asked.mean and not asked.shared else 1
     sizes = (n, num_classes, 1 if weighted else divisor, divisor), (*parts, group_sizes)
     constants = _constants(asked, shape, d, kinds, of_head, slots, weighted, found or slots > 0)
     return Plan(sizes, memory, absent, alone, **constants, compiled={})
@@ -184,6 +193,7 @@ def class_table(
     gradient: bool,
     status: Tensor | None = None,
     kind: dict | None = None,
+    peers: Peers = ALONE,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """classifier(x, y) + factor · auxiliary(x, y): loss, dx, dweight, dbias, dsetting; centers move in place.
 
@@ -191,11 +201,15 @@ def class_table(
     multiply rows, soft_labels (n, C) are a classifier's in place of y, then the largest of each. The mean divides by
     Σ w, a classifier's with class weights by Σ w W_y; "none" gives the losses of the rows (n,). A label outside [0, C)
     makes the loss NaN and goes to `status` (1,). `kind` remembers the plans of calls alike in all but the values of
-    tensors, all of them aligned.
+    tensors, all of them aligned. Sums over rows are taken over all `peers`, between the kernels that leave them and the
+    one that makes use of them.
     """
     if x.dtype == torch.float64:
         raise NotImplementedError("features in float64")
     num_classes, d = (classifier.weight if classifier.name else auxiliary.centers).shape
+    large = num_classes > MOST_CLASSES or d > MOST_COLUMNS
+    if peers.group and (auxiliary.groups_x or (auxiliary.name and large)):
+        raise NotImplementedError("groups or many centers over several processes")
     if sample_weights is not None:
         sample_weights = sample_weights.float().contiguous()
     family, update, centers = chip(x.device), update and bool(auxiliary.name), auxiliary.centers
@@ -204,18 +218,18 @@ def class_table(
     if classifier.name and not fits(family, x.element_size(), num_classes, d):
         if soft_labels is not None:
             raise NotImplementedError("soft labels of many classes")
-        results = Sweep(x, y, classifier, sample_weights, reduction, gradient, status).whole()
+        results = large_classifier(x, y, classifier, sample_weights, reduction, gradient, status, peers)
         if auxiliary.name:
             more, pull, *_ = class_table(
-                x, y, Classifier(), auxiliary, sample_weights, None, reduction, update, gradient, status, kind
+                x, y, Classifier(), auxiliary, sample_weights, None, reduction, update, gradient, status, kind, peers
             )
             results = results[0] + more, results[1].add_(pull), *results[2:]
-    elif auxiliary.name and (num_classes > MOST_CLASSES or d > MOST_COLUMNS):
+    elif auxiliary.name and large:
         loss, dx = large_centers(x, y, auxiliary, sample_weights, reduction, update, gradient, status)
         results = loss, dx, _none(x), _none(x), _none(x)
     else:
         batch = batch_of(x, y, auxiliary, sample_weights, soft_labels, status)
-        results = _small_table(batch, classifier, auxiliary, reduction, update, gradient, kind)
+        results = _small_table(batch, classifier, auxiliary, reduction, update, gradient, kind, peers)
     if update and auxiliary.centers is not centers:
         centers.copy_(auxiliary.centers)
     return results
@@ -243,36 +257,38 @@ def _small_table(
     update: bool,
     gradient: bool,
     kind: dict | None,
+    peers: Peers,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """:func:`class_table` of tables that a program holds."""
     mean, setting, rules = reduction == "mean", classifier.setting, rules_of(classifier, auxiliary)
     weight = None if classifier.weight is None else classifier.weight.contiguous()
     given = weight, classifier.bias, classifier.class_weights, auxiliary.centers, auxiliary.class_weights
     learns = gradient and setting is not None and scales(rules.head.a)
-    family = chip(batch.x.device)
+    family, shared = chip(batch.x.device), bool(peers.group)
+    two_means = bool(classifier.name and auxiliary.name) and classifier.class_weights is not None
+    waits = shared and mean and not two_means
     asked = family, rules.variant, mean, update, gradient, product_precision(), reduction == "none", learns
+    asked += shared, waits
     found = recall(kind, asked, lambda: plan(Asked(*asked), batch, given, *rules[:2]))
     divisors = found.sizes[0][2:]
-    if mean and batch.sample_weights is not None:
-        divisors = totals(batch, classifier.class_weights)
+    if mean and (shared or batch.sample_weights is not None):
+        parts = parts_of_means(batch.y, batch.sample_weights, None if batch.soft_labels is not None else given[2])
+        if not waits:
+            divisors = divisors_of(*peers.total(torch.float32, *parts))
     results, launches, along_logits = launches_of(found, batch, given, *rules[:2], auxiliary.factor, divisors)
-    for launch in launches:
+    along = along_logits.double().sum() if learns else batch.x.new_zeros(0)
+    for launch in launches[:-1] if shared else launches:
         start(launch)
+    if shared:
+        last, waiting, along = over_all(launches[-1], peers, parts[not classifier.name] if waits else along[:0], along)
+        start(last)
+        if waits:
+            divisors = waiting, waiting
+            results = results[0], (results[1] / waiting).to(gradient_dtype(batch.x)), *results[2:]
     dsetting = _none(batch.x) if setting is None else torch.zeros_like(setting) if gradient else _none(setting)
     if learns:  # a scale: the logits are proportional to it
-        dsetting = (along_logits.double().sum() / (setting * divisors[0])).to(dsetting.dtype)
+        dsetting = (along / (setting * divisors[0])).to(dsetting.dtype)
     return *results, dsetting
-
-
-def totals(batch: Batch, class_weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What the means of weighted rows divide by: Σ w W_y of a classifier with class weights and hard labels, and Σ w; 1
-    where that is 0, and nothing is lost."""
-    weights = batch.sample_weights
-    total = of_head = weights.sum()
-    if class_weights is not None and batch.soft_labels is None:
-        y = batch.y.long().clamp(0, len(class_weights) - 1)  # a bad label is told of elsewhere
-        of_head = (weights * class_weights.float().take(y)).sum()
-    return of_head.where(of_head != 0, 1), total.where(total != 0, 1)
 
 
 def launches_of(
