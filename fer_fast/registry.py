@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 
+from . import communication as sent
 from . import reference as ref
 from .checks import REDUCTIONS
+from .communication import Communication
 from .suggest import one_of
 
 DENG_2019 = "Deng et al. 2019, ArcFace"
@@ -27,6 +29,7 @@ class LossSpec:
     engine: str  # class_table, ad_corre, pairwise, range_loss or contrastive: what computes it
     paper: str
     reference: Callable  # the formula
+    communication: Communication  # of processes that have a part of the batch each
     backends: tuple[str, ...] = ("triton", "blocked", "reference")
 
     @property
@@ -53,29 +56,39 @@ class LossSpec:
 LOSSES: dict[str, LossSpec] = {
     spec.name: spec
     for spec in (
-        LossSpec("softmax", "SoftmaxLoss", "classifier", "class_table", NGO_2020, ref.softmax),
-        LossSpec("weighted-softmax", "SoftmaxLoss", "classifier", "class_table", NGO_2020, ref.softmax),
-        LossSpec("lmcl", "LMCLLoss", "classifier", "class_table", LU_2022, ref.lmcl),
-        LossSpec("arcface", "ArcFaceLoss", "classifier", "class_table", DENG_2019, ref.arcface),
-        LossSpec("a-softmax", "ASoftmaxLoss", "classifier", "class_table", LU_2022, ref.a_softmax),
-        LossSpec("l-softmax", "LSoftmaxLoss", "classifier", "class_table", LU_2022, ref.l_softmax),
-        LossSpec("center", "CenterLoss", "center", "class_table", PHAM_2023, ref.center),
-        LossSpec("island", "IslandLoss", "center", "class_table", PHAM_2023, ref.island),
-        LossSpec("variant", "VariantLoss", "center", "class_table", PHAM_2023, ref.variant),
-        LossSpec("weighted-cluster", "WeightedClusterLoss", "center", "class_table", NGO_2020, ref.weighted_cluster),
-        LossSpec("affinity", "AffinityLoss", "center", "class_table", ZHU_2022, ref.affinity),
-        LossSpec("mva", "MVALoss", "center", "class_table", ZHU_2022, ref.mva),
-        LossSpec("nfd", "NFDLoss", "correlation", "ad_corre", FARD_2022, ref.nfd),
-        LossSpec("fd", "FDLoss", "correlation", "ad_corre", FARD_2022, ref.fd),
-        LossSpec("md", "MDLoss", "correlation", "ad_corre", FARD_2022, ref.md),
-        LossSpec("ed", "EDLoss", "correlation", "ad_corre", FARD_2022, ref.ed),
-        LossSpec("ad-corre", "AdCorreLoss", "correlation", "ad_corre", FARD_2022, ref.ad_corre),
-        LossSpec("marginal", "MarginalLoss", "pairwise", "pairwise", PHAM_2023, ref.marginal),
-        LossSpec("range", "RangeLoss", "pairwise", "range_loss", PHAM_2023, ref.range_loss),
-        LossSpec("selfcon", "SelfConLoss", "contrastive", "contrastive", ZHU_2022, ref.selfcon),
-        LossSpec("supcon", "SupConLoss", "contrastive", "contrastive", ZHU_2022, ref.supcon),
-        LossSpec("esc", "ESCLoss", "contrastive", "contrastive", ZHU_2022, ref.esc),
-        LossSpec("ensc", "ENSCLoss", "contrastive", "contrastive", ZHU_2022, ref.ensc),
+        LossSpec("softmax", "SoftmaxLoss", "classifier", "class_table", NGO_2020, ref.softmax, sent.CLASSIFIER),
+        LossSpec(
+            "weighted-softmax", "SoftmaxLoss", "classifier", "class_table", NGO_2020, ref.softmax, sent.CLASSIFIER
+        ),
+        LossSpec("lmcl", "LMCLLoss", "classifier", "class_table", LU_2022, ref.lmcl, sent.CLASSIFIER),
+        LossSpec("arcface", "ArcFaceLoss", "classifier", "class_table", DENG_2019, ref.arcface, sent.CLASSIFIER),
+        LossSpec("a-softmax", "ASoftmaxLoss", "classifier", "class_table", LU_2022, ref.a_softmax, sent.CLASSIFIER),
+        LossSpec("l-softmax", "LSoftmaxLoss", "classifier", "class_table", LU_2022, ref.l_softmax, sent.CLASSIFIER),
+        LossSpec("center", "CenterLoss", "center", "class_table", PHAM_2023, ref.center, sent.CENTERS),
+        LossSpec("island", "IslandLoss", "center", "class_table", PHAM_2023, ref.island, sent.CENTERS),
+        LossSpec("variant", "VariantLoss", "center", "class_table", PHAM_2023, ref.variant, sent.VARIANT),
+        LossSpec(
+            "weighted-cluster",
+            "WeightedClusterLoss",
+            "center",
+            "class_table",
+            NGO_2020,
+            ref.weighted_cluster,
+            sent.CENTERS,
+        ),
+        LossSpec("affinity", "AffinityLoss", "center", "class_table", ZHU_2022, ref.affinity, sent.CENTERS),
+        LossSpec("mva", "MVALoss", "center", "class_table", ZHU_2022, ref.mva, sent.MVA),
+        LossSpec("nfd", "NFDLoss", "correlation", "ad_corre", FARD_2022, ref.nfd, sent.FEATURES),
+        LossSpec("fd", "FDLoss", "correlation", "ad_corre", FARD_2022, ref.fd, sent.FEATURES),
+        LossSpec("md", "MDLoss", "correlation", "ad_corre", FARD_2022, ref.md, sent.MEANS),
+        LossSpec("ed", "EDLoss", "correlation", "ad_corre", FARD_2022, ref.ed, sent.EMBEDDINGS),
+        LossSpec("ad-corre", "AdCorreLoss", "correlation", "ad_corre", FARD_2022, ref.ad_corre, sent.AD_CORRE),
+        LossSpec("marginal", "MarginalLoss", "pairwise", "pairwise", PHAM_2023, ref.marginal, sent.MARGINAL),
+        LossSpec("range", "RangeLoss", "pairwise", "range_loss", PHAM_2023, ref.range_loss, sent.RANGE),
+        LossSpec("selfcon", "SelfConLoss", "contrastive", "contrastive", ZHU_2022, ref.selfcon, sent.CONTRASTIVE),
+        LossSpec("supcon", "SupConLoss", "contrastive", "contrastive", ZHU_2022, ref.supcon, sent.CONTRASTIVE),
+        LossSpec("esc", "ESCLoss", "contrastive", "contrastive", ZHU_2022, ref.esc, sent.CONTRASTIVE),
+        LossSpec("ensc", "ENSCLoss", "contrastive", "contrastive", ZHU_2022, ref.ensc, sent.CONTRASTIVE),
     )
 }
 

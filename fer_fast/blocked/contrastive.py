@@ -204,11 +204,12 @@ def _rows(
     swept = weight is not None and batch.bank_z is not None
     # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
     from_bank = torch.empty_like(dz, dtype=batch.dtype) if swept and dz.dtype != batch.dtype else dz
-    # Of each row log₂D, τ times its positives' mean logit, the mean logit, and 0, or NaN where a key is not finite.
-    found = torch.zeros(4, len(z), dtype=wide, device=z.device)
-    log2_denominator, attraction, mean_logit, spoiled = found
+    # Of each row log₂D, τ times its positives' mean logit, 0, or NaN where a key is not finite, and the mean logit.
+    found = torch.zeros(3 + slopes, len(z), dtype=wide, device=z.device)
     if positives:
         others, pull = _pulls(batch, counted if weight is None else weight, uneven and weight is not None)
+
+    log2_denominator, attraction, spoiled = found[:3]
 
     def sweep(block: slice) -> None:
         running = _sweep(batch, block, swept, slopes)
@@ -219,7 +220,7 @@ def _rows(
             rest = others(block)
             attraction[block] = (take(z, block, rest.dtype) * rest).sum(1) / batch.positives[block].clamp(min=1)
         if slopes:
-            mean_logit[block] = running.mean_logit()
+            found[3, block] = running.mean_logit()
         if swept:
             mean_key = running.mean_key(weight[block] / batch.temperature, log2_denominator[block])
             from_bank[batch.of_own(block)] = mean_key
@@ -228,7 +229,7 @@ def _rows(
     each_block(sweep, blocks, z.device)
     if batch.share is not None:
         found = peers.gather(batch.share, found[:, own].T)[0].T.contiguous()
-        log2_denominator, attraction, mean_logit, spoiled = found
+        log2_denominator, attraction, spoiled = found[:3]
     log_denominator, mean_positive = log2_denominator / LOG2E, attraction / batch.temperature
     values = (log_denominator - mean_positive).where(counted, 0) if positives else log_denominator
     if weight is not None:
@@ -243,7 +244,8 @@ def _rows(
             dz[at] = grad
 
         each_block(write, blocks, z.device)
-    return _Rows(values, mean_logit / LOG2E - mean_positive, dz, spoiled.sum().to(batch.dtype))
+    slope = found[3] / LOG2E - mean_positive if slopes else values[:0]
+    return _Rows(values, slope, dz, spoiled.sum().to(batch.dtype))
 
 
 def _temperature_gradient(batch: _Batch, weight: Tensor, rows: _Rows, learnt: Tensor | None) -> Tensor:
