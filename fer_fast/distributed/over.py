@@ -3,17 +3,23 @@
 import torch.distributed as dist
 from torch import nn
 
+from .. import checks
 from ..terms import Group
-from .collectives import group_of
+from .collectives import at_most, group_of
 
 
-def over(module: nn.Module, group: Group = None, gradients: str = "mean") -> nn.Module:
+def over(
+    module: nn.Module, group: Group = None, *, gradients: str = "mean", most_rows: int | None = None
+) -> nn.Module:
     """Make every loss and memory bank below a module (itself included) that of all processes of a group; returns it.
 
     Their parameters and buffers become those of the group's first process, once. `group` is a process group, its name,
     or None for the default one. `gradients` says what is done to gradients of all processes afterwards: "mean", as
     DistributedDataParallel does, or "sum". Call it on the module that is given to DDP, before: DDP then does not send
     around at every step the buffers that are equal anyway.
+
+    Where losses gather rows, processes tell each other first how many they have, host to host. With `most_rows`, which
+    no process will exceed in a call, nobody asks: smaller shares travel filled up, and a step can be captured.
 
     Raises:
         RuntimeError: where there is no such group.
@@ -27,6 +33,8 @@ def over(module: nn.Module, group: Group = None, gradients: str = "mean") -> nn.
     shared = [(name, of) for name, of in module.named_modules() if hasattr(type(of), "process_group")]
     if not shared:
         raise ValueError(f"over: no loss or memory bank in {type(module).__name__}")
+    if most_rows is not None:
+        at_most(group, checks.at_least(most_rows, 1, "most_rows"))
     first, ignored = dist.get_global_rank(group, 0), []
     for name, of in shared:
         of.process_group = group

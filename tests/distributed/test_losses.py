@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import shared_cases
 from fer_fast.registry import LOSSES
@@ -26,8 +27,8 @@ OPTIONS = [
 REFERENCE = [Case(name, backend="reference", weighted=spec.reference.by_row) for name, spec in LOSSES.items()]
 
 
-def assert_equal_to_one_process(group, case: Case) -> None:
-    found = group.run(on_process, [case])
+def assert_equal_to_one_process(group, case: Case, function=on_process) -> None:
+    found = group.run(function, [case])
     for rank, (expected, (share,)) in enumerate(zip(alone(case, group.size), found, strict=True)):
         assert share.keys() == expected.keys()
         for name, value in expected.items():
@@ -43,6 +44,33 @@ def test_four_processes(four, case):
 @pytest.mark.parametrize("case", [Case(name) for name in LOSSES] + REFERENCE, ids=str)
 def test_two_processes(two, case):
     assert_equal_to_one_process(two, case)
+
+
+PADDED = [
+    Case("marginal"),
+    Case("range"),
+    *[Case(name, reduction, weighted=True) for name in ("selfcon", "ensc") for reduction in ("mean", "none")],
+]
+
+
+def with_most_rows(cases: list[Case]) -> list[dict]:
+    """Where no process has more than 30 rows, which is said before and not asked again."""
+    from fer_fast.distributed import collectives
+
+    group = dist.group.WORLD
+    collectives.at_most(group, 30)
+    on_process(cases)  # which also makes sure, once, that all make the same calls
+    asked, collectives.agree = collectives.agree, None
+    try:
+        return on_process(cases)
+    finally:
+        collectives.agree = asked
+        del collectives._most_rows[group]
+
+
+@pytest.mark.parametrize("case", PADDED, ids=str)
+def test_nobody_asks_how_many_rows_there_are(four, case):
+    assert_equal_to_one_process(four, case, with_most_rows)
 
 
 def without_factor(cases: list[Case]) -> list[dict]:
