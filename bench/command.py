@@ -27,11 +27,13 @@ share of the physical floor reached. Every answer is checked against the float64
 `fer-fast bench charts` draws the recorded rows, `fer-fast bench table10` times a step of each loss on each backbone,
 `fer-fast bench steps` a recipe's whole training steps and where their time goes, `fer-fast bench targets` holds this
 library to what it promises on a CPU, `fer-fast bench launches` times the host's part of a step, and `fer-fast bench
-audit` counts what the kernels move and take of a chip; both without a GPU. `fer-fast bench gpu` asks a GPU everything
+audit` counts what the kernels move and take of a chip; both without a GPU. `fer-fast bench distributed` times a step
+over several processes and counts what goes round. `fer-fast bench gpu` asks a GPU everything
 in the minutes it is there."""
 ACTIONS = {  # imported when they are asked for: a machine lent for a bench may lack what training takes
     "audit": "audit",
     "charts": "charts",
+    "distributed": "distributed",
     "gpu": "gpu.command",
     "launches": "launches",
     "steps": "steps",

@@ -1,7 +1,7 @@
 """What the processes of a group tell each other for a loss of all their rows: in words, and in bytes of a step.
 
-Bytes are of the buffers that go round with float32 features on the blocked engines: of an all-reduce what each process
-gives, of an all-gather what it gets. Each collective takes some 20 µs besides, whatever it carries.
+Bytes are what each collective gives a process, with float32 features on the blocked engines: as much as it put into an
+all-reduce, and R times as much of an all-gather.
 """
 
 from collections.abc import Callable
@@ -36,10 +36,10 @@ def _words(count: int) -> int:
     return -(-count // 8) * 8
 
 
-def _rows(b: Batch) -> int:
-    """An all-gather of features and labels, and of weights where there are some."""
+def _rows(b: Batch) -> list[int]:
+    """How many rows there are, between hosts; then features and labels, and weights where there are some."""
     own = _words(b.rows * b.columns * _FLOAT) + b.rows * _LABEL + b.weighted * _words(b.rows * _FLOAT)
-    return b.processes * own
+    return [b.processes * 2 * _WIDE, b.processes * own]
 
 
 def _table(b: Batch) -> int:
@@ -80,16 +80,14 @@ MEANS = Communication(
     "all-reduce between the sweeps of each class's rows and, of each embedding, their sum",
     _correlations(fd=False, md=True, window=False),
 )
-EMBEDDINGS = Communication(
-    "all-reduce of the loss and what the mean divides by", _correlations(fd=False, md=False, window=False)
-)
+EMBEDDINGS = Communication("all-reduce of the loss, rows and what the mean divides by", lambda b: [4 * _WIDE])
 AD_CORRE = Communication(
     "all-reduce between the sweeps of each class's rows and, of each embedding, the sums of its rows and unit rows",
     _correlations(fd=True, md=True, window=True),
 )
-MARGINAL = Communication("all-gather of features and labels, then all-reduce of the loss", lambda b: [_rows(b), _WIDE])
-RANGE = Communication("all-gather of features and labels", lambda b: [_rows(b)])
+MARGINAL = Communication("all-gather of features and labels, then all-reduce of the loss", lambda b: [*_rows(b), _WIDE])
+RANGE = Communication("all-gather of features and labels", _rows)
 CONTRASTIVE = Communication(
     "all-gather of embeddings and labels, then of each row's denominator and mean positive",
-    lambda b: [_rows(b), b.processes * b.rows * 3 * _WIDE],
+    lambda b: [*_rows(b), b.processes * b.rows * 3 * _WIDE],
 )

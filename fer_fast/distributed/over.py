@@ -8,9 +8,7 @@ from ..terms import Group
 from .collectives import at_most, group_of
 
 
-def over(
-    module: nn.Module, group: Group = None, *, gradients: str = "mean", most_rows: int | None = None
-) -> nn.Module:
+def over(module: nn.Module, group: Group = None, *, gradients: str = "mean", most_rows: int | None = None) -> nn.Module:
     """Make every loss and memory bank below a module (itself included) that of all processes of a group; returns it.
 
     Their parameters and buffers become those of the group's first process, once. `group` is a process group, its name,

@@ -1,4 +1,4 @@
-"""Every loss of a batch that lies on several processes is, with all that comes of it, that of one which has it whole."""
+"""Every loss of a batch that lies on several processes, with all that comes of it, is that of one that has it whole."""
 
 import pytest
 import torch
@@ -32,8 +32,9 @@ def assert_equal_to_one_process(group, case: Case, function=on_process) -> None:
     for rank, (expected, (share,)) in enumerate(zip(alone(case, group.size), found, strict=True)):
         assert share.keys() == expected.keys()
         for name, value in expected.items():
-            close = {"rtol": 0, "atol": 1e-12 * max(1, float(value.abs().amax()) if value.numel() else 1)}
-            torch.testing.assert_close(share[name], value, **close, msg=lambda of: f"{case}, rank {rank}, {name}: {of}")
+            size = max(1, float(value.abs().amax())) if value.numel() else 1
+            where = f"{case}, rank {rank}, {name}: {{}}"
+            torch.testing.assert_close(share[name], value, rtol=0, atol=1e-12 * size, msg=where.format)
 
 
 @pytest.mark.parametrize("case", MODES + OPTIONS, ids=str)

@@ -74,7 +74,7 @@ def test_training_is_that_of_one_process(two, how):
     for found in two.run(train, how, True):
         for name, value in expected.items():
             limits = {"rtol": 2e-2, "atol": 2e-3} if how == "amp" else {"rtol": 1e-5, "atol": 2e-6}
-            torch.testing.assert_close(found[name], value, **limits, msg=lambda of, name=name: f"{name}: {of}")
+            torch.testing.assert_close(found[name], value, **limits, msg=(name + ": {}").format)
 
 
 def unequal_state() -> list[torch.Tensor]:
@@ -144,10 +144,12 @@ def lose_a_process() -> str:
     loss(x, y)
     if dist.get_rank() == 1:
         os._exit(1)
-    with pytest.raises(RuntimeError) as fault:
-        for _ in range(3):
+    for _ in range(3):  # what was under way may still arrive
+        try:
             loss(x, y)
-    return str(fault.value)
+        except RuntimeError as fault:
+            return str(fault)
+    return "nothing"
 
 
 def destroyed_group() -> str:
