@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from fer_fast.registry import LOSSES
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -22,3 +24,10 @@ def test_every_situation_is_held_by_tests_that_exist():
         assert end == ""
         assert tests, row
         assert set(tests) <= exist, row
+
+
+def test_what_travels_is_what_the_registry_says():
+    text = (ROOT / "docs" / "distributed.md").read_text()
+    for name, spec in LOSSES.items():
+        (row,) = [line for line in text.splitlines() if line.startswith("| ") and f"`{name}`" in line]
+        assert row.endswith(f"| {spec.communication.travels} |")

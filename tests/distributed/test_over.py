@@ -77,6 +77,22 @@ def test_training_is_that_of_one_process(two, how):
             torch.testing.assert_close(found[name], value, **limits, msg=(name + ": {}").format)
 
 
+def under_plain_ddp() -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradient of the layer, and the centers, after a step of losses that do not know of other processes."""
+    model = Model()
+    DistributedDataParallel(model)(*rows(0, dist.get_rank())).backward()
+    return model.layer.weight.grad.clone(), model.objective.auxiliary.centers.clone()
+
+
+def test_plain_ddp_is_another_loss(two):
+    model = Model()
+    model(*rows(0, None)).backward()
+    (gradient, ours), (_, theirs) = two.run(under_plain_ddp)
+    assert not torch.allclose(gradient, model.layer.weight.grad, rtol=1e-2)
+    assert not torch.allclose(ours, theirs, rtol=1e-2)
+    assert not torch.allclose(ours, model.objective.auxiliary.centers, rtol=1e-2)
+
+
 def unequal_state() -> list[torch.Tensor]:
     torch.manual_seed(dist.get_rank())
     model = nn.ModuleDict({"loss": JointLoss(LMCLLoss(C, D), CenterLoss(C, D), 0.5), "bank": MemoryBank(5, D)})
