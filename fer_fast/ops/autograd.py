@@ -21,7 +21,6 @@ class Kept(NamedTuple):
     operator: "LossOperator"
     backend: str
     places: Sequence[int]  # of the inputs whose gradients there are, in the arguments of the forward
-    times: int  # what these are multiplied by
     flat: Sequence[tuple | None] | None = None  # of losses (n,): the operator's arguments, None for the saved tensors
 
 
@@ -34,7 +33,7 @@ class Direct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kept: Kept, given: Sequence[int], gradient: bool, kind: Kind, args: Sequence, *inputs):
         loss, *gradients = kept.operator.run(args, gradient, kept.backend, kind)
-        _keep(ctx, kept, [gradients[place] for place in given], inputs)
+        _keep(ctx, kept, [gradients[place] for place in given], inputs, args)
         return loss
 
     @staticmethod
@@ -54,9 +53,8 @@ class Dispatched(torch.autograd.Function):
             loss, *gradients = operator.overload(*flat)
         if not unreduced:
             given = [(g, at) for g, at in zip(gradients, operator.positions, strict=True) if flat[at] is not None]
-            times = operator.times(operator.arguments.grouped(flat))
-            kept = Kept(operator, flat[-1], [1 + at for _, at in given], times)
-            _keep(ctx, kept, [g for g, _ in given], [flat[at] for _, at in given])
+            kept = Kept(operator, flat[-1], [1 + at for _, at in given])
+            _keep(ctx, kept, [g for g, _ in given], [flat[at] for _, at in given], operator.arguments.grouped(flat))
         ctx.mark_non_differentiable(*gradients)
         return loss, *gradients
 
@@ -65,11 +63,11 @@ class Dispatched(torch.autograd.Function):
         return _backward(ctx, factor)
 
 
-def _keep(ctx, kept: Kept, gradients: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+def _keep(ctx, kept: Kept, gradients: Sequence[Tensor], inputs: Sequence[Tensor], args: Sequence) -> None:
     """What the backward of a loss () needs."""
     ctx.save_for_backward(*gradients, *inputs)
     ctx.set_materialize_grads(False)  # or zeros as large as each gradient are written in every backward
-    ctx.kept = kept
+    ctx.kept, ctx.times = kept, kept.operator.times(args)
 
 
 def _keep_call(ctx, operator: "LossOperator", flat: Sequence) -> None:
@@ -78,18 +76,18 @@ def _keep_call(ctx, operator: "LossOperator", flat: Sequence) -> None:
     ctx.save_for_backward(*[value for value in flat if isinstance(value, Tensor)])
     ctx.set_materialize_grads(False)
     others = [None if isinstance(value, Tensor) else (value,) for value in flat]
-    times = operator.times(operator.arguments.grouped(flat))
-    ctx.kept = Kept(operator, flat[-1], [1 + at for at in operator.positions], times, others)
+    ctx.kept = Kept(operator, flat[-1], [1 + at for at in operator.positions], others)
+    ctx.times = operator.times(operator.arguments.grouped(flat))
 
 
 def _backward(ctx, factor: Tensor | None) -> tuple[Tensor | None, ...]:
     """The gradients, each in its place, times the factor that has come in: () or, of the losses of rows, (n,)."""
-    operator, backend, places, times, flat = ctx.kept
+    operator, backend, places, flat = ctx.kept
     result: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
     if factor is None:  # what the loss went into has no gradient
         return tuple(result)
-    if times != 1:
-        factor = factor * times
+    if ctx.times != 1:
+        factor = factor * ctx.times
     saved = ctx.saved_tensors  # once: activation checkpointing recomputes the forward to answer
     if flat is None:
         gradients, inputs = saved[: len(places)], saved[len(places) :]

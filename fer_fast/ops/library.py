@@ -80,7 +80,7 @@ class LossOperator:
         if kind is None or unreduced or watched():  # by who has to see the operator, as a tensor's subclass may
             return self.overload(*self.arguments.flat(args), gradient, backend)[0]
         given = [place for place, t in enumerate(inputs) if t is not None]
-        kept = Kept(self, backend, range(Direct.INPUTS, Direct.INPUTS + len(given)), self.times(args))
+        kept = Kept(self, backend, range(Direct.INPUTS, Direct.INPUTS + len(given)))
         return noted(Call(Direct.apply, (kept, given, gradient, kind), args, [inputs[place] for place in given]))
 
     def unreduced(self, args: Sequence) -> bool:
@@ -92,7 +92,7 @@ class LossOperator:
         return args[-1] if self.arguments.kinds[-1] is Peers else ALONE
 
     def times(self, args: Sequence) -> int:
-        """What gradients are multiplied by on their way back."""
+        """What gradients are multiplied by on their way back, with what has come in."""
         peers = self.peers(args)
         return times_of(peers) if peers.group else 1
 
@@ -105,7 +105,7 @@ class LossOperator:
             if self.labelled:  # the flag raises for an earlier call, unless one may look
                 told["status"] = bad_label_flag(args[0].device)
         if peers.group:
-            results = run_shared(self, args, gradient, backend, told)
+            results = run_shared(self, args, gradient, backend, told, kind)
         else:
             of_engine = args[:-1] if self.arguments.kinds[-1] is Peers else args
             results = run_engine(backend, self.engine, self.engine, *of_engine, gradient, told=told)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..kinds import Kind
 from ..terms import Peers, Share
 from .engines import run_engine
 
@@ -27,13 +28,16 @@ def times_of(peers: Peers) -> int:
 
 
 def run_shared(
-    operator: "LossOperator", args: Sequence, gradient: bool, backend: str, told: dict[str, Any]
+    operator: "LossOperator", args: Sequence, gradient: bool, backend: str, told: dict[str, Any], kind: Kind | None
 ) -> tuple[Tensor, ...]:
     """The loss of all rows of all processes, d loss / d own rows, and of each parameter's gradient this process's
     part: all parts sum to the gradient."""
     from ..distributed import collectives
 
-    name, facts, (*of_engine, peers) = operator.engine, _facts(operator, args, gradient), args
+    name, (*of_engine, peers) = operator.engine, args
+    facts = (kind or {}).get(("facts", gradient)) or _facts(operator, args, gradient)
+    if kind is not None:
+        kind["facts", gradient] = facts
     shared: dict[str, Any] = {"peers": peers}
     if operator.rows_meet:
         share = shared["share"] = collectives.shares(peers, len(args[1]), facts)

@@ -76,16 +76,13 @@ def test_nobody_asks_how_many_rows_there_are(four, case):
 
 def without_factor(cases: list[Case]) -> list[dict]:
     """A mutant: what the mean of all processes' gradients takes away is not put in before."""
-    from fer_fast import kinds
     from fer_fast.ops import library
 
     right, library.times_of = library.times_of, lambda peers: 1
-    kinds.forget()
     try:
         return on_process(cases)
     finally:
         library.times_of = right
-        kinds.forget()
 
 
 @pytest.mark.parametrize("name", ["softmax", "variant", "ad-corre", "marginal", "range", "supcon"])
