@@ -19,6 +19,7 @@ class Batch(NamedTuple):
     bias: bool = False  # of a classifier
     weighted: bool = False  # rows have weights
     predictions: bool = False  # enter a confusion window
+    farthest: int = 2  # k of range loss
 
 
 class Communication(NamedTuple):
@@ -86,7 +87,10 @@ AD_CORRE = Communication(
     _correlations(fd=True, md=True, window=True),
 )
 MARGINAL = Communication("all-gather of features and labels, then all-reduce of the loss", lambda b: [*_rows(b), _WIDE])
-RANGE = Communication("all-gather of features and labels", _rows)
+RANGE = Communication(
+    "all-gather of features and labels, then of each row's k farthest of its class",
+    lambda b: [*_rows(b), b.processes * (_words(b.rows * b.farthest) + b.rows * b.farthest * _WIDE)],
+)
 CONTRASTIVE = Communication(
     "all-gather of embeddings and labels, then of each row's denominator and mean positive",
     lambda b: [*_rows(b), b.processes * b.rows * 3 * _WIDE],

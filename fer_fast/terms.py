@@ -61,6 +61,11 @@ class Share(NamedTuple):
         first = sum(self.counts[: self.rank])
         return slice(first, first + self.counts[self.rank])
 
+    def even(self, rows: int) -> "Share":
+        """The same processes with as many of so many rows each, as good as."""
+        counts = tuple([rows // self.size + (rank < rows % self.size) for rank in range(self.size)])
+        return Share(self.rank, self.size, max(counts), counts)
+
 
 class Peers(NamedTuple):
     """The processes whose rows together are the batch of a loss; none but this one by default.

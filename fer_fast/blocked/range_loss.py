@@ -45,15 +45,16 @@ def range_loss(
 
     D_cj is the j-th largest squared distance within class c, K_c the smaller of k and its pairs, D the smallest squared
     distance between two class means. A harmonic mean with a zero in it is 0; of equal distances the pair that comes
-    first counts; a row that is not finite makes the loss NaN. Of rows that lie on several processes each ranks all
-    pairs, and dx is that of its `share`.
+    first counts; a row that is not finite makes the loss NaN. Of rows that lie on several processes each finds the
+    partners of as many as any other, and dx is that of its `share`.
     """
     dtype = work_dtype(x)
     x, y, _ = taking_part(x, y)
     labels, index, rows = classes_of(y)
     counts = rows.masked_fill(labels < 0, 0)  # a row that is taken out is alone in its class, which counts for none
     means = _class_means(x, index, counts, dtype)
-    widest = _widest(x, index, rows, means, k)
+    scanned = None if share is None else share.even(len(x))
+    widest = _widest(x, index, rows, means, k, peers, scanned)
     intra, intra_slope = _harmonic_means(widest, index, len(counts), k)
     nearest = _nearest(means, counts)
     inter = (margin - nearest.squared).relu()
@@ -95,7 +96,9 @@ class _Pairs(NamedTuple):
     squared: Tensor  # -inf (inf for the nearest) where there is no such pair
 
 
-def _widest(x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int) -> _Pairs:
+def _widest(
+    x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int, peers: Peers, share: Share | None
+) -> _Pairs:
     """For each row its k farthest later rows of the same class, row by row, of equal distances the earlier first."""
     order = index.argsort(stable=True)
     place = index[order]
@@ -103,7 +106,10 @@ def _widest(x: Tensor, index: Tensor, counts: Tensor, means: Tensor, k: int) -> 
     def rows(span: slice) -> Tensor:
         return take(x, order[span], wide_dtype(x.device))
 
-    found, partner = _farthest(rows, means, place, counts.cumsum(0), k)
+    scanned = slice(0, len(x)) if share is None else share.own
+    found, partner = _farthest(rows, means, place, counts.cumsum(0), k, scanned)
+    if share is not None:
+        found, partner = peers.gather(share, found[scanned], partner[scanned])
     first, second = order.repeat_interleave(k), order[partner.flatten()]
     squared = torch.empty(len(first), dtype=means.dtype, device=x.device)
     for block in spans(len(first), rows_per_block(x.shape[1])):
@@ -117,7 +123,9 @@ def _nearest(means: Tensor, counts: Tensor) -> _Pairs:
     numbers = torch.arange(1, len(means) + 1, device=means.device)
     # All classes share place 0; places that stand for no class are alone in theirs.
     place = numbers.where(counts == 0, 0)
-    found, partner = _farthest(lambda span: means[span].to(wide_dtype(means.device)), middle, place, None, 1, sign=-1)
+    every = slice(0, len(means))
+    wide = wide_dtype(means.device)
+    found, partner = _farthest(lambda span: means[span].to(wide), middle, place, None, 1, every, sign=-1)
     partner = partner[:, 0]
     squared = torch.empty_like(means[:, 0])
     for block in spans(len(means), TILE):
@@ -128,9 +136,16 @@ def _nearest(means: Tensor, counts: Tensor) -> _Pairs:
 
 
 def _farthest(
-    rows: Callable[[slice], Tensor], origins: Tensor, place: Tensor, ends: Tensor | None, k: int, sign: int = 1
+    rows: Callable[[slice], Tensor],
+    origins: Tensor,
+    place: Tensor,
+    ends: Tensor | None,
+    k: int,
+    scanned: slice,
+    sign: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """For each row the k farthest (sign -1: nearest) later rows of its place: whether there is one, and which, (n, k).
+    """For each `scanned` row the k farthest (sign -1: nearest) later rows of its place: whether there is one, and
+    which, (n, k).
 
     `rows(span)` are wide; `origins` (s, d) by place lie among them. `ends`, where rows of a place are consecutive: one
     past the last row of each.
@@ -157,7 +172,8 @@ def _farthest(
             best, chosen = _scan(rows(block), rows, _exact_distances, place, block, later, k, sign)
         found[block], partner[block] = best > -torch.inf, chosen
 
-    each_block(scan, spans(n, rows_each(n, TILE, place.device)), place.device)
+    size = rows_each(max(scanned.stop - scanned.start, 1), TILE, place.device)
+    each_block(scan, spans(scanned.stop, size, scanned.start), place.device)
     return found, partner
 
 
