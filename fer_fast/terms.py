@@ -56,10 +56,14 @@ class Share(NamedTuple):
     @property
     def own(self) -> slice:
         """The rows of this process in what :meth:`Peers.gather` gives, with those it left out."""
+        return self.of(self.rank)
+
+    def of(self, rank: int) -> slice:
+        """The same of another process."""
         if self.counts is None:
-            return slice(self.rank * self.most, (self.rank + 1) * self.most)
-        first = sum(self.counts[: self.rank])
-        return slice(first, first + self.counts[self.rank])
+            return slice(rank * self.most, (rank + 1) * self.most)
+        first = sum(self.counts[:rank])
+        return slice(first, first + self.counts[rank])
 
     def even(self, rows: int) -> "Share":
         """The same processes with as many of so many rows each, as good as."""
@@ -77,6 +81,7 @@ class Peers(NamedTuple):
     group: str = ""  # a process group's name
     gradients: str = "mean"  # what is done to those of all processes: DDP takes the mean, others may take the sum
     loss: str = ""  # who asks, for errors
+    sharded: bool = False  # whether the rows of a bank lie on them in parts
 
     def total(self, dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
         """Σ over the processes of each, in one buffer of a dtype; of one process what is given."""
@@ -91,6 +96,19 @@ class Peers(NamedTuple):
         from .distributed.collectives import gather
 
         return gather(self, share, *columns)
+
+    def maximum(self, t: Tensor) -> Tensor:
+        """The largest over the processes, entry by entry."""
+        from .distributed.collectives import maximum
+
+        return maximum(self, t)
+
+    def sum_of_part(self, share: Share, rows: Tensor) -> Tensor:
+        """Of rows (R·most, ...), `most` of each process, summed over the processes those of this one."""
+        from .distributed.collectives import sum_of_part
+
+        own = share.own
+        return sum_of_part(self, rows)[: own.stop - own.start]
 
 
 ALONE = Peers()

@@ -7,15 +7,14 @@ gradient: for each thread two tiles of logits and a tile of keys, the class sums
 with a bank the gradient once in float32.
 """
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..terms import ALONE, Peers, Setting, Share
+from .running import LOG2E, Running, scaled
 from .side_by_side import each_block, rows_each
 from .tiles import (
     Classes,
@@ -31,7 +30,6 @@ from .tiles import (
 )
 
 ANCHORS, KEYS = 512, 1024  # a float32 tile of logits is 2 MiB: the second-level caches of two cores
-LOG2E = math.log2(math.e)
 
 
 def contrastive(
@@ -204,6 +202,10 @@ def _rows(
     swept = weight is not None and batch.bank_z is not None
     # The bank's part of the gradient waits here until every D is known: in dz itself where that loses no digits.
     from_bank = torch.empty_like(dz, dtype=batch.dtype) if swept and dz.dtype != batch.dtype else dz
+    parts = None
+    if peers.sharded and batch.bank_z is not None:
+        parts = _over_parts(batch, swept, slopes, peers)
+        batch = batch._replace(bank_z=None)
     # Of each row log₂D, τ times its positives' mean logit, 0, or NaN where a key is not finite, and the mean logit.
     found = torch.zeros(3 + slopes, len(z), dtype=wide, device=z.device)
     if positives:
@@ -213,6 +215,8 @@ def _rows(
 
     def sweep(block: slice) -> None:
         running = _sweep(batch, block, swept, slopes)
+        if parts is not None:
+            running.add(parts.rows(batch.of_own(block)), swept)
         log2_denominator[block] = running.log2_sum()
         if block.start == own.start:
             spoiled[block] = running.spoiled
@@ -254,62 +258,6 @@ def _temperature_gradient(batch: _Batch, weight: Tensor, rows: _Rows, learnt: Te
         return batch.z.new_empty((0,), dtype=gradient_dtype(batch.z))
     total = (weight * rows.slopes).where(weight != 0, 0).sum()
     return (-total / batch.temperature).to(gradient_dtype(learnt))
-
-
-@dataclass
-class Running:
-    """Of the logits seen so far: the maxima of the rows, Σ 2^(logit - maximum), and the same sum weighing the keys."""
-
-    highest: Tensor  # (r, 1)
-    total: Tensor  # (r, 1)
-    weighted: Tensor  # (r, d)
-    below: Tensor | None  # (r, 1), the same sum weighing logit - maximum, where asked for
-    spoiled: Tensor  # (), 0 and NaN where a key was not finite
-
-    @classmethod
-    def start(cls, rows: Tensor, slopes: bool) -> "Running":
-        # Finite: where every logit is -inf, differences from the maximum must not be NaN.
-        highest = torch.full_like(rows[:, :1], torch.finfo(rows.dtype).min / 16)
-        below = torch.zeros_like(highest) if slopes else None
-        return cls(highest, torch.zeros_like(highest), torch.zeros_like(rows), below, rows.new_zeros(()))
-
-    def absorb(self, products: Tensor, scale: float | Tensor, keys: Tensor | None) -> None:
-        """Take in a tile of products (r, c), overwritten, and the keys (c, d) where they are to be weighed."""
-        highest = torch.maximum(self.highest, products.amax(1, keepdim=True).mul_(scale))
-        drop = self.highest - highest
-        shrink = drop.exp2()
-        p = scaled(products, scale, -highest, products).exp2_()
-        if self.below is not None:  # logit - maximum = log₂p, and 0 where p is
-            self.below.addcmul_(drop, self.total).mul_(shrink)
-            self.below.add_(torch.xlogy(p, p).sum(1, keepdim=True), alpha=LOG2E)
-        self.total.mul_(shrink).add_(p.sum(1, keepdim=True))
-        if keys is not None:
-            self.weighted.mul_(shrink).addmm_(p, keys)
-        self.highest = highest
-
-    def log2_sum(self) -> Tensor:
-        """log₂ Σ 2^logit, wide: (r,)."""
-        wide = wide_dtype(self.total.device)
-        return (self.highest.to(wide) + self.total.to(wide).log2())[:, 0]
-
-    def mean_logit(self) -> Tensor:
-        """Σ (2^logit / D_i) logit, wide, 0 where there is no logit: (r,)."""
-        wide, counted = wide_dtype(self.total.device), self.total != 0
-        mean = self.highest.to(wide) + self.below.to(wide) / self.total.to(wide)
-        return mean.where(counted, 0)[:, 0]
-
-    def mean_key(self, weight: Tensor, log2_denominator: Tensor) -> Tensor:
-        """w_i Σ (2^logit / D_i)·key over the keys weighed so far: (r, d). Overwrites the sums."""
-        share = weight * (self.highest[:, 0] - log2_denominator).exp2_()
-        share.masked_fill_(log2_denominator == -torch.inf, 0)  # no key has been weighed
-        return self.weighted.mul_(share.to(self.weighted.dtype)[:, None])
-
-
-def scaled(products: Tensor, scale: float | Tensor, shift: Tensor, out: Tensor) -> Tensor:
-    """products · scale + shift, rounded once."""
-    if isinstance(scale, Tensor):  # on a device, where looking would wait
-        return torch.addcmul(shift, products, scale, out=out)
-    return torch.add(shift, products, alpha=scale, out=out)
 
 
 def _other_view(batch: _Batch, weight: Tensor | None = None) -> Callable[[slice], Tensor]:
@@ -396,6 +344,39 @@ def _sweep_bank(batch: _Batch, block: slice, running: Running, weigh_keys: bool)
         running.absorb(products, batch.scale, keys if weigh_keys else None)
         if block.start == batch.own.start:
             running.spoiled += keys.sum() * 0
+
+
+def _over_parts(batch: _Batch, weigh_keys: bool, slopes: bool, peers: Peers) -> Running:
+    """The sums of own rows over a bank that lies on the processes in parts.
+
+    Every row meets the part that is here. Two collectives: the largest logit of each row, and what is counted from it
+    to the process that has the row.
+    """
+    share, z = batch.share, batch.z
+    everyone = batch._replace(own=slice(0, len(z)))  # of whom the first block looks whether the keys are finite
+    sums = z.new_zeros(share.size * share.most, 1 + slopes + weigh_keys * z.shape[1], dtype=batch.dtype)
+    found = Running.beside(sums, slopes)
+    blocks, shifts = [], {}
+    for rank in range(share.size):
+        rows = share.of(rank)
+        of_rank = list(spans(rows.stop, rows_each(len(z), ANCHORS, z.device), rows.start))
+        shifts |= {block.start: rank * share.most - rows.start for block in of_rank}
+        blocks += of_rank
+
+    def sweep(block: slice) -> None:
+        shift = shifts[block.start]
+        at = slice(block.start + shift, block.stop + shift)
+        running = found.rows(at)
+        _sweep_bank(everyone, block, running, weigh_keys)
+        found.highest[at] = running.highest
+
+    each_block(sweep, blocks, z.device)
+    found.total += found.spoiled
+    found.raise_to(peers.maximum(found.highest), weigh_keys)
+    own = Running.beside(peers.sum_of_part(share, sums), slopes)
+    own.highest = found.highest[share.rank * share.most :][: len(own.total)]
+    own.spoiled = own.total.sum() * 0
+    return own
 
 
 def _batch_gradient(batch: _Batch, weight: Tensor, log2_denominator: Tensor) -> Callable[[slice], Tensor]:

@@ -57,7 +57,7 @@ def gather(peers: Peers, share: Share, *columns: Tensor) -> list[Tensor]:
     results, start = [], 0
     for t in columns:
         count = share.most * t.shape[1:].numel() * t.element_size()
-        block = blocks[:, start : start + count].contiguous().view(t.dtype)
+        block = blocks[:, start : start + count].reshape(-1).view(t.dtype)
         whole = block.view(share.size * share.most, *t.shape[1:])
         results.append(whole if share.counts is None else _compact(whole, share))
         start += -(-count // _WORD) * _WORD
