@@ -131,9 +131,9 @@ def width(x: Tensor, name: str, table: Tensor, of: str) -> None:
         raise ValueError(f"{name}: expected (n, {table.shape[1]}) to match {of}, got {tuple(x.shape)}")
 
 
-def table(t: Tensor, name: str, feature_dim: int, device: torch.device | None) -> Tensor:
-    """A per-class table (C, d) whose width is the features'."""
-    features(t, name, "(C, d)")
+def table(t: Tensor, name: str, feature_dim: int, device: torch.device | None, *, rows: bool = True) -> Tensor:
+    """A per-class table (C, d) whose width is the features'; without `rows` it may lack them."""
+    features(t, name, "(C, d)", rows=rows)
     if t.shape[1] != feature_dim:
         raise ValueError(f"{name}: expected (C, {feature_dim}) to match the features, got {tuple(t.shape)}")
     beside(t, name, device)

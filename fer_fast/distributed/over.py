@@ -35,11 +35,12 @@ def over(module: nn.Module, group: Group = None, *, gradients: str = "mean", mos
         at_most(group, checks.at_least(most_rows, 1, "most_rows"))
     first, ignored = dist.get_global_rank(group, 0), []
     for name, of in shared:
-        of.process_group = group
+        of.process_group = None  # a bank in parts becomes whole
         if hasattr(of, "gradients"):
             of.gradients = gradients
         for tensor in (*of.parameters(recurse=False), *of.buffers(recurse=False)):
             dist.broadcast(tensor.detach(), first, group=group)
+        of.process_group = group
         ignored += [f"{name}.{buffer}" if name else buffer for buffer, _ in of.named_buffers(recurse=False)]
     module._ddp_params_and_buffers_to_ignore = [*getattr(module, "_ddp_params_and_buffers_to_ignore", []), *ignored]
     return module

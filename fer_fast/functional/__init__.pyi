@@ -64,6 +64,8 @@ def a_softmax_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def ad_corre_loss(
     embeddings: Tensor,
@@ -72,6 +74,8 @@ def ad_corre_loss(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def affinity_loss(
     features: Tensor,
@@ -83,6 +87,8 @@ def affinity_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def anti_center_distances(
     features: Tensor, labels: Tensor, centers: Tensor, *, backend: Backend = "auto"
@@ -99,6 +105,8 @@ def arcface_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def center_distances(features: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor: ...
 def center_loss(
@@ -111,6 +119,8 @@ def center_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def contrastive_log_denominator(
     embeddings: Tensor,
@@ -130,6 +140,8 @@ def ed_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def ensc_loss(
     embeddings: Tensor,
@@ -143,6 +155,9 @@ def ensc_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
+    sharded: bool = False,
 ) -> Tensor: ...
 def esc_loss(
     embeddings: Tensor,
@@ -156,6 +171,9 @@ def esc_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
+    sharded: bool = False,
 ) -> Tensor: ...
 def fd_loss(
     embeddings: Tensor,
@@ -164,6 +182,8 @@ def fd_loss(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def island_loss(
     features: Tensor,
@@ -176,6 +196,8 @@ def island_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def joint_loss(
     features: Tensor,
@@ -187,6 +209,8 @@ def joint_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def l_softmax_loss(
     features: Tensor,
@@ -200,6 +224,8 @@ def l_softmax_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def lmcl_loss(
     features: Tensor,
@@ -213,6 +239,8 @@ def lmcl_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def marginal_loss(
     features: Tensor,
@@ -222,9 +250,18 @@ def marginal_loss(
     xi: float = 0.3,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def md_loss(
-    embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def mva_loss(
     features: Tensor,
@@ -237,9 +274,18 @@ def mva_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def nfd_loss(
-    embeddings: Tensor, labels: Tensor, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto"
+    embeddings: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def range_loss(
     features: Tensor,
@@ -251,6 +297,8 @@ def range_loss(
     margin: float = 20000.0,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def selfcon_loss(
     embeddings: Tensor,
@@ -261,6 +309,8 @@ def selfcon_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def softmax_loss(
     features: Tensor,
@@ -274,6 +324,8 @@ def softmax_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def supcon_loss(
     embeddings: Tensor,
@@ -284,6 +336,8 @@ def supcon_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def variant_loss(
     features: Tensor,
@@ -300,6 +354,8 @@ def variant_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...
 def weighted_cluster_loss(
     features: Tensor,
@@ -313,4 +369,6 @@ def weighted_cluster_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
+    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+    gradients: Literal["mean", "sum"] = "mean",
 ) -> Tensor: ...

@@ -99,16 +99,18 @@ def esc_loss(
     backend: Backend = "auto",
     process_group: Group = None,
     gradients: Gradients = "mean",
+    sharded: bool = False,
 ) -> Tensor:
     """SupCon whose denominator also has every bank row; see :func:`fer_fast.reference.esc`.
 
     embeddings z (n, d), labels y (n,), bank_embeddings (M, d), bank_labels (M,). Bank rows get no
     gradient. `own` names those that take no part in this call, as a mask (M,) or as row numbers, -1 for none: rows of
-    the batch that were enqueued before the loss.
+    the batch that were enqueued before the loss. With a `process_group` every process gives the same bank, or with
+    `sharded` a part of it: as many rows as the others, those labelled -1 being none.
 
     Options as of all contrastive losses: see :mod:`fer_fast.functional.contrastive`.
     """
-    peers = peers_of(process_group, gradients, "esc")
+    peers = peers_of(process_group, gradients, "esc", sharded)
     bank, options = (bank_embeddings, bank_labels, own), (sample_weights, normalize, reduction, backend, peers)
     return _contrastive("esc", embeddings, labels, *bank, params, *options)
 
@@ -129,13 +131,15 @@ def ensc_loss(
     backend: Backend = "auto",
     process_group: Group = None,
     gradients: Gradients = "mean",
+    sharded: bool = False,
 ) -> Tensor:
     """SupCon whose denominator also has the bank rows of other classes; see :func:`fer_fast.reference.ensc`.
 
     embeddings z (n, d), labels y (n,), bank_embeddings (M, d), bank_labels (M,). Bank rows get no
-    gradient. `own` names those that take no part in this call; see :func:`esc_loss`.
+    gradient. `own` names those that take no part in this call, `sharded` says that the bank is a part of it; see
+    :func:`esc_loss`.
     """
-    peers = peers_of(process_group, gradients, "ensc")
+    peers = peers_of(process_group, gradients, "ensc", sharded)
     bank, options = (bank_embeddings, bank_labels, own), (sample_weights, normalize, reduction, backend, peers)
     return _contrastive("ensc", embeddings, labels, *bank, params, *options)
 
@@ -205,7 +209,12 @@ def _reference(
 ) -> Tensor:
     if not peers.group:
         return call(find(name).reference, z=z, y=y, sample_weights=sample_weights, **params._asdict(), **given)
-    batch = WholeBatch(peers, len(z), f"{z.dtype} {list(z.shape[1:])}")
+    bank_z, bank_y = given["bank_z"], given["bank_y"]
+    bank = "" if bank_z is None else f", bank {bank_z.dtype} {list(bank_z.shape)}"
+    batch = WholeBatch(peers, len(z), f"{z.dtype} {list(z.shape[1:])}{bank}")
+    if peers.sharded and bank_z is not None:
+        parts = batch.share._replace(most=len(bank_z), counts=None)
+        given |= dict(zip(("bank_z", "bank_y"), peers.gather(parts, bank_z, bank_y.long()), strict=True))
     if name == "selfcon":
         name, y = "supcon", _pairs(y, peers)
     rows = {"z": batch.rows(z), "y": batch.rows(y), "sample_weights": batch.rows(sample_weights)}
@@ -257,11 +266,13 @@ def _check(
     checks.table(bank_z, "bank_embeddings", z.shape[1], z.device)
     bank_y = checks.labels(bank_y, bank_z.shape[0], z.device, "bank_labels")
     bank_z = bank_z.detach() if bank_z.requires_grad else bank_z
-    return y, bank_z, bank_y if own is None else _without(bank_y, own)
+    return y, bank_z, without(bank_y, own)
 
 
-def _without(bank_y: Tensor, own: Tensor) -> Tensor:
+def without(bank_y: Tensor, own: Tensor | None) -> Tensor:
     """Bank labels (M,) with -1, which takes a row out of everything, at the rows that `own` names."""
+    if own is None:
+        return bank_y
     rows = bank_y.shape[0]
     checks.dense(own, "own", "(M,)")
     checks.beside(own, "own", bank_y.device)

@@ -12,14 +12,14 @@ from ..terms import ALONE, Group, Peers, Share
 Gradients = Literal["mean", "sum"]  # what is done to those of all processes
 
 
-def peers_of(process_group: Group, gradients: str, loss: str) -> Peers:
-    """The processes whose rows are a loss's batch."""
+def peers_of(process_group: Group, gradients: str, loss: str, sharded: bool = False) -> Peers:
+    """The processes whose rows are a loss's batch, and with `sharded` also its bank."""
     one_of(gradients, get_args(Gradients), "gradients")
     if process_group is None:
         return ALONE
     from ..distributed.collectives import group_name
 
-    return Peers(group_name(process_group), gradients, loss)
+    return Peers(group_name(process_group), gradients, loss, sharded)
 
 
 class WholeBatch:

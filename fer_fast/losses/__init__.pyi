@@ -42,7 +42,13 @@ __all__ = [
 
 class Versioned(Module): ...
 
-class Loss(Versioned):
+class OfGroup:
+    @property
+    def process_group(self) -> Union[ForwardRef("ProcessGroup"), str, NoneType]: ...
+    @process_group.setter
+    def process_group(self, group: Union[ForwardRef("ProcessGroup"), str, NoneType]) -> None: ...
+
+class Loss(OfGroup, Versioned):
     name: str
     row: LossSpec
     takes: type | None
@@ -50,12 +56,21 @@ class Loss(Versioned):
     backend: Backend
     empty: Empty
     def __init__(
-        self, *, params: tuple, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"
+        self,
+        *,
+        params: tuple,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
     @property
     def params(self) -> tuple: ...
     @property
     def common(self) -> dict[str, str]: ...
+    @property
+    def peers(self) -> Peers: ...
     def function(self, *tensors: Tensor | int | None, **keywords: Tensor | bool | None) -> Tensor: ...
     def forward(self, features: Tensor, labels: Tensor) -> Tensor: ...
     def __call__(self, features: Tensor, labels: Tensor) -> Tensor: ...
@@ -77,6 +92,8 @@ class ClassifierLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
     def term(self) -> Term: ...
     def logits(self, features: Tensor) -> Tensor: ...
@@ -114,6 +131,8 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class ConfusionWeightedLoss(Loss):
@@ -133,6 +152,8 @@ class AdCorreLoss(ConfusionWeightedLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class CenterFamilyLoss(Loss):
@@ -155,6 +176,8 @@ class AffinityLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class ArcFaceLoss(ClassifierLoss):
@@ -173,6 +196,8 @@ class ArcFaceLoss(ClassifierLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class CenterLoss(CenterFamilyLoss):
@@ -186,6 +211,8 @@ class CenterLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class EDLoss(Loss):
@@ -195,7 +222,15 @@ class EDLoss(Loss):
     def __call__(
         self, embeddings: Tensor, labels: Tensor | None = None, *, sample_weights: Tensor | None = None
     ) -> Tensor: ...
-    def __init__(self, *, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"): ...
+    def __init__(
+        self,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
+    ): ...
 
 class ContrastiveLoss(Loss):
     def __init__(self, *, params: tuple, normalize: bool = False, **common): ...
@@ -234,6 +269,8 @@ class ENSCLoss(BankContrastiveLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class ESCLoss(BankContrastiveLoss):
@@ -246,6 +283,8 @@ class ESCLoss(BankContrastiveLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class FDLoss(ConfusionWeightedLoss):
@@ -257,6 +296,8 @@ class FDLoss(ConfusionWeightedLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class IslandLoss(CenterFamilyLoss):
@@ -272,13 +313,23 @@ class IslandLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class JointLoss(Module):
     classifier: ClassifierLoss
     auxiliary: Module
     weight: float
-    def __init__(self, classifier: ClassifierLoss, auxiliary: Module, weight: float): ...
+    def __init__(
+        self,
+        classifier: ClassifierLoss,
+        auxiliary: Module,
+        weight: float,
+        *,
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
+    ): ...
     def logits(self, features: Tensor) -> Tensor: ...
     def forward(
         self, features: Tensor, labels: Tensor, *, sample_weights: Tensor | None = None, **kwargs
@@ -304,6 +355,8 @@ class LMCLLoss(ClassifierLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class LSoftmaxLoss(AngularSoftmaxLoss):
@@ -328,11 +381,20 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class MDLoss(Loss):
     def __init__(
-        self, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"
+        self,
+        num_classes: int,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor: ...
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor: ...
@@ -349,6 +411,8 @@ class MVALoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
     def term(self, bank: MemoryBank | None = None) -> Term: ...
     def forward(
@@ -369,14 +433,28 @@ class MarginalLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class WholeState(Versioned):
     def refuse_state(self, state: dict[str, Tensor]) -> None: ...
     def take_state(self) -> None: ...
 
-class MemoryBank(WholeState):
-    def __init__(self, capacity: int, feature_dim: int, dtype: torch.dtype = torch.float32): ...
+class MemoryBank(OfGroup, WholeState):
+    def __init__(
+        self,
+        capacity: int,
+        feature_dim: int,
+        dtype: torch.dtype = torch.float32,
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        sharded: bool = False,
+    ): ...
+    @property
+    def peers(self) -> Peers: ...
+    @property
+    def in_parts(self) -> bool: ...
+    def part(self, t: Tensor) -> Tensor: ...
     @property
     def replay_key(self) -> int: ...
     def refuse_state(self, state: dict[str, Tensor]) -> None: ...
@@ -394,7 +472,14 @@ class MemoryBank(WholeState):
 
 class NFDLoss(Loss):
     def __init__(
-        self, num_classes: int, *, reduction: Reduction = "mean", backend: Backend = "auto", empty: Empty = "error"
+        self,
+        num_classes: int,
+        *,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+        empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
     def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor | None = None) -> Tensor: ...
     def __call__(self, embeddings: Tensor, labels: Tensor, predictions: Tensor | None = None) -> Tensor: ...
@@ -414,6 +499,8 @@ class RangeLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class SelfConLoss(ContrastiveLoss):
@@ -432,6 +519,8 @@ class SelfConLoss(ContrastiveLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class SoftmaxLoss(ClassifierLoss):
@@ -448,6 +537,8 @@ class SoftmaxLoss(ClassifierLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
     def term(self) -> Term: ...
     def scores(self, features: Tensor) -> Tensor: ...
@@ -464,6 +555,8 @@ class SupConLoss(ContrastiveLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class VariantLoss(CenterFamilyLoss):
@@ -487,6 +580,8 @@ class VariantLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
 
 class WeightedClusterLoss(CenterFamilyLoss):
@@ -504,6 +599,8 @@ class WeightedClusterLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
+        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        gradients: Literal["mean", "sum"] = "mean",
     ): ...
     def term(self) -> Term: ...
 

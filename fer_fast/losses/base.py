@@ -87,7 +87,29 @@ class Versioned(nn.Module):
             )
 
 
-class Loss(Versioned):
+class OfGroup:
+    """What has a process group."""
+
+    _group: str | None = None  # its name: modules are copied
+
+    @property
+    def process_group(self) -> Group:
+        """The processes whose rows together are the batch, None for this one alone."""
+        if self._group is None:
+            return None
+        from ..distributed.collectives import group_of
+
+        return group_of(self._group)
+
+    @process_group.setter
+    def process_group(self, group: Group) -> None:
+        self._join(peers_of(group, "mean", type(self).__name__).group or None)
+
+    def _join(self, group: str | None) -> None:
+        self._group = group
+
+
+class Loss(OfGroup, Versioned):
     """Base of all losses. A class with a `name` is that row of the registry.
 
     Its constructor takes the row's hyper-parameters one by one, which become its attributes, and the common keywords of
@@ -153,19 +175,6 @@ class Loss(Versioned):
         """The keywords every function of :mod:`fer_fast.functional` takes."""
         shared = {"process_group": self._group, "gradients": self.gradients}
         return {"reduction": self.reduction, "backend": self.backend, **shared}
-
-    @property
-    def process_group(self) -> Group:
-        """The processes whose rows together are the batch, None for this one alone."""
-        if self._group is None:
-            return None
-        from ..distributed.collectives import group_of
-
-        return group_of(self._group)
-
-    @process_group.setter
-    def process_group(self, group: Group) -> None:
-        self._group = peers_of(group, "mean", type(self).__name__).group or None  # a name: modules are copied
 
     @property
     def peers(self) -> Peers:

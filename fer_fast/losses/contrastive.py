@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..functional.contrastive import without
 from .bank import MemoryBank
 from .base import Loss
 
@@ -81,6 +82,9 @@ class BankContrastiveLoss(ContrastiveLoss):
             ref_emb, ref_labels = bank.ring, bank.ring_labels
             if isinstance(own, Tensor) and own.dtype == torch.bool and own.ndim == 1:  # of the valid rows, the first
                 own = pad(own, (0, max(bank.capacity - len(own), 0)))
+            if (bank.in_parts or own is True) and bank.peers.group != self.peers.group:
+                what = "own: True" if own is True else "bank: a sharded one"
+                raise ValueError(f"{what} asks for a loss and a bank of the same process_group")
         if own is True:
             if bank is None:
                 raise ValueError("own: True is of a MemoryBank; of other rows give a mask or row numbers")
@@ -90,6 +94,9 @@ class BankContrastiveLoss(ContrastiveLoss):
             "normalize": self.normalize,
             "sample_weights": sample_weights,
         }
+        if bank is not None and bank.in_parts:
+            ref_labels = bank.part(without(ref_labels, given["own"]))  # named among the rows of all
+            given |= {"own": None, "sharded": True}
         return self.function(embeddings, labels, ref_emb, ref_labels, **given)
 
 
