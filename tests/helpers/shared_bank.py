@@ -1,5 +1,6 @@
 """Memory banks of several processes, beside that of one process that is given every batch whole."""
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -116,3 +117,94 @@ def expected(case: Case, size: int) -> list[dict[str, Tensor]]:
                     share[f"loss {step}"] = whole[f"loss {step}"][rows]
         shares.append(share)
     return shares
+
+
+def moved_on(state: dict[str, Tensor], sharded: bool, size: int) -> dict[str, Tensor] | None:
+    """What comes of a state on a process of the first `size`."""
+    import torch.distributed as dist
+
+    group, rank = dist.new_group(range(size)), dist.get_rank()
+    if rank >= size:
+        return None
+    bank = bank_of(Case(sharded=sharded), group)
+    bank.load_state_dict(state)
+    return follow(Case(sharded=sharded), group, size, rank, bank)
+
+
+def spoilt(case: Case, value: float) -> Tensor:
+    """The losses of the own rows where a key is not finite, which in parts is on a process without rows."""
+    import torch.distributed as dist
+
+    rank, counts = dist.get_rank(), STEPS[0]
+    rows = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
+    z, keys, y = batch(0, counts)
+    keys[1, 2] = value
+    bank, loss = bank_of(case, dist.group.WORLD), module_of(case, dist.group.WORLD)
+    bank.enqueue(keys[rows], y[rows])
+    return loss(z[rows], y[rows], bank).detach()
+
+
+class Model(torch.nn.Module):
+    """A layer, a loss, a bank."""
+
+    def __init__(self, sharded: bool, rows: int):
+        super().__init__()
+        torch.manual_seed(9)
+        self.layer = torch.nn.Linear(D, D, bias=False).double()
+        self.loss, self.bank = losses.ENSCLoss(), MemoryBank(CAPACITY, D, torch.float64, sharded=sharded)
+        if rows:
+            _, keys, y = batch(90, (rows,))
+            self.bank.enqueue(keys, y)
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        z = functional.normalize(self.layer(z), dim=1)
+        loss = self.loss(z, y, self.bank)
+        self.bank.enqueue(z, y)
+        return loss
+
+
+def trained(model: torch.nn.Module, whole: Model, rank: int | None) -> dict[str, Tensor]:
+    """The layer and the bank after three steps on own rows, or on all."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
+    for step, counts in enumerate(((7, 2, 12, 5), (3, 3, 9, 1), (7, 1, 1, 5))):
+        rows = slice(None) if rank is None else slice(sum(counts[:rank]), sum(counts[: rank + 1]))
+        z, _, y = batch(step, counts)
+        optimiser.zero_grad()
+        model(z[rows], y[rows]).backward()
+        optimiser.step()
+    return {name: of.clone() for name, of in whole.state_dict().items()}
+
+
+def trained_by_ddp(sharded: bool) -> tuple[dict[str, Tensor], list[int]]:
+    """The same of a model whose bank is filled on the first process alone; and the shape of its ring."""
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    from fer_fast.distributed import over
+
+    model = Model(sharded, rows=0 if dist.get_rank() else 9)
+    wrapped = DistributedDataParallel(over(over(model)))  # the second time its bank is in parts
+    return trained(wrapped, model, dist.get_rank()), list(model.bank.ring.shape)
+
+
+def refused() -> list[str]:
+    """What is said of losses and banks that do not belong together."""
+    import torch.distributed as dist
+
+    world, said = dist.group.WORLD, []
+    z, _, y = batch(0, (4,))
+    for bank, loss, more in (
+        (MemoryBank(8, D, torch.float64, world, sharded=True), losses.ESCLoss(), {}),
+        (MemoryBank(8, D, torch.float64), losses.ESCLoss(process_group=world), {"own": True}),
+        (MemoryBank(8, D, torch.float64, world), losses.ENSCLoss(), {"own": True}),
+    ):
+        try:
+            loss(z, y, bank, **more)
+        except ValueError as fault:
+            said.append(str(fault))
+    bank = copy.deepcopy(MemoryBank(8, D, process_group=world, sharded=True))
+    try:
+        bank.load_state_dict(MemoryBank(9, D).state_dict())
+    except RuntimeError as fault:
+        said.append(str(fault).splitlines()[2].strip())
+    return said
