@@ -173,6 +173,7 @@ class CrossBatchMemory(WholeState):
     Called as `loss(embeddings, labels, enqueue_mask=None)`. The batch enters the memory first, and no row meets its own
     copy; with `enqueue_mask` (n,), bool, the rows it marks enter, and the others are the batch. The memory gets no
     gradient. A `state_dict` of the package, which lacks the queue's place, leaves the queue empty, as it does there.
+    It knows no process groups: like the package's, each process's memory holds that process's rows.
     """
 
     extra_repr = Loss.extra_repr

@@ -8,6 +8,8 @@ from torch import Tensor
 from fer_fast.checks import Reduction
 from fer_fast.dispatch import Backend
 from fer_fast.functional.contrastive import Mode
+from fer_fast.functional.whole import Gradients
+from fer_fast.terms import Group
 
 __all__ = [
     "Term",
@@ -64,8 +66,8 @@ def a_softmax_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def ad_corre_loss(
     embeddings: Tensor,
@@ -74,8 +76,8 @@ def ad_corre_loss(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def affinity_loss(
     features: Tensor,
@@ -87,8 +89,8 @@ def affinity_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def anti_center_distances(
     features: Tensor, labels: Tensor, centers: Tensor, *, backend: Backend = "auto"
@@ -105,8 +107,8 @@ def arcface_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def center_distances(features: Tensor, centers: Tensor, *, backend: Backend = "auto") -> Tensor: ...
 def center_loss(
@@ -119,8 +121,8 @@ def center_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def contrastive_log_denominator(
     embeddings: Tensor,
@@ -140,8 +142,8 @@ def ed_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def ensc_loss(
     embeddings: Tensor,
@@ -155,8 +157,8 @@ def ensc_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
     sharded: bool = False,
 ) -> Tensor: ...
 def esc_loss(
@@ -171,8 +173,8 @@ def esc_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
     sharded: bool = False,
 ) -> Tensor: ...
 def fd_loss(
@@ -182,8 +184,8 @@ def fd_loss(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def island_loss(
     features: Tensor,
@@ -196,8 +198,8 @@ def island_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def joint_loss(
     features: Tensor,
@@ -209,8 +211,8 @@ def joint_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def l_softmax_loss(
     features: Tensor,
@@ -224,8 +226,8 @@ def l_softmax_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def lmcl_loss(
     features: Tensor,
@@ -239,8 +241,8 @@ def lmcl_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def marginal_loss(
     features: Tensor,
@@ -250,8 +252,8 @@ def marginal_loss(
     xi: float = 0.3,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def md_loss(
     embeddings: Tensor,
@@ -260,8 +262,8 @@ def md_loss(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def mva_loss(
     features: Tensor,
@@ -274,8 +276,8 @@ def mva_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def nfd_loss(
     embeddings: Tensor,
@@ -284,8 +286,8 @@ def nfd_loss(
     *,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def range_loss(
     features: Tensor,
@@ -297,8 +299,8 @@ def range_loss(
     margin: float = 20000.0,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def selfcon_loss(
     embeddings: Tensor,
@@ -309,8 +311,8 @@ def selfcon_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def softmax_loss(
     features: Tensor,
@@ -324,8 +326,8 @@ def softmax_loss(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def supcon_loss(
     embeddings: Tensor,
@@ -336,8 +338,8 @@ def supcon_loss(
     normalize: bool = False,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def variant_loss(
     features: Tensor,
@@ -354,8 +356,8 @@ def variant_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...
 def weighted_cluster_loss(
     features: Tensor,
@@ -369,6 +371,6 @@ def weighted_cluster_loss(
     sample_weights: Tensor | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
-    process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-    gradients: Literal["mean", "sum"] = "mean",
+    process_group: Group = None,
+    gradients: Gradients = "mean",
 ) -> Tensor: ...

@@ -10,7 +10,9 @@ from torch.nn import Module, Parameter
 from fer_fast.checks import Empty, Reduction
 from fer_fast.dispatch import Backend
 from fer_fast.functional import Term
+from fer_fast.functional.whole import Gradients
 from fer_fast.registry import LossSpec
+from fer_fast.terms import Group, Peers
 
 __all__ = [
     "ASoftmaxLoss",
@@ -44,9 +46,9 @@ class Versioned(Module): ...
 
 class OfGroup:
     @property
-    def process_group(self) -> Union[ForwardRef("ProcessGroup"), str, NoneType]: ...
+    def process_group(self) -> Group: ...
     @process_group.setter
-    def process_group(self, group: Union[ForwardRef("ProcessGroup"), str, NoneType]) -> None: ...
+    def process_group(self, group: Group) -> None: ...
 
 class Loss(OfGroup, Versioned):
     name: str
@@ -62,8 +64,8 @@ class Loss(OfGroup, Versioned):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
     @property
     def params(self) -> tuple: ...
@@ -92,8 +94,8 @@ class ClassifierLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
     def term(self) -> Term: ...
     def logits(self, features: Tensor) -> Tensor: ...
@@ -131,8 +133,8 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class ConfusionWeightedLoss(Loss):
@@ -152,8 +154,8 @@ class AdCorreLoss(ConfusionWeightedLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class CenterFamilyLoss(Loss):
@@ -176,8 +178,8 @@ class AffinityLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class ArcFaceLoss(ClassifierLoss):
@@ -196,8 +198,8 @@ class ArcFaceLoss(ClassifierLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class CenterLoss(CenterFamilyLoss):
@@ -211,8 +213,8 @@ class CenterLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class EDLoss(Loss):
@@ -228,8 +230,8 @@ class EDLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class ContrastiveLoss(Loss):
@@ -269,8 +271,8 @@ class ENSCLoss(BankContrastiveLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class ESCLoss(BankContrastiveLoss):
@@ -283,8 +285,8 @@ class ESCLoss(BankContrastiveLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class FDLoss(ConfusionWeightedLoss):
@@ -296,8 +298,8 @@ class FDLoss(ConfusionWeightedLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class IslandLoss(CenterFamilyLoss):
@@ -313,8 +315,8 @@ class IslandLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class JointLoss(Module):
@@ -327,8 +329,8 @@ class JointLoss(Module):
         auxiliary: Module,
         weight: float,
         *,
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
     def logits(self, features: Tensor) -> Tensor: ...
     def forward(
@@ -355,8 +357,8 @@ class LMCLLoss(ClassifierLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class LSoftmaxLoss(AngularSoftmaxLoss):
@@ -381,8 +383,8 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class MDLoss(Loss):
@@ -393,8 +395,8 @@ class MDLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor: ...
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor: ...
@@ -411,8 +413,8 @@ class MVALoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
     def term(self, bank: MemoryBank | None = None) -> Term: ...
     def forward(
@@ -433,8 +435,8 @@ class MarginalLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class WholeState(Versioned):
@@ -447,7 +449,7 @@ class MemoryBank(OfGroup, WholeState):
         capacity: int,
         feature_dim: int,
         dtype: torch.dtype = torch.float32,
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
+        process_group: Group = None,
         sharded: bool = False,
     ): ...
     @property
@@ -478,8 +480,8 @@ class NFDLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
     def forward(self, embeddings: Tensor, labels: Tensor, predictions: Tensor | None = None) -> Tensor: ...
     def __call__(self, embeddings: Tensor, labels: Tensor, predictions: Tensor | None = None) -> Tensor: ...
@@ -499,8 +501,8 @@ class RangeLoss(Loss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class SelfConLoss(ContrastiveLoss):
@@ -519,8 +521,8 @@ class SelfConLoss(ContrastiveLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class SoftmaxLoss(ClassifierLoss):
@@ -537,8 +539,8 @@ class SoftmaxLoss(ClassifierLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
     def term(self) -> Term: ...
     def scores(self, features: Tensor) -> Tensor: ...
@@ -555,8 +557,8 @@ class SupConLoss(ContrastiveLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class VariantLoss(CenterFamilyLoss):
@@ -580,8 +582,8 @@ class VariantLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
 
 class WeightedClusterLoss(CenterFamilyLoss):
@@ -599,8 +601,8 @@ class WeightedClusterLoss(CenterFamilyLoss):
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
-        process_group: Union[ForwardRef("ProcessGroup"), str, NoneType] = None,
-        gradients: Literal["mean", "sum"] = "mean",
+        process_group: Group = None,
+        gradients: Gradients = "mean",
     ): ...
     def term(self) -> Term: ...
 

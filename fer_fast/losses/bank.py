@@ -1,5 +1,7 @@
 """The memory bank: a ring of the newest embeddings and labels."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -9,6 +11,21 @@ from .. import checks, ops
 from ..dispatch import resolve
 from ..terms import ALONE, Group, Peers, Share
 from .base import OfGroup, WholeState
+
+
+def _aside(method: Callable) -> Callable:
+    """The method, which torch.compile does not look into: processes ask each other there."""
+    hidden = []
+
+    @wraps(method)
+    def call(*args):
+        if not torch.compiler.is_compiling():
+            return method(*args)
+        if not hidden:
+            hidden.append(torch.compiler.disable(method))
+        return hidden[0](*args)
+
+    return call
 
 
 class MemoryBank(OfGroup, WholeState):
@@ -29,8 +46,8 @@ class MemoryBank(OfGroup, WholeState):
     others then, `features`, `groups` and `state_dict`, is asked for by all processes at once. A state is always that of
     the whole bank and loads into any: on one process, on other numbers of them, sharded or not.
 
-    Inside DistributedDataParallel a bank of a group is set up by :func:`fer_fast.distributed.over`: else DDP sends the
-    first process's buffers, of which a part of a ring is no other's.
+    Call :func:`fer_fast.distributed.over` on a model that is given to DDP: at every step it would else write the first
+    process's buffers over the others', and so its part of a ring over theirs.
     """
 
     def __init__(
@@ -170,6 +187,7 @@ class MemoryBank(OfGroup, WholeState):
         if rows > self._largest:
             self._largest = rows
 
+    @_aside
     def _gathered(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The rows of all processes, at most `capacity`, and how many are real, the first ones; None for all."""
         from ..distributed.collectives import shares
@@ -239,12 +257,12 @@ class MemoryBank(OfGroup, WholeState):
         rows = ((number == of) & whole).sum(1)
         within = torch.arange(longest, device=starts.device)
         places = (self.written - rows.cumsum(0)[:, None] + within) % self.capacity
-        return self._rows_at(places), self.ring_labels[places].where(within < rows[:, None], 0), rows
+        features = self._from_parts(places) if self.in_parts else self.ring[places]
+        return features, self.ring_labels[places].where(within < rows[:, None], 0), rows
 
-    def _rows_at(self, places: Tensor) -> Tensor:
-        """Rows of the ring, of a bank in parts summed over those who have each."""
-        if not self.in_parts:
-            return self.ring[places]
+    @_aside
+    def _from_parts(self, places: Tensor) -> Tensor:
+        """Rows of the ring that lie on all processes: the sum of what each has, the others' being zero."""
         from ..distributed.collectives import same_facts
 
         rank, size, *_ = self._lies

@@ -104,6 +104,7 @@ class MVALoss(CenterFamilyLoss):
 
     Called as `loss(features, labels, bank=None)`: the batch is one group, the newest `groups` - 1 of the memory bank
     the others (as many as it holds). Enqueue the batch after its backward: before, it would be two of the groups.
+    Over processes a batch is that of all of them; a sharded bank's groups come together for each call.
     """
 
     name = "mva"

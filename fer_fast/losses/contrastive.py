@@ -61,6 +61,10 @@ class BankContrastiveLoss(ContrastiveLoss):
     as their own negatives: name them by `own`, and they take no part in the call. `own=True` is the newest n rows of a
     :class:`MemoryBank`, the batch having been its last; else a mask (M,) or row numbers, -1 for none. A bank's mask may
     be of its valid rows or of all its capacity.
+
+    With a process group the bank is the same on every process, as a :class:`MemoryBank` of that group is, or its rows
+    lie on them in parts (`MemoryBank(..., sharded=True)`): all anchors then meet each part, on the blocked engine, and
+    their sums are brought together. Masks and row numbers are of the whole bank, and the same everywhere.
     """
 
     def forward(

@@ -33,7 +33,8 @@ CASES = [
 def assert_equal(found: dict, whole: dict, of: str) -> None:
     assert found.keys() == whole.keys()
     for name, value in whole.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=lambda said: f"{of}, {name}: {said}")
+        said = f"{of}, {name}: {{}}".format
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=said)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -16,8 +16,8 @@ from typing import get_type_hints
 
 from ruff import find_ruff_bin
 
-from fer_fast import checks, dispatch, functional, losses
-from fer_fast.functional import contrastive
+from fer_fast import checks, dispatch, functional, losses, terms
+from fer_fast.functional import contrastive, whole
 
 ROOT = Path(__file__).parents[2]
 STUBS = {ROOT / f"{module.__name__.replace('.', '/')}/__init__.pyi": module for module in (losses, functional)}
@@ -26,6 +26,8 @@ ALIASES = {
     for name, alias in (
         ("Backend", dispatch.Backend),
         ("Empty", checks.Empty),
+        ("Gradients", whole.Gradients),
+        ("Group", terms.Group),
         ("Mode", contrastive.Mode),
         ("Reduction", checks.Reduction),
     )
@@ -43,7 +45,9 @@ from fer_fast.checks import Empty, Reduction
 from fer_fast.dispatch import Backend
 from fer_fast.functional import Term
 from fer_fast.functional.contrastive import Mode
+from fer_fast.functional.whole import Gradients
 from fer_fast.registry import LossSpec
+from fer_fast.terms import Group, Peers
 
 '''
 QUALIFIED = re.compile(r"\b[a-z_.]+\.(?=[A-Z])")  # what stands before the name of a class
