@@ -18,7 +18,7 @@ SPECS = [pytest.param(spec, id=name) for name, spec in LOSSES.items()]
 PRIMITIVES = ("correlation_matrix", "center_distances", "anti_center_distances", "contrastive_log_denominator")
 TABLES = ("weight", "bias", "centers", "class_weights", "class_difficulty")
 OF_THE_CALL = ("sample_weights", "predictions", "groups", "own", "ref_emb", "ref_labels")
-OWN = ("function", "refuse_state")  # methods for a loss's own use
+OWN = ("function", "refuse_state", "part")  # methods for a loss's own use
 SETTINGS = {name for spec in LOSSES.values() for name in spec.params._fields}  # some are tensors where they are learnt
 VOCABULARY = {*PUBLIC_NAMES.values(), *TABLES, *OF_THE_CALL, *SETTINGS}
 FIRST = dict.fromkeys(("classifier", "center", "pairwise"), "features")
