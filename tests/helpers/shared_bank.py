@@ -138,7 +138,7 @@ def spoilt(case: Case, value: float) -> Tensor:
     rank, counts = dist.get_rank(), STEPS[0]
     rows = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
     z, keys, y = batch(0, counts)
-    keys[1, 2] = value
+    z, keys[1, 2] = z.abs(), value  # of -inf no logit shows it
     bank, loss = bank_of(case, dist.group.WORLD), module_of(case, dist.group.WORLD)
     bank.enqueue(keys[rows], y[rows])
     return loss(z[rows], y[rows], bank).detach()
