@@ -53,7 +53,7 @@ def correlations() -> list[Tensor]:
 
 
 def pairs() -> list[Tensor]:
-    bank = losses.MemoryBank(32, D)
+    bank = losses.MemoryBank(32, D, process_group=None, sharded=True)
     contrastive = losses.ESCLoss(temperature=0.2)(z, y, bank), losses.ENSCLoss()(z, y, ref_emb=z.detach(), ref_labels=y)
     batch = losses.SelfConLoss()(z), losses.SupConLoss(0.2, reduction="sum")(z, y)
     return [*contrastive, *batch, losses.MarginalLoss(theta=1.0)(x, y), losses.RangeLoss(k=3)(x, y)]
