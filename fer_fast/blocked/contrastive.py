@@ -349,8 +349,7 @@ def _sweep_bank(batch: _Batch, block: slice, running: Running, weigh_keys: bool)
 def _over_parts(batch: _Batch, weigh_keys: bool, slopes: bool, peers: Peers) -> Running:
     """The sums of own rows over a bank that lies on the processes in parts.
 
-    Every row meets the part that is here. Two collectives: the largest logit of each row, and what is counted from it
-    to the process that has the row.
+    Every row meets the part that is here. Its largest logit goes to all, and the sums from it to the row's process.
     """
     share, z = batch.share, batch.z
     everyone = batch._replace(own=slice(0, len(z)))  # of whom the first block looks whether the keys are finite

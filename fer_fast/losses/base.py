@@ -218,7 +218,7 @@ class Loss(OfGroup, Versioned):
 
     def extra_repr(self) -> str:
         taken = signature(type(self)).parameters
-        hidden = {"training"} if self._group else {"training", "gradients"}
+        hidden = {"training"} if vars(self).get("_group") else {"training", "gradients"}
         shown = {k: repr(v) for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
         for name, tensor in (self._parameters | self._buffers).items():
             if name in taken:

@@ -10,6 +10,7 @@ from fer_fast import functional, losses, reference
 from fer_fast.blocked import contrastive as blocked
 from fer_fast.dispatch import triton_runs_on
 from fer_fast.registry import LOSSES, by_public_name
+from fer_fast.terms import ALONE
 
 N, C, D = 22, 4, 9
 SPECS = [pytest.param(spec, id=name) for name, spec in LOSSES.items() if spec.family == "contrastive"]
@@ -324,8 +325,8 @@ def test_opcheck_with_every_option(name):
     temperature = torch.tensor(0.3, requires_grad=True)
     y, weights = torch.arange(N) % C - 1, torch.rand(N)
     func, args = {
-        "mean": ("contrastive", (z, y, z.detach(), y, 1.0, temperature, "ensc", weights, "mean", True)),
-        "none": ("contrastive", (z, y, z.detach(), y, 1.0, temperature, "ensc", weights, "none", False)),
+        "mean": ("contrastive", (z, y, z.detach(), y, 1.0, temperature, "ensc", weights, "mean", *ALONE, True)),
+        "none": ("contrastive", (z, y, z.detach(), y, 1.0, temperature, "ensc", weights, "none", *ALONE, False)),
         "log denominator": ("log_denominator", (z, y, z.detach(), y, 1.0, temperature, "esc")),
     }[name]
     report = torch.library.opcheck(getattr(torch.ops.fer_fast, func).default, (*args, "blocked"))
