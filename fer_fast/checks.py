@@ -10,6 +10,7 @@ from torch._C import _current_graph_task_id
 from torch._C._functorch import get_interpreter_stack
 
 from .replay import looked
+from .terms import Share
 
 REDUCTIONS = ("mean", "sum")
 Reduction = Literal["mean", "sum", "none"]  # the last where a loss is a sum over rows
@@ -138,6 +139,14 @@ def table(t: Tensor, name: str, feature_dim: int, device: torch.device | None, *
         raise ValueError(f"{name}: expected (C, {feature_dim}) to match the features, got {tuple(t.shape)}")
     beside(t, name, device)
     return t
+
+
+def block(t: Tensor, name: str, classes: Share) -> None:
+    """The rows that a process has of a table."""
+    own = classes.counts[classes.rank]
+    if len(t) != own:
+        where = f"rank {classes.rank} of {classes.size} has {own} of {sum(classes.counts)}, as torch.chunk cuts them"
+        raise ValueError(f"{name}: {len(t)} classes given, but {where}")
 
 
 def per_class(t: Tensor, name: str, count: int | None, device: torch.device | None) -> Tensor:

@@ -21,6 +21,13 @@ class Classifier(NamedTuple):
     label_smoothing: float = 0.0
 
 
+class Draw(NamedTuple):
+    """Which classes of a sharded table take part in a step, beside those of the batch."""
+
+    share: float = 1.0  # of a process's classes
+    step: Tensor | None = None  # () int64: other numbers draw other classes
+
+
 class CenterTerm(NamedTuple):
     """A loss of the center family, "" for none, and what it is multiplied by beside a classifier."""
 
@@ -65,6 +72,12 @@ class Share(NamedTuple):
         first = sum(self.counts[:rank])
         return slice(first, first + self.counts[rank])
 
+    @classmethod
+    def of_table(cls, rows: int, rank: int, size: int) -> "Share":
+        """Of a table's rows, cut as `torch.chunk` does: blocks of ⌈rows / R⌉, the last of fewer, or of none."""
+        most = -(-rows // size)
+        return cls(rank, size, most, tuple(max(min(most, rows - at * most), 0) for at in range(size)))
+
     def even(self, rows: int) -> "Share":
         """The same processes with as many of so many rows each, as good as."""
         counts = tuple([rows // self.size + (rank < rows % self.size) for rank in range(self.size)])
@@ -98,7 +111,9 @@ class Peers(NamedTuple):
         return gather(self, share, *columns)
 
     def maximum(self, t: Tensor) -> Tensor:
-        """The largest over the processes, entry by entry."""
+        """The largest over the processes, entry by entry; of one process what is given."""
+        if not self.group:
+            return t
         from .distributed.collectives import maximum
 
         return maximum(self, t)
@@ -109,6 +124,20 @@ class Peers(NamedTuple):
 
         own = share.own
         return sum_of_part(self, rows)[: own.stop - own.start]
+
+    def own_rows(self, share: Share, rows: Tensor) -> Tensor:
+        """Of rows of all processes as :meth:`gather` gives them, summed over the processes, those of this one."""
+        from .distributed.collectives import filled_up
+
+        return self.sum_of_part(share, filled_up(share, rows))
+
+    def blocks(self, rows: int) -> Share:
+        """How a table's rows lie on the processes where each has its own."""
+        if not self.group:
+            return Share.of_table(rows, 0, 1)
+        from .distributed.collectives import place
+
+        return Share.of_table(rows, *place(self))
 
 
 ALONE = Peers()

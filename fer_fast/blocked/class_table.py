@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..terms import ALONE, CenterTerm, Classifier, Peers
 from .center_family import RULES, Center, CenterTask
-from .classifiers import HEADS, ROWS
+from .classifiers import ROWS, head_of
 from .targets import targets_of
 from .tiles import even, gradient_dtype, part, rows_per_sweep, spans, take_present, total_weight, wide_dtype, work_dtype
 
@@ -54,13 +54,12 @@ def class_table(
     if rule is not None:
         rule.prepare(divisors.before, divisors.center if mean else None)
     if classifier.name:
-        params = [setting.to(dtype) if value != value else value for value in classifier.params]
-        head = HEADS[classifier.name](weight, bias, params, gradient, dtype)
+        head = head_of(classifier, gradient, dtype)
         # Rows that nothing copies may be many: a CPU has no use for their cache, but for fewer and longer products.
         copied = auxiliary.name or head.copies_rows or absent is not None
         alone = not copied and x.dtype == dtype and x.is_contiguous()
         rows_at_once = head.rows_per_block if alone else min(head.rows_per_block, max(rows_at_once, ROWS))
-        targets = targets_of(y, soft_labels, classifier, sample_weights, divisors.head, dtype)
+        targets = targets_of(y, soft_labels, classifier, len(weight), sample_weights, divisors.head, dtype)
 
     loss = torch.zeros(len(x) if by_row else (), dtype=wide_dtype(x.device), device=x.device)
     rounded = dtype if divisors.waits else gradient_dtype(x)  # once, after it was divided

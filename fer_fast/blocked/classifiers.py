@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..terms import Classifier
 from .targets import Targets
 from .tiles import (
     add_rows,
@@ -57,11 +58,12 @@ class Softmax:
         params: list[Tensor | float],
         gradient: bool,
         dtype: torch.dtype,
+        classes: int | None = None,
     ):
         self.bias, self.gradient = bias, gradient
         self.table = weight.to(dtype).contiguous()
         self.inverse = inverse_lengths(self.table)[:, 0] if self.unit_table else None
-        entries, width = LOGITS if weight.is_cpu else LOGITS * ON_DEVICE, len(weight)
+        entries, width = LOGITS if weight.is_cpu else LOGITS * ON_DEVICE, classes or len(weight)
         self.rows_per_block = entries // width
         self.few = self.rows_per_block >= ROWS
         # A second table may be large: its rows count as unit rows by the columns of the product, or tile by tile.
@@ -90,22 +92,30 @@ class Softmax:
     def with_margin(self, rows: Tensor, y: Tensor) -> Margin | None:
         """The target's logit of rows (r, d) with labels y (r,), where it is none of the product."""
 
-    def visit(self, rows: Tensor, targets: Targets, out: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def visit(
+        self,
+        rows: Tensor,
+        targets: Targets,
+        out: Tensor | None = None,
+        exchange: Callable[["Block"], None] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """The losses of rows (r, d), (r,), and their gradients, in `out` where that is given; the table's are added
-        up."""
-        if self.bare and self.few and targets.plain:
+        up. Where others have more of the classes, `exchange` takes in what they have of the rows' softmax."""
+        if self.bare and self.few and targets.plain and exchange is None:
             return self._visit_bare(rows, targets.y[None], targets.own, out)
         features, to_rows = self.prepare_rows(rows)
-        block = _Block(targets, self.with_margin(rows, targets.y))
+        block = Block(targets, self.with_margin(rows, targets.y) if self.tiles else None)
         for tile in self.tiles:
             table = self._factor(tile)
             logits = self._product(features, table)
             block.place(tile, len(self.table))
             self._exponentials_(logits, tile, block)
+        if exchange is not None:
+            exchange(block)
         losses = block.losses()
         if not self.gradient:
             return losses, None
-        grad, again = None, len(self.tiles) > 1
+        grad, again = None if self.tiles else torch.zeros_like(features), len(self.tiles) > 1
         if again:
             block.shift = block.highest + (block.total / block.weight.abs()).log_()
         for tile in self.tiles:
@@ -171,7 +181,7 @@ class Softmax:
         product = torch.mm(features, table.T, out=shaped(self.buffer, len(features), len(table)))
         return product.mul_(self.inverse) if self.by_columns else product
 
-    def _logits_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
+    def _logits_(self, logits: Tensor, tile: slice, block: "Block") -> None:
         """Make logits of a tile's products (r, c)."""
         if self.bias is not None:
             logits += self.bias[tile]
@@ -181,7 +191,7 @@ class Softmax:
             own = block.margin.logit.where(block.inside != 0, logits.gather(1, block.column))
             logits.scatter_(1, block.column, own)
 
-    def _exponentials_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
+    def _exponentials_(self, logits: Tensor, tile: slice, block: "Block") -> None:
         """Take a tile's products into the rows' softmax; exponentials of the logits take their place."""
         self._logits_(logits, tile, block)
         # The maximum goes out before anything is added: a confident sample's small loss keeps its digits.
@@ -198,9 +208,9 @@ class Softmax:
         total = logits.exp_().sum(1, keepdim=True)
         if tile.start:
             total += block.total * (block.highest - highest).exp_()
-        block.highest, block.own, block.total = highest, own, total
+        block.highest, block.own, block.total, block.norm = highest, own, total, total
 
-    def _derivatives_(self, logits: Tensor, tile: slice, block: "_Block", again: bool) -> None:
+    def _derivatives_(self, logits: Tensor, tile: slice, block: "Block", again: bool) -> None:
         """Put the loss's derivatives by a tile's products in the place of the exponentials, or of the products
         themselves where these were computed again."""
         if again:
@@ -209,7 +219,7 @@ class Softmax:
             if block.targets.sign is not None:
                 logits *= block.targets.sign[:, None]
         else:
-            logits *= block.weight / block.total
+            logits *= block.weight / block.norm
         logits.scatter_add_(1, block.column, block.inside * -block.of_own)
         if not block.targets.plain:
             block.targets.taken_off_(logits, tile)
@@ -250,7 +260,7 @@ class LMCL(Softmax):
         unit = directions(rows)
         return unit.unit * self.s, lambda grad: unit.backward_(grad.mul_(self.s))
 
-    def besides(self, block: "_Block") -> Tensor | float:
+    def besides(self, block: "Block") -> Tensor | float:
         """The derivative of the targets' logits by s, less what their products have of it."""
         return -self.m
 
@@ -261,18 +271,18 @@ class ArcFace(LMCL):
     def configure(self, s: Tensor | float, m: float) -> None:
         self.s, self.m = s, m
 
-    def _logits_(self, logits: Tensor, tile: slice, block: "_Block") -> None:
+    def _logits_(self, logits: Tensor, tile: slice, block: "Block") -> None:
         product = logits.gather(1, block.column)
         cosine = product / self.s
         turned, slope = turned_cosine(cosine, self.m)
         logits.scatter_(1, block.column, (self.s * turned).where(block.inside != 0, product))
         block.slope, block.turned = slope.where(block.inside != 0, 1), turned - slope * cosine
 
-    def _derivatives_(self, logits: Tensor, tile: slice, block: "_Block", again: bool) -> None:
+    def _derivatives_(self, logits: Tensor, tile: slice, block: "Block", again: bool) -> None:
         super()._derivatives_(logits, tile, block, again)
         logits.scatter_(1, block.column, logits.gather(1, block.column) * block.slope)
 
-    def besides(self, block: "_Block") -> Tensor:
+    def besides(self, block: "Block") -> Tensor:
         return block.turned
 
 
@@ -331,11 +341,12 @@ def blended_cosine(cosine: Tensor, m: int, lambda_: Tensor | float) -> tuple[Ten
     return (lambda_ * cosine + sign * multiple - 2 * k) / (1 + lambda_), (lambda_ + sign * slope) / (1 + lambda_)
 
 
-class _Block:
+class Block:
     """Some rows on their way through the tiles of the class table: (r, 1) of each."""
 
     highest: Tensor  # the largest logit so far
     total: Tensor  # Σ exp(logit - highest)
+    norm: Tensor  # Σ of all, in units of the exponentials at hand
     own: Tensor  # the target's logit
     along: Tensor | float = 0.0  # Σ_j b_j (logit - highest) so far, of targets that are not plain
     mass: Tensor | float = 0.0  # Σ_j b_j so far
@@ -379,3 +390,10 @@ HEADS: dict[str, type[Softmax]] = {
     "a-softmax": ASoftmax,
     "l-softmax": LSoftmax,
 }
+
+
+def head_of(classifier: Classifier, gradient: bool, dtype: torch.dtype, classes: int | None = None) -> Softmax:
+    """The head of a classifier; of one that has part of the classes, `classes` are how many any has at most."""
+    setting = classifier.setting
+    params = [setting.to(dtype) if value != value else value for value in classifier.params]
+    return HEADS[classifier.name](classifier.weight, classifier.bias, params, gradient, dtype, classes)

@@ -55,17 +55,18 @@ def targets_of(
     y: Tensor,
     soft_labels: Tensor | None,
     classifier: Classifier,
+    num_classes: int,
     sample_weights: Tensor | None,
     mean: bool | Tensor,
     dtype: torch.dtype,
 ) -> Targets:
-    """The targets of a classifier's labels y (n,), or of soft_labels (n, C), whose largest shares are at y.
+    """The targets of a classifier's labels y (n,), or of soft_labels (n, C), whose largest shares are at y; C classes.
 
     The mean divides by what PyTorch's does: Σ w_i W_{y_i}, for soft labels Σ w_i. Where that is 0 nothing is lost. It
     is given where more rows than these have a part in it.
     """
     given = isinstance(mean, Tensor)
-    num_classes, label_smoothing, weights = len(classifier.weight), classifier.label_smoothing, sample_weights
+    label_smoothing, weights = classifier.label_smoothing, sample_weights
     of_class = None if classifier.class_weights is None else classifier.class_weights.to(dtype)
     one = 1 / len(y) if not given and mean and weights is None and (of_class is None or soft_labels is not None) else 1
     if weights is None:

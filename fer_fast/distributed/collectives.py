@@ -199,6 +199,13 @@ def _as_bytes(t: Tensor) -> Tensor:
     return torch.cat([flat, flat.new_zeros(missing)]) if missing else flat
 
 
+def filled_up(share: Share, rows: Tensor) -> Tensor:
+    """Rows of all processes with `share.most` of each: :func:`_compact` back."""
+    if share.counts is None or all(count == share.most for count in share.counts):
+        return rows
+    return torch.cat([_padded(part, share.most) for part in rows.split(share.counts)])
+
+
 def _compact(rows: Tensor, share: Share) -> Tensor:
     """Rows of all processes without what some were filled up with."""
     if all(count == share.most for count in share.counts):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, get_args
 
 import torch
@@ -14,7 +15,7 @@ from ..params import by_field
 from ..reference.variant import FeatureGradient
 from ..registry import call, find
 from ..replay import replayed
-from ..terms import CenterTerm, Classifier, Group, Peers
+from ..terms import CenterTerm, Classifier, Draw, Group, Peers
 from .whole import Gradients, WholeBatch, peers_of
 
 SWITCHES = {name: place for place, name in enumerate(get_args(FeatureGradient))}  # as the engine takes them
@@ -33,6 +34,8 @@ class Term(NamedTuple):
     update: bool = False
     label_smoothing: float = 0.0
     ignore_index: int | None = None
+    num_classes: int | None = None  # of a classifier of which each process has a block of the classes: of all blocks
+    draw: Draw = Draw()
 
     def as_classifier(self, setting: Tensor | None) -> Classifier:
         """As engines take it, of whose hyper-parameters the `setting` is a tensor."""
@@ -115,7 +118,10 @@ def joint_loss(
     setting, ignored = classifier.setting, classifier.ignore_index
     peers = peers_of(process_group, gradients, classifier.name or auxiliary.name)
     asked = not peers.group, reduction, sample_weights, setting, ignored, auxiliary.groups or None, auxiliary.group_rows
-    _check(x, y, *asked, *classifier[:4], *auxiliary[:4])
+    classes, of_both = classifier.num_classes, (classifier[:4], auxiliary[:4])
+    if classes is not None and auxiliary.name:
+        raise ValueError(f"classifier: sharded by class, it shares no pass with {auxiliary.name} loss; add the two")
+    _check(x, y, *asked, classes, *of_both)
     for tensor, name in (
         (y, "labels"),
         (sample_weights, "sample_weights"),
@@ -138,9 +144,16 @@ def joint_loss(
         auxiliary = auxiliary._replace(groups=groups)
     backend = resolve(backend, x.device)
     if backend == "reference":
+        if classifier.draw.share < 1:
+            raise ValueError('negative_share: backend="reference" takes all classes; the others draw some')
         if peers.group:
             return _of_whole_batch(x, y, classifier, auxiliary, weight, sample_weights, reduction, peers)
         return _reference(x, y, classifier, auxiliary, weight, sample_weights, reduction)
+    if classes is not None:
+        if sample_weights is None:  # which tell rows from what they are filled up with
+            sample_weights = torch.ones(y.shape, dtype=torch.float32, device=x.device)
+        sharded = classifier.as_classifier(setting), classes, sample_weights, reduction, classifier.draw, peers
+        return ops.sharded_classifier(x, y, *sharded, backend="blocked")
     if soft is not None:
         y = soft.argmax(1)
     terms = classifier.as_classifier(setting), auxiliary.as_center_term(checks.finite(weight, "weight"))
@@ -172,13 +185,19 @@ def _of_whole_batch(
 ) -> Tensor:
     """:func:`_reference` of the rows of all processes."""
     batch = WholeBatch(peers, len(x), f"{x.dtype} {list(x.shape[1:])}")
+    of_classes = batch.parameter if classifier.num_classes is None else partial(batch.table, classifier.num_classes)
     classifier = classifier._replace(
-        table=batch.parameter(classifier.table),
-        bias=batch.parameter(classifier.bias),
+        table=of_classes(classifier.table),
+        bias=of_classes(classifier.bias),
         params=tuple(map(batch.parameter, classifier.params)),
     )
     rows = batch.rows(x), batch.rows(y), classifier, auxiliary, weight, batch.rows(sample_weights)
     return batch.loss(_reference(*rows, reduction), reduction)
+
+
+def all_classes(num_classes: int | None) -> int | None:
+    """Of a table of which each process has a block, None for one that every process has."""
+    return None if num_classes is None else checks.at_least(num_classes, 1, "num_classes")
 
 
 def leave_out(y: Tensor, ignore_index: int, sample_weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -199,15 +218,18 @@ def _check(
     ignore_index: int | None,
     groups: Sequence | None,
     group_rows: Tensor | None,
-    *terms: str | Tensor | None,
+    num_classes: int | None,
+    *terms: Sequence[str | Tensor | None],
 ) -> None:
     """That features, labels, weights of rows, MVA's groups and two terms fit each other, of each term its name, table,
-    bias and class weights."""
+    bias and class weights; `num_classes` are those of a table of which this is a block."""
     checks.features(x, "features", rows=needs_rows)
-    (classifier, weight, *_), (auxiliary, centers, *_) = terms[:4], terms[4:]
+    (classifier, weight, *_), (auxiliary, centers, *_) = terms
+    sharded = num_classes is not None
     if classifier and isinstance(y, Tensor) and y.ndim == 2 and y.is_floating_point():
-        if auxiliary or ignore_index is not None:
+        if auxiliary or ignore_index is not None or sharded:
             what = f"{auxiliary} loss takes one class a row" if auxiliary else "ignore_index is of hard labels"
+            what = f"{classifier} loss sharded by class takes one class a row" if sharded else what
             raise ValueError(f"labels: expected classes (n,), for {what}; got soft labels {tuple(y.shape)}")
         checks.features(weight, "weight", "(C, d)")
         checks.soft_labels(y, x.shape[0], weight.shape[0], x.device)
@@ -222,14 +244,14 @@ def _check(
     for rows, group_y in groups or ():
         checks.table(rows, "bank features", x.shape[1], x.device)
         checks.labels(group_y, rows.shape[0], x.device, "bank labels")
-    for place, (name, table, bias, class_weights) in zip(("weight", "centers"), (terms[:4], terms[4:]), strict=True):
+    for place, (name, table, bias, class_weights) in zip(("weight", "centers"), terms, strict=True):
         if name:
-            checks.features(table, place, "(C, d)")
+            checks.features(table, place, "(C, d)", rows=not sharded)
             checks.width(x, "features", table, place)
             checks.beside(table, place, x.device)
-            for of, tensor in (("bias", bias), ("class_weights", class_weights)):
+            for of, tensor, count in (("bias", bias, None), ("class_weights", class_weights, num_classes)):
                 if tensor is not None:
-                    checks.per_class(tensor, of, len(table), x.device)
+                    checks.per_class(tensor, of, len(table) if count is None else count, x.device)
     if classifier and auxiliary and len(weight) != len(centers):
         raise ValueError(f"centers: {len(centers)} classes, but weight has {len(weight)}")
 
@@ -247,6 +269,7 @@ def loss_function(name: str) -> Callable[..., Tensor]:
         sample_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        num_classes: int | None = None,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         process_group: Group = None,
@@ -254,7 +277,8 @@ def loss_function(name: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         smoothing = checks.fraction(label_smoothing, "label_smoothing")
         ignored = None if ignore_index is None else checks.integer(ignore_index, "ignore_index")
-        term = Term(name, weight, params=params, label_smoothing=smoothing, ignore_index=ignored)
+        of_rows = {"label_smoothing": smoothing, "ignore_index": ignored}
+        term = Term(name, weight, params=params, num_classes=all_classes(num_classes), **of_rows)
         return joint_loss(
             features,
             labels,

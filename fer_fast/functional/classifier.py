@@ -2,6 +2,10 @@
 
 Labels may also be soft, shares of every class (n, C). `label_smoothing` as in PyTorch's cross_entropy. Rows labelled
 `ignore_index` are absent; None, the default, looks for none. `sample_weights`: see :func:`joint_loss`.
+
+With `num_classes` the weight and bias are the block that this process has of so many classes, cut among the processes
+of the group as `torch.chunk` does, and `class_weights` are of all classes. Each process gets all of its block's
+gradient, whatever is done to `gradients` of others: nothing may average or sum it.
 """
 
 from torch import Tensor
@@ -11,7 +15,7 @@ from ..checks import Reduction
 from ..dispatch import Backend
 from ..replay import replayed
 from ..terms import Group
-from .class_table import Term, joint_loss, loss_function
+from .class_table import Term, all_classes, joint_loss, loss_function
 from .whole import Gradients
 
 arcface_loss = loss_function("arcface")
@@ -31,6 +35,7 @@ def softmax_loss(
     sample_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    num_classes: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
     process_group: Group = None,
@@ -42,7 +47,8 @@ def softmax_loss(
     divides by Σ_i W_{y_i}.
     """
     smoothing = checks.fraction(label_smoothing, "label_smoothing")
-    term = Term("softmax", weight, bias, class_weights, label_smoothing=smoothing, ignore_index=ignore_index)
+    of_rows = {"label_smoothing": smoothing, "ignore_index": ignore_index}
+    term = Term("softmax", weight, bias, class_weights, num_classes=all_classes(num_classes), **of_rows)
     return joint_loss(
         features,
         labels,

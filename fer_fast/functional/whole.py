@@ -6,6 +6,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from .. import checks
+from ..ops.shared import times_of
 from ..suggest import one_of
 from ..terms import ALONE, Group, Peers, Share
 
@@ -44,12 +46,25 @@ class WholeBatch:
         """A tensor that every process has, with its part of the gradient."""
         return _Parameter.apply(t, self.peers, self.size) if isinstance(t, Tensor) and t.requires_grad else t
 
+    def table(self, num_classes: int, t: Tensor | None) -> Tensor | None:
+        """A table (C, ...) of which every process has a block, which gets all of its gradient."""
+        return None if t is None else whole_table(self.peers, num_classes, t)
+
     def loss(self, loss: Tensor, reduction: str) -> Tensor:
         """What is asked for of the loss of all rows, or of the losses of the rows."""
-        times = self.size if self.peers.gradients == "mean" else 1
+        times = times_of(self.peers)
         if reduction == "none":
             return _Factor.apply(loss[self.share.own], times)
         return _Factor.apply(loss, times / self.size)  # every process gives all of the gradient
+
+
+def whole_table(peers: Peers, num_classes: int, t: Tensor) -> Tensor:
+    """A table (C, ...) of the blocks that the processes have of it, whose gradient is that of the global batch."""
+    if not peers.group:
+        return t
+    classes = peers.blocks(num_classes)
+    checks.block(t, "weight", classes)
+    return _Rows.apply(_Factor.apply(t, 1 / times_of(peers)), peers, classes)
 
 
 def of_whole_batch(formula: Callable[..., Tensor], peers: Peers, x: Tensor, y: Tensor, *others) -> Tensor:

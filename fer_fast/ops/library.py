@@ -43,7 +43,8 @@ class LossOperator:
     backward is that of the sum, each row weighed by what comes in. The engine goes over the rows once more for it.
 
     Where the last argument is :class:`Peers` the batch may lie on several processes (:mod:`.shared`): with `rows_meet`
-    each row meets those of all of them.
+    each row meets those of all of them. Inputs that are `owned` other processes have other rows of: their gradients are
+    whole where they are.
 
     It is put together by hand because `custom_op` allows no autograd for operators that move a buffer (`mutates`).
     """
@@ -57,9 +58,11 @@ class LossOperator:
         labelled: bool = False,
         weights: str = "",
         rows_meet: bool = False,
+        owned: tuple[str, ...] = (),
     ):
         self.name, self.engine, self.check = function.__name__, engine, function
         self.labelled, self.weights, self.rows_meet = labelled, weights, rows_meet
+        self.owned = [argument in owned for argument in differentiable]
         self.arguments, self.kinds = Arguments(function), Kinds()
         self.positions = [self.arguments.names.index(argument) for argument in differentiable]
         self.moved = [self.arguments.names.index(argument) for argument in mutates]
@@ -92,9 +95,10 @@ class LossOperator:
         return args[-1] if self.arguments.kinds[-1] is Peers else ALONE
 
     def times(self, args: Sequence) -> int:
-        """What gradients are multiplied by on their way back, with what has come in."""
+        """What gradients are multiplied by on their way back, with what has come in; where some are whole, they have
+        been."""
         peers = self.peers(args)
-        return times_of(peers) if peers.group else 1
+        return times_of(peers) if peers.group and not any(self.owned) else 1
 
     def run(self, args: Sequence, gradient: bool, backend: str, kind: Kind | None) -> tuple[Tensor, ...]:
         told, readable, peers = {}, checks.readable(args[1]), self.peers(args)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .. import checks
-from ..terms import CenterTerm, Classifier, Peers, Setting
+from ..terms import CenterTerm, Classifier, Draw, Peers, Setting
 from .library import loss_operator, wants_gradient
 
 
@@ -33,6 +33,26 @@ def class_table(
             checks.label_range(y, len(table))
     for group_y in auxiliary.groups_y:
         checks.label_range(group_y, len(auxiliary.centers), "bank labels")
+
+
+@loss_operator(
+    "sharded_classifier",
+    differentiable=("x", "classifier_weight", "classifier_bias", "classifier_setting"),
+    weights="sample_weights",
+    rows_meet=True,
+    owned=("classifier_weight", "classifier_bias"),
+)
+def sharded_classifier(
+    x: Tensor,
+    y: Tensor,
+    classifier: Classifier,
+    num_classes: int,
+    sample_weights: Tensor | None,
+    reduction: str,
+    draw: Draw,
+    peers: Peers,
+) -> None:
+    checks.label_range(y, num_classes)
 
 
 @loss_operator("ad_corre", differentiable=("e",), labelled=True, weights="sample_weights")

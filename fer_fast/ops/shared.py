@@ -53,7 +53,12 @@ def run_shared(
     if operator.rows_meet and share.counts is None:  # behind own rows there are those it was filled up with
         rows = slice(len(args[1]))
         loss, gradients[0] = loss[rows] if loss.ndim else loss, gradients[0][rows]
-    return loss, gradients[0], *[of.div_(size) if of.numel() else of for of in gradients[1:]]
+    times = times_of(peers) if any(operator.owned) else 1  # else on their way back
+    factors = [1 if own else times / size for own in operator.owned]
+    for of, factor in zip(gradients, [times, *factors[1:]], strict=True):
+        if factor != 1 and of.numel():
+            of.mul_(factor)
+    return loss, *gradients
 
 
 def _gathered(operator: "LossOperator", args: Sequence, peers: Peers, share: Share) -> list:
@@ -69,18 +74,19 @@ def _gathered(operator: "LossOperator", args: Sequence, peers: Peers, share: Sha
 def _facts(operator: "LossOperator", args: Sequence, gradient: bool) -> str:
     """What calls of all processes must have in common: all but values and numbers of rows."""
     named = zip(operator.arguments.parameters, args[:-1], strict=False)
-    return ", ".join([operator.name, *_described(named), f"gradient={gradient}"])
+    differ = _OF_ROWS | {operator.arguments.names[at]: 0 for at, own in zip(operator.positions, operator.owned) if own}
+    return ", ".join([operator.name, *_described(named, differ), f"gradient={gradient}"])
 
 
-def _described(named: Iterator[tuple[str, Any]]) -> Iterator[str]:
+def _described(named: Iterator[tuple[str, Any]], differ: dict[str, int]) -> Iterator[str]:
     for name, value in named:
         if isinstance(value, Tensor):
             shape = list(value.shape)
-            if name in _OF_ROWS:
-                del shape[_OF_ROWS[name]]
+            if name in differ:
+                del shape[differ[name]]
             yield f"{name} {str(value.dtype).removeprefix('torch.')}{shape}"
         elif isinstance(value, list | tuple):
             fields = getattr(value, "_fields", range(len(value)))
-            yield from _described((f"{name}.{field}", of) for field, of in zip(fields, value, strict=True))
+            yield from _described(((f"{name}_{field}", of) for field, of in zip(fields, value, strict=True)), differ)
         elif not isinstance(value, float):  # which may change from step to step
             yield f"{name}={value}"
