@@ -55,7 +55,7 @@ def sharded_classifier(
 
     losses = torch.empty(len(x), dtype=dtype, device=x.device)
     dx = torch.empty(x.shape if gradient else (0,), dtype=dtype, device=x.device)
-    exchange = partial(_exchange, peers)
+    exchange = partial(_exchange, peers, len(weight))
     for block in spans(len(x), even(len(x), head.rows_per_block)):  # as many on every process
         rows, out = take_present(x, block, dtype, absent), part(dx, block) if gradient else None
         losses[block], grad = head.visit(rows, targets.part(block), out, exchange)
@@ -90,8 +90,11 @@ def _of_block(targets: Targets, classes: Share) -> Targets:
     return targets._replace(y=(targets.y - own.start).clamp_(0, last), hard=hard, spread=spread)
 
 
-def _exchange(peers: Peers, block: Block) -> None:
-    """Take in what other processes have of the rows' softmax, whose classes are others."""
+def _exchange(peers: Peers, classes: int, block: Block) -> None:
+    """Take in what other processes have of the rows' softmax, whose classes are others than the classes here."""
+    if not classes:
+        block.own = block.total = torch.zeros_like(block.weight)
+        block.highest = torch.full_like(block.weight, torch.finfo(block.weight.dtype).min)
     here, plain = block.highest, block.targets.plain
     block.highest = peers.maximum(here)
     behind = here - block.highest

@@ -4,5 +4,6 @@
 """
 
 from .over import over
+from .state import join, whole_state
 
-__all__ = ["over"]
+__all__ = ["join", "over", "whole_state"]

@@ -14,7 +14,8 @@ def over(module: nn.Module, group: Group = None, *, gradients: str = "mean", mos
     Their parameters and buffers become those of the group's first process, once. `group` is a process group, its name,
     or None for the default one. `gradients` says what is done to gradients of all processes afterwards: "mean", as
     DistributedDataParallel does, or "sum". Call it on the module that is given to DDP, before: DDP then does not send
-    around at every step the buffers that are equal anyway.
+    around at every step the buffers that are equal anyway, and leaves alone the tables of which each process has the
+    rows of some classes: a loss with `sharded=True` keeps its own.
 
     Where losses gather rows, processes tell each other first how many they have, host to host. With `most_rows`, which
     no process will exceed in a call, nobody asks: smaller shares travel filled up, and a step can be captured.
@@ -35,12 +36,21 @@ def over(module: nn.Module, group: Group = None, *, gradients: str = "mean", mos
         at_most(group, checks.at_least(most_rows, 1, "most_rows"))
     first, ignored = dist.get_global_rank(group, 0), []
     for name, of in shared:
-        of.process_group = None  # a bank in parts becomes whole
+        apart = _owned(of)  # which nobody may be able to hold whole
+        if not apart:
+            of.process_group = None  # a bank in parts becomes whole
         if hasattr(of, "gradients"):
             of.gradients = gradients
-        for tensor in (*of.parameters(recurse=False), *of.buffers(recurse=False)):
-            dist.broadcast(tensor.detach(), first, group=group)
+        for key, tensor in (*of.named_parameters(recurse=False), *of.named_buffers(recurse=False)):
+            if key not in apart:
+                dist.broadcast(tensor.detach(), first, group=group)
         of.process_group = group
-        ignored += [f"{name}.{buffer}" if name else buffer for buffer, _ in of.named_buffers(recurse=False)]
+        others = _owned(of), dict(of.named_buffers(recurse=False))
+        ignored += [f"{name}.{key}" if name else key for keys in others for key in keys]
     module._ddp_params_and_buffers_to_ignore = [*getattr(module, "_ddp_params_and_buffers_to_ignore", []), *ignored]
     return module
+
+
+def _owned(module: nn.Module) -> tuple[str, ...]:
+    """Its parameters of which other processes have other rows."""
+    return getattr(module, "owned", ())

@@ -14,11 +14,11 @@ from ..functional import Term, joint_loss
 from ..functional.whole import Gradients
 from ..reference import AngularParams
 from ..reference.params import Count, NonNegative
-from ..terms import Group
-from .base import Loss
+from ..terms import Draw, Group
+from .by_class import ByClass
 
 
-class ClassifierLoss(Loss):
+class ClassifierLoss(ByClass):
     """A loss with a weight per class, called as `loss(features, labels, sample_weights=None)`.
 
     Features are (n, d), labels classes (n,) or, as mixup makes them, shares of every class (n, C). A row of weight 0 is
@@ -26,9 +26,16 @@ class ClassifierLoss(Loss):
     and a batch of absent rows loses nothing. `label_smoothing` ε as in PyTorch's cross_entropy: the target is 1 - ε of
     itself and ε/C of every class. A margin stands on the target, smoothed or not; soft labels have one where they are
     one class's alone.
+
+    With `sharded=True` each process of the group has the rows of some classes only (:class:`.by_class.ByClass`), and the
+    loss and gradients are those of all classes and of the rows of all processes. Labels are hard then, and any class of
+    all; `class_weights` are of all. Each process draws the whole table and keeps its rows: after the same seed they are
+    together what one process draws. `negative_share` below 1: a training step takes part with the classes of the batch
+    and, of the others, with so many as make up that share of a process's classes, or the number of the batch's rows
+    where that is more; the gradient of the rest is zero (Partial FC, An et al. 2021). Which ones depends on `.draws`,
+    a number that torch's generator draws with the table and that grows by one each step, and on the class alone.
     """
 
-    num_classes: int
     feature_dim: int
     weight: nn.Parameter  # (C, d)
     directional = False  # whether a class is the direction of its weight, whose length does nothing
@@ -41,6 +48,8 @@ class ClassifierLoss(Loss):
         params: tuple,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        sharded: bool = False,
+        negative_share: float = 1.0,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
@@ -53,33 +62,57 @@ class ClassifierLoss(Loss):
         self.ignore_index = None if ignore_index is None else checks.integer(ignore_index, "ignore_index")
         self.num_classes = checks.at_least(num_classes, 1, "num_classes")
         self.feature_dim = checks.at_least(feature_dim, 1, "feature_dim")
-        self.weight = nn.Parameter(torch.empty(num_classes, feature_dim))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear
+        self.sharded, self.negative_share = bool(sharded), checks.fraction(negative_share, "negative_share")
+        if self.negative_share < 1 and not (sharded and not label_smoothing):
+            what = "label_smoothing is of all classes" if sharded else "of the classes of sharded=True"
+            raise ValueError(f"negative_share: {negative_share!r} given; {what}")
+        weight = torch.empty(num_classes, feature_dim)
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # as nn.Linear
+        self.weight = nn.Parameter(self.own_rows(weight))
+        if self.negative_share < 1:
+            self.register_buffer("draws", torch.randint(2**62, ()))
 
     shared = __init__
 
     def term(self) -> Term:
         """This loss and its tensors, for a pass it may share with an auxiliary loss."""
-        smoothing, ignored = self.label_smoothing, self.ignore_index
-        return Term(self.name, self.weight, params=self.params, label_smoothing=smoothing, ignore_index=ignored)
+        of_rows = {"label_smoothing": self.label_smoothing, "ignore_index": self.ignore_index}
+        term = Term(self.name, self.weight, params=self.params, **of_rows)
+        if not self.sharded:
+            return term
+        draw = Draw()
+        if self._draws:
+            checks.moves("draws")
+            draw = Draw(self.negative_share, self.draws.clone())
+        return term._replace(num_classes=self.num_classes, draw=draw)
 
     def logits(self, features: Tensor) -> Tensor:
         """The scores (n, C) for inference, without a margin, of features (n, d); there may be no rows.
+
+        Where the classes are sharded every process calls for them, with rows of its own, and the table is gathered.
 
         Raises:
             ValueError: for features that do not fit, by name.
         """
         checks.features(features, "features", rows=False)
         checks.width(features, "features", self.weight, "weight")
-        checks.table(self.weight, "weight", features.shape[1], features.device)
-        return self.scores(features)
+        weight = self.whole("weight")
+        checks.table(weight, "weight", features.shape[1], features.device)
+        return self.scores(features, weight)
 
-    def scores(self, features: Tensor) -> Tensor:
-        """:meth:`logits` of features that fit."""
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor:
+        """:meth:`logits` of features that fit, by all classes' weights."""
         raise NotImplementedError
+
+    @property
+    def _draws(self) -> bool:
+        """Whether a step takes part with some of the classes."""
+        return self.training and self.negative_share < 1
 
     def step(self) -> None:
         """Called after each forward pass, for losses that change as training goes on."""
+        if self._draws:
+            self.draws += 1
 
     def forward(self, features: Tensor, labels: Tensor, *, sample_weights: Tensor | None = None) -> Tensor:
         loss = joint_loss(features, labels, self.term(), sample_weights=sample_weights, **self.common)
@@ -107,14 +140,14 @@ class SoftmaxLoss(ClassifierLoss):
     ):
         super().__init__(num_classes, feature_dim, **common)
         bound = 1 / math.sqrt(feature_dim)
-        self.bias = nn.Parameter(torch.empty(num_classes).uniform_(-bound, bound))
+        self.bias = nn.Parameter(self.own_rows(torch.empty(num_classes).uniform_(-bound, bound)))
         self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes))
 
     def term(self) -> Term:
         return super().term()._replace(bias=self.bias, class_weights=self.class_weights)
 
-    def scores(self, features: Tensor) -> Tensor:
-        return reference.softmax_logits(features, self.weight, self.bias)
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor:
+        return reference.softmax_logits(features, weight, self.whole("bias"))
 
 
 class LMCLLoss(ClassifierLoss):
@@ -127,8 +160,8 @@ class LMCLLoss(ClassifierLoss):
     name = "lmcl"
     directional = True
 
-    def scores(self, features: Tensor) -> Tensor:
-        return reference.lmcl_logits(features, self.weight, self.s)
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor:
+        return reference.lmcl_logits(features, weight, self.s)
 
 
 class ArcFaceLoss(ClassifierLoss):
@@ -140,8 +173,8 @@ class ArcFaceLoss(ClassifierLoss):
     name = "arcface"
     directional = True
 
-    def scores(self, features: Tensor) -> Tensor:
-        return reference.lmcl_logits(features, self.weight, self.s)
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor:
+        return reference.lmcl_logits(features, weight, self.s)
 
 
 class AngularSchedule(NamedTuple):
@@ -177,6 +210,7 @@ class AngularSoftmaxLoss(ClassifierLoss):
         return super().term()
 
     def step(self) -> None:
+        super().step()
         if self.training:
             self.steps += 1
 
@@ -187,8 +221,8 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
     name = "a-softmax"
     directional = True
 
-    def scores(self, features: Tensor) -> Tensor:
-        return reference.a_softmax_logits(features, self.weight)
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor:
+        return reference.a_softmax_logits(features, weight)
 
 
 class LSoftmaxLoss(AngularSoftmaxLoss):
@@ -196,5 +230,5 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
 
     name = "l-softmax"
 
-    def scores(self, features: Tensor) -> Tensor:
-        return reference.softmax_logits(features, self.weight)
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor:
+        return reference.softmax_logits(features, weight)

@@ -69,6 +69,7 @@ class JointLoss(nn.Module):
         """The loss, a scalar, of features (n, d) and labels (n,); `kwargs` are the auxiliary loss's."""
         classifier, auxiliary = self.classifier, self.auxiliary
         apart = not isinstance(auxiliary, CenterFamilyLoss) or auxiliary.common != classifier.common
+        apart |= classifier.sharded  # whose rows go to other classes than the centers' do
         empty = classifier.empty == "zero" and classifier.process_group is None
         if apart or (empty and classifier.without_rows(features, labels)):
             return self._apart(features, labels, sample_weights, kwargs)

@@ -4,7 +4,7 @@
 """
 
 from .enqueue import enqueue
-from .losses import ad_corre, class_table, contrastive, pair_losses, pairwise, range_loss
+from .losses import ad_corre, class_table, contrastive, pair_losses, pairwise, range_loss, sharded_classifier
 from .primitives import anti_center_distances, center_distances, correlation_matrix, log_denominator
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "pair_losses",
     "pairwise",
     "range_loss",
+    "sharded_classifier",
 ]
