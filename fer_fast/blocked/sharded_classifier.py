@@ -33,10 +33,11 @@ def sharded_classifier(
     peers: Peers = ALONE,
     share: Share | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The classifier's loss of the rows of all processes, x (N, d), y (N,), w (N,): (loss, dx, dweight, dbias, dsetting).
+    """The classifier's loss of the rows of all processes: (loss, dx, dweight, dbias, dsetting).
 
-    weight and bias are this process's block of the classes, class_weights (C,) those of all. dx and, with "none", the
-    losses are of the process's own rows; dweight and dbias are all there is of them, dsetting is the same everywhere.
+    x (N, d), y (N,), sample_weights w (N,), 0 for rows that stand for none. weight and bias are this process's block of
+    the C classes, class_weights (C,) those of all. dx and, with "none", the losses are of the process's own rows;
+    dweight and dbias are all there is of them, dsetting is the same everywhere.
     """
     weight, bias, setting = classifier.weight, classifier.bias, classifier.setting
     dtype, classes = work_dtype(x, weight), peers.blocks(num_classes)

@@ -9,7 +9,7 @@ from fer_fast.checks import Reduction
 from fer_fast.dispatch import Backend
 from fer_fast.functional.contrastive import Mode
 from fer_fast.functional.whole import Gradients
-from fer_fast.terms import Group
+from fer_fast.terms import Draw, Group
 
 __all__ = [
     "Term",
@@ -53,6 +53,8 @@ class Term(NamedTuple):
     update: bool = ...
     label_smoothing: float = ...
     ignore_index: int | None = ...
+    num_classes: int | None = ...
+    draw: Draw = ...
 
 def a_softmax_loss(
     features: Tensor,
@@ -64,6 +66,7 @@ def a_softmax_loss(
     sample_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    num_classes: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
     process_group: Group = None,
@@ -105,6 +108,7 @@ def arcface_loss(
     sample_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    num_classes: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
     process_group: Group = None,
@@ -224,6 +228,7 @@ def l_softmax_loss(
     sample_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    num_classes: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
     process_group: Group = None,
@@ -239,6 +244,7 @@ def lmcl_loss(
     sample_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    num_classes: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
     process_group: Group = None,
@@ -324,6 +330,7 @@ def softmax_loss(
     sample_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    num_classes: int | None = None,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
     process_group: Group = None,

@@ -79,8 +79,19 @@ class Loss(OfGroup, Versioned):
     def without_rows(self, features: Tensor, labels: Tensor | None = None) -> bool: ...
     def extra_repr(self) -> str: ...
 
-class ClassifierLoss(Loss):
+class ByClass(Loss):
     num_classes: int
+    sharded: bool
+    @property
+    def process_group(self) -> Group: ...
+    @process_group.setter
+    def process_group(self, group: Group) -> None: ...
+    @property
+    def owned(self) -> tuple[str, ...]: ...
+    def whole(self, name: str) -> Tensor: ...
+    def own_rows(self, whole: Tensor) -> Tensor: ...
+
+class ClassifierLoss(ByClass):
     feature_dim: int
     weight: Parameter
     def __init__(
@@ -91,6 +102,8 @@ class ClassifierLoss(Loss):
         params: tuple,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        sharded: bool = False,
+        negative_share: float = 1.0,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
@@ -99,7 +112,7 @@ class ClassifierLoss(Loss):
     ): ...
     def term(self) -> Term: ...
     def logits(self, features: Tensor) -> Tensor: ...
-    def scores(self, features: Tensor) -> Tensor: ...
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor: ...
     def step(self) -> None: ...
     def forward(self, features: Tensor, labels: Tensor, *, sample_weights: Tensor | None = None) -> Tensor: ...
     def __call__(self, features: Tensor, labels: Tensor, *, sample_weights: Tensor | None = None) -> Tensor: ...
@@ -117,7 +130,7 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
     lambda_min: float
     gamma: float
     power: float
-    def scores(self, features: Tensor) -> Tensor: ...
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor: ...
     def __init__(
         self,
         num_classes: int,
@@ -130,6 +143,8 @@ class ASoftmaxLoss(AngularSoftmaxLoss):
         *,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        sharded: bool = False,
+        negative_share: float = 1.0,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
@@ -185,7 +200,7 @@ class AffinityLoss(CenterFamilyLoss):
 class ArcFaceLoss(ClassifierLoss):
     s: float | Tensor
     m: float
-    def scores(self, features: Tensor) -> Tensor: ...
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor: ...
     def __init__(
         self,
         num_classes: int,
@@ -195,6 +210,8 @@ class ArcFaceLoss(ClassifierLoss):
         *,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        sharded: bool = False,
+        negative_share: float = 1.0,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
@@ -344,7 +361,7 @@ class JointLoss(Module):
 class LMCLLoss(ClassifierLoss):
     s: float | Tensor
     m: float
-    def scores(self, features: Tensor) -> Tensor: ...
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor: ...
     def __init__(
         self,
         num_classes: int,
@@ -354,6 +371,8 @@ class LMCLLoss(ClassifierLoss):
         *,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        sharded: bool = False,
+        negative_share: float = 1.0,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
@@ -367,7 +386,7 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
     lambda_min: float
     gamma: float
     power: float
-    def scores(self, features: Tensor) -> Tensor: ...
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor: ...
     def __init__(
         self,
         num_classes: int,
@@ -380,6 +399,8 @@ class LSoftmaxLoss(AngularSoftmaxLoss):
         *,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        sharded: bool = False,
+        negative_share: float = 1.0,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
@@ -536,6 +557,8 @@ class SoftmaxLoss(ClassifierLoss):
         *,
         label_smoothing: float = 0.0,
         ignore_index: int | None = None,
+        sharded: bool = False,
+        negative_share: float = 1.0,
         reduction: Reduction = "mean",
         backend: Backend = "auto",
         empty: Empty = "error",
@@ -543,7 +566,7 @@ class SoftmaxLoss(ClassifierLoss):
         gradients: Gradients = "mean",
     ): ...
     def term(self) -> Term: ...
-    def scores(self, features: Tensor) -> Tensor: ...
+    def scores(self, features: Tensor, weight: Tensor) -> Tensor: ...
 
 class SupConLoss(ContrastiveLoss):
     temperature: float | Tensor

@@ -1,9 +1,8 @@
 """Tables of which each process has the rows of some classes."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import checks
 from ..functional.whole import whole_table
 from ..terms import Group, Share
 from .base import Loss
@@ -13,14 +12,16 @@ class ByClass(Loss):
     """A loss with a row per class of some parameters, of which with `sharded` and a process group each process has its
     own: blocks of ⌈C / R⌉ classes in the order of ranks, as `torch.chunk` cuts, the last of fewer or of none.
 
-    Where a group is set the parameters become this process's rows of what they are, in place: before an optimiser is
-    made of them. Their gradients are whole where they are, for "mean" as for "sum": nothing may average or sum them,
-    and :func:`fer_fast.distributed.over` tells DistributedDataParallel.
+    Where a group is set the parameters become this process's rows of what they are, in place: do it before an optimiser
+    is made of them. Their gradients are one process's of these rows, for "mean" as for "sum": nothing may average or sum
+    them, which :func:`fer_fast.distributed.over` tells DistributedDataParallel. They differ from process to process, and
+    so does what is decided by them: AMP needs PyTorch's `ShardedGradScaler`, which skips a step everywhere or nowhere,
+    and a clipped norm the squares of all processes.
 
-    `state_dict` holds this process's rows and `class_block`: the first class, the one behind the last, and C. What is
-    loaded are rows of the same block or, from a state of one process, all rows, of which it takes its own.
-    :func:`fer_fast.distributed.whole_state` gives all; :func:`fer_fast.distributed.join` makes them of what R processes
-    saved.
+    `state_dict` holds this process's rows and `class_block`: the first class, the one behind the last, and C. Each
+    process saves its own, and :func:`fer_fast.distributed.join` makes one state of all; or all call for
+    :func:`fer_fast.distributed.whole_state`, and one saves it. Such a state is that of a loss that is not sharded. It
+    loads on any number of processes, each of which takes its rows; a process's own state on as many as saved it.
     """
 
     by_class = ("weight", "bias")  # parameters (C, ...)

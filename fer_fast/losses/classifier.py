@@ -27,13 +27,16 @@ class ClassifierLoss(ByClass):
     itself and ε/C of every class. A margin stands on the target, smoothed or not; soft labels have one where they are
     one class's alone.
 
-    With `sharded=True` each process of the group has the rows of some classes only (:class:`.by_class.ByClass`), and the
-    loss and gradients are those of all classes and of the rows of all processes. Labels are hard then, and any class of
-    all; `class_weights` are of all. Each process draws the whole table and keeps its rows: after the same seed they are
-    together what one process draws. `negative_share` below 1: a training step takes part with the classes of the batch
-    and, of the others, with so many as make up that share of a process's classes, or the number of the batch's rows
-    where that is more; the gradient of the rest is zero (Partial FC, An et al. 2021). Which ones depends on `.draws`,
-    a number that torch's generator draws with the table and that grows by one each step, and on the class alone.
+    With `sharded=True` each process of the group has the weights of some classes only (:class:`.by_class.ByClass`); the
+    loss and gradients are those of all classes and of the rows of all processes. Labels, hard ones, are any of the C
+    classes, and `class_weights` are of all. Each process draws the whole table and keeps its rows: after the same seed
+    they are together what one process draws. It pays where the table is large beside the batch: C above about 0.75 N.
+
+    `negative_share` below 1, of such a loss: a training step takes the classes of the batch and so many others that
+    they are ⌈share · C/R⌉ of a process's, or as many as the batch has rows where that is more; the gradient of the rest
+    is zero (Partial FC, An et al. 2021). Those of step t are the classes j with the largest SplitMix64(SplitMix64(t) +
+    j), whatever process has them; t, `.draws`, starts at a number that torch's generator gives with the table, and is
+    in the state.
     """
 
     feature_dim: int

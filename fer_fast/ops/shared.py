@@ -74,7 +74,8 @@ def _gathered(operator: "LossOperator", args: Sequence, peers: Peers, share: Sha
 def _facts(operator: "LossOperator", args: Sequence, gradient: bool) -> str:
     """What calls of all processes must have in common: all but values and numbers of rows."""
     named = zip(operator.arguments.parameters, args[:-1], strict=False)
-    differ = _OF_ROWS | {operator.arguments.names[at]: 0 for at, own in zip(operator.positions, operator.owned) if own}
+    owned = zip(operator.positions, operator.owned, strict=True)
+    differ = _OF_ROWS | {operator.arguments.names[at]: 0 for at, own in owned if own}
     return ", ".join([operator.name, *_described(named, differ), f"gradient={gradient}"])
 
 

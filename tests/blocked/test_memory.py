@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from fer_fast.blocked import class_table, classifiers, contrastive, pairwise, range_loss, tiles
-from fer_fast.terms import CenterTerm, Classifier, Setting
+from fer_fast.blocked.sharded_classifier import sharded_classifier
+from fer_fast.terms import CenterTerm, Classifier, Draw, Setting
 
 SIZES, ROWS, WIDTH = (3072, 6144), 65_536, 128
 ALLOWANCE = 64 * 2**20
@@ -87,3 +88,7 @@ def test_peak_at_many_classes(classifier, params):
     call = partial(class_table.class_table, x, y, *terms, None, None, "mean", False, True)
     beyond = peak(call, ()) - weight.nbytes
     assert beyond < 4 * classifiers.KEPT
+    # As a block of a table that several processes have.
+    weights, of_all = torch.ones(len(x)), (terms[0], len(weight))
+    call = partial(sharded_classifier, x, y, *of_all, weights, "mean", Draw(), True)
+    assert peak(call, ()) - weight.nbytes < 4 * classifiers.KEPT

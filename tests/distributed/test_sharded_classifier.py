@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from cases import assert_within_budget
+from fer_fast.reference import softmax
 
 import sharded_cases
+from cases import assert_within_budget
 from fer_fast import functional, losses
 from fer_fast.blocked.sharded_classifier import _numbers, sharded_classifier
 from fer_fast.distributed import join
-from fer_fast.reference import softmax
 from fer_fast.terms import Classifier, Draw
-from sharded_cases import SHARES, Case, alone, batch, build, on_process, own_classes
+from sharded_cases import Case, alone, batch, build, on_process, own_classes
 
 HEADS = ("softmax", "weighted-softmax", "lmcl", "arcface", "a-softmax", "l-softmax")
 SMOOTHED, FEW = ("label_smoothing", 0.1), 3  # classes: of four processes one has none
@@ -36,18 +36,26 @@ CASES = [
 TWO = [*[Case(name) for name in HEADS], Case("l-softmax", compiled=True)]
 
 
-def assert_equal_to_one_process(group, case: Case) -> None:
-    found = group.run(on_process, [case])
+def assert_equal_to_one_process(group, case: Case, how=on_process) -> None:
+    found = group.run(how, [case])
     for rank, (expected, (share,)) in enumerate(zip(alone(case, group.size), found, strict=True)):
         assert share.keys() == expected.keys()
         for name, value in expected.items():
             close = {"rtol": 0, "atol": 1e-12 * max(1, float(value.abs().amax()) if value.numel() else 1)}
-            torch.testing.assert_close(share[name], value, **close, msg=lambda of: f"{case}, rank {rank}, {name}: {of}")
+            where = f"rank {rank}, {name}: "
+            torch.testing.assert_close(share[name], value, **close, msg=where.__add__)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_four_processes(four, case):
     assert_equal_to_one_process(four, case)
+
+
+@pytest.mark.parametrize(
+    "case", [Case("weighted-softmax", options=(SMOOTHED,)), Case("lmcl", weighted=True, reduction="none")], ids=str
+)
+def test_rows_that_are_filled_up(four, case):
+    assert_equal_to_one_process(four, case, sharded_cases.filled_up)
 
 
 @pytest.mark.parametrize("case", TWO, ids=str)
@@ -101,12 +109,13 @@ def test_states_that_do_not_fit(four, two):
     assert "class_block: classes 3 to 5 of 11 given, 0 to 5 of 11 expected; fer_fast.distributed.join" in answers[0]
     assert "6 to 10 of 11 expected" in answers[1]
     for some in (own[:3], [*own, own[1]]):
-        with pytest.raises(ValueError, match="loss.class_block: classes 0 to 2, 3 to 5.* of 11; the states of all"):
+        with pytest.raises(ValueError, match=r"loss\.class_block: classes 0 to 2, 3 to 5.* of 11; the states of all"):
             join(some)
 
 
 def test_over_and_distributed_data_parallel(four):
-    """Weights become the first process's; gradients are the layer's everywhere, and of classes whole where these are."""
+    """Weights become the first process's; gradients are one process's: of a layer's everywhere, of classes where they
+    are."""
     found, model = four.run(sharded_cases.over_ddp, 11), sharded_cases.model_of(11).double()
     given = batch(Case("softmax"), 4)
     model["loss"](model["layer"](given["x"]), given["y"]).backward()
@@ -118,8 +127,9 @@ def test_over_and_distributed_data_parallel(four):
 
 def test_some_classes_take_part(four):
     """Those of the batch, and of the others as many as make up the share: their loss is the plain formula's."""
-    num_classes, share, given = 203, 0.6, batch(Case("softmax", 203), 4)
-    present, steps = set(given["y"].tolist()), list(zip(*four.run(sharded_cases.sampled, num_classes, share), strict=True))
+    num_classes, given = 203, batch(Case("softmax", 203), 4)
+    steps = list(zip(*four.run(sharded_cases.sampled, num_classes, 0.6), strict=True))
+    present = set(given["y"].tolist())
     drawn = []
     for step, parts in enumerate(steps):
         tables = {name: torch.cat([part[name] for part in parts]) for name in ("weight", "bias", "dweight", "dbias")}
@@ -184,14 +194,14 @@ X, Y, W = torch.randn(4, 6), torch.tensor([0, 2, 1, 1]), torch.randn(5, 6)
             lambda: functional.softmax_loss(X, Y, W, class_weights=W[:4, 0], num_classes=5),
             r"class_weights: expected shape \(5,\)",
         ),
-        (lambda: functional.lmcl_loss(X, X[:, :5].softmax(1), W, num_classes=5), "lmcl loss sharded by class takes one"),
+        (lambda: functional.lmcl_loss(X, X[:, :5].softmax(1), W, num_classes=5), "lmcl loss sharded by class"),
         (
             lambda: functional.joint_loss(
                 X, Y, functional.Term("softmax", W, num_classes=5), functional.Term("island", W, params=(1.0, 0.5))
             ),
             "classifier: sharded by class, it shares no pass with island loss",
         ),
-        (lambda: losses.LMCLLoss(5, 6, negative_share=0.5), "negative_share: 0.5 given; of the classes of sharded=True"),
+        (lambda: losses.LMCLLoss(5, 6, negative_share=0.5), "negative_share: 0.5 given; of the classes of"),
         (
             lambda: losses.LMCLLoss(5, 6, negative_share=0.5, sharded=True, label_smoothing=0.1),
             "negative_share: 0.5 given; label_smoothing is of all classes",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fer_fast import losses
 from fer_fast.blocked import classifiers
-from fer_fast.distributed import over, whole_state
+from fer_fast.distributed import collectives, over, whole_state
 from fer_fast.losses import JointLoss
 from fer_fast.registry import find
 
@@ -103,6 +103,16 @@ def on_process(cases: list[Case]) -> list[dict[str, Tensor]]:
                 patch.setattr(classifiers, name, size)
             results.append(call(case, loss, batch(case, dist.get_world_size()), rows))
     return results
+
+
+def filled_up(cases: list[Case]) -> list[dict[str, Tensor]]:
+    """The same where nobody asks the others how many rows they have."""
+    group = torch.distributed.group.WORLD
+    collectives.at_most(group, 15)
+    try:
+        return on_process(cases)
+    finally:
+        del collectives._most_rows[group]
 
 
 def alone(case: Case, size: int) -> list[dict[str, Tensor]]:

@@ -47,7 +47,7 @@ from fer_fast.functional import Term
 from fer_fast.functional.contrastive import Mode
 from fer_fast.functional.whole import Gradients
 from fer_fast.registry import LossSpec
-from fer_fast.terms import Group, Peers
+from fer_fast.terms import Draw, Group, Peers
 
 '''
 QUALIFIED = re.compile(r"\b[a-z_.]+\.(?=[A-Z])")  # what stands before the name of a class
