@@ -13,10 +13,10 @@ class ByClass(Loss):
     own: blocks of ⌈C / R⌉ classes in the order of ranks, as `torch.chunk` cuts, the last of fewer or of none.
 
     Where a group is set the parameters become this process's rows of what they are, in place: do it before an optimiser
-    is made of them. Their gradients are one process's of these rows, for "mean" as for "sum": nothing may average or sum
-    them, which :func:`fer_fast.distributed.over` tells DistributedDataParallel. They differ from process to process, and
-    so does what is decided by them: AMP needs PyTorch's `ShardedGradScaler`, which skips a step everywhere or nowhere,
-    and a clipped norm the squares of all processes.
+    is made of them. Their gradients are one process's of these rows, for "mean" as for "sum": nothing may average or
+    sum them, which :func:`fer_fast.distributed.over` tells DistributedDataParallel. They differ from process to
+    process, and so does what is decided by them: AMP needs PyTorch's `ShardedGradScaler`, which skips a step everywhere
+    or nowhere, and a clipped norm the squares of all processes.
 
     `state_dict` holds this process's rows and `class_block`: the first class, the one behind the last, and C. Each
     process saves its own, and :func:`fer_fast.distributed.join` makes one state of all; or all call for
@@ -35,7 +35,7 @@ class ByClass(Loss):
         Loss.process_group.fset(self, group)
         for name, whole in zip(names, tables, strict=True):
             parameter = self._parameters[name]
-            parameter.grad, parameter.data = None, self.own_rows(whole)
+            parameter.grad, parameter.data = None, self._own_rows(whole)
 
     @property
     def owned(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class ByClass(Loss):
         parameter = getattr(self, name)
         return whole_table(self.peers, self.num_classes, parameter) if name in self.owned else parameter
 
-    def own_rows(self, whole: Tensor) -> Tensor:
+    def _own_rows(self, whole: Tensor) -> Tensor:
         """Of a table's rows (C, ...) those of this process."""
         return whole[self._block.own].clone() if self.sharded and self._group else whole
 
@@ -80,5 +80,5 @@ class ByClass(Loss):
             for name in self.owned:
                 whole = given.get(prefix + name)
                 if whole is not None and len(whole) == self.num_classes:
-                    given[prefix + name] = self.own_rows(whole)
+                    given[prefix + name] = self._own_rows(whole)
         super()._load_from_state_dict(given, prefix, local_metadata, strict, missing, unexpected, errors)

@@ -71,7 +71,7 @@ class ClassifierLoss(ByClass):
             raise ValueError(f"negative_share: {negative_share!r} given; {what}")
         weight = torch.empty(num_classes, feature_dim)
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # as nn.Linear
-        self.weight = nn.Parameter(self.own_rows(weight))
+        self.weight = nn.Parameter(self._own_rows(weight))
         if self.negative_share < 1:
             self.register_buffer("draws", torch.randint(2**62, ()))
 
@@ -143,7 +143,7 @@ class SoftmaxLoss(ClassifierLoss):
     ):
         super().__init__(num_classes, feature_dim, **common)
         bound = 1 / math.sqrt(feature_dim)
-        self.bias = nn.Parameter(self.own_rows(torch.empty(num_classes).uniform_(-bound, bound)))
+        self.bias = nn.Parameter(self._own_rows(torch.empty(num_classes).uniform_(-bound, bound)))
         self.register_buffer("class_weights", checks.class_weights(class_weights, num_classes))
 
     def term(self) -> Term:
