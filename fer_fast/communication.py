@@ -95,3 +95,13 @@ CONTRASTIVE = Communication(
     "all-gather of embeddings and labels, then of each row's denominator and mean positive",
     lambda b: [*_rows(b), b.processes * b.rows * 3 * _WIDE],
 )
+# Beside the registry: of a classifier with sharded=True, whose table does not travel. Many rows go in blocks.
+SHARDED = Communication(
+    "all-gather of features, labels and weights; all-reduce of each row's largest logit, then of its sum of "
+    "exponentials and its target's logit; reduce-scatter of the features' gradient",
+    lambda b: [
+        *_rows(b._replace(weighted=True)),
+        *[_FLOAT * numbers * b.processes * b.rows for numbers in (1, 2)],
+        _FLOAT * b.rows * b.columns,
+    ],
+)

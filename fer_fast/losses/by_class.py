@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..functional.whole import whole_table
+from ..functional.whole import peers_of, whole_table
 from ..terms import Group, Share
 from .base import Loss
 
@@ -31,6 +31,8 @@ class ByClass(Loss):
     @Loss.process_group.setter
     def process_group(self, group: Group) -> None:
         names = [name for name in self.by_class if self.sharded and name in self._parameters]
+        if names and peers_of(group, "mean", self.name).group == (self._group or ""):
+            return  # a table need not be gathered to be cut as it was
         tables = [self.whole(name).detach() for name in names]
         Loss.process_group.fset(self, group)
         for name, whole in zip(names, tables, strict=True):

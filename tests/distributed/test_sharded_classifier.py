@@ -3,12 +3,15 @@
 import pytest
 import torch
 from fer_fast.reference import softmax
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import sharded_cases
 from cases import assert_within_budget
 from fer_fast import functional, losses
 from fer_fast.blocked.sharded_classifier import _numbers, sharded_classifier
+from fer_fast.communication import SHARDED, Batch
 from fer_fast.distributed import join
+from fer_fast.registry import find
 from fer_fast.terms import Classifier, Draw
 from sharded_cases import Case, alone, batch, build, on_process, own_classes
 
@@ -83,15 +86,20 @@ def test_all_processes_have_the_same_loss_to_the_bit(four):
         assert all(torch.equal(share[name], shares[0][name]) for share in shares)
 
 
+def test_bytes_are_as_foretold(two):
+    expected = SHARDED.bytes(Batch(processes=2, rows=9, classes=11, columns=sharded_cases.D, bias=True))
+    assert two.run(sharded_cases.counted, 9) == [expected, expected]
+
+
 @pytest.mark.parametrize("num_classes", [11, FEW])
 def test_state_of_four_processes_on_two_and_on_one(four, two, num_classes):
     """Of this process's rows, and of all."""
     found = four.run(sharded_cases.states, num_classes, True)
     whole = sharded_cases.model_of(num_classes, True).state_dict()
-    for own, gathered in found:
-        assert gathered.keys() == whole.keys() == own.keys() - {"loss.class_block"}
-        assert all(torch.equal(gathered[name], value) for name, value in whole.items())
-    joined = join([own for own, _ in reversed(found)])
+    for own, gathered, again in found:
+        assert gathered.keys() == whole.keys() == again.keys() == own.keys() - {"loss.class_block"}
+        assert all(torch.equal(t[name], value) for name, value in whole.items() for t in (gathered, again))
+    joined = join([own for own, *_ in reversed(found)])
     assert joined.keys() == whole.keys()
     assert all(torch.equal(joined[name], value) for name, value in whole.items())
     for rank, (weight, bias) in enumerate(two.run(sharded_cases.loaded, joined, num_classes)):
@@ -104,7 +112,7 @@ def test_state_of_four_processes_on_two_and_on_one(four, two, num_classes):
 
 
 def test_states_that_do_not_fit(four, two):
-    own = [state for state, _ in four.run(sharded_cases.states, 11, False)]
+    own = [state for state, *_ in four.run(sharded_cases.states, 11, False)]
     answers = two.run(sharded_cases.loaded, own[1], 11)
     assert "class_block: classes 3 to 5 of 11 given, 0 to 5 of 11 expected; fer_fast.distributed.join" in answers[0]
     assert "6 to 10 of 11 expected" in answers[1]
@@ -113,10 +121,11 @@ def test_states_that_do_not_fit(four, two):
             join(some)
 
 
-def test_over_and_distributed_data_parallel(four):
+@pytest.mark.parametrize("cut", [False, True])
+def test_over_and_distributed_data_parallel(four, cut):
     """Weights become the first process's; gradients are one process's: of a layer's everywhere, of classes where they
     are."""
-    found, model = four.run(sharded_cases.over_ddp, 11), sharded_cases.model_of(11).double()
+    found, model = four.run(sharded_cases.over_ddp, 11, cut), sharded_cases.model_of(11).double()
     given = batch(Case("softmax"), 4)
     model["loss"](model["layer"](given["x"]), given["y"]).backward()
     for rank, gradients in enumerate(found):
@@ -169,6 +178,20 @@ def test_a_label_that_no_process_has():
     for weights, finite in (((1, 1, 0, 0), True), ((1, 1, 1, 0), False), ((1, 1, 0, 1), False)):
         given = x, y, Classifier("softmax", weight), 5, torch.tensor(weights, dtype=torch.float32), "mean", Draw(), True
         assert all(t.isfinite().all() == finite for t in sharded_classifier(*given)[:2])
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+@pytest.mark.parametrize("name", HEADS)
+def test_nothing_waits_for_a_device(name, share):
+    """Tensors that have no values, of a GPU that need not be there: a look at one raises."""
+    with FakeTensorMode():
+        on = {"device": "cuda"}
+        x, y, weight = torch.randn(64, 16, **on), torch.zeros(64, dtype=torch.int64, **on), torch.randn(500, 16, **on)
+        row, draw = find(name), Draw(share, torch.zeros((), dtype=torch.int64, **on))
+        head = Classifier(name.removeprefix("weighted-"), weight, params=tuple(map(float, row.params())))
+        given = head, len(weight), torch.ones(64, **on), "mean", draw, True
+        loss, dx, dweight, *_ = sharded_classifier(x, y, *given)
+    assert (loss.shape, dx.shape, dweight.shape) == ((), x.shape, weight.shape)
 
 
 def test_one_process_has_all():

@@ -82,7 +82,9 @@ def call(case: Case, loss: nn.Module, given: dict[str, Any], rows: slice) -> dic
         found[f"loss {step}"] = value.detach().clone()
     found["x"] = x.grad
     found |= {f"d{name}": parameter.grad for name, parameter in loss.named_parameters()}
-    found["logits"] = loss.logits(x).detach()
+    logits = loss.logits(x)  # every process calls for them, and for what comes of them
+    table = next(parameter for name, parameter in loss.named_parameters() if name.endswith("weight"))
+    found |= {"logits": logits.detach(), "by weight": torch.autograd.grad(logits.square().sum(), table)[0]}
     return found | {f"b{name}": buffer for name, buffer in loss.named_buffers()}
 
 
@@ -115,6 +117,23 @@ def filled_up(cases: list[Case]) -> list[dict[str, Tensor]]:
         del collectives._most_rows[group]
 
 
+def counted(rows: int) -> list[int]:
+    """Bytes that each collective of a step gives this process, of so many rows on each."""
+    group, found, wait = torch.distributed.group.WORLD, [], collectives._wait
+
+    def counting(*args) -> Tensor:
+        result = wait(*args)
+        found.append(result.nbytes)
+        return result
+
+    case = Case("softmax", dtype=torch.float32)
+    loss, given = build(case, sharded=True, process_group=group), batch(case, group.size())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collectives, "_wait", counting)
+        loss(given["x"][:rows], given["y"][:rows])
+    return found
+
+
 def alone(case: Case, size: int) -> list[dict[str, Tensor]]:
     """What the processes should give, of one that has everything."""
     whole, shares = call(case, build(case), batch(case, size), slice(None)), []
@@ -124,7 +143,7 @@ def alone(case: Case, size: int) -> list[dict[str, Tensor]]:
             if name in ("x", "logits") or (name.startswith("loss") and case.reduction == "none"):
                 share[name] = value[rows] * (size if name == "x" and case.gradients == "mean" else 1)
             elif name.endswith(("weight", "bias")):
-                share[name] = value[classes]
+                share[name] = value[classes] / (size if name == "by weight" and case.gradients == "mean" else 1)
             elif name.startswith("d") and case.gradients == "sum":
                 share[name] = value / size
         shares.append(share)
@@ -136,11 +155,13 @@ def own_classes(num_classes: int, rank: int, size: int) -> slice:
     return slice(rank * most, (rank + 1) * most)
 
 
-def states(num_classes: int, weighted: bool) -> tuple[dict, dict]:
-    """Of a model on this process its own state and the whole one."""
+def states(num_classes: int, weighted: bool) -> tuple[dict, dict, dict]:
+    """Of a model on this process its own state, the whole one, and its own when it is no longer sharded."""
     model = model_of(num_classes, weighted)
     model["loss"].process_group = torch.distributed.group.WORLD
-    return model.state_dict(), whole_state(model)
+    found = {name: value.clone() for name, value in model.state_dict().items()}, whole_state(model)
+    model["loss"].process_group = None
+    return *found, model.state_dict()
 
 
 def model_of(num_classes: int, weighted: bool = False, seed: int = 3) -> nn.Module:
@@ -179,12 +200,14 @@ def sampled(num_classes: int, share: float) -> list[dict[str, Tensor]]:
     return found
 
 
-def over_ddp(num_classes: int) -> dict[str, Tensor]:
-    """A step of a model under DistributedDataParallel, of processes that drew other weights."""
+def over_ddp(num_classes: int, cut: bool) -> dict[str, Tensor]:
+    """A step of a model under DistributedDataParallel, of processes that drew other weights; or each its own rows."""
     import torch.distributed as dist
 
     rank, group = dist.get_rank(), dist.group.WORLD
-    size, model = dist.get_world_size(), model_of(num_classes, seed=3 + rank).double()
+    size, model = dist.get_world_size(), model_of(num_classes, seed=3 if cut else 3 + rank).double()
+    if cut:
+        model["loss"].process_group = group
     given, rows = batch(Case("softmax", num_classes), size), own_rows(SHARES[size], rank)
     wrapped = nn.parallel.DistributedDataParallel(over(Step(model), group))
     wrapped(given["x"][rows], given["y"][rows]).backward()
