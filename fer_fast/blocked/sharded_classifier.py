@@ -119,8 +119,9 @@ def _drawn(draw: Draw, targets: Targets, classes: Share) -> Tensor:
     own = classes.own
     numbers = _numbers(draw.step, torch.arange(own.start, own.stop, device=targets.y.device))
     if len(numbers):
-        # A row whose class is elsewhere stands for no class here.
-        present = torch.zeros_like(numbers).index_add_(0, targets.y, targets.hard.to(torch.int64))
+        # A row whose class is elsewhere stands for no class here, nor does one without weight.
+        counts = (targets.hard * (targets.weight != 0)).to(torch.int64)
+        present = torch.zeros_like(numbers).index_add_(0, targets.y, counts)
         numbers.masked_fill_(present != 0, _PRESENT)
     return numbers.topk(_at_once(draw, len(numbers), len(targets.y))).indices.sort().values
 

@@ -30,6 +30,9 @@ def classifiers() -> list[Tensor]:
     assert_type(angular[0].lambda_, Tensor)
     arcface = losses.ArcFaceLoss(C, D, 30.0, 0.4)
     assert_type(arcface.logits(x), Tensor)
+    sharded = losses.LMCLLoss(C, D, sharded=True, negative_share=0.5)
+    assert_type(sharded.whole("weight"), Tensor)
+    assert_type(functional.lmcl_loss(x, y, weight, num_classes=C), Tensor)
     joint = losses.JointLoss(lmcl, losses.VariantLoss(C, D, feature_gradient="paper"), weight=0.001)
     return [assert_type(loss(x, y), Tensor) for loss in (softmax, lmcl, *angular, arcface, joint)]
 
