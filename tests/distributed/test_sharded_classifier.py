@@ -33,6 +33,7 @@ CASES = [
     Case("softmax", options=(("ignore_index", -100),)),
     Case("softmax", auxiliary="center"),
     Case("lmcl", auxiliary="variant", weighted=True),
+    Case("a-softmax", backend="triton"),  # which leaves it to products of PyTorch
     *[Case(name, backend="reference", reduction="none") for name in HEADS],
     *[Case("weighted-softmax", backend="reference", gradients=of, options=(SMOOTHED,)) for of in ("mean", "sum")],
 ]
