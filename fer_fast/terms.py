@@ -1,12 +1,13 @@
 """The losses that meet rows with a table of classes, in the groups that every engine takes them in."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup  # a name even where PyTorch is built without
 
-Group = Union["torch.distributed.ProcessGroup", str, None]  # or its name; None for this process alone
+Group = ProcessGroup | str | None  # or its name; None for this process alone
 
 
 class Classifier(NamedTuple):

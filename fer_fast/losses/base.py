@@ -218,8 +218,9 @@ class Loss(OfGroup, Versioned):
 
     def extra_repr(self) -> str:
         taken = signature(type(self)).parameters
-        hidden = {"training"} if vars(self).get("_group") else {"training", "gradients"}
-        shown = {k: repr(v) for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
+        shown = {k: repr(v) for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        if "process_group" in taken:
+            shown["process_group"] = repr(self._group)  # its name
         for name, tensor in (self._parameters | self._buffers).items():
             if name in taken:
                 shown[name] = " ".join(repr(tensor).split())

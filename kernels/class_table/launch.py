@@ -276,9 +276,9 @@ def _small_table(
         if not waits:
             divisors = divisors_of(*peers.total(torch.float32, *parts))
     results, launches, along_logits = launches_of(found, batch, given, *rules[:2], auxiliary.factor, divisors)
-    along = along_logits.double().sum() if learns else batch.x.new_zeros(0)
     for launch in launches[:-1] if shared else launches:
         start(launch)
+    along = along_logits.double().sum() if learns else batch.x.new_zeros(0)
     if shared:
         last, waiting, along = over_all(launches[-1], peers, parts[not classifier.name] if waits else along[:0], along)
         start(last)

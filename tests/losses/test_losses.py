@@ -59,25 +59,29 @@ def test_hyper_parameters_are_those_declared_beside_the_formula(spec):
 
 
 def test_signatures_name_every_argument():
+    group = "torch.distributed.distributed_c10d.ProcessGroup | str | None"
+    shared = f"process_group: {group} = None, gradients: Literal['mean', 'sum'] = 'mean'"
     assert str(inspect.signature(losses.VariantLoss)) == (
         "(num_classes: int, feature_dim: int, lambda1: float = 0.4, lambda2: float = 0.6, eps1: float = 0.01, "
         "eps2: float = 0.01, alpha: float = 0.5, feature_gradient: Literal['exact', 'paper'] = 'exact', *, "
         "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
         "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto', "
-        "empty: Literal['error', 'zero'] = 'error')"
+        f"empty: Literal['error', 'zero'] = 'error', {shared})"
     )
     assert str(inspect.signature(functional.lmcl_loss)) == (
         "(features: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, *, s: float | torch.Tensor = 30.0, "
         "m: float = 0.35, sample_weights: torch.Tensor | None = None, label_smoothing: float = 0.0, "
-        "ignore_index: int | None = None, reduction: Literal['mean', 'sum', 'none'] = 'mean', "
-        "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto') -> torch.Tensor"
+        "ignore_index: int | None = None, num_classes: int | None = None, "
+        "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
+        f"backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto', {shared}) -> torch.Tensor"
     )
     for cls in (losses.SoftmaxLoss, losses.ArcFaceLoss, losses.ASoftmaxLoss):
         assert str(inspect.signature(cls)).endswith(
             "*, label_smoothing: float = 0.0, ignore_index: int | None = None, "
+            "sharded: bool = False, negative_share: float = 1.0, "
             "reduction: Literal['mean', 'sum', 'none'] = 'mean', "
             "backend: Literal['auto', 'triton', 'blocked', 'reference'] = 'auto', "
-            "empty: Literal['error', 'zero'] = 'error')"
+            f"empty: Literal['error', 'zero'] = 'error', {shared})"
         )
     by_place = losses.VariantLoss(C, D, 0.1, 0.2, 0.3, eps2=0.4, feature_gradient="paper")
     assert by_place.params == (0.1, 0.2, 0.3, 0.4, 0.5, "paper")
