@@ -1,4 +1,4 @@
-"""BatchNorm over the shares of several processes: y = (x - E[x]) / √(Var[x] + ε) · w + b, E and Var of all their images.
+"""BatchNorm over the shares of several processes: y = (x - E) / √(Var + ε) · w + b, E and Var of the images of all.
 
 On GPUs that is PyTorch's `SyncBatchNorm`, which takes nothing else. On a CPU it is the same, of PyTorch's kernels for
 each share and what they need of each other: 2 C + 1 numbers forward (count, mean, variance), 2 C backward.
