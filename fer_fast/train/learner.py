@@ -50,7 +50,7 @@ class Learner(nn.Module):
             self.key = copy.deepcopy(recogniser.encoder).requires_grad_(False)
             self.bank = MemoryBank(bank_rows, recogniser.encoder.head.projection_dim)
         # In a tuple: its two losses are registered above, and a state holds each tensor once.
-        self.joint = (JointLoss(recogniser.classifier, terms[0].loss, terms[0].weight),) if plan.joint else ()
+        self._joint = (JointLoss(recogniser.classifier, terms[0].loss, terms[0].weight),) if plan.joint else ()
 
     @property
     def views(self) -> int:
@@ -80,11 +80,11 @@ class Learner(nn.Module):
 
     def _total(self, batch: Batch) -> Tensor:
         features = batch.outputs.features
-        if self.joint:
-            total = self.joint[0](features, batch.labels)
+        if self._joint:
+            total = self._joint[0](features, batch.labels)
         else:
             total = self.classifier_weight * self.recogniser.classifier(features, batch.labels)
-        for term in self.terms[len(self.joint) :]:
+        for term in self.terms[len(self._joint) :]:
             total = total + term(batch)
         return total
 

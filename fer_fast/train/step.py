@@ -110,8 +110,7 @@ class Update:
         """From now on losses, gradients and the bank are those of all processes, and each is given its share."""
         from fer_fast.distributed import over  # which one process has no use for
 
-        for losses in (self.learner, *self.learner.joint):
-            over(losses)
+        over(self.learner)
         ddp = nn.parallel.DistributedDataParallel
         # Statistics of BatchNorm are the same already, or each process's own until they are averaged.
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(ddp).parameters else None
