@@ -139,6 +139,8 @@ class Augment(Normalise):
         """
         config, total = self.config, len(images) if total is None else total
         uniform = torch.rand(total, len(self._COLUMNS), generator=generator, device=generator.device)
+        if not len(images):  # a share of nothing, which cannot be resampled
+            return images.new_empty(0, config.channels, config.size, config.size, dtype=torch.float32)
         uniform = uniform[first : first + len(images)]
         uniform = uniform.to(images.device, non_blocking=True)
         draws = dict(zip(self._COLUMNS, uniform.unbind(1), strict=True)) | self._swings(uniform)

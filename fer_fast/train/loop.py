@@ -68,7 +68,7 @@ class Trainer:
         self.started_from = self._prepare_encoders(weights)
         self.hardware.place(self.learner)
         if processes.count > 1:
-            self._share_norms()
+            self._check_shares()
         replayed = replays(config, self.hardware, processes)
         self.update = Update(config, self.learner, self.hardware, replayed)
         self.take_step = Replay(self.update, required=config.hardware.compile == "graph") if replayed else self.update
@@ -264,18 +264,32 @@ class Trainer:
         words = (self.config.seed, purpose, epoch, *([rank] if rank else []))
         return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
-    def _share_norms(self) -> None:
-        """BatchNorm over all processes, or what it needs where each has its own."""
+    def _check_shares(self) -> None:
+        """Make BatchNorm that of all processes, or see to it that each one's share of every batch will do.
+
+        Raises:
+            InputError: a share is too small.
+        """
         from fer_fast.train.batch_norm import batch_norms, share_batch_norms  # timm's beside PyTorch's
 
-        if self.config.hardware.sync_batchnorm:
+        backbone, config = self.learner.recogniser.encoder.backbone, self.config
+        smallest = min(len(batch) for batch in self._batches(0))
+        least, reason = smallest // self.processes.count, ""
+        if config.hardware.sync_batchnorm:
             share_batch_norms(self.learner, self.hardware.device)
-            return
-        least = min(len(batch) for batch in self._batches(0)) // self.processes.count
-        if least < 2 and batch_norms(self.learner):
+        elif least < 2 and batch_norms(self.learner):
+            reason = "BatchNorm needs two without hardware.sync_batchnorm"
+        if not (least or reason):
+            none = torch.empty(0, config.augment.channels, *[config.augment.size] * 2, device=self.hardware.device)
+            try:
+                with torch.no_grad():
+                    backbone.eval()(self.hardware.layout(none))
+            except RuntimeError:
+                reason = f"{config.backbone} computes nothing of none"
+        if reason:
             raise InputError(
-                f"a batch gives one of {self.processes.count} processes {least} of its images, and without "
-                "hardware.sync_batchnorm BatchNorm needs two; choose another batch_size"
+                f"one of {self.processes.count} processes gets {least} images of a batch of {smallest}, and {reason}; "
+                "choose another batch_size"
             )
 
     def _average_norms(self) -> None:

@@ -223,7 +223,7 @@ def _listen(heard: socket.socket, here: Processes) -> None:
     while True:
         for number in heard.recv(64):
             if number == signal.SIGTERM:
-                _end(f"error: process {here.rank} of {here.count} was stopped, as another one ended", 143)
+                _end("error: torchrun ended all processes, as one of them or it was ended; --resume continues", 143)
             if number == signal.SIGINT:
                 if here.first:  # which is told by Python, too, and has files to finish
                     time.sleep(_INTERRUPTED)
