@@ -24,6 +24,7 @@ from fer_fast.train.models import move_towards
 from fer_fast.train.processes import ALONE, Processes
 from fer_fast.train.progress import LineProgress
 from fer_fast.train.schedule import rate_factor
+from fer_fast.train.shown import counted
 from fer_fast.train.step import Replay, Share, Update, replays
 from fer_fast.train.transfer import load_encoder
 from fer_fast.train.weights import Weights
@@ -288,8 +289,8 @@ class Trainer:
                 reason = f"{config.backbone} computes nothing of none"
         if reason:
             raise InputError(
-                f"one of {self.processes.count} processes gets {least} images of a batch of {smallest}, and {reason}; "
-                "choose another batch_size"
+                f"one of {self.processes.count} processes gets {counted(least, 'image')} of a batch of {smallest}, "
+                f"and {reason}; choose another batch_size"
             )
 
     def _average_norms(self) -> None:
