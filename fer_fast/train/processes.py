@@ -24,7 +24,6 @@ _SHARED = (InputError, OSError, ModuleNotFoundError, SystemExit)  # what ends a 
 _SAID = "fer-fast: said why"
 
 _store: Any = None  # torch's, which outlives the process group: through it one process speaks for all
-_wakeup: socket.socket | None = None
 
 
 @dataclass(frozen=True)
@@ -165,13 +164,14 @@ def joined() -> Iterator[Processes]:
     if _distributed().is_initialized():
         yield here
         return
-    _join(here)
-    with open(os.devnull, "w") as nowhere, _silent_into(nowhere, here):
+    with _hearing_signals(here), open(os.devnull, "w") as nowhere, _silent_into(nowhere, here):
+        _join(here)
         try:
             yield here
         except BaseException as error:
             if getattr(error, "of_all", False):
                 _distributed().destroy_process_group()
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, at the first end of what all come to
             raise  # else the others are in the middle of something, which leaving would wait for
         _distributed().destroy_process_group()
 
@@ -182,7 +182,6 @@ def _join(here: Processes) -> None:
 
     distributed = _distributed()
     both = torch.cuda.is_available()  # objects and scores go through the host, gradients from GPU to GPU
-    _hear_signals(here)
     try:
         _store, _, _ = next(distributed.rendezvous("env://"))
         distributed.init_process_group(
@@ -207,28 +206,38 @@ def _raise(error: BaseException | None) -> None:
         raise error
 
 
-def _hear_signals(here: Processes) -> None:
+@contextmanager
+def _hearing_signals(here: Processes) -> Iterator[None]:
     """Have a thread act on signals: the main one may be waiting for a process that is gone."""
-    global _wakeup
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # whose alone they are
+        yield
         return
-    heard, _wakeup = socket.socketpair()
-    _wakeup.setblocking(False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.set_wakeup_fd(_wakeup.fileno(), warn_on_full_buffer=False)
+    heard, told = socket.socketpair()
+    told.setblocking(False)
     threading.Thread(target=_listen, args=(heard, here), name="signals", daemon=True).start()
+    before = signal.signal(signal.SIGTERM, lambda *_: None), signal.set_wakeup_fd(told.fileno())
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before[1])
+        told.close()
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, before[0])
 
 
 def _listen(heard: socket.socket, here: Processes) -> None:
-    while True:
-        for number in heard.recv(64):
-            if number == signal.SIGTERM:
+    with heard:
+        while numbers := heard.recv(64):
+            if signal.SIGTERM in numbers:
                 _end("error: torchrun ended all processes, as one of them or it was ended; --resume continues", 143)
-            if number == signal.SIGINT:
-                if here.first:  # which is told by Python, too, and has files to finish
-                    time.sleep(_INTERRUPTED)
-                    _end("interrupted", 130)
-                os._exit(130)
+            if signal.SIGINT in numbers:
+                if not here.first:
+                    os._exit(130)
+                heard.settimeout(_INTERRUPTED)  # Python tells this one, too, and it has files to finish
+                with suppress(TimeoutError):
+                    if not heard.recv(64):
+                        return
+                _end("interrupted", 130)
 
 
 def _end(line: str, status: int) -> None:
