@@ -1,11 +1,14 @@
 """What each process of a group does in `tests/train/test_processes.py`, and one alone."""
 
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from fer_fast.cli import main
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.labels import CLASSES
 from fer_fast.train.backbones import BACKBONES, BackboneInfo
@@ -68,6 +71,16 @@ def trained_in_float64(name):
     with pytest.MonkeyPatch.context() as patch:
         in_float64(patch)
         return trained(name, together())
+
+
+def commanded(arguments):
+    """Exit status, output and errors of a command that torchrun could have started in this process of the group."""
+    told = {"RANK": dist.get_rank(), "WORLD_SIZE": dist.get_world_size(), "MASTER_ADDR": "", "MASTER_PORT": ""}
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        patch.setitem(BACKBONES, "normed", BackboneInfo("a test", 8, Normed))
+        for name, value in told.items():
+            patch.setenv(name, str(value))
+        return main(arguments), out.getvalue(), err.getvalue()
 
 
 def normed(sizes):
