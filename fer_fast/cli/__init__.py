@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from fer_fast.errors import InputError, printable
 from fer_fast.suggest import one_of
+from fer_fast.train.processes import speaks, started_by_torchrun
 
 # Modules are imported when their command runs: `fer-fast --help` must not wait for torch.
 COMMANDS = {
@@ -44,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt as stop:
-        print(f"fer-fast: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
+        if speaks():
+            print(f"fer-fast: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
         return 130
 
 
@@ -56,6 +58,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"fer-fast {version('fer-fast')}")
         return 0
     module, _ = COMMANDS[one_of(arguments[0], COMMANDS, "command")]
+    if started_by_torchrun() and arguments[0] not in ("train", "sweep"):
+        raise InputError(f"fer-fast {arguments[0]} is for one process; start it without torchrun")
     return importlib.import_module(module).run(arguments[1:])
 
 
@@ -89,6 +93,7 @@ def _warn_once() -> Callable[..., None]:
 
 
 def fail(message: str) -> int:
-    """Print one line on standard error; the exit status of bad input."""
-    print(f"fer-fast: error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    """Print one line on standard error, one for all processes; the exit status of bad input."""
+    if speaks():
+        print(f"fer-fast: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2

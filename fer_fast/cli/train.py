@@ -3,16 +3,17 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fer_fast.cli.parser import Parser, underscored
 from fer_fast.cli.study import add_study_options, axes_of, fold_layer, refuse_idle_axes, refuse_idle_study
 from fer_fast.cli.summary import print_metrics, print_study
 from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import RESUME, load_resume
-from fer_fast.train.config import config_parser, file_layer, recipe_layer, resolve, to_dict
+from fer_fast.train.config import RunConfig, config_parser, file_layer, recipe_layer, resolve, to_dict
 from fer_fast.train.folder import STUDY, fresh_folder, latest_folder
 from fer_fast.train.idle import refuse_idle
+from fer_fast.train.processes import Processes, joined
 from fer_fast.train.run import CONFIG, only_configured, train
 from fer_fast.train.study import Study, failure, read_study, refuse_more_epochs, run_study
 
@@ -33,14 +34,28 @@ def run(argv: list[str]) -> int:
 
 
 def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int:
-    """Begin or resume one run, or a study, as the arguments of a command say.
+    """Begin or resume one run, or a study, as the arguments of a command say; of torchrun's processes all do.
 
     Args:
         argv: its arguments.
         about: keywords of its parser.
         sweep: whether it takes a grid, and so is always a study.
     """
-    argv, command = underscored(argv), shlex.join((*about["prog"].split(), *argv))
+    with joined() as processes:
+        asked = processes.from_first(lambda: _asked(underscored(argv), about, sweep, processes))
+        return _carry_out(asked, processes)
+
+
+class _Asked(NamedTuple):
+    """What the arguments of a command ask for."""
+
+    config: RunConfig
+    study: Study | None
+    out: Path
+    how: dict[str, Any]
+
+
+def _asked(argv: list[str], about: dict[str, str], sweep: bool, processes: Processes) -> _Asked:
     # Recipe and file are what the other options are laid over, so they are looked for first.
     early = Parser(add_help=False)
     early.add_argument("--recipe")
@@ -58,19 +73,28 @@ def start(argv: list[str], about: dict[str, str], *, sweep: bool = False) -> int
     if sweep and not axes:
         raise InputError("a sweep needs --grid KEY=[VALUE,...], e.g. optimiser.rate=[0.1,0.01]")
     study = Study(config, axes) if axes else None
+    if study and processes.count > 1:
+        raise InputError(
+            f"torchrun's processes train one run at a time, not {study.title}; start it with fer-fast alone"
+        )
     if not given.resume:
         refuse_idle_study(study, argv, *layers) if study else refuse_idle(config, argv, *layers)
     elif not study:
         refuse_more_epochs(config, out)
     elif begun:  # with what it has; only what comes to it is looked at
         refuse_idle_axes(study, begun)
-    out = out or fresh_folder(config.recipe)
+    command = about["prog"].removeprefix("fer-fast ")
+    how = {"resume": given.resume, "command": f"{processes.program} {shlex.join((command, *argv))}"}
+    return _Asked(config, study, out or fresh_folder(config.recipe), how)
+
+
+def _carry_out(asked: _Asked, processes: Processes) -> int:
+    config, study, out, how = asked
     try:
-        how = {"resume": given.resume, "command": command}
         metrics = run_study(study, out, **how) if study else train(config, out, **how)
     except KeyboardInterrupt:
         begun = any((out / name).exists() for name in (STUDY, RESUME, CONFIG))
-        again = f"continue with: fer-fast train --resume --out {shlex.quote(str(out))}"
+        again = f"continue with: {processes.program} train --resume --out {shlex.quote(str(out))}"
         raise KeyboardInterrupt(again if begun else "") from None
     print_study(metrics, study.title) if study else print_metrics(metrics)
     print(f"report: {out / 'report.html'}")

@@ -127,13 +127,21 @@ class Augment(Normalise):
         "blur", "blur_width", "erase", "erase_area", "erase_aspect", "erase_x", "erase_y",
     )  # fmt: skip
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, first: int = 0, total: int | None = None) -> Tensor:
         """(n, 1 or 3, h, w) uint8 on any device -> float32 (n, channels, size, size) on that device.
 
         The generator may live on the CPU while the images are on a GPU; it then draws the same changes everywhere.
+
+        Args:
+            images: all of a batch, or those of `total` that begin with the `first`: they are changed as in the whole.
+            generator: of the random numbers.
+            first, total: where the images stand in a batch.
         """
-        config = self.config
-        uniform = torch.rand(len(images), len(self._COLUMNS), generator=generator, device=generator.device)
+        config, total = self.config, len(images) if total is None else total
+        uniform = torch.rand(total, len(self._COLUMNS), generator=generator, device=generator.device)
+        if not len(images):  # a share of nothing, which cannot be resampled
+            return images.new_empty(0, config.channels, config.size, config.size, dtype=torch.float32)
+        uniform = uniform[first : first + len(images)]
         uniform = uniform.to(images.device, non_blocking=True)
         draws = dict(zip(self._COLUMNS, uniform.unbind(1), strict=True)) | self._swings(uniform)
         unit = self._to_unit(images)

@@ -149,13 +149,18 @@ class HardwareConfig:
             where the device computes in it, else float32.
         channels_last: keep images and weights in channels-last order; much faster on CPUs and on tensor cores.
         compile: graph replays whole steps from a CUDA graph; network compiles the network by TorchInductor as well, for
-            long runs; none does neither; auto is graph on a CUDA device, float16 and virtual batches apart, else none.
+            long runs; none does neither; auto is graph on a CUDA device, float16, virtual batches and several
+            processes apart, else none.
+        sync_batchnorm: of several processes (torchrun): BatchNorm by mean and variance of the images of all, so that
+            they learn what one would; false takes those of each process's own, without waiting for the others, and
+            evaluates with the mean of what they gathered.
     """
 
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     channels_last: bool = True
     compile: Literal["auto", "none", "graph", "network"] = "auto"
+    sync_batchnorm: bool = True
 
 
 @dataclass
@@ -174,7 +179,7 @@ class RunConfig:
         loss: name of the loss; an auxiliary loss brings its classifier along.
         epochs: passes over the training images.
         iterations: end after so many optimiser steps if that comes before the last epoch; 0 for no such limit.
-        batch_size: images a step of the network.
+        batch_size: images a step of the network, those of all processes together.
         virtual_batch: batches whose outputs meet in one loss, as Ad-Corre's paper does with 1, 5 and 10; memory stays
             that of one, for a second forward pass.
         accumulate: losses whose gradients make one optimiser step.

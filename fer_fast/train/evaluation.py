@@ -21,6 +21,7 @@ from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_recogniser
 from fer_fast.train.models import Recogniser
 from fer_fast.train.objective import plan_losses
+from fer_fast.train.processes import ALONE, Processes
 from fer_fast.train.provenance import membership, weights_digest
 
 
@@ -54,17 +55,18 @@ class Trained:
         return Preparation(size, channels, "haar" if self.config.data.faces == "haar" else "align")
 
 
-def load_trained(path: str | Path, device: str | None = None) -> Trained:
+def load_trained(path: str | Path, device: str | None = None, processes: Processes = ALONE) -> Trained:
     """Build the recogniser of a checkpoint and load the weights its run selected.
 
     Args:
         path: checkpoint.safetensors, or the folder of the run.
         device: where to run; None takes what the run was configured for, or what there is instead.
+        processes: of which the first reads the file for all.
 
     Raises:
         InputError: no readable checkpoint, or one whose parts do not fit together.
     """
-    tensors, state = load_checkpoint(path)
+    tensors, state = processes.from_first(lambda: load_checkpoint(path))
     try:
         config, classes = from_dict(state["config"]), tuple(state["classes"])
     except KeyError as error:
@@ -87,26 +89,34 @@ def predict(
     batch_size: int = 256,
     progress: Callable[[int, int], None] = lambda done, total: None,
     crops: int = 1,
+    processes: Processes = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Features (n, d) and class probabilities (n, C), float32 on the CPU, for images uint8 (n, c, h, w).
 
     The recogniser is used in evaluation mode and left in the mode it was in. Both are means over the `crops`, 1, 5 or
     10 (see `fer_fast.data.augment.views`). `progress` is called with images done and all of them.
+
+    Several processes share the batches, which are the same whoever computes them, and all have what all computed.
     """
     normalise = Normalise(augment)
     training = recogniser.training
     recogniser.eval()
     features, scores = [], []
     order = torch.arange(len(images)).split(max(1, batch_size // crops))
-    for part, _ in Feed(images, torch.zeros(len(images)), hardware.device, resident=False).batches(order):
+    order = [order[number] for number in processes.share(torch.arange(len(order))).tolist()]
+    feed, total = Feed(images, torch.zeros(len(images)), hardware.device, resident=False), sum(map(len, order))
+    for part, _ in feed.batches(order) if order else ():
         part = views(part, crops).flatten(0, 1)
         with hardware.autocast():
             x, logits = recogniser(hardware.layout(normalise(part)))
         features.append(x.float().unflatten(0, (-1, crops)).mean(1))
         scores.append(logits.float().softmax(1).unflatten(0, (-1, crops)).mean(1))
-        progress(sum(map(len, scores)), len(images))
+        progress(sum(map(len, scores)), total)
     recogniser.train(training)
-    return torch.cat(features).cpu(), torch.cat(scores).cpu()
+    found = [torch.cat(parts).cpu() for parts in (features, scores) if parts]
+    whole = zip(*filter(None, processes.told(found)), strict=True)
+    features, scores = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in whole)
+    return features, scores
 
 
 class Measured(NamedTuple):
@@ -125,8 +135,10 @@ class Measured(NamedTuple):
     scores: Tensor
 
 
-def measure(trained: Trained, dataset: FaceDataset) -> Measured:
+def measure(trained: Trained, dataset: FaceDataset, processes: Processes = ALONE) -> Measured:
     """Evaluate on a dataset with the test crops of the run, and with fewer crops too, so that they are told apart.
+
+    Several processes share the images, and each has the numbers of all of them.
 
     Raises:
         InputError: the dataset has images of a class the model does not know.
@@ -140,7 +152,13 @@ def measure(trained: Trained, dataset: FaceDataset) -> Measured:
     for crops in (count for count in CROPS if count <= augment.crops):
         with watched(f"evaluating {dataset.split}" + (f", {crops} crops" if crops > 1 else "")) as progress:
             features, scores = predict(
-                trained.recogniser, dataset.images, augment, trained.hardware, progress=progress, crops=crops
+                trained.recogniser,
+                dataset.images,
+                augment,
+                trained.hardware,
+                progress=progress,
+                crops=crops,
+                processes=processes,
             )
         metrics = evaluate(labels, scores, trained.classes, units)
         apart[str(crops)] = {key: metrics[key] for key in BOUNDED}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fer_fast.errors import InputError
 from fer_fast.train.config import HardwareConfig
+from fer_fast.train.processes import ALONE, Processes
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -15,12 +16,14 @@ _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 class Hardware:
     """Resolved `HardwareConfig`: places modules and images, and gives the autocast context.
 
+    Of several processes on a machine with GPUs each takes the one of its number.
+
     Raises:
         InputError: a device that is not there, or float16 where gradients cannot be scaled.
     """
 
-    def __init__(self, config: HardwareConfig):
-        self.device = _device(config.device)
+    def __init__(self, config: HardwareConfig, processes: Processes = ALONE):
+        self.device = _device(config.device if processes.count == 1 else _of_process(config.device, processes))
         if config.precision == "float16" and self.device.type != "cuda":
             raise InputError(f"hardware.precision float16 needs a CUDA device, not {self.device}; allowed: bfloat16")
         self.precision = config.precision
@@ -53,6 +56,19 @@ class Hardware:
     def autocast(self) -> AbstractContextManager:
         """The context in which the network runs."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+
+def _of_process(name: str, processes: Processes) -> str:
+    """The device of one of several processes."""
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"hardware.device is {name}; several processes take cpu, or cuda: each the GPU of its number")
+    if kind == "cpu":
+        return kind
+    if processes.local >= (count := torch.cuda.device_count()):
+        raise InputError(f"process {processes.rank} has no GPU: this machine has {count}; start as many processes")
+    torch.cuda.set_device(processes.local)
+    return f"cuda:{processes.local}"
 
 
 def _device(name: str) -> torch.device:

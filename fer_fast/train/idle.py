@@ -15,6 +15,7 @@ from fer_fast.train.config import RunConfig, config_parser, resolve, to_dict
 from fer_fast.train.data import cuts_validation
 from fer_fast.train.nested import leaves, read_yaml
 from fer_fast.train.objective import Plan, loss_setup, plan_losses
+from fer_fast.train.processes import started_by_torchrun
 
 
 def _colour(config: RunConfig, _plan: Plan) -> bool:
@@ -98,6 +99,7 @@ _ACT: tuple[tuple[tuple[str, ...], str, Callable[[RunConfig, Plan], bool]], ...]
         lambda config, _: config.schedule.name == "step",
     ),
     (("schedule.floor",), "with schedule.name cosine", lambda config, _: config.schedule.name == "cosine"),
+    (("hardware.sync_batchnorm",), "with several processes (torchrun)", lambda *_: started_by_torchrun()),
     (("schedule.decay",), "with schedule.name inverse", lambda config, _: config.schedule.name == "inverse"),
 )
 # Keys whose value is a mapping by name -> the names that this run reads.

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -21,9 +21,11 @@ from fer_fast.train.feed import Feed
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_learner
 from fer_fast.train.models import move_towards
+from fer_fast.train.processes import ALONE, Processes
 from fer_fast.train.progress import LineProgress
 from fer_fast.train.schedule import rate_factor
-from fer_fast.train.step import Replay, Update, replays
+from fer_fast.train.shown import counted
+from fer_fast.train.step import Replay, Share, Update, replays
 from fer_fast.train.transfer import load_encoder
 from fer_fast.train.weights import Weights
 
@@ -35,27 +37,40 @@ class Trainer:
     """One run: everything that changes over it, one epoch at a time.
 
     Random numbers of an epoch (order, augmentation, dropout) follow from the seed and the epoch's number alone, so a
-    run that resumes after an epoch continues exactly as if it had never stopped.
+    run that resumes after an epoch continues exactly as if it had never stopped. Of several processes each takes its
+    share of every batch and of its random numbers: order and augmentation are those of one process, on any number of
+    them; dropout is drawn in each.
 
     Args:
         config: of the run.
         train, val: images to learn from, images to select the epoch by.
         weights: what the encoder starts from; None starts from random numbers.
+        processes: that train together.
 
     Raises:
         InputError: a configuration that cannot be trained, or data too small for it.
     """
 
-    def __init__(self, config: RunConfig, train: FaceDataset, val: FaceDataset, weights: Weights | None = None):
+    def __init__(
+        self,
+        config: RunConfig,
+        train: FaceDataset,
+        val: FaceDataset,
+        weights: Weights | None = None,
+        processes: Processes = ALONE,
+    ):
         if min(len(train), len(val)) < 2:
             raise InputError(f"training needs at least 2 images a split; there are {len(train)} train, {len(val)} val")
         self.config, self.train_set, self.val_set = config, train, val
-        self.hardware = Hardware(config.hardware)
+        self.processes = processes
+        self.hardware = Hardware(config.hardware, processes)
         torch.manual_seed(config.seed)
         self.learner = build_learner(config, train.class_counts(), train.classes)
         self.started_from = self._prepare_encoders(weights)
         self.hardware.place(self.learner)
-        replayed = replays(config, self.hardware)
+        if processes.count > 1:
+            self._check_shares()
+        replayed = replays(config, self.hardware, processes)
         self.update = Update(config, self.learner, self.hardware, replayed)
         self.take_step = Replay(self.update, required=config.hardware.compile == "graph") if replayed else self.update
         self.ema = copy.deepcopy(self.learner.recogniser).requires_grad_(False) if config.ema else None
@@ -77,6 +92,8 @@ class Trainer:
             InputError: the loss is no longer finite.
         """
         with self.hardware.side_stream():
+            if self.processes.count > 1:
+                self.update.join()
             if self.epoch == 0 and self.learner.bank is not None:
                 self._fill_bank()
             while self.epoch < self.epochs:
@@ -129,29 +146,31 @@ class Trainer:
 
     def _train_epoch(self, progress: LineProgress) -> None:
         started = time.perf_counter()
-        torch.manual_seed(self._seed(_NETWORK, self.epoch))
+        torch.manual_seed(self._seed(_NETWORK, self.epoch, self.processes.rank))
         self.update.generator.manual_seed(self._seed(_AUGMENT, self.epoch))
         batches = self._batches(self.epoch)[: (self.steps - self.step) * self.config.accumulate]
         total = sum(len(batch) for batch in batches)
         if self.train_set.votes is not None:
             self.feed.labels = self._drawn_labels(self.train_set.votes)
-        fed = self.feed.batches(batches)
+        fed = self._shares(batches)
         self.update.running.reset()
         progress.start(self.epoch + 1, self.epochs, total)
         self.learner.train()
-        refreshed, done, images = started, 0, 0
+        refreshed, done, images, own = started, 0, 0, 0
         while group := list(islice(fed, self.config.accumulate)):
             self.update.set_rate(rate := self.rate())
             self.take_step(group)
             self.step += 1
             self._average()
             done += len(group)
-            images += sum(len(labels) for _, labels in group)
-            if (now := time.perf_counter()) - refreshed > REFRESH_SECONDS:
+            images += sum(batch.total for batch in group)
+            own += sum(len(batch.labels) for batch in group)
+            if self.processes.first and (now := time.perf_counter()) - refreshed > REFRESH_SECONDS:
                 refreshed = now
-                loss, accuracy = self._read(images, done)
+                loss, accuracy = self._read(images, done, own)
                 progress.update(images, loss, accuracy, images / (now - started))
-        loss, accuracy = self._read(images, done)
+        self.processes.add(self.update.running.right)
+        loss, accuracy = self._read(images, done, images)
         speed = total / (time.perf_counter() - started)
         self.epoch += 1
         self._close_epoch(loss, accuracy, rate, speed, started)
@@ -159,7 +178,11 @@ class Trainer:
     def _close_epoch(self, loss: float, accuracy: float, rate: float, speed: float, started: float) -> None:
         """Validate, write the epoch's row and keep the weights if they are the best so far."""
         recogniser = self.ema if self.ema is not None else self.learner.recogniser
-        _, scores = predict(recogniser, self.val_set.images, self.config.augment, self.hardware)
+        if self.processes.count > 1 and not self.config.hardware.sync_batchnorm:
+            self._average_norms()
+        _, scores = predict(
+            recogniser, self.val_set.images, self.config.augment, self.hardware, processes=self.processes
+        )
         val_loss, val_accuracy = loss_and_accuracy(scores, self.val_set.labels)
         self.history.append(
             {
@@ -192,9 +215,9 @@ class Trainer:
             self.config.schedule, self.step, self.steps_per_epoch, self.steps
         )
 
-    def _read(self, images: int, batches: int) -> tuple[float, float]:
-        """Loss and accuracy of the epoch's images so far, which came in so many batches."""
-        loss, accuracy, bad = self.update.running.read(images, batches)
+    def _read(self, images: int, batches: int, predicted: int) -> tuple[float, float]:
+        """Loss and accuracy of the epoch's images so far, which came in so many batches and were predicted here."""
+        loss, accuracy, bad = self.update.running.read(images, batches, predicted)
         if bad is not None:
             step = self.epoch * self.steps_per_epoch + bad // self.config.accumulate
             kept = f"; the checkpoint of epoch {self.epoch} is kept" if self.epoch else ""
@@ -226,13 +249,57 @@ class Trainer:
         batches = self._batches(0)
         self.learner.train()
         groups = [batches[group % len(batches)] for group in range(self.config.model.bank_groups)]
-        for pixels, labels in self.feed.batches(groups):
-            view = self.hardware.layout(self.update.augment(pixels, generator))
+        for pixels, labels, *place in self._shares(groups):
+            view = self.hardware.layout(self.update.augment(pixels, generator, *place))
             with self.hardware.autocast():
                 self.learner.fill_bank(view, labels)
 
-    def _seed(self, purpose: int, epoch: int) -> int:
-        return int(np.random.SeedSequence((self.config.seed, purpose, epoch)).generate_state(1, np.uint64)[0] >> 1)
+    def _shares(self, batches: list[Tensor]) -> Iterator[Share]:
+        """What this process has of batches of indices."""
+        shares = [self.processes.share(torch.arange(len(batch))) for batch in batches]
+        fed = self.feed.batches([batch[share] for batch, share in zip(batches, shares, strict=True)])
+        for (pixels, labels), share, batch in zip(fed, shares, batches, strict=True):
+            yield Share(pixels, labels, int(share[0]) if len(share) else 0, len(batch))
+
+    def _seed(self, purpose: int, epoch: int, rank: int = 0) -> int:
+        words = (self.config.seed, purpose, epoch, *([rank] if rank else []))
+        return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+    def _check_shares(self) -> None:
+        """Make BatchNorm that of all processes, or see to it that each one's share of every batch will do.
+
+        Raises:
+            InputError: a share is too small.
+        """
+        from fer_fast.train.batch_norm import batch_norms, share_batch_norms  # timm's beside PyTorch's
+
+        backbone, config = self.learner.recogniser.encoder.backbone, self.config
+        smallest = min(len(batch) for batch in self._batches(0))
+        least, reason = smallest // self.processes.count, ""
+        if config.hardware.sync_batchnorm:
+            share_batch_norms(self.learner, self.hardware.device)
+        elif least < 2 and batch_norms(self.learner):
+            reason = "BatchNorm needs two without hardware.sync_batchnorm"
+        if not (least or reason):
+            none = torch.empty(0, config.augment.channels, *[config.augment.size] * 2, device=self.hardware.device)
+            try:
+                with torch.no_grad():
+                    backbone.eval()(self.hardware.layout(none))
+            except RuntimeError:
+                reason = f"{config.backbone} computes nothing of none"
+        if reason:
+            raise InputError(
+                f"one of {self.processes.count} processes gets {counted(least, 'image')} of a batch of {smallest}, "
+                f"and {reason}; choose another batch_size"
+            )
+
+    def _average_norms(self) -> None:
+        """What each process's BatchNorm gathered, as the mean of all."""
+        from fer_fast.train.batch_norm import batch_norms
+
+        networks = filter(None, (self.learner, self.ema))
+        norms = [norm for network in networks for norm in batch_norms(network)]
+        self.processes.average([each for norm in norms for each in (norm.running_mean, norm.running_var)])
 
     def _prepare_encoders(self, weights: Weights | None) -> str | None:
         """Start from weights and freeze stages where the configuration says so; a line on what the weights filled."""

@@ -110,7 +110,7 @@ def encode(encoder: Encoder, images: Tensor, real_batch: int) -> Outputs:
     n at once, batch normalisation apart, which knows its part alone and counts it once.
     """
     count = math.ceil(len(images) / real_batch)
-    if count == 1:
+    if count <= 1:  # of none, where a process got none
         return encoder(images)
     parts = [
         checkpoint(encoder, part, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(encoder)))

@@ -16,6 +16,7 @@ from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_encoder, build_loss_for
 from fer_fast.train.loop import Trainer
 from fer_fast.train.objective import plan_losses
+from fer_fast.train.processes import ALONE, Processes
 from fer_fast.train.step import replays
 from fer_fast.train.transfer import match_weights
 from fer_fast.train.weights import Weights
@@ -23,13 +24,13 @@ from fer_fast.train.weights import Weights
 REPORT_BYTES = 32 << 20  # report, log and metrics, generously
 
 
-def check_model(config: RunConfig, weights: Weights | None) -> None:
+def check_model(config: RunConfig, weights: Weights | None, processes: Processes = ALONE) -> None:
     """Build what will learn, for two classes and the network without memory, before data is read, which can take long.
 
     Raises:
         InputError: a device, network, loss or option that does not exist, or weights of another network.
     """
-    replays(config, Hardware(config.hardware))
+    replays(config, Hardware(config.hardware, processes), processes)
     plan = plan_losses(config)
     with torch.device("meta"):
         encoder = build_encoder(config, plan.shape, num_classes=2)

@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fer_fast.train.lineage import ancestors, check_start
 from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference
 from fer_fast.train.preflight import check_end, check_model, memory_named
+from fer_fast.train.processes import ALONE, Processes, joined
 from fer_fast.train.progress import make_progress
 from fer_fast.train.provenance import membership, provenance
 from fer_fast.train.weights import Weights, read_weights
@@ -37,7 +39,8 @@ _Stored = tuple[dict[str, torch.Tensor], dict[str, Any]]
 def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | None = None) -> dict[str, Any]:
     """Train, evaluate on the test split, and leave everything about the run in `out`; return the metrics.
 
-    All that the run needs to its end is opened and counted before its first batch.
+    All that the run needs to its end is opened and counted before its first batch. Processes that torchrun started
+    train together: the first of them writes and prints, all return the metrics.
 
     Args:
         config: of the run; to resume, the same as that of the run in `out`, or one of more epochs.
@@ -50,40 +53,63 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
         InputError: a bad configuration or dataset, a folder that already holds a run or is being written by one,
             nothing to resume, a resumed run that is finished or was configured otherwise, weights of another network,
             too little room on the disk or the device, a loss that is no longer finite.
+        ConnectionError: another process was lost.
     """
     started = time.perf_counter()
-    with claimed(out), memory_named(config):
-        stored = _stored(config, out) if resume and not _begins_again(config, out) else None
+    with joined() as processes, processes.loss_named(), ExitStack() as claim, memory_named(config):
+        stored = processes.from_first(lambda: _claim(config, out, resume, claim))
         if stored:  # what earlier sittings took
             started -= sum(row["seconds"] for row in stored[1]["history"])
-        if stored is None:
-            refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
-        trainer, splits, origin = prepare(config, stored)
-        match_classes(splits.test, splits.train.classes)
-        parts = (splits.train, splits.val, splits.test)
-        common = {
-            "config": to_dict(trainer.config),
-            "classes": list(splits.train.classes),
-            "images": list(splits.train.images.shape[1:3]),  # channels, side
-            "data": {dataset.split: dataset.digest() for dataset in parts},
-            "splits": membership(parts),
-            "notes": list(splits.notes),
-            **origin,
-            **provenance(command, trainer.hardware, stored[1] if stored else None),
-        }
-        if stored:
-            _continue(trainer, *stored, common["data"], out)
-        check_end(trainer, out)
-        write_text(out / CONFIG, to_yaml(trainer.config))
-        if splits.folds:
-            write_text(out / "folds.json", json.dumps(splits.folds, indent=1) + "\n")
-        _announce(trainer, len(splits.test), out)
+        with processes.agreeing():
+            trainer, splits, origin = prepare(config, stored, processes)
+            match_classes(splits.test, splits.train.classes)
+            parts = (splits.train, splits.val, splits.test)
+            common = {
+                "config": to_dict(trainer.config),
+                "classes": list(splits.train.classes),
+                "images": list(splits.train.images.shape[1:3]),  # channels, side
+                "data": {dataset.split: dataset.digest() for dataset in parts},
+                "splits": membership(parts),
+                "notes": list(splits.notes),
+                **origin,
+                **provenance(command, trainer.hardware, stored[1] if stored else None),
+            }
+            if stored:
+                _continue(trainer, *stored, common["data"], out)
+        _check_same(processes, common["data"])
         kept = Kept(out, common)
+        processes.from_first(lambda: _begin(trainer, splits, out))
         with Aside() as aside, make_progress() as progress:
             if stored:  # a kill may have come between two files, and a run that is extended has another length
                 kept.keep(trainer, aside)
             trainer.fit(progress, lambda: kept.keep(trainer, aside))
         return _conclude(trainer, splits.test, out, started)
+
+
+def _claim(config: RunConfig, out: Path, resume: bool, claim: ExitStack) -> _Stored | None:
+    """Take the folder, and what is to be continued in it."""
+    claim.enter_context(claimed(out))
+    if resume and not _begins_again(config, out):
+        return _stored(config, out)
+    refuse_results(out, RESUME, CHECKPOINT, "metrics.json")
+    return None
+
+
+def _check_same(processes: Processes, data: dict[str, str]) -> None:
+    """Refuse processes that read different data, as machines with different copies of it would."""
+    first, *others = processes.told(data)
+    for rank, other in enumerate(others, 1):
+        if unlike := difference(first, other):
+            raise InputError(f"process {rank} reads other data than process 0; the digest of {unlike}")
+
+
+def _begin(trainer: Trainer, splits: Splits, out: Path) -> None:
+    """Write and say what a run begins with."""
+    check_end(trainer, out)
+    write_text(out / CONFIG, to_yaml(trainer.config))
+    if splits.folds:
+        write_text(out / "folds.json", json.dumps(splits.folds, indent=1) + "\n")
+    _announce(trainer, len(splits.test), out)
 
 
 def evaluate_checkpoint(
@@ -109,7 +135,9 @@ def evaluate_checkpoint(
     return measured.metrics
 
 
-def prepare(config: RunConfig, stored: _Stored | None = None) -> tuple[Trainer, Splits, dict[str, Any]]:
+def prepare(
+    config: RunConfig, stored: _Stored | None = None, processes: Processes = ALONE
+) -> tuple[Trainer, Splits, dict[str, Any]]:
     """Build what a run needs. Weights, device, network and losses come first: data can take long to open.
 
     Returns:
@@ -119,7 +147,7 @@ def prepare(config: RunConfig, stored: _Stored | None = None) -> tuple[Trainer, 
     Raises:
         InputError: what a run cannot begin with.
     """
-    config, weights = try_model(config, stored)
+    config, weights = try_model(config, stored, processes)
     splits = load_splits(config)
     origin, notes = {}, check_start(weights, config, splits.test)
     if weights:
@@ -129,10 +157,12 @@ def prepare(config: RunConfig, stored: _Stored | None = None) -> tuple[Trainer, 
         origin = {key: stored[1][key] for key in ("started_from", "ancestors") if key in stored[1]}
         notes = stored[1].get("notes", ())
     splits = splits._replace(notes=tuple(dict.fromkeys((*splits.notes, *notes))))
-    return Trainer(config, splits.train, splits.val, weights), splits, origin
+    return Trainer(config, splits.train, splits.val, weights, processes), splits, origin
 
 
-def try_model(config: RunConfig, stored: _Stored | None = None) -> tuple[RunConfig, Weights | None]:
+def try_model(
+    config: RunConfig, stored: _Stored | None = None, processes: Processes = ALONE
+) -> tuple[RunConfig, Weights | None]:
     """The configuration with its geometry settled, and the weights that a run begins with.
 
     Raises:
@@ -145,7 +175,7 @@ def try_model(config: RunConfig, stored: _Stored | None = None) -> tuple[RunConf
         if stored:
             geometry = stored[1]["config"]["model"]["geometry"]
         config = replace(config, model=replace(config.model, geometry=geometry))
-    check_model(config, weights)
+    check_model(config, weights, processes)
     return config, weights
 
 
@@ -224,7 +254,9 @@ class Kept:
         self.epoch = 0  # of the weights that this sitting wrote last; only the thread that writes looks
 
     def keep(self, trainer: Trainer, aside: Aside) -> None:
-        """Have the trainer's state, as it is now, written aside."""
+        """Have the trainer's state, as it is now and as all processes have it, written aside by the first of them."""
+        if not trainer.processes.first:
+            return
         tensors, state = copied(trainer.tensors()), copy.deepcopy(trainer.state())
         prefix, _ = trainer.weights()
         epoch = trainer.best["epoch"] if prefix == "best" else trainer.epoch
@@ -242,10 +274,11 @@ class Kept:
 def _conclude(trainer: Trainer, test: FaceDataset, out: Path, started: float) -> dict[str, Any]:
     """Evaluate the checkpoint that the run leaves on the test split and write what a finished run leaves."""
     # From its file, as `fer-fast eval` and `fer-fast verify` do, so that these find the same numbers.
-    trained = load_trained(out, str(trainer.hardware.device))
-    measured = measure(trained, test)
+    processes = trainer.processes
+    trained = load_trained(out, str(trainer.hardware.device), processes)
+    measured = measure(trained, test, processes)
     measured.metrics.update(recorded(trained.state), seconds=time.perf_counter() - started)
-    _write_results(out, trainer.config, trainer.history, test, measured)
+    processes.from_first(lambda: _write_results(out, trainer.config, trainer.history, test, measured))
     return measured.metrics
 
 
@@ -287,10 +320,12 @@ def _announce(trainer: Trainer, tested: int, out: Path) -> None:
     config, train_set = trainer.config, trainer.train_set
     copies = f" ({len(FOURTEEN_ANGLES) * 2} copies of each)" if config.data.fourteen_fold else ""
     parameters = sum(p.numel() for p in trainer.learner.recogniser.parameters()) / 1e6
+    together = f", {trainer.processes.count} processes" if trainer.processes.count > 1 else ""
     print(
         f"{config.recipe}: {titled(config)}, {parameters:.1f} M parameters: "
         f"{len(train_set)} train{copies}, {len(trainer.val_set)} val, {tested} test images, "
-        f"{len(train_set.classes)} classes, {trainer.hardware.device} {trainer.hardware.precision}"
+        f"{len(train_set.classes)} classes, {trainer.hardware.device.type if together else trainer.hardware.device} "
+        f"{trainer.hardware.precision}{together}"
     )
     if trainer.started_from:
         print(trainer.started_from)

@@ -1,8 +1,11 @@
 """One optimiser step: what it does, and how a GPU repeats it without the host."""
 
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +16,27 @@ from fer_fast.train.config import OptimiserConfig, RunConfig
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import Learner
 from fer_fast.train.models import encode
+from fer_fast.train.processes import ALONE, Processes
 
 WARM_UP = 3  # steps of one kind before it is captured, as PyTorch asks; they are steps like any other
-Batches = Sequence[tuple[Tensor, Tensor]]  # pixels uint8 (n, channels, height, width) and labels (n,) of each batch
+
+
+class Share(NamedTuple):
+    """What a process has of a batch: all of it where it is alone.
+
+    Attributes:
+        pixels: uint8 (n, channels, height, width).
+        labels: (n,).
+        first, total: place of the first of the n among those of all processes, and how many these are.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    first: int
+    total: int
+
+
+Batches = Sequence[Share]
 
 # Fused: one pass over each tensor in place of a dozen; a tenth to a fifth of a step on a CPU.
 OPTIMISERS: dict[str, Callable[[list[dict], OptimiserConfig, bool], torch.optim.Optimizer]] = {
@@ -25,16 +46,23 @@ OPTIMISERS: dict[str, Callable[[list[dict], OptimiserConfig, bool], torch.optim.
 }
 
 
-def replays(config: RunConfig, hardware: Hardware) -> bool:
+def replays(config: RunConfig, hardware: Hardware, processes: Processes = ALONE) -> bool:
     """Whether the steps of a run are to be replayed from a CUDA graph.
 
     Raises:
         InputError: `hardware.compile` asks for what cannot be.
     """
     wanted, faults = config.hardware.compile, []
+    if processes.count > 1 and config.virtual_batch > 1:
+        raise InputError(
+            f"virtual_batch {config.virtual_batch} is for one process; on {processes.count} a batch_size of "
+            f"{config.loss_batch} gives the same loss"
+        )
     if config.virtual_batch > 1:
         faults.append("cannot repeat a virtual batch, which computes parts of a step twice")
     compiles = wanted == "network" and not faults  # a network is compiled where its steps cannot be replayed, too
+    if processes.count > 1:
+        faults.append("cannot repeat what processes tell each other")
     if hardware.device.type != "cuda":
         faults.append(f"needs a CUDA device, not {hardware.device}")
     if hardware.scales_gradients:
@@ -60,6 +88,8 @@ class Update:
 
     def __init__(self, config: RunConfig, learner: Learner, hardware: Hardware, replayed: bool):
         self.learner, self.hardware, self.clip = learner, hardware, config.optimiser.clip
+        self.parallel: nn.Module = learner
+        self.locally: Callable[[], AbstractContextManager] = nullcontext
         self.optimiser = OPTIMISERS[config.optimiser.name](
             learner.parameter_groups(config.optimiser), config.optimiser, replayed
         )
@@ -76,6 +106,19 @@ class Update:
             # Not the module: its parameters keep their names. A batch of another size would be compiled anew.
             self.encode = torch.compile(encode, dynamic=False)
 
+    def join(self) -> None:
+        """From now on losses, gradients and the bank are those of all processes, and each is given its share."""
+        from fer_fast.distributed import over  # which one process has no use for
+
+        over(self.learner)
+        ddp = nn.parallel.DistributedDataParallel
+        # Statistics of BatchNorm are the same already, or each process's own until they are averaged.
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(ddp).parameters else None
+        self.parallel = ddp(self.learner, **{buffers or "broadcast_buffers": False})
+        # Of filters of 1x1, whose strides say the same in two ways; such a gradient is copied.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        self.locally = self.parallel.no_sync
+
     def set_rate(self, rate: float) -> None:
         """The learning rate of the steps to come."""
         if self.device_rate is not None:
@@ -84,17 +127,21 @@ class Update:
             group["lr"] = rate if self.device_rate is None else self.device_rate
 
     def __call__(self, batches: Batches) -> None:
-        images = sum(len(labels) for _, labels in batches)
+        images = sum(batch.total for batch in batches)
         self.optimiser.zero_grad(set_to_none=True)
-        for pixels, labels in batches:
-            views = [self.hardware.layout(self.augment(pixels, self.generator)) for _ in range(self.learner.views)]
-            with self.hardware.autocast():
-                loss, predictions, keys = self.learner(
-                    views, labels, self.encode if len(labels) == self.whole else encode
-                )
-            self.scaler.scale(loss * (len(labels) / images)).backward()
+        for batch in batches:
+            pixels, labels, *place = batch
+            views = [
+                self.hardware.layout(self.augment(pixels, self.generator, *place)) for _ in range(self.learner.views)
+            ]
+            with nullcontext() if batch is batches[-1] else self.locally():
+                with self.hardware.autocast():
+                    loss, predictions, keys = self.parallel(
+                        views, labels, self.encode if batch.total == self.whole else encode
+                    )
+                self.scaler.scale(loss * (batch.total / images)).backward()
             self.learner.remember(keys, labels)
-            self.running.update(loss.detach(), predictions, labels)
+            self.running.update(loss.detach(), predictions, labels, batch.total)
         if self.clip:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
@@ -126,7 +173,7 @@ class Replay:
 
     def __call__(self, batches: Batches) -> None:
         bank = self.update.learner.bank
-        kind = (*(len(labels) for _, labels in batches), None if bank is None else bank.replay_key)
+        kind = (*(batch.total for batch in batches), None if bank is None else bank.replay_key)
         if self.graph is None and not self.failed:
             self.seen[kind] += 1
             if self.seen[kind] > WARM_UP:
@@ -135,13 +182,13 @@ class Replay:
             self.update(batches)
             return
         for held, given in zip(self.held, batches, strict=True):
-            for old, new in zip(held, given, strict=True):
-                old.copy_(new)
+            held.pixels.copy_(given.pixels)
+            held.labels.copy_(given.labels)
         self.graph.replay()
         self.count += 1
 
     def _capture(self, batches: Batches, kind: Hashable) -> None:
-        self.held = [(pixels.clone(), labels.clone()) for pixels, labels in batches]
+        self.held = [batch._replace(pixels=batch.pixels.clone(), labels=batch.labels.clone()) for batch in batches]
         graph = Graph(self.update.generator)
         try:
             graph.capture(lambda: self.update(self.held))
@@ -199,19 +246,22 @@ class Running:
 
     def __init__(self, device: torch.device):
         self.sums = torch.zeros(3, device=device)
-        self._loss, self._right, self._finite = self.sums.unbind()
+        self._loss, self.right, self._finite = self.sums.unbind()
 
     def reset(self) -> None:
         """Begin another epoch."""
         self.sums.zero_()
 
-    def update(self, loss: Tensor, predictions: Tensor, labels: Tensor) -> None:
-        """Add a batch of `len(labels)` images with mean loss `loss`."""
-        self._loss += loss * len(labels)
-        self._right += (predictions == labels).sum()
+    def update(self, loss: Tensor, predictions: Tensor, labels: Tensor, total: int) -> None:
+        """Add a batch of `total` images with mean loss `loss`, of which some are this process's."""
+        self._loss += loss * total
+        self.right += (predictions == labels).sum()
         self._finite += torch.isfinite(self._loss)  # a sum that once is infinite or not a number stays so
 
-    def read(self, images: int, batches: int) -> tuple[float, float, int | None]:
-        """Mean loss, accuracy and the first of the batches whose loss was not finite. Waits for the device."""
+    def read(self, images: int, batches: int, predicted: int) -> tuple[float, float, int | None]:
+        """Mean loss, accuracy of the images that were predicted here, the first batch whose loss was not finite.
+
+        Waits for the device.
+        """
         loss, right, finite = self.sums.tolist()
-        return loss / images, right / images, int(finite) if finite < batches else None
+        return loss / images, right / predicted, int(finite) if finite < batches else None

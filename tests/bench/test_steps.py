@@ -66,7 +66,7 @@ class Replayed(Tape):
 def graphs(monkeypatch):
     """A CPU whose steps can be replayed."""
     for module in (steps, step, loop):
-        monkeypatch.setattr(module, "replays", lambda config, hardware: config.hardware.compile != "none")
+        monkeypatch.setattr(module, "replays", lambda config, *_: config.hardware.compile != "none")
     monkeypatch.setattr(step, "Graph", Replayed)
     monkeypatch.setitem(BACKBONES, "tiny", TINY_BACKBONE)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-SECONDS = 60  # that a process waits for the others before it gives up
+SECONDS = 180  # that a process waits for the others before it gives up
 
 
 class Group:

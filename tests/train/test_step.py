@@ -35,7 +35,7 @@ def as_on_a_gpu(monkeypatch):
     monkeypatch.setitem(BACKBONES, "normed", BackboneInfo("a test", 8, Normed))
     monkeypatch.setattr(checks, "readable", lambda y: False)
     monkeypatch.setattr(autograd, "_may_run_again", lambda factor: True)
-    monkeypatch.setattr(loop, "replays", lambda config, hardware: True)
+    monkeypatch.setattr(loop, "replays", lambda *_: True)
     monkeypatch.setattr(step, "Graph", Tape)
     monkeypatch.setattr(Tape, "made", [])
 
@@ -202,18 +202,18 @@ def test_the_first_batch_whose_loss_is_not_finite_is_told():
     running = Running(torch.device("cpu"))
     labels = torch.tensor([0, 1, 1])
     for loss in (1.0, 2.0, float("nan"), 3.0, float("inf")):
-        running.update(torch.tensor(loss), torch.tensor([0, 1, 0]), labels)
-    *_, bad = running.read(15, 5)
+        running.update(torch.tensor(loss), torch.tensor([0, 1, 0]), labels, 3)
+    *_, bad = running.read(15, 5, 15)
     assert bad == 2
     running.reset()
     for loss in (1.0, 2.0):
-        running.update(torch.tensor(loss), torch.tensor([0, 1, 0]), labels)
-    assert running.read(6, 2) == (1.5, pytest.approx(2 / 3), None)
+        running.update(torch.tensor(loss), torch.tensor([0, 1, 0]), labels, 3)
+    assert running.read(6, 2, 6) == (1.5, pytest.approx(2 / 3), None)
 
 
 def test_a_compiled_network_trains_the_same_weights_under_the_same_names(monkeypatch):
     """Slow: TorchInductor compiles a forward and a backward for the whole batches, and nothing else."""
-    monkeypatch.setattr(loop, "replays", lambda config, hardware: False)
+    monkeypatch.setattr(loop, "replays", lambda *_: False)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     flags = ("--backbone", "normed", "--optimiser.name", "sgd", "--optimiser.rate", "0.1")

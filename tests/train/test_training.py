@@ -238,7 +238,7 @@ def test_key_encoder_follows_and_bank_holds_unit_rows_from_the_start():
     torch.testing.assert_close(learner.bank.features.norm(dim=1), torch.ones(len(learner.bank)))
     before = [key.clone() for key, _ in pairs]
     learner.train()
-    trainer.update(list(trainer.feed.batches([torch.arange(8)])))
+    trainer.update(list(trainer._shares([torch.arange(8)])))
     for old, (key, query) in zip(before, pairs, strict=True):
         torch.testing.assert_close(key, 0.999 * old + 0.001 * query.detach())
         assert not torch.equal(key, old)
