@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from tempfile import TemporaryDirectory
@@ -61,6 +62,10 @@ def _serve(pipe: Connection, rank: int, size: int, store: str) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(1)
+    if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
+        import triton_interpreter
+
+        triton_interpreter.install()
     where = {"init_method": f"file://{store}", "rank": rank, "world_size": size}
     dist.init_process_group("gloo", timeout=timedelta(seconds=SECONDS), **where)
     while True:

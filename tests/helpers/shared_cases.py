@@ -24,6 +24,7 @@ class Case(NamedTuple):
     options: tuple[tuple[str, Any], ...] = ()  # of the constructor
     dtype: torch.dtype = torch.float64
     gradients: str = "mean"
+    classes: int = C
 
     def __str__(self) -> str:
         options = [f"{name}={value}" for name, value in self.options]
@@ -40,9 +41,12 @@ def build(case: Case) -> torch.nn.Module:
 def _build(name: str, case: Case, auxiliary: bool) -> Loss:
     spec, options = find(name), {} if auxiliary else dict(case.options)
     options |= {"reduction": case.reduction, "backend": case.backend}
-    arguments = {"classifier": (C, D), "center": (C, D), "correlation": (C,)}.get(spec.family, ())
+    num_classes = case.classes
+    arguments = {"classifier": (num_classes, D), "center": (num_classes, D), "correlation": (num_classes,)}.get(
+        spec.family, ()
+    )
     if name in ("weighted-softmax", "weighted-cluster"):
-        options["class_weights"] = torch.rand(C) + 0.1
+        options["class_weights"] = torch.rand(num_classes) + 0.1
     return getattr(losses, spec.cls)(*(() if name == "ed" else arguments), **options)
 
 
@@ -55,8 +59,8 @@ def batch(case: Case, size: int) -> dict[str, Any]:
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     if spec.family == "contrastive":
         x = torch.nn.functional.normalize(x, dim=-1)
-    given = {"x": x.to(case.dtype), "y": torch.randint(C - 1, (n,), generator=generator), "counts": counts}
-    given["predictions"] = torch.randint(C, (n,), generator=generator)
+    given = {"x": x.to(case.dtype), "y": torch.randint(case.classes - 1, (n,), generator=generator), "counts": counts}
+    given["predictions"] = torch.randint(case.classes, (n,), generator=generator)
     given["weights"] = torch.rand(n, generator=generator, dtype=torch.float64).to(case.dtype) if case.weighted else None
     if case.weighted:
         given["weights"][3] = 0

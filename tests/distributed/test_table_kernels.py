@@ -1,0 +1,39 @@
+"""Kernels of class tables and of Ad-Corre whose sums go round, in Triton's interpreter, beside float64."""
+
+import pytest
+import torch
+
+from shared_cases import Case, alone, on_process
+
+FLOAT32 = {"backend": "triton", "dtype": torch.float32}
+CASES = [
+    Case("weighted-softmax", **FLOAT32),
+    Case("a-softmax", "none", weighted=True, **FLOAT32),
+    Case("lmcl", options=(("s", torch.nn.Parameter(torch.tensor(7.0))),), **FLOAT32),
+    Case("lmcl", classes=40, weighted=True, **FLOAT32),  # more than a program holds
+    Case("softmax", "none", classes=40, **FLOAT32),
+    Case("variant", **FLOAT32),
+    Case("center", "none", **FLOAT32),
+    Case("island", weighted=True, **FLOAT32),
+    Case("softmax+weighted-cluster", "sum", gradients="sum", **FLOAT32),
+    Case("weighted-softmax+center", weighted=True, **FLOAT32),  # two means, which divide by two numbers
+    Case("lmcl+mva", **FLOAT32),  # whose groups the blocked engine takes
+    Case("nfd", "sum", **FLOAT32),
+    Case("ed", weighted=True, **FLOAT32),
+    Case("ed", "none", **FLOAT32),
+    Case("ad-corre", **FLOAT32),
+    Case("softmax+variant", backend="triton", dtype=torch.float16),
+    Case("ad-corre", backend="triton", dtype=torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_kernels_over_processes(four, case):
+    exact = alone(case._replace(backend="reference", dtype=torch.float64), four.size)
+    limit = 2e-5 if case.dtype == torch.float32 else 3e-2
+    for rank, (share,) in enumerate(four.run(on_process, [case])):
+        for name, expected in exact[rank].items():
+            assert share[name].shape == expected.shape
+            if expected.numel():
+                error = (share[name].double() - expected.double()).abs().max() / expected.double().abs().max()
+                assert error < limit, f"rank {rank}, {name}"
