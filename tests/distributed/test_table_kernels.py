@@ -23,7 +23,7 @@ CASES = [
     Case("ed", "none", **FLOAT32),
     Case("ad-corre", **FLOAT32),
     Case("softmax+variant", backend="triton", dtype=torch.float16),
-    Case("ad-corre", backend="triton", dtype=torch.bfloat16),
+    Case("ad-corre", backend="triton", dtype=torch.float16),
 ]
 
 
