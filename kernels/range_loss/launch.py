@@ -6,6 +6,8 @@ import torch
 import triton
 from torch import Tensor
 
+from fer_fast.terms import ALONE, Peers, Share
+
 from ..host.chips import chip
 from ..host.launch import Launch, cdiv, columns_first, gradient_dtype, recall, start
 from .class_terms import class_terms
@@ -58,13 +60,16 @@ def range_loss(
     beta: float,
     margin: float,
     gradient: bool,
+    peers: Peers = ALONE,
+    share: Share | None = None,
     kind: dict | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss () in float32 and dx (n, d) of x (n, d), y (n,); without `gradient` dx is (0,).
 
     A negative label takes its row out of everything; the largest of the labels' dtype counts as one.
     A class of one sample has no pair; a distance of 0 makes its class's harmonic mean, and its gradient, 0; one class
-    has no nearest means. A row that is not finite makes the loss NaN. `kind` remembers what was compiled for calls
+    has no nearest means. A row that is not finite makes the loss NaN. Of rows that lie on several processes each finds
+    all pairs, and dx is that of its `share`. `kind` remembers what was compiled for calls
     alike in all but the values of tensors, all of them aligned.
     """
     compiled = recall(kind, ("loss",), dict)
@@ -94,4 +99,4 @@ def range_loss(
     arguments = rows, *classes, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha
     grid = cdiv(n, ROWS.block_m), cdiv(d, ROWS.block_d), 1
     start(Launch(range_gradient, grid, arguments, {"K": k, **blocks}, compiled))
-    return loss, dx
+    return loss, dx if share is None else dx[share.own].contiguous()
