@@ -126,7 +126,7 @@ def sweep(
     SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of anchors, of the first n rows of the batch, over one share of the keys; statistics (4, splits, n), 5 with
+    """A tile of anchors, the first n rows of the batch, over one share of the keys; statistics (4, splits, n), 5 with
     SLOPES, values (splits, n, d).
 
     `labels` and `bank_labels` are y and bank_y in 32 bits, for interior tiles of a plain problem; the others read y.
