@@ -38,18 +38,29 @@ class _Classes(NamedTuple):
         return cls(order, index, starts, index[-1:] + (labels[-1:] != none))
 
 
-def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool, kind: dict | None) -> tuple[Tensor, Tensor]:
+def _find_extremes(
+    rows: Tensor,
+    ends: Tensor,
+    k: int,
+    largest: bool,
+    kind: dict | None,
+    peers: Peers = ALONE,
+    share: Share | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Values and partners (n, k) of rows (n, d); with a `share` of them this process finds those, and gets the rest."""
     n, d = rows.shape
+    found = slice(0, n) if share is None else share.own
+    count = found.stop - found.start
     tile = RANGE_PAIRS[chip(rows.device)]
-    values = _empty((n, k), dtype=torch.float32, device=rows.device)
-    partners = _empty((n, k), dtype=torch.int32, device=rows.device)
-    arguments = columns_first(rows, tile.block_k, tile.block_n), ends, values, partners, n, d
+    values = _empty((count, k), dtype=torch.float32, device=rows.device)
+    partners = _empty((count, k), dtype=torch.int32, device=rows.device)
+    table = columns_first(rows, tile.block_k, tile.block_n)
+    arguments = table, ends, values, partners, found.start, found.stop, n, d
     constants = {"LARGEST": largest, "K": k, "SLOTS": triton.next_power_of_2(k)}
     constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "CHUNK": tile.block_k, **tile.options}
-    start(
-        Launch(extremes, (cdiv(n, tile.block_m), 1, 1), arguments, constants, recall(kind, ("extremes", largest), dict))
-    )
-    return values, partners
+    compiled = recall(kind, ("extremes", largest), dict)
+    start(Launch(extremes, (cdiv(count, tile.block_m), 1, 1), arguments, constants, compiled))
+    return (values, partners) if share is None else tuple(peers.gather(share, values, partners))
 
 
 def range_loss(
@@ -69,14 +80,15 @@ def range_loss(
     A negative label takes its row out of everything; the largest of the labels' dtype counts as one.
     A class of one sample has no pair; a distance of 0 makes its class's harmonic mean, and its gradient, 0; one class
     has no nearest means. A row that is not finite makes the loss NaN. Of rows that lie on several processes each finds
-    all pairs, and dx is that of its `share`. `kind` remembers what was compiled for calls
+    the partners of as many as any other, and dx is that of its `share`. `kind` remembers what was compiled for calls
     alike in all but the values of tensors, all of them aligned.
     """
     compiled = recall(kind, ("loss",), dict)
     (n, d), device = x.shape, x.device
     classes = _Classes.of(y)
     rows = x.index_select(0, classes.order)
-    values, partners = _find_extremes(rows, classes.starts[classes.index + 1], k, True, kind)
+    ends, scanned = classes.starts[classes.index + 1], None if share is None else share.even(n)
+    values, partners = _find_extremes(rows, ends, k, True, kind, peers, scanned)
     means = _empty((n, d), dtype=torch.float32, device=device)
     pairs = _empty((n, 2, k), dtype=torch.int32, device=device)
     slopes = _empty((n, k), dtype=torch.float32, device=device)

@@ -177,7 +177,7 @@ def test_marginal(of, monkeypatch):
 
 def test_range_loss_is_to_the_bit_what_one_process_gives():
     given = drawn(Of("range", hostile=True), 0)
-    x, y, counts = given["z"][:20, :5], given["y"][:20], (9, 0, 11)
+    x, y, counts = given["z"][:40, :5], given["y"][:40], (9, 0, 31)
     call = partial(range_loss.range_loss, x, y, 2, 1.0, 0.5, 2.0, True)
     found, (loss, dx) = of_all(of_each(counts, call), Of("range")), call()
     assert torch.equal(found["loss"], loss)
