@@ -47,20 +47,24 @@ def _find_extremes(
     peers: Peers = ALONE,
     share: Share | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Values and partners (n, k) of rows (n, d); with a `share` of them this process finds those, and gets the rest."""
-    n, d = rows.shape
-    found = slice(0, n) if share is None else share.own
-    count = found.stop - found.start
-    tile = RANGE_PAIRS[chip(rows.device)]
-    values = _empty((count, k), dtype=torch.float32, device=rows.device)
-    partners = _empty((count, k), dtype=torch.int32, device=rows.device)
+    """Values and partners (tiles, rows, k) of rows (n, d); on several processes each finds those of an even part of the
+    tiles."""
+    (n, d), tile = rows.shape, RANGE_PAIRS[chip(rows.device)]
+    tiles = cdiv(n, tile.block_m)
+    of_tiles = None if share is None else share.even(tiles)
+    own = slice(0, tiles) if of_tiles is None else of_tiles.own
+    shape = own.stop - own.start, tile.block_m, k
+    values = _empty(shape, dtype=torch.float32, device=rows.device)
+    partners = _empty(shape, dtype=torch.int32, device=rows.device)
     table = columns_first(rows, tile.block_k, tile.block_n)
-    arguments = table, ends, values, partners, found.start, found.stop, n, d
+    arguments = table, ends, values, partners, own.start, n, d
     constants = {"LARGEST": largest, "K": k, "SLOTS": triton.next_power_of_2(k)}
     constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "CHUNK": tile.block_k, **tile.options}
     compiled = recall(kind, ("extremes", largest), dict)
-    start(Launch(extremes, (cdiv(count, tile.block_m), 1, 1), arguments, constants, compiled))
-    return (values, partners) if share is None else tuple(peers.gather(share, values, partners))
+    start(Launch(extremes, (shape[0], 1, 1), arguments, constants, compiled))
+    if of_tiles is not None:
+        values, partners = peers.gather(of_tiles, values, partners)
+    return values, partners
 
 
 def range_loss(
@@ -87,8 +91,7 @@ def range_loss(
     (n, d), device = x.shape, x.device
     classes = _Classes.of(y)
     rows = x.index_select(0, classes.order)
-    ends, scanned = classes.starts[classes.index + 1], None if share is None else share.even(n)
-    values, partners = _find_extremes(rows, ends, k, True, kind, peers, scanned)
+    values, partners = _find_extremes(rows, classes.starts[classes.index + 1], k, True, kind, peers, share)
     means = _empty((n, d), dtype=torch.float32, device=device)
     pairs = _empty((n, 2, k), dtype=torch.int32, device=device)
     slopes = _empty((n, k), dtype=torch.float32, device=device)
