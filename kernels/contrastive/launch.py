@@ -269,6 +269,8 @@ def contrastive(
     scale. Of rows that lie on several processes this one's `share` are the anchors: dz, and what "none" gives, are of
     them. `kind` remembers what was compiled for calls alike in all but the values of tensors, all of them aligned.
     """
+    if peers.sharded and bank_z is not None and MODES[mode].bank:
+        raise NotImplementedError("a bank that lies in parts on several processes")
     compiled, anchors = recall(kind, (product_precision(), gradient), dict), len(z)
     if share is not None:
         z, y, sample_weights = own_first(share, z, y, sample_weights)

@@ -22,7 +22,7 @@ from fer_fast.kernels.range_loss import launch as range_loss
 from fer_fast.kernels.survey import launch as survey
 
 from cases import assert_within_budget
-from fer_fast.terms import Setting
+from fer_fast.terms import Peers, Setting
 from lockstep import of_each
 from shared_cases import Case, alone, on_process
 
@@ -129,6 +129,14 @@ def test_contrastive(of):
     results = of_each(COUNTS, partial(contrastive.contrastive, *rows, of.reduction, of.reduction != "none"), of.told)
     precise, plain = ([of_reference(of, draw, dtype) for draw in draws] for dtype in (torch.float64, of.dtype))
     assert_within_budget([of_all(results, of)], plain, precise)
+
+
+def test_a_bank_in_parts_is_refused_before_anything_travels():
+    z, y, bank_z, bank_y, *_ = drawn(Of("ensc"), 0).values()
+    call = partial(contrastive.contrastive, z, y, bank_z, bank_y, Setting(0.1))
+    with pytest.raises(NotImplementedError, match="in parts"):
+        call("ensc", None, "mean", True, peers=Peers(sharded=True))
+    assert call("supcon", None, "mean", True, peers=Peers(sharded=True))[0].isfinite()  # which asks for no bank
 
 
 def test_without_a_gradient_the_loss_has_the_same_bits():

@@ -46,6 +46,8 @@ class Meeting:
 class Neighbours:
     """As :class:`fer_fast.terms.Peers` of one of the processes."""
 
+    sharded = False
+
     def __init__(self, rank: int, meeting: Meeting):
         self.rank, self.meeting = rank, meeting
 
