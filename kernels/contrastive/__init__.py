@@ -21,6 +21,12 @@ p_ij = [j ∈ P_i]/|P_i|:
    one product, and with b one exponential. It starts from the bank's O and writes dz; few anchors: dz in parts, which
    `add_parts` joins.
 
+Rows that lie on several processes: batch and bank are there on all of them, own rows first (`own_first`), and a process
+takes these for anchors: its grids are over n rows, its keys are all N. Between 3 and 4 goes one all-gather, 12 bytes a
+row, of what 4 asks of the other rows, with each process's three sums behind its rows; so one without rows starts
+nothing of 2 to 4 and has the loss. Losses of rows ("none") need no all-gather.
+A bank in parts is the blocked engine's.
+
 Floor: 4·n·M·d + 6·n²·d operations (against 4·n·(n+M)·d + 4·n²·d with the two gradients apart); the bank is read once
 per tile of anchors, in its storage dtype, through L2: programs that run together read the same share of it. The survey
 reads batch and bank once more.

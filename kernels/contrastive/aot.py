@@ -30,7 +30,7 @@ from .sweep import sweep
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel at every setting of a chip family, for the audit."""
-    shared = dict.fromkeys(("n", "m", "splits", "parts", "size", "tiles"), "i32")
+    shared = dict.fromkeys(("n", "batch", "m", "splits", "parts", "size", "tiles"), "i32")
     shared |= dict.fromkeys(("scale", "inverse", "largest"), "fp32")
     shared |= dict.fromkeys(("y", "bank_y"), "*i64") | dict.fromkeys(("labels", "bank_labels"), "*i32")
     buffers = ("bound", "statistics", "values", "row_peak", "row_share", "row_pull", "partial", "result")

@@ -9,15 +9,15 @@ from .tiles import common_peak, load_partners, partner_of
 
 @triton.jit
 def _pull_and_push(
-    total, z, y, signs, row_peak, row_share, row_pull, first_row, part, parts, plain, peak, n, scale, columns,
-    d: tl.constexpr, z_stride: tl.constexpr, PULLED: tl.constexpr, WEIGHTED: tl.constexpr, PRECISION: tl.constexpr,
-    INTERIOR: tl.constexpr,
+    total, z, y, signs, row_peak, row_share, row_pull, first_row, part, parts, plain, peak, n, batch, scale,
+    columns, d: tl.constexpr, z_stride: tl.constexpr,
+    PULLED: tl.constexpr, WEIGHTED: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """`total` (BLOCK_M, BLOCK_D) with Σ_j g_ij z_j of a share of the batch's tiles added. In INTERIOR ones one peak
     serves all rows, and one exponential both ways."""
     rows = first_row + tl.arange(0, BLOCK_M)
-    first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+    first, last = tile_range(batch, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
     if first < last:
         tl.assume(first < last)
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
@@ -26,9 +26,9 @@ def _pull_and_push(
         weight = tl.load(row_share + rows, mask=rows < n, other=0.0)
         pull = tl.load(row_pull + rows, mask=rows < n, other=0.0)
         for tile in tl.range(first, last, disable_licm=True):
-            start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+            start = tile_start(tile, batch, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
             keys = start + tl.arange(0, BLOCK_N)
-            inside = None if INTERIOR else keys < n
+            inside = None if INTERIOR else keys < batch
             filled = None if INTERIOR else tl.load(signs + keys, mask=inside, other=-1) >= 0  # others hold anything
             s, key_tile = similarities(
                 anchors, z, first_row, n, z_stride, z, start, filled, z_stride, columns, d,
@@ -53,16 +53,16 @@ def _pull_and_push(
     return total
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "batch"])
 def batch_gradient(
-    z, y, labels, bound, row_peak, row_share, row_pull, values, factor, gradients, n, scale,
+    z, y, labels, bound, row_peak, row_share, row_pull, values, factor, gradients, n, batch, scale,
     d: tl.constexpr, z_stride: tl.constexpr,
     BANK: tl.constexpr, PAIRED: tl.constexpr, POSITIVES: tl.constexpr, WEIGHTED: tl.constexpr,
     SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """dz from the bank's values and one visit of the batch's pairs, in parts (splits, n, d); POSITIVES are subtracted
-    for a loss.
+    """dz of the first n rows of the batch from the bank's values and one visit of their pairs, in parts (splits, n, d);
+    POSITIVES are subtracted for a loss.
 
     `row_share`, `row_pull` and `factor` are raised and lowered by a power of two for the sake of float16 products.
     """
@@ -80,7 +80,7 @@ def batch_gradient(
     for careful in tl.static_range(2):
         total = _pull_and_push(
             total, z, y if careful else labels, labels, row_peak, row_share, row_pull, first_row, split, splits, plain,
-            peak, n, scale, columns, d, z_stride, POSITIVES and not PAIRED, WEIGHTED, PRECISION, not careful,
+            peak, n, batch, scale, columns, d, z_stride, POSITIVES and not PAIRED, WEIGHTED, PRECISION, not careful,
             BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
     if POSITIVES and PAIRED:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fer_fast.terms import Setting
+from fer_fast.terms import ALONE, Peers, Setting, Share
 
 from ..common.pair_tiles import LOG2E
 from ..host.chips import Tile, chip, launch_options, pick_tile
@@ -14,6 +14,7 @@ from ..host.launch import (
     cdiv,
     dense_rows,
     gradient_dtype,
+    own_first,
     pick_splits,
     processors,
     product_kind,
@@ -66,6 +67,7 @@ class _Call(NamedTuple):
 
     z: Tensor
     y: Tensor
+    anchors: int  # the first rows, those of this process; keys are all
     labels: Tensor | None  # y in 32 bits
     bank_z: Tensor
     bank_y: Tensor
@@ -83,7 +85,7 @@ class _Call(NamedTuple):
 
     def grid(self, tile: Tile) -> tuple[int, int]:
         """Tiles of rows by chunks of columns."""
-        return cdiv(len(self.z), tile.block_m), cdiv(self.z.shape[1], tile.block_d)
+        return cdiv(self.anchors, tile.block_m), cdiv(self.z.shape[1], tile.block_d)
 
 
 def _prepare(
@@ -94,13 +96,14 @@ def _prepare(
     temperature: Setting,
     mode: str,
     compiled: dict,
+    anchors: int | None = None,
 ) -> _Call:
-    rule = MODES[mode]
+    rule, anchors = MODES[mode], len(z) if anchors is None else anchors
     bank = rule.bank and bank_z is not None and len(bank_z) > 0
     kind, family, d = product_kind(z.dtype), chip(z.device), z.shape[1]
     tile = pick_tile(SWEEP_TILES, family, kind, d)
     keys = len(z) + (len(bank_z) if bank else 0)
-    splits = pick_splits(cdiv(len(z), tile.block_m), cdiv(keys, tile.block_n), processors(z.device))
+    splits = pick_splits(cdiv(anchors, tile.block_m), cdiv(keys, tile.block_n), processors(z.device))
     z, y = dense_rows(z), y.contiguous()
     shared = {
         "BANK": bank,
@@ -116,19 +119,19 @@ def _prepare(
     labels, bank_labels, bound = survey(z, y, *keys, scale, compiled)
     bank_z, bank_y = keys if bank else (z, y)
     batch_tile = pick_tile(BATCH_TILES, family, kind, d)
-    call = (z, y, labels, bank_z, bank_y, bank_labels, bound, rule, bank, scale, inverse, tile, batch_tile, shared)
-    return _Call(*call, splits, compiled)
+    call = (z, y, anchors, labels, bank_z, bank_y, bank_labels, bound, rule, bank, scale, inverse, tile, batch_tile)
+    return _Call(*call, shared, splits, compiled)
 
 
 def _sweep_keys(call: _Call, gradient: bool, slopes: bool) -> tuple[Tensor, Tensor]:
-    z, bank_z = call.z, call.bank_z
-    statistics = _empty((4 + slopes, call.splits, len(z)), dtype=torch.float32, device=z.device)
-    shape = (call.splits, *z.shape) if gradient and call.bank else (0,)
+    z, bank_z, n = call.z, call.bank_z, call.anchors
+    statistics = _empty((4 + slopes, call.splits, n), dtype=torch.float32, device=z.device)
+    shape = (call.splits, n, z.shape[1]) if gradient and call.bank else (0,)
     values = _empty(shape, dtype=torch.float32, device=z.device)
     row_tiles, chunks = call.grid(call.tile)
     arguments = (
         z, call.y, call.labels, bank_z, call.bank_y, call.bank_labels, call.bound, statistics, values,
-        len(z), len(bank_z), call.scale,
+        n, len(z), len(bank_z), call.scale,
     )  # fmt: skip
     constants = {"d": z.shape[1], "z_stride": z.stride(0), "bank_stride": bank_z.stride(0)}
     constants |= {"OWN_LABEL": call.mode.own_label, "GRADIENT": gradient, "SLOPES": slopes}
@@ -151,14 +154,14 @@ def _combine_shares(
     call: _Call, statistics: Tensor, values: Tensor, weight: Tensor | None, positives: bool
 ) -> tuple[Tensor, _Rows]:
     """Each tile's losses, weights of the anchors that count and slopes, (3, tiles), and what rows need to know."""
-    z = call.z
-    rows = _Rows(*_empty((4, len(z)), dtype=torch.float32, device=z.device))
-    tiles = cdiv(len(z), COMBINE_ROWS)
+    z, n = call.z, call.anchors
+    rows = _Rows(*_empty((4, n), dtype=torch.float32, device=z.device))
+    tiles = cdiv(n, COMBINE_ROWS)
     partial = _empty((3, tiles), dtype=torch.float32, device=z.device)
     join = call.splits > 1 and values.numel() > 0
     arguments = (
         z, call.y, call.bound, statistics, values, weight, *rows, partial,
-        *z.shape, z.stride(0), call.splits, call.scale,
+        n, z.shape[1], z.stride(0), call.splits, call.scale,
     )  # fmt: skip
     constants = {"PAIRED": call.mode.paired, "JOIN": join, "POSITIVES": positives, "SLOPES": len(statistics) > 4}
     constants |= {"RAISE": product_raise(z.dtype), "BLOCK": COMBINE_ROWS, "BLOCK_D": COMBINE_COLUMNS}
@@ -184,16 +187,27 @@ def _finish(
     return loss, factor, slope
 
 
+def _exchanged(partial: Tensor, rows: _Rows, peers: Peers, share: Share) -> tuple[Tensor, _Rows]:
+    """The sums of each process (3, R), and what is known of the rows of all, own ones first: in one buffer, in which
+    each process's sums stand behind its rows."""
+    counts = share.counts or (share.most,) * share.size
+    more = share._replace(most=share.most + 1, counts=tuple(count + 1 for count in counts))
+    own = torch.cat([torch.stack(rows[1:], 1), partial.sum(1)[None]])
+    parts = peers.gather(more, own)[0].split(more.counts)
+    of_rows = torch.cat([part[:-1] for part in (*parts[share.rank :], *parts[: share.rank])])
+    return torch.stack([part[-1] for part in parts], 1), _Rows(rows.result, *of_rows.T.contiguous())
+
+
 def _gradient(
     call: _Call, values: Tensor, rows: _Rows, factor: Tensor, weighted: bool, positives: bool, dtype: torch.dtype
 ) -> Tensor:
-    n, d = call.z.shape
+    n, d = call.anchors, call.z.shape[1]
     dz = _empty((n, d), dtype=dtype, device=call.z.device)
     tile = call.batch_tile
     row_tiles, chunks = call.grid(tile)
-    splits = pick_splits(row_tiles * chunks, cdiv(n, tile.block_n), processors(dz.device))
+    splits = pick_splits(row_tiles * chunks, cdiv(len(call.z), tile.block_n), processors(dz.device))
     parts = dz if splits == 1 else _empty((splits, n, d), dtype=torch.float32, device=dz.device)
-    arguments = call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, parts, n, call.scale
+    arguments = call.z, call.y, call.labels, call.bound, *rows[1:], values, factor, parts, n, len(call.z), call.scale
     constants = {"d": d, "z_stride": call.z.stride(0), "POSITIVES": positives, "WEIGHTED": weighted}
     constants |= call.shared | tile.constexprs | tile.options
     start(Launch(batch_gradient, (row_tiles, splits, chunks), arguments, constants, call.compiled))
@@ -211,6 +225,8 @@ def _evaluate(
     positives: bool,
     gradient: bool,
     dtype: torch.dtype,
+    peers: Peers = ALONE,
+    share: Share | None = None,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Loss (), if there are `positives`, dz (n, d) in `dtype` and the derivative () by what is `learnt`; (0,) without
     a `gradient`."""
@@ -222,6 +238,8 @@ def _evaluate(
     learnt = learnt if gradient else None
     statistics, values = _sweep_keys(call, gradient, learnt is not None)
     partial, rows = _combine_shares(call, statistics, values, weight, positives)
+    if share is not None:
+        partial, rows = _exchanged(partial, rows, peers, share)
     loss, factor, slope = _finish(call, partial, mean, positives, 1.0 if mean else largest, learnt)
     dz = _gradient(call, values, rows, factor, weight is not None, positives, dtype) if gradient else none
     return loss, dz, none if slope is None else slope.to(gradient_dtype(learnt))
@@ -237,6 +255,8 @@ def contrastive(
     sample_weights: Tensor | None,
     reduction: str,
     gradient: bool,
+    peers: Peers = ALONE,
+    share: Share | None = None,
     kind: dict | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss () in float32, dz (n, d) and dτ () of SelfCon, SupCon, ESC or ENSC; the package's docstring has the
@@ -246,16 +266,23 @@ def contrastive(
     frozen, bank_z (M, d) of any float dtype and bank_y (M,). Rows with a negative label take part in nothing. w is
     `sample_weights` (n,) or one. The reduction "none" gives w_i l_i (n,), 0 where an anchor does not count. Without
     `gradient` dz is (0,), and so is dτ unless it is learnt. dz of float16 rows is float32: it still awaits the loss
-    scale. `kind` remembers what was compiled for calls alike in all but the values of tensors, all of them aligned.
+    scale. Of rows that lie on several processes this one's `share` are the anchors: dz, and what "none" gives, are of
+    them. `kind` remembers what was compiled for calls alike in all but the values of tensors, all of them aligned.
     """
-    call = _prepare(z, y, bank_z, bank_y, temperature, mode, recall(kind, (product_precision(), gradient), dict))
+    if peers.sharded and bank_z is not None and MODES[mode].bank:
+        raise NotImplementedError("a bank that lies in parts on several processes")
+    compiled, anchors = recall(kind, (product_precision(), gradient), dict), len(z)
+    if share is not None:
+        z, y, sample_weights = own_first(share, z, y, sample_weights)
+        anchors = share.own.stop - share.own.start
+    call = _prepare(z, y, bank_z, bank_y, temperature, mode, compiled, anchors)
     learnt, dtype = temperature.learnt, gradient_dtype(z)
     if reduction == "none":
         losses = _of_rows(call, positives=True)
-        losses = losses if sample_weights is None else losses * sample_weights.float()
+        losses = losses if sample_weights is None else losses * sample_weights[:anchors].float()
         of_temperature = gradient_dtype(z if learnt is None else learnt)
         return losses, *(_empty((0,), dtype=of, device=z.device) for of in (dtype, of_temperature))
-    return _evaluate(call, sample_weights, learnt, reduction == "mean", True, gradient, dtype)
+    return _evaluate(call, sample_weights, learnt, reduction == "mean", True, gradient, dtype, peers, share)
 
 
 def log_denominator(

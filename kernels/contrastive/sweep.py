@@ -35,7 +35,7 @@ def _weighed_logits(p, s, scale):
 
 @triton.jit
 def _sweep_batch(
-    state, z, y, signs, first_row, part, parts, plain, shift, n, scale, columns,
+    state, z, y, signs, first_row, part, parts, plain, shift, n, batch, scale, columns,
     d: tl.constexpr, z_stride: tl.constexpr,
     PAIRED: tl.constexpr, SLOPES: tl.constexpr, PRECISION: tl.constexpr, INTERIOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -45,15 +45,15 @@ def _sweep_batch(
     :func:`..common.pair_tiles.tile_range`. A key with a negative label is left out, whatever it holds."""
     peak, mass, logits, similar, positives = state
     rows = first_row + tl.arange(0, BLOCK_M)
-    first, last = tile_range(n, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+    first, last = tile_range(batch, first_row, part, parts, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
     if first < last:
         tl.assume(first < last)
         anchors = load_rows(z, first_row, rows < n, z_stride, columns, d)
         label = None if PAIRED else tl.load(y + rows, mask=rows < n, other=-1)
         for tile in tl.range(first, last, disable_licm=True):
-            start = tile_start(tile, n, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
+            start = tile_start(tile, batch, first_row, plain, True, INTERIOR, BLOCK_M, BLOCK_N)
             keys = start + tl.arange(0, BLOCK_N)
-            inside = None if INTERIOR else keys < n
+            inside = None if INTERIOR else keys < batch
             s, _ = similarities(
                 anchors, z, first_row, n, z_stride, z, start, inside, z_stride, columns, d,
                 BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K, PRECISION,
@@ -118,15 +118,16 @@ def _sweep_bank(
     return peak, mass, logits, total
 
 
-@triton.jit(do_not_specialize=["n", "m"])
+@triton.jit(do_not_specialize=["n", "batch", "m"])
 def sweep(
-    z, y, labels, bank_z, bank_y, bank_labels, bound, statistics, values, n, m, scale,
+    z, y, labels, bank_z, bank_y, bank_labels, bound, statistics, values, n, batch, m, scale,
     d: tl.constexpr, z_stride: tl.constexpr, bank_stride: tl.constexpr,
     BANK: tl.constexpr, OWN_LABEL: tl.constexpr, PAIRED: tl.constexpr, GRADIENT: tl.constexpr, SLOPES: tl.constexpr,
     SHIFT: tl.constexpr, MOST: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """A tile of anchors over one share of the keys; statistics (4, splits, n), 5 with SLOPES, values (splits, n, d).
+    """A tile of anchors, the first n rows of the batch, over one share of the keys; statistics (4, splits, n), 5 with
+    SLOPES, values (splits, n, d).
 
     `labels` and `bank_labels` are y and bank_y in 32 bits, for interior tiles of a plain problem; the others read y.
     """
@@ -142,8 +143,8 @@ def sweep(
     state = (peaks, zeros, zeros, zero, zero)
     for careful in tl.static_range(2):
         state = _sweep_batch(
-            state, z, y if careful else labels, labels, first_row, split, splits, plain, shift, n, scale, columns,
-            d, z_stride,
+            state, z, y if careful else labels, labels, first_row, split, splits, plain, shift, n, batch, scale,
+            columns, d, z_stride,
             PAIRED, SLOPES, PRECISION, not careful, BLOCK_M, BLOCK_N, BLOCK_D, BLOCK_K,
         )  # fmt: skip
     peaks, mass, logits, similar, positives = state

@@ -12,7 +12,7 @@ from .settings import DIRECTION_ROWS
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Both kernels at every dtype and d = 256, for the audit: of FD's standardised rows, and of marginal loss's."""
-    types = dict.fromkeys(("n", "rows_of_y", "d", "x_stride", "num_classes", "parts", "programs"), "i32")
+    types = dict.fromkeys(("n", "rows_of_y", "d", "x_stride", "num_classes", "parts", "programs", "blocks"), "i32")
     types |= dict.fromkeys(("loss_scale", "gradient_scale"), "fp32") | {"y": "*i64"}
     types |= dict.fromkeys(("difficulty", "weights", "gradients", "partial", "loss"), "*fp32")
     flags = {"LOSS": True, "GRADIENT": True, **blocks_of(256)}

@@ -7,21 +7,20 @@ from ..common.pair_tiles import load_rows, store_rows
 from .rows import unit_rows
 
 
-@triton.jit(do_not_specialize=["n", "parts", "programs"])
+@triton.jit(do_not_specialize=["n", "parts", "programs", "blocks"])
 def chain_rule_rows(
-    x, gradients, partial, loss, dx, n, d, x_stride, parts, programs, loss_scale, gradient_scale, taking,
+    x, gradients, partial, loss, dx, n, d, x_stride, parts, programs, loss_scale, gradient_scale, taking, blocks,
     BY_PAIRS: tl.constexpr, STANDARDISE: tl.constexpr, LOSS: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """dx (n, d) from the parts of dU (parts, n, d); the first program also adds up the loss."""
     first = tl.program_id(0) * BLOCK
     if BY_PAIRS:
-        out = tl.zeros((1024,), tl.float32)
-        blocks = tl.cdiv(n, BLOCK)
+        counts = tl.zeros((1024,), tl.float32)
         for start in range(0, blocks, 1024):
             places = start + tl.arange(0, 1024)
-            out += tl.load(taking.out + places, mask=places < blocks, other=0.0)
-        taking_part = n - tl.sum(out)
+            counts += tl.load(taking.counts + places, mask=places < blocks, other=0.0)
+        taking_part = tl.sum(counts)
         pairs = tl.maximum(taking_part * (taking_part - 1), 1.0)
         loss_scale /= pairs
         gradient_scale /= pairs

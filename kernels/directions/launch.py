@@ -15,10 +15,10 @@ _empty = torch.empty
 
 
 class TakingPart(NamedTuple):
-    """Labels (n,) of which negative ones are each row's own, and how many rows these took out, by program."""
+    """Labels (n,) of which negative ones are each row's own, and how many rows the others are, by program."""
 
     labels: Tensor
-    out: Tensor
+    counts: Tensor
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> "TakingPart":
@@ -65,7 +65,7 @@ def chain_rule(
     gradient_scale: float, part: TakingPart | None = None, by_pairs: bool = False, compiled: dict | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The loss (), loss_scale · Σ partial, and dx (..., n, d) from the parts of dU (parts, ..., n, d), if given; both
-    over the m² - m pairs of the rows that take part, if these are asked for."""
+    over the m² - m pairs of the rows that take part, if these are asked for; x may be the first of them."""
     rows, n, d = _flat(x)
     loss = _empty((), dtype=torch.float32, device=x.device)
     dx = _empty(x.shape if gradients is not None else (0,), dtype=gradient_dtype(x), device=x.device)
@@ -73,10 +73,10 @@ def chain_rule(
     arguments = (
         rows, loss if gradients is None else gradients, loss if partial is None else partial, loss, dx, n, d,
         rows.stride(0), 0 if gradients is None else len(gradients), 0 if partial is None else partial.numel(),
-        loss_scale, gradient_scale, part,
+        loss_scale, gradient_scale, part, 0 if part is None else len(part.counts),
     )  # fmt: skip
     constants = {"BY_PAIRS": by_pairs, "STANDARDISE": standardise, "LOSS": partial is not None}
     constants |= {"GRADIENT": gradients is not None, **blocks, **DIRECTION_ROWS.options}
-    grid = cdiv(n, blocks["BLOCK"]) if gradients is not None else 1, 1, 1
+    grid = max(cdiv(n, blocks["BLOCK"]), 1) if gradients is not None else 1, 1, 1
     start(Launch(chain_rule_rows, grid, arguments, constants, compiled))
     return loss, dx

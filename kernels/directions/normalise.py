@@ -23,11 +23,11 @@ def normalise_rows(
     columns = tl.arange(0, BLOCK_D)
     tile = load_rows(x, first, rows < n, x_stride, columns, d).to(tl.float32)
     if part is not None:
-        label = tl.load(y + rows, mask=rows < n, other=0)
+        label = tl.load(y + rows, mask=rows < n, other=-1)
         out = label < 0
         tile = tl.where(out[:, None], 0.0, tile)
         tl.store(part.labels + rows, tl.where(out, -1 - rows, label), mask=rows < n)
-        tl.store(part.out + tl.program_id(0), tl.sum(out.to(tl.float32)))
+        tl.store(part.counts + tl.program_id(0), tl.sum((label >= 0).to(tl.float32)))
     directions = unit_rows(tile, columns, d, STANDARDISE)[0]
     store_rows(u, first, d, columns, d, n, directions)
     if WEIGHTED:

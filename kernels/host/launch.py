@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fer_fast.terms import Share
+
 from ..common.pair_tiles import TABLE_ROWS
 
 _TENSOR_CORES = torch.version.hip is None  # of TF32
@@ -29,7 +31,7 @@ class Launch(NamedTuple):
 
 
 def start(launch: Launch) -> None:
-    """Runs a kernel on the current stream."""
+    """Runs a kernel on the current stream; of a grid without programs nothing."""
     kernel, grid, arguments, constants, compiled = launch
     name = kernel.__name__
     if compiled and name in compiled:
@@ -105,10 +107,16 @@ def pick_splits(tiles: int, key_tiles: int, slots: int) -> int:
     The fewest parts that leave the smallest share of the last wave of programs idle: of a single wave the most that
     fit, else at most four.
     """
-    fitting = slots // tiles
+    fitting = slots // max(tiles, 1)
     if fitting >= 4:
         return max(1, min(key_tiles, fitting))
     return min(range(1, max(1, min(key_tiles, 4)) + 1), key=lambda parts: (cdiv(tiles * parts, slots) / parts, parts))
+
+
+def own_first(share: Share, *columns: Tensor | None) -> list[Tensor | None]:
+    """Columns (N, ...) of all processes with the rows of this one first, those behind them next, and so round: what is
+    said of the first rows is then of its own, wherever they lie."""
+    return [t if t is None else t.roll(-share.own.start, 0) for t in columns]
 
 
 def dense_rows(x: Tensor) -> Tensor:

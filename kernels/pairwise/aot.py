@@ -12,7 +12,7 @@ from .sweep import sweep
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """The sweep with every epilogue at every setting of a chip family, for the audit."""
-    types = {"n": "i32", "y": "*i64", "labels": "*i32"}
+    types = {"n": "i32", "batch": "i32", "y": "*i64", "labels": "*i32"}
     types |= dict.fromkeys(("long_label", "weights", "gradients", "partial"), "*fp32")
     for name, tile, dtype, d in products_to_compile(PAIR_TILES, family):
         flags = {"GRADIENT": True, "d": d, **tile.constexprs}

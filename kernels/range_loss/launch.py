@@ -6,6 +6,8 @@ import torch
 import triton
 from torch import Tensor
 
+from fer_fast.terms import ALONE, Peers, Share
+
 from ..host.chips import chip
 from ..host.launch import Launch, cdiv, columns_first, gradient_dtype, recall, start
 from .class_terms import class_terms
@@ -36,17 +38,32 @@ class _Classes(NamedTuple):
         return cls(order, index, starts, index[-1:] + (labels[-1:] != none))
 
 
-def _find_extremes(rows: Tensor, ends: Tensor, k: int, largest: bool, kind: dict | None) -> tuple[Tensor, Tensor]:
-    n, d = rows.shape
-    tile = RANGE_PAIRS[chip(rows.device)]
-    values = _empty((n, k), dtype=torch.float32, device=rows.device)
-    partners = _empty((n, k), dtype=torch.int32, device=rows.device)
-    arguments = columns_first(rows, tile.block_k, tile.block_n), ends, values, partners, n, d
+def _find_extremes(
+    rows: Tensor,
+    ends: Tensor,
+    k: int,
+    largest: bool,
+    kind: dict | None,
+    peers: Peers = ALONE,
+    share: Share | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Values and partners (tiles, rows, k) of rows (n, d); on several processes each finds those of an even part of the
+    tiles."""
+    (n, d), tile = rows.shape, RANGE_PAIRS[chip(rows.device)]
+    tiles = cdiv(n, tile.block_m)
+    of_tiles = None if share is None else share.even(tiles)
+    own = slice(0, tiles) if of_tiles is None else of_tiles.own
+    shape = own.stop - own.start, tile.block_m, k
+    values = _empty(shape, dtype=torch.float32, device=rows.device)
+    partners = _empty(shape, dtype=torch.int32, device=rows.device)
+    table = columns_first(rows, tile.block_k, tile.block_n)
+    arguments = table, ends, values, partners, own.start, n, d
     constants = {"LARGEST": largest, "K": k, "SLOTS": triton.next_power_of_2(k)}
     constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "CHUNK": tile.block_k, **tile.options}
-    start(
-        Launch(extremes, (cdiv(n, tile.block_m), 1, 1), arguments, constants, recall(kind, ("extremes", largest), dict))
-    )
+    compiled = recall(kind, ("extremes", largest), dict)
+    start(Launch(extremes, (shape[0], 1, 1), arguments, constants, compiled))
+    if of_tiles is not None:
+        values, partners = peers.gather(of_tiles, values, partners)
     return values, partners
 
 
@@ -58,20 +75,23 @@ def range_loss(
     beta: float,
     margin: float,
     gradient: bool,
+    peers: Peers = ALONE,
+    share: Share | None = None,
     kind: dict | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss () in float32 and dx (n, d) of x (n, d), y (n,); without `gradient` dx is (0,).
 
     A negative label takes its row out of everything; the largest of the labels' dtype counts as one.
     A class of one sample has no pair; a distance of 0 makes its class's harmonic mean, and its gradient, 0; one class
-    has no nearest means. A row that is not finite makes the loss NaN. `kind` remembers what was compiled for calls
+    has no nearest means. A row that is not finite makes the loss NaN. Of rows that lie on several processes each finds
+    the partners of as many as any other, and dx is that of its `share`. `kind` remembers what was compiled for calls
     alike in all but the values of tensors, all of them aligned.
     """
     compiled = recall(kind, ("loss",), dict)
     (n, d), device = x.shape, x.device
     classes = _Classes.of(y)
     rows = x.index_select(0, classes.order)
-    values, partners = _find_extremes(rows, classes.starts[classes.index + 1], k, True, kind)
+    values, partners = _find_extremes(rows, classes.starts[classes.index + 1], k, True, kind, peers, share)
     means = _empty((n, d), dtype=torch.float32, device=device)
     pairs = _empty((n, 2, k), dtype=torch.int32, device=device)
     slopes = _empty((n, k), dtype=torch.float32, device=device)
@@ -94,4 +114,4 @@ def range_loss(
     arguments = rows, *classes, pairs, slopes, means, nearest, hinge_slope, dx, n, d, alpha
     grid = cdiv(n, ROWS.block_m), cdiv(d, ROWS.block_d), 1
     start(Launch(range_gradient, grid, arguments, {"K": k, **blocks}, compiled))
-    return loss, dx
+    return loss, dx if share is None else dx[share.own].contiguous()
