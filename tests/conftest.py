@@ -36,3 +36,15 @@ def _freed_memory_goes_back():
     yield
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # which glibc has
         trim(0)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Files go to workers whole, and those of several processes together: the groups they share take long to start."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = "tests/distributed/"
+            return folder if nodeid.startswith(folder) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None

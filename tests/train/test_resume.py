@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
+from itertools import cycle
 
 import pytest
 import torch
@@ -131,8 +132,7 @@ def test_whatever_a_run_holds_goes_on_from_a_file(recipe, ema, optimiser, tmp_pa
     assert_resumes(through, "--backbone", "resnet18", "--ema", ema, "--optimiser.name", optimiser, recipe=recipe)
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(("backbone", "optimiser"), zip(BACKBONES, cycle(["sgd", "adamw"]), strict=False))
 def test_layers_of_every_kind_go_on_from_contiguous_tensors(backbone, optimiser):
     def through(tensors, state):  # as from a file, which would hold a gigabyte of AlexNet
         plain = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
