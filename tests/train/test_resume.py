@@ -132,7 +132,7 @@ def test_whatever_a_run_holds_goes_on_from_a_file(recipe, ema, optimiser, tmp_pa
     assert_resumes(through, "--backbone", "resnet18", "--ema", ema, "--optimiser.name", optimiser, recipe=recipe)
 
 
-@pytest.mark.parametrize(("backbone", "optimiser"), zip(BACKBONES, cycle(["sgd", "adamw"]), strict=False))
+@pytest.mark.parametrize(("backbone", "optimiser"), [*zip(BACKBONES, cycle(["sgd", "adamw"]), strict=False)])
 def test_layers_of_every_kind_go_on_from_contiguous_tensors(backbone, optimiser):
     def through(tensors, state):  # as from a file, which would hold a gigabyte of AlexNet
         plain = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
