@@ -13,7 +13,7 @@ from .total import total_loss
 
 def aot_cases(family: str) -> Iterator[tuple]:
     """Every kernel for k = 2 and k = 8 and every dtype, for the audit."""
-    types = dict.fromkeys(("first_tile", "n", "d"), "i32") | dict.fromkeys(("alpha", "beta", "margin"), "fp32")
+    types = {"n": "i32", "d": "i32"} | dict.fromkeys(("alpha", "beta", "margin"), "fp32")
     types |= dict.fromkeys(("table", "values", "means", "slopes", "losses", "hinge_slope", "loss"), "*fp32")
     types |= dict.fromkeys(("partners", "pairs"), "*i32")
     types |= dict.fromkeys(("ends", "starts", "order", "index", "classes", "nearest"), "*i64")

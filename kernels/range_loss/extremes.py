@@ -21,17 +21,16 @@ def _any_larger(candidates, best):
     return tl.max((candidates > tl.min(best, 1)[:, None]).to(tl.int32)) > 0
 
 
-@triton.jit(do_not_specialize=["first_tile", "n"])
+@triton.jit(do_not_specialize=["n"])
 def extremes(
-    table, ends, values, partners, first_tile, n, d, LARGEST: tl.constexpr, K: tl.constexpr, SLOTS: tl.constexpr,
+    table, ends, values, partners, n, d, LARGEST: tl.constexpr, K: tl.constexpr, SLOTS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Per row i of the tiles from `first_tile` on the K extreme distances to rows j in (i, end_i), and those j: (rows,
-    K), missing ones below any distance.
+    """Per row i the K extreme distances to rows j in (i, end_i), and those j: (n, K), missing ones below any distance.
 
     Keeps the largest of ±D. NaN ranks first, so that it is chosen and reaches the loss.
     """
-    first_row = (first_tile + tl.program_id(0)) * BLOCK_M
+    first_row = tl.program_id(0) * BLOCK_M
     rows = first_row + tl.arange(0, BLOCK_M)
     end = tl.load(ends + rows, mask=rows < n, other=0).to(tl.int32)
     slots = tl.arange(0, SLOTS)
@@ -51,6 +50,5 @@ def extremes(
             partner = tl.min(tl.where(candidates == value[:, None], keys[None, :], n), 1)
             best, chosen = _insert(best, chosen, slots, value, partner)
             candidates = tl.where(keys[None, :] == partner[:, None], float("-inf"), candidates)
-    own_row, count = tl.program_id(0) * BLOCK_M, n - first_tile * BLOCK_M
-    store_rows(values, own_row, K, slots, K, count, best)
-    store_rows(partners, own_row, K, slots, K, count, chosen)
+    store_rows(values, first_row, K, slots, K, n, best)
+    store_rows(partners, first_row, K, slots, K, n, chosen)

@@ -51,19 +51,21 @@ def _find_extremes(
     tiles."""
     (n, d), tile = rows.shape, RANGE_PAIRS[chip(rows.device)]
     tiles = cdiv(n, tile.block_m)
-    of_tiles = None if share is None else share.even(tiles)
-    own = slice(0, tiles) if of_tiles is None else of_tiles.own
-    shape = own.stop - own.start, tile.block_m, k
-    values = _empty(shape, dtype=torch.float32, device=rows.device)
-    partners = _empty(shape, dtype=torch.int32, device=rows.device)
+    if share is not None:  # the rows of other tiles end before they begin: their programs are done at once
+        share = share.even(tiles)
+        own = slice(share.own.start * tile.block_m, share.own.stop * tile.block_m)
+        given, ends = ends, torch.zeros_like(ends)
+        ends[own] = given[own]
+    values = _empty((tiles, tile.block_m, k), dtype=torch.float32, device=rows.device)
+    partners = _empty((tiles, tile.block_m, k), dtype=torch.int32, device=rows.device)
     table = columns_first(rows, tile.block_k, tile.block_n)
-    arguments = table, ends, values, partners, own.start, n, d
+    arguments = table, ends, values, partners, n, d
     constants = {"LARGEST": largest, "K": k, "SLOTS": triton.next_power_of_2(k)}
     constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "CHUNK": tile.block_k, **tile.options}
     compiled = recall(kind, ("extremes", largest), dict)
-    start(Launch(extremes, (shape[0], 1, 1), arguments, constants, compiled))
-    if of_tiles is not None:
-        values, partners = peers.gather(of_tiles, values, partners)
+    start(Launch(extremes, (tiles, 1, 1), arguments, constants, compiled))
+    if share is not None:
+        values, partners = peers.gather(share, values[share.own], partners[share.own])
     return values, partners
 
 
