@@ -53,7 +53,8 @@ def run_shared(
     if operator.rows_meet and share.counts is None:  # behind own rows there are those it was filled up with
         rows = slice(len(args[1]))
         loss, gradients[0] = loss[rows] if loss.ndim else loss, gradients[0][rows]
-    times = times_of(peers) if any(operator.owned) else 1  # else on their way back
+    # A factor of all gradients waits for the backward, unless one has none: a parameter's whose owner knows all of it.
+    times = times_of(peers) if any(operator.owned) else 1
     factors = [1 if own else times / size for own in operator.owned]
     for of, factor in zip(gradients, [times, *factors[1:]], strict=True):
         if factor != 1 and of.numel():
