@@ -139,7 +139,13 @@ class LossOperator:
         given = dict(zip(self.arguments.names, flat, strict=True))
         weights = factor if given[self.weights] is None else factor * given[self.weights]
         given |= {"reduction": "sum", "gradient": True, self.weights: weights}
-        given |= {"update": False} if self.moved else {}
+        if (
+            self.moved
+        ):  # the operator marks a buffer as written to even where it moves nothing: a second backward follows
+            buffers = {self.arguments.names[at] for at in self.moved}
+            given |= {"update": False} | {
+                name: t.clone() for name, t in given.items() if name in buffers and t is not None
+            }
         with torch.no_grad():
             _, *gradients = self.overload(*given.values())
         inputs = [flat[position] for position in self.positions]
