@@ -17,7 +17,7 @@ def nfd(e: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     embeddings e (k, n, d), k of n samples; labels y (n,). The printed divisor k n² is the mean; `"sum"` leaves it out.
     The gradient of |·| at 0 is 0.
     """
-    return fd(e, y, torch.full((int(y.max()) + 1,), 0.5), reduction)
+    return fd(e, y, torch.full((int(y.max()) + 1 if len(y) else 1,), 0.5), reduction)
 
 
 @formula()
@@ -33,7 +33,7 @@ def fd(e: Tensor, y: Tensor, class_difficulty: Tensor, reduction: str = "mean") 
     w = class_difficulty.to(u)[y]
     weights = (w[:, None] + w) * ~torch.eye(n, dtype=torch.bool, device=y.device)
     total = (weights * (same - accumulate(u @ u.mT)).abs()).sum()
-    return total / (len(e) * n**2) if reduction == "mean" else total
+    return total / (len(e) * max(n, 1) ** 2) if reduction == "mean" else total
 
 
 def confusion_counts(y: Tensor, predictions: Tensor, num_classes: int) -> Tensor:

@@ -17,7 +17,8 @@ def reduce(total: Tensor, count: int | Tensor, reduction: str) -> Tensor:
 def reduce_rows(losses: Tensor, sample_weights: Tensor | None, reduction: str, total: Tensor | None = None) -> Tensor:
     """Losses of rows (n,) times their weights: as they are (`"none"`), their sum, or the sum over the `total` weight.
 
-    The total is n, or the sum of the weights, unless given. Where nothing weighs anything the mean is 0.
+    The total is n, or the sum of the weights, unless given. Where nothing weighs anything, or there is no row, the mean
+    is 0.
     """
     if sample_weights is not None:
         sample_weights = sample_weights.to(losses.dtype)
@@ -26,7 +27,7 @@ def reduce_rows(losses: Tensor, sample_weights: Tensor | None, reduction: str, t
     if reduction == "none":
         return losses
     if total is None:
-        return reduce(losses.sum(), losses.shape[0], reduction)
+        return reduce(losses.sum(), max(losses.shape[0], 1), reduction)
     return reduce(losses.sum(), total.where(total != 0, 1), reduction)
 
 

@@ -16,7 +16,7 @@ from ..reference.variant import FeatureGradient
 from ..registry import call, find
 from ..replay import replayed
 from ..terms import CenterTerm, Classifier, Draw, Group, Peers
-from .whole import Gradients, WholeBatch, peers_of
+from .whole import Gradients, WholeBatch, aside, peers_of
 
 SWITCHES = {name: place for place, name in enumerate(get_args(FeatureGradient))}  # as the engine takes them
 
@@ -173,6 +173,7 @@ def _reference(
     return loss + weight * auxiliary.reference(x, y, sample_weights, reduction) if auxiliary.name else loss
 
 
+@aside
 def _of_whole_batch(
     x: Tensor,
     y: Tensor,
@@ -184,7 +185,10 @@ def _of_whole_batch(
     peers: Peers,
 ) -> Tensor:
     """:func:`_reference` of the rows of all processes."""
-    batch = WholeBatch(peers, len(x), f"{x.dtype} {list(x.shape[1:])}")
+    sharded = classifier.num_classes is not None
+    fixed = classifier._replace(table=None, bias=None) if sharded else classifier  # of a block the rows differ
+    rows = {"x": x, "y": y, "sample_weights": sample_weights}
+    batch = WholeBatch(peers, len(x), **rows, classifier=fixed, auxiliary=auxiliary, reduction=reduction)
     of_classes = batch.parameter if classifier.num_classes is None else partial(batch.table, classifier.num_classes)
     classifier = classifier._replace(
         table=of_classes(classifier.table),

@@ -21,7 +21,7 @@ from ..reference.primitives import accumulate, unit
 from ..registry import call, find
 from ..replay import replayed
 from ..terms import Group, Peers, Setting
-from .whole import Gradients, WholeBatch, peers_of
+from .whole import Gradients, WholeBatch, aside, peers_of
 
 Mode = Literal["supcon", "esc", "ensc"]
 MODES = get_args(Mode)
@@ -209,9 +209,15 @@ def _reference(
 ) -> Tensor:
     if not peers.group:
         return call(find(name).reference, z=z, y=y, sample_weights=sample_weights, **params._asdict(), **given)
+    return _of_whole_batch(name, z, y, sample_weights, params, peers, given)
+
+
+@aside
+def _of_whole_batch(
+    name: str, z: Tensor, y: Tensor, sample_weights: Tensor | None, params: ContrastiveParams, peers: Peers, given: dict
+) -> Tensor:
     bank_z, bank_y = given["bank_z"], given["bank_y"]
-    bank = "" if bank_z is None else f", bank {bank_z.dtype} {list(bank_z.shape)}"
-    batch = WholeBatch(peers, len(z), f"{z.dtype} {list(z.shape[1:])}{bank}")
+    batch = WholeBatch(peers, len(z), z=z, y=y, sample_weights=sample_weights, params=params, **given)
     if peers.sharded and bank_z is not None:
         parts = batch.share._replace(most=len(bank_z), counts=None)
         given |= dict(zip(("bank_z", "bank_y"), peers.gather(parts, bank_z, bank_y.long()), strict=True))

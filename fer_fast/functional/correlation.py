@@ -4,6 +4,7 @@ All but the reference use that the losses are linear in the correlations: class 
 ED alone is a sum over samples, which can be weighed and left unreduced: FD and NFD compare samples, MD class means.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from ..dispatch import Backend, resolve
 from ..registry import call, find
 from ..replay import replayed
 from ..terms import Group, Peers
-from .whole import Gradients, WholeBatch, peers_of
+from .whole import Gradients, WholeBatch, aside, peers_of
 
 
 class Term(NamedTuple):
@@ -152,9 +153,16 @@ def _correlation_loss(
     formula = find(term.name).reference
     if not peers.group:
         return call(formula, e=e, y=y, sample_weights=sample_weights, **given)
-    batch = WholeBatch(peers, len(y), f"{e.dtype} {len(e)}, {e.shape[2]}")
+    return _of_whole_batch(formula, peers, e, y, sample_weights, given)
+
+
+@aside
+def _of_whole_batch(
+    formula: Callable[..., Tensor], peers: Peers, e: Tensor, y: Tensor, sample_weights: Tensor | None, given: dict
+) -> Tensor:
+    batch = WholeBatch(peers, len(y), e=e, y=y, sample_weights=sample_weights, **given)
     of_rows = {"e": batch.rows(e, 1), "y": batch.rows(y), "sample_weights": batch.rows(sample_weights)}
-    return batch.loss(call(formula, **of_rows, **given), reduction)
+    return batch.loss(call(formula, **of_rows, **given), given["reduction"])
 
 
 def _check(term: Term, e: Tensor, y: Tensor, sample_weights: Tensor | None, reduction: str, peers: Peers) -> None:

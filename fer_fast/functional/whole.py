@@ -1,17 +1,33 @@
 """The batch of all processes on each of them, for plain formulas, which see no part of one."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .. import checks
-from ..ops.shared import times_of
+from ..ops.shared import OF_ROWS, described, times_of
 from ..suggest import one_of
 from ..terms import ALONE, Group, Peers, Share
 
 Gradients = Literal["mean", "sum"]  # what is done to those of all processes
+
+
+def aside(function: Callable) -> Callable:
+    """The function, which torch.compile does not look into: processes ask each other there."""
+    hidden = []
+
+    @wraps(function)
+    def call(*args, **keywords):
+        if not torch.compiler.is_compiling():
+            return function(*args, **keywords)
+        if not hidden:
+            hidden.append(torch.compiler.disable(function))
+        return hidden[0](*args, **keywords)
+
+    return call
 
 
 def peers_of(process_group: Group, gradients: str, loss: str, sharded: bool = False) -> Peers:
@@ -31,11 +47,13 @@ class WholeBatch:
     processes in the backward, which each may have started with other factors.
     """
 
-    def __init__(self, peers: Peers, rows: int, facts: str):
+    def __init__(self, peers: Peers, rows: int, **given):
+        """`given` is all that the loss depends on, and all that processes must have in common but numbers of rows."""
         from ..distributed.collectives import agree, place
 
         self.peers, (rank, self.size) = peers, place(peers)
-        counts = agree(peers, rows, f"{peers.loss}, {facts}")
+        facts = described(given.items(), OF_ROWS, gradients=torch.is_grad_enabled())
+        counts = agree(peers, rows, ", ".join([peers.loss, *facts]))
         self.share = Share(rank, self.size, max(counts), tuple(counts))
 
     def rows(self, t: Tensor | None, dim: int = 0) -> Tensor | None:
@@ -71,38 +89,74 @@ def of_whole_batch(formula: Callable[..., Tensor], peers: Peers, x: Tensor, y: T
     """A formula of features (n, d) and labels (n,), of those of all processes that there are."""
     if not peers.group:
         return formula(x, y, *others)
-    batch = WholeBatch(peers, len(x), f"{x.dtype} {list(x.shape[1:])}")
+    return _of_whole_batch(formula, peers, x, y, *others)
+
+
+@aside
+def _of_whole_batch(formula: Callable[..., Tensor], peers: Peers, x: Tensor, y: Tensor, *others) -> Tensor:
+    batch = WholeBatch(peers, len(x), x=x, y=y, others=others)
     return batch.loss(formula(batch.rows(x), batch.rows(y), *others), "mean")
 
 
-class _Rows(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
+    """A linear map of tensors of all processes; its backward is one, too, so that derivatives have derivatives."""
+
     @staticmethod
-    def forward(ctx, t: Tensor, peers: Peers, share: Share) -> Tensor:
-        ctx.peers, ctx.share = peers, share
+    def setup_context(ctx, inputs: tuple, _):
+        ctx.how = inputs[1:]
+
+
+class _Rows(_Linear):
+    """Of rows of this process those of all of them."""
+
+    @staticmethod
+    def forward(t: Tensor, peers: Peers, share: Share) -> Tensor:
         return peers.gather(share, t)[0]
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return ctx.peers.total(grad.dtype, grad)[0][ctx.share.own], None, None
+        return _Own.apply(grad, *ctx.how), None, None
 
 
-class _Parameter(torch.autograd.Function):
+class _Own(_Linear):
+    """Of rows of all processes, summed over them, this one's."""
+
     @staticmethod
-    def forward(ctx, t: Tensor, peers: Peers, size: int) -> Tensor:
-        ctx.peers, ctx.size = peers, size
+    def forward(t: Tensor, peers: Peers, share: Share) -> Tensor:
+        return peers.total(t.dtype, t)[0][share.own]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _Rows.apply(grad, *ctx.how), None, None
+
+
+class _Parameter(_Linear):
+    @staticmethod
+    def forward(t: Tensor, peers: Peers, size: int) -> Tensor:
         return t.view_as(t)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return ctx.peers.total(grad.dtype, grad)[0] / ctx.size, None, None
+        return _Mean.apply(grad, *ctx.how), None, None
 
 
-class _Factor(torch.autograd.Function):
+class _Mean(_Linear):
+    """The mean over the processes."""
+
     @staticmethod
-    def forward(ctx, t: Tensor, times: float) -> Tensor:
-        ctx.times = times
+    def forward(t: Tensor, peers: Peers, size: int) -> Tensor:
+        return peers.total(t.dtype, t)[0] / size
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _Mean.apply(grad, *ctx.how), None, None
+
+
+class _Factor(_Linear):
+    @staticmethod
+    def forward(t: Tensor, times: float) -> Tensor:
         return t.view_as(t)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return grad * ctx.times, None
+        return grad * ctx.how[0], None

@@ -1,7 +1,5 @@
 """The memory bank: a ring of the newest embeddings and labels."""
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -9,23 +7,9 @@ from torch import Tensor
 
 from .. import checks, ops
 from ..dispatch import resolve
+from ..functional.whole import aside
 from ..terms import ALONE, Group, Peers, Share
 from .base import OfGroup, WholeState
-
-
-def _aside(method: Callable) -> Callable:
-    """The method, which torch.compile does not look into: processes ask each other there."""
-    hidden = []
-
-    @wraps(method)
-    def call(*args):
-        if not torch.compiler.is_compiling():
-            return method(*args)
-        if not hidden:
-            hidden.append(torch.compiler.disable(method))
-        return hidden[0](*args)
-
-    return call
 
 
 class MemoryBank(OfGroup, WholeState):
@@ -187,7 +171,7 @@ class MemoryBank(OfGroup, WholeState):
         if rows > self._largest:
             self._largest = rows
 
-    @_aside
+    @aside
     def _gathered(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The rows of all processes, at most `capacity`, and how many are real, the first ones; None for all."""
         from ..distributed.collectives import shares
@@ -260,7 +244,7 @@ class MemoryBank(OfGroup, WholeState):
         features = self._from_parts(places) if self.in_parts else self.ring[places]
         return features, self.ring_labels[places].where(within < rows[:, None], 0), rows
 
-    @_aside
+    @aside
     def _from_parts(self, places: Tensor) -> Tensor:
         """Rows of the ring that lie on all processes: the sum of what each has, the others' being zero."""
         from ..distributed.collectives import same_facts

@@ -139,7 +139,10 @@ class LossOperator:
         given = dict(zip(self.arguments.names, flat, strict=True))
         weights = factor if given[self.weights] is None else factor * given[self.weights]
         given |= {"reduction": "sum", "gradient": True, self.weights: weights}
-        given |= {"update": False} if self.moved else {}
+        if self.moved:  # a buffer counts as written to even where nothing moves, and another backward may follow
+            given["update"] = False
+            buffers = [self.arguments.names[at] for at in self.moved]
+            given |= {name: given[name].clone() for name in buffers if given[name] is not None}
         with torch.no_grad():
             _, *gradients = self.overload(*given.values())
         inputs = [flat[position] for position in self.positions]

@@ -4,7 +4,7 @@ Engines that take rows one by one sum over processes between their partial sums 
 other, those of all processes are gathered before, and an engine answers for its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from .engines import run_engine
 if TYPE_CHECKING:
     from .library import LossOperator
 
-_OF_ROWS = {"x": 0, "z": 0, "e": 1, "y": 0, "sample_weights": 0, "soft_labels": 0}  # the dimension that counts rows
+OF_ROWS = {"x": 0, "z": 0, "e": 1, "y": 0, "sample_weights": 0, "soft_labels": 0}  # the dimension that counts rows
 
 
 def times_of(peers: Peers) -> int:
@@ -65,7 +65,7 @@ def run_shared(
 def _gathered(operator: "LossOperator", args: Sequence, peers: Peers, share: Share) -> list:
     """The arguments with the rows of all processes."""
     names = operator.arguments.parameters[: len(args)]
-    at = [argument for argument, name in enumerate(names) if name in _OF_ROWS and args[argument] is not None]
+    at = [argument for argument, name in enumerate(names) if name in OF_ROWS and args[argument] is not None]
     result = list(args)
     for argument, whole in zip(at, peers.gather(share, *[args[argument] for argument in at]), strict=True):
         result[argument] = whole
@@ -76,19 +76,23 @@ def _facts(operator: "LossOperator", args: Sequence, gradient: bool) -> str:
     """What calls of all processes must have in common: all but values and numbers of rows."""
     named = zip(operator.arguments.parameters, args[:-1], strict=False)
     owned = zip(operator.positions, operator.owned, strict=True)
-    differ = _OF_ROWS | {operator.arguments.names[at]: 0 for at, own in owned if own}
-    return ", ".join([operator.name, *_described(named, differ), f"gradient={gradient}"])
+    differ = OF_ROWS | {operator.arguments.names[at]: 0 for at, own in owned if own}
+    return ", ".join([operator.name, *described(named, differ), f"gradient={gradient}"])
 
 
-def _described(named: Iterator[tuple[str, Any]], differ: dict[str, int]) -> Iterator[str]:
+def described(named: Iterable[tuple[str, Any]], differ: dict[str, int], gradients: bool = False) -> Iterator[str]:
+    """What is given by name, but for numbers of rows: tensors by dtype and shape, without the dimension in which they
+    `differ`, and with `gradients` whether they need one."""
     for name, value in named:
         if isinstance(value, Tensor):
             shape = list(value.shape)
             if name in differ:
                 del shape[differ[name]]
-            yield f"{name} {str(value.dtype).removeprefix('torch.')}{shape}"
+            needs = "*" if gradients and value.requires_grad else ""
+            yield f"{name}{needs} {str(value.dtype).removeprefix('torch.')}{shape}"
         elif isinstance(value, list | tuple):
             fields = getattr(value, "_fields", range(len(value)))
-            yield from _described(((f"{name}_{field}", of) for field, of in zip(fields, value, strict=True)), differ)
-        elif not isinstance(value, float):  # which may change from step to step
+            of = ((f"{name}_{field}", part) for field, part in zip(fields, value, strict=True))
+            yield from described(of, differ, gradients)
+        elif value not in (None, "") and not isinstance(value, float):  # which may change from step to step
             yield f"{name}={value}"

@@ -185,3 +185,15 @@ def test_compiled_steps_scale_too():
         loss = call(x)
         first = torch.autograd.grad(loss, x, retain_graph=True)[0]
         torch.testing.assert_close(torch.autograd.grad(loss, x, scalar(3.0))[0], 3 * first)
+
+
+@pytest.mark.parametrize("cls", ["CenterLoss", "VariantLoss"])
+@over_backends
+def test_losses_of_rows_are_gone_back_over_twice_where_centers_have_moved(backend, cls):
+    torch.manual_seed(0)
+    x, y = torch.randn(N, D, device=DEVICE, requires_grad=True), torch.arange(N, device=DEVICE) % C
+    loss = getattr(losses, cls)(C, D, reduction="none", backend=backend).to(DEVICE)
+    total = loss(x, y).sum()
+    once = torch.autograd.grad(total, x, retain_graph=True)[0]
+    assert once.abs().max() > 0
+    assert torch.equal(torch.autograd.grad(total, x)[0], once)
