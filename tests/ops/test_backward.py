@@ -187,7 +187,7 @@ def test_compiled_steps_scale_too():
         torch.testing.assert_close(torch.autograd.grad(loss, x, scalar(3.0))[0], 3 * first)
 
 
-@pytest.mark.parametrize("cls", ["CenterLoss", "VariantLoss"])
+@pytest.mark.parametrize("cls", ["CenterLoss", "AffinityLoss"])
 @over_backends
 def test_losses_of_rows_are_gone_back_over_twice_where_centers_have_moved(backend, cls):
     torch.manual_seed(0)
