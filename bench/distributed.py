@@ -97,8 +97,9 @@ def _device(asked: str | None, size: int) -> str:
 
 def table(found: list[SharedRow], shape: Shape) -> Table:
     """One line a loss and number of processes."""
-    result = Table("loss", title=f"a step over R processes, {shape} in all")
-    for name in ("R", "ours", "gather", "ratio", "bytes", "foretold", "gather"):
+    title = f"a step over R processes, {shape} in all"
+    result = Table("loss", box=None, pad_edge=False, header_style="bold", title=title)  # whole in 80 columns
+    for name in ("R", "ours", "gather", "ratio", "bytes", "foretold", "gather's"):
         result.add_column(name, justify="right", no_wrap=True)
     result.columns[0].no_wrap = True
     for row in found:

@@ -1,6 +1,9 @@
 """`fer-fast bench distributed`: bytes that are foretold are those that go round."""
 
 import json
+from io import StringIO
+
+from rich.console import Console
 
 from bench import distributed
 from fer_fast.registry import LOSSES
@@ -15,5 +18,14 @@ def test_bytes_are_as_foretold(tmp_path, capsys):
         assert row["counted"] == row["predicted"], row["loss"]
         assert row["error"] < 1e-5
         assert row["seconds"] > 0
-    lines = capsys.readouterr().out.splitlines()
-    assert sum("weighted-cluster" in line for line in lines) == 1
+    shown = capsys.readouterr().out  # 80 columns wide
+    assert sum("weighted-cluster" in line for line in shown.splitlines()) == 1
+    assert "…" not in shown
+
+
+def test_table_of_long_numbers_is_whole_in_80_columns():
+    row = distributed.SharedRow("weighted-softmax", 16, "", "blocked", 0.1234, 0.1234, [1], [8_388_608], [8_388_608], 0)
+    console = Console(width=80, file=StringIO())
+    console.print(distributed.table([row], distributed.SHAPE))
+    assert "…" not in console.file.getvalue()
+    assert "weighted-softmax" in console.file.getvalue()

@@ -139,6 +139,42 @@ def faults() -> list[str]:
     return said
 
 
+def other_settings() -> list[str]:
+    """What `over` says of losses that are others on the second process."""
+    at, said = dist.get_rank(), []
+    for model in (
+        CenterLoss(C, D, alpha=(0.5, 0.25)[at]),
+        CenterLoss(C, D + at),
+        nn.ModuleList([SupConLoss(), *[SoftmaxLoss(C, D)] * at]),
+        nn.ModuleDict({"loss": JointLoss(SoftmaxLoss(C, D), CenterLoss(C, D), (0.5, 0.1)[at])}),
+        nn.ModuleDict({"bank": MemoryBank(5, D, dtype=(torch.float32, torch.float64)[at])}),
+        (SoftmaxLoss, LMCLLoss)[at](C, D),
+        LMCLLoss(C, D, s=(30.0, nn.Parameter(torch.tensor(30.0)))[at]),
+    ):
+        with pytest.raises(RuntimeError) as fault:
+            over(model)
+        said.append(str(fault.value))
+    with pytest.raises(RuntimeError, match="over: rank 1 has most_rows=5, rank 0 most_rows=4"):
+        over(SupConLoss(), most_rows=4 + at)
+    over(LMCLLoss(C, D, s=nn.Parameter(torch.tensor(30.0 + at))))  # values become the first one's
+    with pytest.raises(ValueError, match="over: it takes the module before DistributedDataParallel"):
+        over(DistributedDataParallel(Model()))
+    return said
+
+
+def test_losses_of_other_settings_are_refused(two):
+    for said in two.run(other_settings):
+        assert said == [
+            "over: rank 1 has CenterLoss.alpha=0.25, rank 0 CenterLoss.alpha=0.5",
+            "over: rank 1 has CenterLoss.feature_dim=9, rank 0 CenterLoss.feature_dim=8",
+            "over: rank 1 has 1: SoftmaxLoss, rank 0 no more losses",
+            "over: rank 1 has loss.weight=0.1, rank 0 loss.weight=0.5",
+            "over: rank 1 has bank.ring of torch.float64, rank 0 bank.ring of torch.float32",
+            "over: rank 1 has LMCLLoss, rank 0 SoftmaxLoss",
+            "over: rank 1 has LMCLLoss.m=0.35, rank 0 LMCLLoss.s=30.0",
+        ]
+
+
 def MarginalLossOrRange(rank: int) -> nn.Module:
     from fer_fast.losses import MarginalLoss, RangeLoss
 
