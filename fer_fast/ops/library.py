@@ -78,6 +78,14 @@ class LossOperator:
 
     def __call__(self, *args, backend: str) -> Tensor:
         kind, unreduced = self.kinds.of(args), self.unreduced(args)
+        if (
+            unreduced
+            and self.moved
+            and args[self.arguments.places["update"].argument]
+            and torch.compiler.is_compiling()
+        ):
+            # The backward goes over the rows again, and a compiler hands it the buffers as they are after the move.
+            raise ValueError(f'update: {self.name} cannot move centers inside torch.compile beside reduction="none"')
         inputs = [place.of(args) for place in self.inputs]
         gradient = wants_gradient(inputs) and not unreduced
         if kind is None or unreduced or watched():  # by who has to see the operator, as a tensor's subclass may

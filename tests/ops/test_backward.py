@@ -1,5 +1,7 @@
 """What a backward does with the gradients the forward left: in place and once, and right when it is asked again."""
 
+import copy
+
 import pytest
 import torch
 from fer_fast.bench.measure import peak_bytes
@@ -197,3 +199,17 @@ def test_losses_of_rows_are_gone_back_over_twice_where_centers_have_moved(backen
     once = torch.autograd.grad(total, x, retain_graph=True)[0]
     assert once.abs().max() > 0
     assert torch.equal(torch.autograd.grad(total, x)[0], once)
+
+
+@over_backends
+def test_losses_of_rows_whose_centers_move_are_not_compiled(backend):
+    """Where a graph may break the call is made as it is; a whole graph is refused."""
+    x, y = torch.randn(N, D, device=DEVICE, requires_grad=True), torch.arange(N, device=DEVICE) % C
+    loss = losses.CenterLoss(C, D, reduction="none", backend=backend).to(DEVICE)
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="cannot move"):
+        torch.compile(copy.deepcopy(loss), backend="aot_eager", fullgraph=True)(x, y)
+    expected = x.detach() - loss.centers[y]
+    torch._dynamo.reset()
+    torch.compile(loss, backend="aot_eager")(x, y).sum().backward()
+    torch.testing.assert_close(x.grad, expected)
