@@ -3,9 +3,9 @@
 import json
 from io import StringIO
 
+from fer_fast.bench import distributed
 from rich.console import Console
 
-from bench import distributed
 from fer_fast.registry import LOSSES
 
 

@@ -215,8 +215,7 @@ def destroyed_group() -> str:
 def test_a_group_destroyed_and_a_process_lost():
     with processes.group(2) as group:
         assert all("softmax: there is no process group" in said for said in group.run(destroyed_group))
-        for pipe in group.pipes:
-            pipe.send((lose_a_process.__module__, "lose_a_process", ()))
+        group.start(lose_a_process)
         fine, said = group.pipes[0].recv()
         assert fine, said
         assert said.startswith("softmax: rank 0 of 2: a process was lost or made another call")
