@@ -52,6 +52,8 @@ def large_classifier(
     beside the gradient of so large a table."""
     if not peers.group:
         return Sweep(x, y, classifier, sample_weights, reduction, gradient, status).whole()
+    if classifier.weight.dtype == torch.float64:  # which a process without rows would not hear of from a sweep
+        raise NotImplementedError("class weights in float64")
     if reduction == "mean":
         parts = parts_of_means(y, sample_weights, classifier.class_weights)
         divisor = divisors_of(*peers.total(torch.float32, parts[0]))[0]

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from fer_fast.functional import lmcl_loss
 from shared_cases import Case, alone, on_process
 
 FLOAT32 = {"backend": "triton", "dtype": torch.float32}
@@ -37,3 +39,18 @@ def test_kernels_over_processes(four, case):
             if expected.numel():
                 error = (share[name].double() - expected.double()).abs().max() / expected.double().abs().max()
                 assert error < limit, f"rank {rank}, {name}"
+
+
+def of_double_weights() -> torch.Tensor:
+    """The loss of float32 features by class weights in float64, which kernels do not take."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(8, 6, generator=generator), torch.arange(8)
+    own = slice(0, 0 if dist.get_rank() == 1 else 8)
+    weight = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    return lmcl_loss(x[own], y[own], weight, backend="triton", process_group=dist.group.WORLD)
+
+
+def test_a_process_without_rows_refuses_what_others_do(four):
+    first, *others = four.run(of_double_weights)
+    assert first.isfinite()
+    assert all(torch.equal(loss, first) for loss in others)
