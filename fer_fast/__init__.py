@@ -1,6 +1,7 @@
 """Fused training losses for facial-expression recognition and deep metric learning.
 
 `fer_fast.losses` holds the modules, `fer_fast.functional` the same as functions, `fer_fast.backend` picks what runs.
+`fer_fast.load` opens a trained model for use.
 """
 
 from importlib import import_module
@@ -12,10 +13,11 @@ from .errors import InputError
 if TYPE_CHECKING:
     from . import functional, losses
     from .dispatch import backend
+    from .serve.model import load
 
 __version__ = version("fer-fast")
 
-__all__ = ["InputError", "__version__", "backend", "functional", "losses"]
+__all__ = ["InputError", "__version__", "backend", "functional", "load", "losses"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +26,6 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name == "backend":
         return import_module(".dispatch", __name__).backend
+    if name == "load":
+        return import_module(".serve.model", __name__).load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

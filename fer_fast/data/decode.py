@@ -116,7 +116,7 @@ def _by_pillow(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _bound(*image.size)
-            return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+            return np.array(as_rgb(ImageOps.exif_transpose(image)))
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -126,7 +126,12 @@ def _by_pillow(data: bytes) -> np.ndarray:
         raise InputError(f"broken ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A PIL image of any mode as RGB: transparency laid on white, 16 bits scaled to 8.
+
+    Raises:
+        InputError: pixels without an agreed white.
+    """
     if image.mode == "F":
         raise InputError("floating-point pixels have no agreed white; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit gray; convert() would clip it at 255

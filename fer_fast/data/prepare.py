@@ -1,13 +1,13 @@
 """From a picture to the pixels that are kept: the face found or given, cut, at one size, in the channels wanted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 
 from fer_fast.data.align import Box, central_square, cut_box, cut_upright
-from fer_fast.data.finder import largest_face, model_file
+from fer_fast.data.finder import Face, find_faces, largest_face, model_file
 from fer_fast.data.haar import haar_face
 from fer_fast.data.listing import FaceChoice
 
@@ -43,6 +43,10 @@ class Preparation:
         """What a picture lacks that is not `Prepared.found`, in words."""
         return "without a box that can be used" if self.faces == "box" else "in which no face was found"
 
+    def whole(self) -> "Preparation":
+        """The same for pictures that are faces already."""
+        return replace(self, faces="whole")
+
     def __post_init__(self) -> None:
         if self.faces == "align":  # said once here, and not of every picture as if it were broken
             model_file()
@@ -77,11 +81,18 @@ def prepare(image: np.ndarray, box: np.ndarray | None, how: Preparation) -> Prep
     elif how.faces == "box":
         taken = _in_pixels(box, image)
     elif (face := _FINDERS[how.faces](image)) is not None:
-        crop = cut_upright(image, face.landmarks, limit=_SPARE * how.size)
-        return Prepared(_finish(crop, how), True, tuple(map(round, face.box)))
+        return _upright(image, face, how)
     found = taken is not None
     taken = taken or central_square(image)
     return Prepared(_finish(cut_box(image, taken), how), found, taken)
+
+
+def prepare_each(image: np.ndarray, how: Preparation) -> list[Prepared]:
+    """Every face of a picture, the largest first, of which Haar cascades find one; where there is none, its square."""
+    if how.faces != "align":
+        return [prepare(image, None, how)]
+    faces = [_upright(image, face, how) for face in find_faces(image)]
+    return faces or [prepare(image, None, replace(how, faces="box"))]
 
 
 def to_size(image: np.ndarray, size: int) -> np.ndarray:
@@ -92,6 +103,11 @@ def to_size(image: np.ndarray, size: int) -> np.ndarray:
     if min(height, width) < size:
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     return image
+
+
+def _upright(image: np.ndarray, face: Face, how: Preparation) -> Prepared:
+    crop = cut_upright(image, face.landmarks, limit=_SPARE * how.size)
+    return Prepared(_finish(crop, how), True, tuple(map(round, face.box)))
 
 
 def _finish(image: np.ndarray, how: Preparation) -> np.ndarray:
