@@ -21,13 +21,18 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
+def rendered(template: str, **values: Any) -> str:
+    """A template, named by its path below the package, filled in."""
+    return _TEMPLATES.get_template(template).render(**values)
+
+
 def write_page(path: str | Path, template: str, **values: Any) -> None:
-    """Fill in a template, named by its path below the package, and write it.
+    """Fill in a template and write it.
 
     Raises:
         InputError: the file cannot be written.
     """
-    page = _TEMPLATES.get_template(template).render(**values)
+    page = rendered(template, **values)
     try:
         Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")  # names that are not UTF-8
     except OSError as error:

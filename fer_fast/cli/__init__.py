@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
     "verify": ("fer_fast.cli.verify", "whether what a run says is so: its data, its weights, its numbers again"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
+    "demo": ("fer_fast.cli.demo", "a page in the browser: a photo or the camera in, named faces out, classes enrolled"),
     "data": ("fer_fast.cli.data", "look at a dataset on disk, or read about one: fer-fast data check DIR"),
     "table": ("fer_fast.cli.table", "a paper's results beside those of your runs, and the command of every row"),
     "bench": ("fer_fast.bench.command", "time, memory and error of every loss beside its peers and the floor"),

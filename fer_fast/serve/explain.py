@@ -1,0 +1,43 @@
+"""What of a face speaks for a class: class-activation maps laid over faces."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from fer_fast.data.augment import Normalise
+from fer_fast.data.prepare import Prepared
+from fer_fast.serve.model import FaceModel
+from fer_fast.train.activation import class_activation
+
+SHOWN = 160  # pixels of a side
+
+
+def explained(model: FaceModel, faces: Sequence[Prepared], classes: Sequence[int]) -> list[np.ndarray]:
+    """Faces under the class activation of these classes (see `class_activation`): uint8 (160, 160, 3) RGB each.
+
+    Args:
+        faces: as `fer_fast.serve.pictures.cut` gives them.
+        classes: one a face, as index into the model's classes.
+    """
+    if not faces:
+        return []
+    trained = model.trained
+    images = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2).contiguous()
+    taken = trained.hardware.layout(Normalise(trained.config.augment)(images.to(trained.hardware.device)))
+    maps = class_activation(trained.recogniser, taken, torch.tensor(classes, device=taken.device)).float().cpu().numpy()
+    return [_heated(shown(face), seen) for face, seen in zip(faces, maps, strict=True)]
+
+
+def shown(face: Prepared) -> np.ndarray:
+    """A face at the size of the page: uint8 (160, 160, 3) RGB."""
+    image = cv2.resize(face.pixels, (SHOWN, SHOWN), interpolation=cv2.INTER_CUBIC)
+    return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+
+
+def _heated(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """What counts is warm and what does not is as it was."""
+    seen = cv2.resize(seen, image.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)[..., None]
+    warm = cv2.applyColorMap((255 * seen).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    return (image * (1 - 0.65 * seen) + warm * 0.65 * seen).astype(np.uint8)

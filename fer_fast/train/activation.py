@@ -1,0 +1,69 @@
+"""Where in an image a class is seen: Grad-CAM, which is the class activation map where features are pooled maps."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fer_fast.train.models import Recogniser
+
+PART = 8  # images at a time: gradients keep the activations of every layer
+
+
+def class_activation(recogniser: Recogniser, images: Tensor, classes: Tensor) -> Tensor:
+    """How much each place of an image speaks for a class: float32 (n, h, w) in [0, 1], 1 at the strongest place.
+
+    L = max(0, Σ_k α_k A_k) with α_k = mean over positions of ∂z_c/∂A_k, A_k the channels of the last map of the network
+    that has more than one position, z_c the logit without a margin; enlarged bilinearly to the image and divided by its
+    maximum. All 0 where nothing speaks for the class. With a linear classifier on pooled maps α_k = w_ck / positions:
+    the class activation map of Zhou et al. (2016).
+
+    The recogniser is used in evaluation mode and left in the mode it was in; its gradients stay as they are.
+
+    Args:
+        recogniser: of any backbone and head.
+        images: float (n, c, h, w) as the network takes them, normalised, on its device.
+        classes: int64 (n,), the class of each image to look for, on the same device.
+
+    Source: R. Selvaraju et al., Grad-CAM: visual explanations from deep networks via gradient-based localization, 2017.
+    """
+    if not len(images):
+        return images.new_zeros(0, *images.shape[-2:], dtype=torch.float32)
+    training = recogniser.training
+    recogniser.eval()
+    with torch.inference_mode(False), torch.enable_grad():
+        pairs = zip(images.split(PART), classes.split(PART), strict=True)
+        maps = torch.cat([_activation(recogniser, *pair) for pair in pairs])
+    recogniser.train(training)
+    return maps
+
+
+def _activation(recogniser: Recogniser, images: Tensor, classes: Tensor) -> Tensor:
+    maps: list[Tensor] = []
+
+    def keep(module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        # AlexNet's adaptive pool spreads one position over 36.
+        if output.ndim == 4 and output[0, 0].numel() > 1 and not isinstance(module, nn.AdaptiveAvgPool2d):
+            maps[:] = [output]
+
+    hooks = [module.register_forward_hook(keep) for module in _chain(recogniser.encoder.backbone.network)]
+    try:
+        # A copy: gradients flow also where all weights are frozen or the images are of inference mode.
+        _, logits = recogniser(images.clone().requires_grad_())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    (slopes,) = torch.autograd.grad(logits.gather(1, classes[:, None].clone()).sum(), maps)
+    with torch.no_grad():
+        weights = slopes.float().mean((2, 3), keepdim=True)
+        found = (weights * maps[0].float()).sum(1, keepdim=True).relu().nan_to_num(0, 0)
+        found = F.interpolate(found, size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        highest = found.amax((1, 2), keepdim=True)
+        return torch.where(highest > 0, found / highest, 0.0)
+
+
+def _chain(network: nn.Module) -> Iterator[nn.Module]:
+    """The modules that follow one another, of which each gives all that the next ones see; no branches of a block."""
+    for module in network.children():
+        yield from _chain(module) if type(module) is nn.Sequential else (module,)
