@@ -7,7 +7,7 @@ from fer_fast.cli.summary import print_table
 from fer_fast.data import Drawn, OnDisk
 from fer_fast.data.crossed import Crossed
 from fer_fast.errors import InputError
-from fer_fast.train.enrolment import Enrolment, evaluate_enrolment
+from fer_fast.serve.custom_classes import Enrolment, evaluate_enrolment
 from fer_fast.train.evaluation import Trained
 
 

@@ -45,7 +45,7 @@ def run(argv: list[str]) -> int:
         trained.config.augment = replace(trained.config.augment, crops=given.crops)
     out = Path(given.out) if given.out else None
     if enrolment:
-        custom_classes.run(trained, _opened(given, trained.config), given.split, enrolment, out)
+        custom_classes.run(trained, opened(given, trained.config), given.split, enrolment, out)
         return 0
     command = shlex.join(("fer-fast", "eval", *argv))
     dataset = _dataset(given, trained)
@@ -63,15 +63,15 @@ def _dataset(given: Namespace, trained: Trained) -> FaceDataset:
     """The images that are evaluated on; of a run that reports on another dataset, that one's."""
     config = trained.config
     if not (config.test_dataset and given.split == "test" and given.dataset in (None, config.test_dataset)):
-        return _opened(given, config).split(given.split)
+        return opened(given, config).split(given.split)
     config.test_root, config.data.fold = given.root or config.test_root, given.fold
     if given.order is not None:
         config.data.options.setdefault(config.test_dataset, {})["order"] = given.order
     return load_reported(config, trained.classes)
 
 
-def _opened(given: Namespace, config: RunConfig) -> Drawn | OnDisk | Crossed:
-    """The dataset that is asked for, read as the run has it where it is the run's."""
+def opened(given: Namespace, config: RunConfig) -> Drawn | OnDisk | Crossed:
+    """The dataset that the options ask for, read as the run has it where it is the run's."""
     data = config.data
     if given.dataset not in (None, config.dataset):  # what was said of the copy trained on does not hold for another
         config.dataset, config.root, config.test_dataset, config.test_root = given.dataset, given.root, None, None

@@ -1,9 +1,8 @@
 """`fer_fast.load`: a checkpoint as an object that names the expressions of faces."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +12,12 @@ from torch.nn import functional as F
 from fer_fast.data.align import Box
 from fer_fast.data.prepare import Prepared
 from fer_fast.errors import InputError
-from fer_fast.serve.pictures import WHICH, Picture, Which, ahead, cut, pixels
+from fer_fast.serve.enrolment import UNKNOWN, Enrolled, enrol, undo
+from fer_fast.serve.pictures import BATCH, WHICH, Picture, Which, ahead, cut, pixels, several
 from fer_fast.suggest import one_of
+from fer_fast.train.checkpoint import checkpoint_file, save_checkpoint
 from fer_fast.train.evaluation import Trained, load_trained, predict
-
-BATCH = 64  # faces that go through the network at once
-UNKNOWN = "unknown"
+from fer_fast.train.folder import make_folder
 
 
 class NamedFace(NamedTuple):
@@ -89,6 +88,65 @@ class FaceModel:
             InputError: a picture that cannot be read, which is named. `see` goes on after such.
         """
         return [seen.faces for seen in self._whole(images, faces)]
+
+    def enrol(
+        self,
+        name: str,
+        images: Picture | Iterable[Picture],
+        *,
+        faces: Literal["largest", "whole"] = "largest",
+        refresh: float | None = None,
+    ) -> Enrolled:
+        """Add a class from about ten photos of it, without training; or refresh one. See `fer_fast.serve.enrolment`.
+
+        The model is changed, its file is not: `save` writes one. Where no threshold was set, it becomes 0.6.
+
+        Args:
+            name: of the class; a new one, or with `refresh` one that is there.
+            images: as `predict` takes them.
+            faces: as for `predict`; a photo in which no face is found is refused with "largest".
+            refresh: η in (0, 1], the weight of these photos in the class's direction.
+
+        Returns:
+            How well its photos agree with each other and which class is nearest.
+
+        Raises:
+            InputError: a name, a number or a photo that will not do, each of which is named, or a classifier that does
+                not tell classes by direction. The model stays as it was.
+        """
+        return enrol(self, {name: images}, faces=faces, refresh=refresh)[0]
+
+    def undo(self) -> str:
+        """Take back the last `enrol`, also one that is in the model's file; gives the name of the class.
+
+        Weights, classes and threshold come back bit for bit.
+
+        Raises:
+            InputError: no class was enrolled.
+        """
+        return undo(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as a checkpoint, which replaces one that is there at once; gives the file.
+
+        Args:
+            path: a folder, made if it is not there, or a file whose name ends in .safetensors. A copy of the state for
+                people stands beside it, as .json.
+
+        Raises:
+            InputError: the files cannot be written.
+        """
+        path = checkpoint_file(Path(path))
+        make_folder(path.parent)
+        # A file of version 1 held more than the weights, and its state names them.
+        state = {key: value for key, value in self.trained.state.items() if key != "weights"}
+        if self.threshold is None:
+            state.pop("threshold", None)
+        else:
+            state["threshold"] = self.threshold
+        tensors = self.trained.recogniser.state_dict()
+        save_checkpoint(path, {name: tensors[name] for name in self.trained.stored}, state)
+        return path
 
     def embed(self, images: Picture | Iterable[Picture], *, faces: Which = "largest") -> Tensor:
         """Features of the faces of pictures: float32 (faces, d) on the CPU, as the classifier reads them.
@@ -188,14 +246,6 @@ class FaceModel:
             else:
                 picture, found, size = one
                 yield Seen(picture, tuple(next(named) for _ in found), size)
-
-
-def several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
-    """One picture or several, as several."""
-    one = isinstance(images, str | os.PathLike | np.ndarray | Tensor) or not isinstance(images, Iterable)
-    if one and isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
-        return iter(images)
-    return [images] if one else images
 
 
 def load(checkpoint: str | Path, device: str | None = None) -> FaceModel:

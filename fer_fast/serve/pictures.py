@@ -19,6 +19,7 @@ from fer_fast.errors import InputError
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | Tensor
 Which: TypeAlias = Literal["all", "largest", "whole"]
 WHICH: tuple[Which, ...] = ("all", "largest", "whole")
+BATCH = 64  # faces that go through the network at once
 AHEAD = 64  # pictures that are decoded before anybody asked for them
 
 _In = TypeVar("_In")
@@ -60,6 +61,14 @@ def _from_file(path: str, gray: bool) -> np.ndarray:
         return Files([path]).read(0, gray=gray)
     except (InputError, OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    """One picture or several, as several."""
+    one = isinstance(images, str | os.PathLike | np.ndarray | Tensor) or not isinstance(images, Iterable)
+    if one and isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        return iter(images)
+    return [images] if one else images
 
 
 def cut(image: np.ndarray, how: Preparation, which: Which) -> list[Prepared]:

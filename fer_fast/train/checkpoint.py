@@ -23,16 +23,26 @@ RESUME = "resume.safetensors"
 FORMATS = {CHECKPOINT: ("fer-fast weights 2", "fer-fast 1"), RESUME: ("fer-fast resume 2",)}
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write checkpoint.safetensors, the weights of one recogniser and what is needed to use them, and checkpoint.json.
 
     The second file is a copy of the state for people and scripts.
 
+    Args:
+        path: the folder, or the first file by any name that ends in .safetensors; the second then has its name.
+        tensors, state: what `load_checkpoint` gives again.
+
     Raises:
         InputError: a file cannot be written.
     """
-    _save(folder, CHECKPOINT, tensors, state)
-    write_text(folder / "checkpoint.json", json.dumps(state, indent=1) + "\n")
+    path = checkpoint_file(path)
+    _save(path, CHECKPOINT, tensors, state)
+    write_text(path.with_suffix(".json"), json.dumps(state, indent=1) + "\n")
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The file that a path to a checkpoint means: itself where it ends in .safetensors, else one in that folder."""
+    return path if path.suffix == ".safetensors" and not path.is_dir() else path / CHECKPOINT
 
 
 def save_resume(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -41,7 +51,7 @@ def save_resume(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any])
     Raises:
         InputError: a file cannot be written.
     """
-    _save(folder, RESUME, tensors, state)
+    _save(folder / RESUME, RESUME, tensors, state)
     write_log(folder, state)
 
 
@@ -151,9 +161,9 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
-def _save(folder: Path, name: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def _save(path: Path, kind: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    _write(folder / name, save(plain, metadata={"format": FORMATS[name][0], "state": json.dumps(state)}))
+    _write(path, save(plain, metadata={"format": FORMATS[kind][0], "state": json.dumps(state)}))
 
 
 def _read(path: Path, kind: str, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:

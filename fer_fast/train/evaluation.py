@@ -69,13 +69,16 @@ def load_trained(path: str | Path, device: str | None = None, processes: Process
     tensors, state = processes.from_first(lambda: load_checkpoint(path))
     try:
         config, classes = from_dict(state["config"]), tuple(state["classes"])
+        added = sum(each["op"] == "add" for each in state.get("enrolled", ()))
     except KeyError as error:
         raise InputError(f"the checkpoint {path} is corrupt: it has no {error}") from None
     config.hardware.device = device or "auto"
     if config.hardware.precision == "float16" and not torch.cuda.is_available():
         config.hardware.precision = "float32"
     hardware = Hardware(config.hardware)
-    recogniser = build_recogniser(config, plan_losses(config), torch.ones(len(classes)), classes)
+    # Classes that were enrolled have rows of the classifier; the network was built for those before.
+    trained_on = classes[: len(classes) - added]
+    recogniser = build_recogniser(config, plan_losses(config), torch.ones(len(classes)), trained_on)
     restore(recogniser, tensors, f"the checkpoint {path}")
     return Trained(hardware.place(recogniser).eval(), classes, config, hardware, state, tensors.keys())
 

@@ -135,6 +135,10 @@ def build_encoder(config: RunConfig, shape: str, num_classes: int) -> Encoder:
 def build_recogniser(config: RunConfig, plan: Plan, weights: Tensor, classes: tuple[str, ...]) -> Recogniser:
     """Encoder and classifier with fresh weights from torch's global generator.
 
+    Args:
+        weights: (C,) of the classes that the classifier tells.
+        classes: those that the encoder was, or is, trained on.
+
     Raises:
         InputError: a configuration that cannot be built.
     """

@@ -89,7 +89,7 @@ class Table:
         rows: title -> cells; other methods last.
         command: what makes all of it; None where its recipes do.
         computed: whether it is counted from the networks.
-        enrol: how classes are enrolled first, as `fer_fast.train.enrolment` says it; {} for none.
+        enrol: how classes are enrolled first, as `fer_fast.serve.custom_classes` says it; {} for none.
         trained: the recipe whose run they are enrolled in, if any.
     """
 

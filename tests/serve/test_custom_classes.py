@@ -11,10 +11,11 @@ from fer_fast.cli import main
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.sources.rafdb import COMPOUND
 from fer_fast.errors import InputError
-from fer_fast.train import enrolment
+from fer_fast.serve import custom_classes
+from fer_fast.serve.custom_classes import Enrolment, evaluate_enrolment
+from fer_fast.serve.enrolment import NO_CLASS, prototypes, recognise
 from fer_fast.train.backbones import BACKBONES, BackboneInfo
 from fer_fast.train.config import RunConfig, config_parser, resolve
-from fer_fast.train.enrolment import UNKNOWN, Enrolment, evaluate_enrolment, prototypes, recognise
 from fer_fast.train.evaluation import Trained
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_recogniser
@@ -85,10 +86,10 @@ def test_the_largest_cosine_is_recognised_where_it_exceeds_the_threshold():
     directions = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     features = torch.tensor([[5.0, 1.0], [0.1, 0.3], [1.0, 1.1], [-1.0, 0.0], [-1.0, 3.0]])
     # Largest cosines: 5/√26 = 0.981, 3/√10 = 0.949, 1.1/√2.21 = 0.740, 0, 3/√10 = 0.949.
-    assert recognise(features, directions, 0.6).tolist() == [0, 1, 1, UNKNOWN, 1]
-    assert recognise(features, directions, 0.75).tolist() == [0, 1, UNKNOWN, UNKNOWN, 1]
-    assert recognise(features, directions, 0.96).tolist() == [0, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
-    assert recognise(features, directions, 0.0)[3] == UNKNOWN  # no more than the threshold
+    assert recognise(features, directions, 0.6).tolist() == [0, 1, 1, NO_CLASS, 1]
+    assert recognise(features, directions, 0.75).tolist() == [0, 1, NO_CLASS, NO_CLASS, 1]
+    assert recognise(features, directions, 0.96).tolist() == [0, NO_CLASS, NO_CLASS, NO_CLASS, NO_CLASS]
+    assert recognise(features, directions, 0.0)[3] == NO_CLASS  # no more than the threshold
     assert recognise(features, directions, -0.5)[3] == 1
 
 
@@ -140,10 +141,10 @@ def test_the_seed_draws_the_images():
 
 def test_so_many_images_of_each_class_are_drawn_and_none_twice():
     dataset = images([0, 1, 2, 3] * 5, "train", [0, 1] * 10)
-    drawn = enrolment.draw(dataset, 4, 0, CLASSES[:2], "enrol")
+    drawn = custom_classes.draw(dataset, 4, 0, CLASSES[:2], "enrol")
     assert drawn.class_counts().tolist() == [4, 4, 0]
     numbered = FaceDataset(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1), dataset.labels, CLASSES, "train")
-    assert len(enrolment.draw(numbered, 10, 3, CLASSES[:2], "enrol").images.unique()) == 20
+    assert len(custom_classes.draw(numbered, 10, 3, CLASSES[:2], "enrol").images.unique()) == 20
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Custom classes: each is the mean direction of a few images, recognised without training (Lu & Wu 2022, section 3)."""
+"""Classes of a dataset that a model was not trained on, enrolled and recognised (Lu & Wu 2022, section 5.2)."""
 
 import json
 import time
@@ -11,16 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_fast import losses
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.progress import watched
 from fer_fast.errors import InputError
-from fer_fast.registry import available
+from fer_fast.serve.enrolment import NO_CLASS, THRESHOLD, check_classifier, check_threshold, prototypes, recognise
 from fer_fast.train.checkpoint import write_text
 from fer_fast.train.evaluation import Trained, match_classes, predict
 from fer_fast.train.folder import make_folder, refuse_results
-
-UNKNOWN = -1  # the prediction where no cosine exceeds the threshold
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Enrolment:
     """
 
     samples: int = 10
-    threshold: float = 0.6
+    threshold: float = THRESHOLD
     verify: int | None = None
     seed: int = 0
 
@@ -43,34 +40,9 @@ class Enrolment:
         for name, count in (("enrol", self.samples), ("verify", self.verify)):
             if count is not None and count < 1:
                 raise InputError(f"{name} is {count}; allowed: 1 or more images a class")
-        if not -1 <= self.threshold < 1:
-            raise InputError(f"threshold is {self.threshold}; allowed: a cosine, -1 or more and below 1")
+        check_threshold(self.threshold)
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed}; allowed: 0 to 2^63 - 1")
-
-
-def prototypes(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The directions of classes, c_k = normalise(mean of x_i / ‖x_i‖ over y_i = k) (equation 4): (classes, d).
-
-    Args:
-        features: (n, d).
-        labels: int64 (n,), 0 to classes - 1; each comes at least once.
-        classes: how many there are.
-    """
-    sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, F.normalize(features, dim=1))
-    return F.normalize(sums, dim=1)  # a sum has the direction of its mean
-
-
-def recognise(features: Tensor, directions: Tensor, threshold: float) -> Tensor:
-    """The class of the largest cosine where that exceeds the threshold, else `UNKNOWN`: int64 (n,).
-
-    Args:
-        features: (n, d).
-        directions: (C, d) of length one.
-        threshold: for the cosine.
-    """
-    best, chosen = (F.normalize(features, dim=1) @ directions.T).max(1)
-    return chosen.where(best > threshold, UNKNOWN)
 
 
 def draw(dataset: FaceDataset, count: int, seed: int, classes: tuple[str, ...], purpose: str) -> FaceDataset:
@@ -94,7 +66,10 @@ def draw(dataset: FaceDataset, count: int, seed: int, classes: tuple[str, ...], 
 def evaluate_enrolment(
     trained: Trained, enrolled: FaceDataset, verified: FaceDataset, how: Enrolment, out: Path | None = None
 ) -> dict[str, Any]:
-    """Enrol classes from images of one split and recognise those of another, by no class the model was trained on.
+    """Enrol classes from images of one split and recognise those of another.
+
+    By the enrolled classes alone, as the paper does; and, before and after, by the model's own classes alone and by
+    all, where an enrolled class takes the place of one of the model's that has its name.
 
     Args:
         trained: a checkpoint, whose classifier tells classes by direction.
@@ -107,12 +82,14 @@ def evaluate_enrolment(
         "accuracy", "average_accuracy" (the mean of the recalls of classes present), "per_class" {name: "recall",
         "unknown", "support"}, "confusion_matrix" (its last column is "unknown"), "enrol" {"samples", "threshold",
         "verify", "seed", "unknown": the share of images}, "classes", "recipe" (of the checkpoint), "split", "images",
-        "seconds", "data" (digests).
+        "seconds", "data" (digests). "before" holds "classes" (the model's) and "confusion_matrix": what the images of
+        each class are called without it, its last column "unknown"; "after" the same of all classes, with the first
+        three keys.
 
     Raises:
         InputError: a classifier of another kind, a class with too few images, or a folder that holds metrics.
     """
-    _check_classifier(trained)
+    check_classifier(trained)
     if out is not None:
         refuse_results(out, "metrics.json")
     started = time.perf_counter()
@@ -121,17 +98,28 @@ def evaluate_enrolment(
     enrolled = draw(enrolled, how.samples, how.seed, classes, "enrol")
     if how.verify is not None:
         verified = draw(verified, how.verify, how.seed, classes, "verify")
-    directions = prototypes(_features(trained, enrolled), match_classes(enrolled, classes), len(classes))
-    predictions = recognise(_features(trained, verified), directions, how.threshold)
+    directions = prototypes(features_of(trained, enrolled), match_classes(enrolled, classes), len(classes))
+    features, labels = features_of(trained, verified), match_classes(verified, classes)
+    own = F.normalize(trained.recogniser.classifier.weight.detach().float().cpu(), dim=1)
+    kept = [number for number, name in enumerate(trained.classes) if name not in classes]
+    every = (*(trained.classes[number] for number in kept), *classes)
+    predictions = recognise(features, directions, how.threshold)
+    before = recognise(features, own, how.threshold)
+    after = recognise(features, torch.cat((own[kept], directions)), how.threshold)
     metrics = {
-        **_score(match_classes(verified, classes), predictions, classes),
+        **_score(labels, predictions, classes, classes),
+        "before": {
+            "classes": list(trained.classes),
+            "confusion_matrix": _confusion(labels, before, len(classes), len(trained.classes)).tolist(),
+        },
+        "after": _score(labels, after, classes, every),
         "recipe": trained.config.recipe,
         "split": verified.split,
         "images": len(verified),
         "seconds": time.perf_counter() - started,
         "data": {"enrolled": enrolled.digest(), verified.split: verified.digest()},
         "notes": list(verified.notes),
-        "enrol": {**asdict(how), "unknown": float((predictions == UNKNOWN).double().mean())},
+        "enrol": {**asdict(how), "unknown": float((predictions == NO_CLASS).double().mean())},
     }
     if out is not None:
         make_folder(out)
@@ -139,16 +127,7 @@ def evaluate_enrolment(
     return metrics
 
 
-def _check_classifier(trained: Trained) -> None:
-    if not trained.recogniser.classifier.directional:
-        rows = [row.name for row in available() if getattr(getattr(losses, row.cls), "directional", False)]
-        raise InputError(
-            f"custom classes are told by direction, as {', '.join(rows)} do; the classifier of this checkpoint is "
-            f"{trained.recogniser.classifier.name}"
-        )
-
-
-def _features(trained: Trained, dataset: FaceDataset) -> Tensor:
+def features_of(trained: Trained, dataset: FaceDataset) -> Tensor:
     augment = trained.config.augment
     with watched(f"reading {dataset.split}") as progress:
         features, _ = predict(
@@ -157,11 +136,16 @@ def _features(trained: Trained, dataset: FaceDataset) -> Tensor:
     return features
 
 
-def _score(labels: Tensor, predictions: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """What there is to say of predictions, of which the last column of the matrix is those that are unknown."""
-    wide = len(classes) + 1  # modulo which UNKNOWN is the last column
-    table = torch.bincount(labels * wide + predictions % wide, minlength=len(classes) * wide).view(-1, wide)
-    support, hits, unknown = table.sum(1), table.diagonal(), table[:, -1]
+def _confusion(labels: Tensor, predictions: Tensor, classes: int, called: int) -> Tensor:
+    """How often images of each class (row) are called by each name (column), the last column of those unknown."""
+    wide = called + 1  # modulo which NO_CLASS is the last column
+    return torch.bincount(labels * wide + predictions % wide, minlength=classes * wide).view(-1, wide)
+
+
+def _score(labels: Tensor, predictions: Tensor, classes: Sequence[str], called: Sequence[str]) -> dict[str, Any]:
+    """What there is to say of predictions among the names `called`, of which the last are the classes of the labels."""
+    table = _confusion(labels, predictions, len(classes), len(called))
+    support, hits, unknown = table.sum(1), table.diagonal(len(called) - len(classes)), table[:, -1]
     present = support > 0
     recall = hits.double() / support
     return {
@@ -176,5 +160,5 @@ def _score(labels: Tensor, predictions: Tensor, classes: Sequence[str]) -> dict[
             for name, r, u, n in zip(classes, recall, unknown, support, strict=True)
         },
         "confusion_matrix": table.tolist(),
-        "classes": list(classes),
+        "classes": list(called),
     }
