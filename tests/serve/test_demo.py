@@ -1,5 +1,6 @@
 """The page in the browser: whom the server answers, and what a person sees, in a real browser where there is one."""
 
+import base64
 import http.client
 import json
 import re
@@ -19,6 +20,7 @@ from fer_fast.serve.demo.app import MOST_UPLOAD, Demo
 from fer_fast.serve.model import load
 from untrained import CLASSES, photograph, untrained
 
+REFUSED = "the server responded with a status of 400"  # what the browser notes of an answer the page shows
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -184,7 +186,7 @@ def browser(tmp_path_factory):
 def page(browser, served):
     page = browser.new_page()
     said = []
-    page.on("console", lambda line: said.append(line.text))
+    page.on("console", lambda line: REFUSED in line.text or said.append(line.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -195,13 +197,27 @@ def page(browser, served):
     assert all(url.startswith((f"http://127.0.0.1:{served.port}/", "blob:", "data:")) for url in asked)
 
 
+def drop(page, path):
+    """As from a window of files."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    dropped = page.evaluate_handle(
+        """([name, content]) => {
+          const given = new DataTransfer();
+          given.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name));
+          return given;
+        }""",
+        [path.name, content],
+    )
+    page.dispatch_event("#stage", "drop", {"dataTransfer": dropped})
+
+
 def test_a_person_drops_a_photo_and_teaches_a_class(page, tmp_path):
     from playwright.sync_api import expect
 
     photo, other = tmp_path / "two.png", tmp_path / "one.png"
     photo.write_bytes(png(photograph(2)))
     other.write_bytes(png(photograph()))
-    page.set_input_files("#photo", photo)
+    drop(page, photo)
     expect(page.locator("#status")).to_have_text("2 faces found")
     expect(page.locator(".face")).to_have_count(2)
     before = page.locator(".face img").first.get_attribute("src")

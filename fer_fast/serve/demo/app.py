@@ -89,7 +89,7 @@ class Demo:
 
     def state(self) -> dict[str, Any]:
         """The classes, those enrolled, and the threshold."""
-        enrolled = [entry["name"] for entry in self.model.enrolled]
+        enrolled = [entry["name"] for entry in self.model.trained.state.get("enrolled", ())]
         return {"classes": list(self.model.classes), "enrolled": enrolled, "threshold": self.model.threshold}
 
     def predict(self, body: bytes, query: dict[str, str]) -> dict[str, Any]:
@@ -128,7 +128,11 @@ class Demo:
             except InputError as error:
                 raise InputError(f"photo {number}: {error}") from None
         self.model.enrol(query.get("name", ""), images)
-        return self._changed()
+        try:
+            return self._changed()
+        except InputError:  # of a file that could not be written, which the page shall not run ahead of
+            self.model.undo()
+            raise
 
     def undo(self, body: bytes, query: dict[str, str]) -> dict[str, Any]:
         """Take back what was enrolled last."""
