@@ -1,5 +1,6 @@
 const $ = (id) => document.getElementById(id);
 const PALETTE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A400"];
+const LIGHT = new Set(["#E69F00", "#56B4E9", "#B8A400", "#CC79A7"]);  // colours that black is read on
 const SHOWN_SCORES = 4;
 let photo = null;    // the Blob that is shown
 let picture = null;  // the same as an ImageBitmap
@@ -49,7 +50,8 @@ function drawPicture(source, width, height) {
   pen.drawImage(source, 0, 0, width, height);
   const unit = Math.max(width, height) / 100;
   for (const [number, face] of (seen ? seen.faces : []).entries()) {
-    const [left, top, w, h] = face.box, text = `${numbered(number)}${face.label} ${percent(face.score)}`;
+    const [left, top, w, h] = face.box, known = face.label === face.best;
+    const text = `${numbered(number)}${face.label}${known ? ` ${percent(face.score)}` : ""}`;
     pen.strokeStyle = pen.fillStyle = colour(face.label);
     pen.lineWidth = unit / 2;
     pen.setLineDash(face.found ? [] : [2 * unit, unit]);
@@ -58,7 +60,7 @@ function drawPicture(source, width, height) {
     const wide = pen.measureText(text).width + 1.6 * unit;
     const x = Math.max(0, Math.min(left, width - wide)), y = Math.max(0, top - 4 * unit);
     pen.fillRect(x, y, wide, 4 * unit);
-    pen.fillStyle = "#fff";
+    pen.fillStyle = LIGHT.has(colour(face.label)) ? "#000" : "#fff";
     pen.fillText(text, x + 0.8 * unit, y + 3 * unit);
   }
 }
