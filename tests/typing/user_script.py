@@ -3,8 +3,10 @@
 Mistakes carry `pyright: ignore`; one that is no mistake to the checker is reported.
 """
 
+from pathlib import Path
 from typing import assert_type
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
@@ -118,7 +120,24 @@ def of_other_libraries() -> list[Tensor]:
     ]
 
 
+def in_use(run: Path) -> dict[str, float]:
+    """What a trained model is asked; not called here, where there is none."""
+    model = fer_fast.load(run, device="cpu")
+    photo = np.zeros((120, 90, 3), np.uint8)
+    model.enrol("contempt", [run / "1.jpg", photo], refresh=None)
+    assert_type(model.undo(), str)
+    assert_type(model.embed(photo, faces="whole"), Tensor)
+    for seen in model.see(run.glob("*.jpg"), faces="all"):
+        assert_type(seen.error, str | None)
+    ((face, *_),) = model.predict(photo)
+    assert_type(face.label, str)
+    assert_type(face.cosine, float | None)
+    assert_type(model.save(run / "taught.safetensors"), Path)
+    return face.scores
+
+
 def mistakes() -> None:
+    fer_fast.load("run").predict("photo.jpg", faces="some")  # pyright: ignore[reportArgumentType]
     losses.LMCLLoss(C, D, margin=0.2)  # pyright: ignore[reportCallIssue]
     losses.LMCLLoss(C, D, reduction="average")  # pyright: ignore[reportArgumentType]
     losses.SupConLoss(backend="cuda")  # pyright: ignore[reportArgumentType]
