@@ -10,6 +10,8 @@ from fer_fast.errors import InputError
 from fer_fast.serve.custom_classes import Enrolment, evaluate_enrolment
 from fer_fast.train.evaluation import Trained
 
+MOST = 2  # names that are told of what was nearest before
+
 
 def add_options(parser: ArgumentParser) -> None:
     """The options of custom classes."""
@@ -46,10 +48,30 @@ def run(trained: Trained, data: Drawn | OnDisk | Crossed, split: str, how: Enrol
     print(f"{split} ({metrics['images']} images), {metrics['seconds']:.0f} s")
     numbers = {**metrics, "unknown": metrics["enrol"]["unknown"]}
     print("  ".join(f"{key} {numbers[key]:.4f}" for key in ("accuracy", "average_accuracy", "unknown")))
+    before, after = metrics["before"], metrics["after"]
     rows = (
-        (name, *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("recall", "unknown")), str(row["support"]))
-        for name, row in metrics["per_class"].items()
+        (
+            name,
+            *(_share(row[key]) for key in ("recall", "unknown")),
+            _share(after["per_class"][name]["recall"]),
+            _called(counts, before["classes"]),
+            str(row["support"]),
+        )
+        for (name, row), counts in zip(metrics["per_class"].items(), before["confusion_matrix"], strict=True)
     )
-    print_table(("class", "recall", "unknown", "support"), rows, right=("recall", "unknown", "support"))
+    among = f"recall among {len(after['classes'])}"
+    columns = ("class", "recall", "unknown", among, "nearest before", "support")
+    print_table(columns, rows, right=("recall", "unknown", among, "support"))
+    print(f"among all {len(after['classes'])}: average_accuracy {after['average_accuracy']:.4f}")
     if out:
-        print(f"metrics: {out / 'metrics.json'}")
+        print(f"metrics: {out / 'metrics.json'}\nreport: {out / 'report.html'}")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _called(counts: list[int], names: list[str]) -> str:
+    """The classes that are nearest to most images of one, with their shares."""
+    most = sorted(zip(counts, names, strict=True), key=lambda pair: -pair[0])[:MOST]
+    return ", ".join(f"{name} {count / sum(counts):.0%}" for count, name in most if count) or "-"

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fer_fast.cli import fail
 from fer_fast.cli.eval import opened
@@ -18,7 +19,6 @@ from fer_fast.data.progress import watched
 from fer_fast.errors import InputError
 from fer_fast.serve.custom_classes import features_of
 from fer_fast.serve.enrolment import (
-    THRESHOLD,
     Enrolled,
     Unusable,
     check_classifier,
@@ -28,7 +28,7 @@ from fer_fast.serve.enrolment import (
     read_photos,
 )
 from fer_fast.serve.model import FaceModel, load
-from fer_fast.serve.rejection import Curve, leave_one_class_out, marked, rejection_curve, write_curve
+from fer_fast.serve.rejection import Curve, leave_one_class_out, marked, rejection_curve, taken, write_curve
 from fer_fast.train.checkpoint import checkpoint_file
 from fer_fast.train.evaluation import match_classes
 from fer_fast.train.folder import make_folder
@@ -36,6 +36,7 @@ from fer_fast.train.folder import make_folder
 DESCRIPTION = """Add classes to a model from about ten photos of each, without training, or refresh classes; and choose
 the threshold below which a face is unknown. All classes are written or, where anything is wrong, none. The classifier
 has to tell classes by direction: lmcl, arcface or a-softmax."""
+MOST_TAKEN = 0.05  # of the faces that were rightly named; above, a warning says what helps
 _OF_CURVE = ("dataset", "root", "split", "fold", "order", "known", "unknown")
 
 
@@ -50,15 +51,18 @@ def run(argv: list[str]) -> int:
     faces_of = _known_faces(given, model) if given.curve else None
     for _ in range(given.undo or 0):
         print(f"taken back: {model.undo()}")
-    if given.threshold is not None:
-        model.threshold = given.threshold
     if groups:
+        how = {"faces": given.faces, "refresh": given.refresh, "threshold": given.threshold}
         try:
             with watched("reading photos") as progress:
-                told = enrol(model, groups, faces=given.faces, refresh=given.refresh, progress=progress)
+                told = enrol(model, groups, **how, progress=progress)
         except Unusable as error:
             return max(map(fail, error.lines))
         _show(told)
+        if given.refresh is None and not given.curve:
+            print("--curve FILE.html tells how many faces of the other classes these take, and a threshold")
+    elif given.threshold is not None:
+        model.threshold = given.threshold
     if given.out:
         written = model.save(given.out)
         threshold = "none: every face is named" if model.threshold is None else f"{model.threshold:g}"
@@ -224,15 +228,15 @@ def _draw(given: Namespace, model: FaceModel, source: Drawn | OnDisk | Crossed |
         curve = rejection_curve(*leave_one_class_out(cosines, labels))
         about = f"Known: {of}. Unknown: the same, each class in turn, whose direction is left out."
     make_folder(Path(given.curve).parent)
-    threshold = THRESHOLD if model.threshold is None else model.threshold
-    numbers = write_curve(Path(given.curve), curve, threshold, about)
-    _suggest(curve, threshold, about)
+    numbers = write_curve(Path(given.curve), curve, model.threshold, about)
+    _suggest(curve, model.threshold, about)
+    _say_taken(model, cosines, labels)
     print(f"curve: {given.curve}, {numbers}")
 
 
 def _photographed(
     given: Namespace, model: FaceModel, groups: dict[str, list[Path]], doing: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Features and labels of photos; those that cannot be used are told and left out."""
     with watched(doing) as progress:
         photos, unusable = read_photos(model, groups, given.faces, progress)
@@ -243,7 +247,28 @@ def _photographed(
     return torch.cat([each.features for each in photos.values()]), torch.tensor(numbers).repeat_interleave(counts)
 
 
-def _suggest(curve: Curve, threshold: float, about: str) -> None:
+def _say_taken(model: FaceModel, cosines: Tensor, labels: Tensor) -> None:
+    """Of a model with enrolled classes, what these take of the others."""
+    enrolled = sum(each["op"] == "add" for each in model.trained.state.get("enrolled", ()))
+    trained = len(model.classes) - enrolled
+    if not enrolled or not (labels < trained).any():
+        return
+    alone, among_all, shares = taken(cosines, labels, trained)
+    names = model.classes[trained:]
+    of_each = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, shares.tolist(), strict=True))
+    print(
+        f"faces of the {trained} classes trained on, rightly named whatever the cosine: {among_all:.1%}, without those "
+        f"enrolled {alone:.1%}; these take {of_each}"
+    )
+    if alone - among_all > MOST_TAKEN:
+        warnings.warn(
+            "the enrolled classes take faces of the others, whose weights lie further from all features than a mean of "
+            "features does; --refresh 1 with about ten photos of each other class makes all directions means",
+            stacklevel=2,
+        )
+
+
+def _suggest(curve: Curve, threshold: float | None, about: str) -> None:
     print(f"\n{about}")
     rows = (
         (name, f"{mark.threshold:.3f}", *(f"{100 * share:.1f} %" for share in mark[1:]))

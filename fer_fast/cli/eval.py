@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--fold", type=int, help="which fold is the test split, for data that is cut by subject")
     parser.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
     parser.add_argument("--crops", type=int, choices=CROPS, help="average over so many views (default: the run's)")
-    parser.add_argument("--out", metavar="DIR", help="write metrics.json there, and report.html without --enrol")
+    parser.add_argument("--out", metavar="DIR", help="write metrics.json and report.html there")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     custom_classes.add_options(parser)
     given = parser.parse_args(argv)

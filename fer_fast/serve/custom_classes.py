@@ -14,10 +14,20 @@ from torch.nn import functional as F
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.progress import watched
 from fer_fast.errors import InputError
-from fer_fast.serve.enrolment import NO_CLASS, THRESHOLD, check_classifier, check_threshold, prototypes, recognise
+from fer_fast.page import write_page
+from fer_fast.serve.enrolment import (
+    NO_CLASS,
+    THRESHOLD,
+    UNKNOWN,
+    check_classifier,
+    check_threshold,
+    prototypes,
+    recognise,
+)
 from fer_fast.train.checkpoint import write_text
 from fer_fast.train.evaluation import Trained, match_classes, predict
 from fer_fast.train.folder import make_folder, refuse_results
+from fer_fast.train.shown import shares
 
 
 @dataclass(frozen=True)
@@ -76,22 +86,21 @@ def evaluate_enrolment(
         enrolled: the split that prototypes are drawn from.
         verified: the split that is recognised; it has no image of the first.
         how: numbers of images, threshold and seed.
-        out: where metrics.json is written, if anywhere.
+        out: where metrics.json and report.html are written, if anywhere.
 
     Returns:
         "accuracy", "average_accuracy" (the mean of the recalls of classes present), "per_class" {name: "recall",
         "unknown", "support"}, "confusion_matrix" (its last column is "unknown"), "enrol" {"samples", "threshold",
         "verify", "seed", "unknown": the share of images}, "classes", "recipe" (of the checkpoint), "split", "images",
-        "seconds", "data" (digests). "before" holds "classes" (the model's) and "confusion_matrix": what the images of
-        each class are called without it, its last column "unknown"; "after" the same of all classes, with the first
-        three keys.
+        "seconds", "data" (digests). "before" holds "classes" (the model's), "confusion_matrix" (how often each is the
+        nearest to images of a class) and "unknown"; "after" all classes and their matrix, with the first three.
 
     Raises:
         InputError: a classifier of another kind, a class with too few images, or a folder that holds metrics.
     """
     check_classifier(trained)
     if out is not None:
-        refuse_results(out, "metrics.json")
+        refuse_results(out, "metrics.json", "report.html")
     started = time.perf_counter()
     there = torch.cat((enrolled.labels, match_classes(verified, enrolled.classes))).unique()
     classes = tuple(enrolled.classes[number] for number in there.tolist())
@@ -104,13 +113,14 @@ def evaluate_enrolment(
     kept = [number for number, name in enumerate(trained.classes) if name not in classes]
     every = (*(trained.classes[number] for number in kept), *classes)
     predictions = recognise(features, directions, how.threshold)
-    before = recognise(features, own, how.threshold)
+    best, before = (F.normalize(features, dim=1) @ own.T).max(1)
     after = recognise(features, torch.cat((own[kept], directions)), how.threshold)
     metrics = {
         **_score(labels, predictions, classes, classes),
         "before": {
             "classes": list(trained.classes),
-            "confusion_matrix": _confusion(labels, before, len(classes), len(trained.classes)).tolist(),
+            "confusion_matrix": _confusion(labels, before, len(classes), len(trained.classes))[:, :-1].tolist(),
+            "unknown": float((best <= how.threshold).double().mean()),
         },
         "after": _score(labels, after, classes, every),
         "recipe": trained.config.recipe,
@@ -123,11 +133,13 @@ def evaluate_enrolment(
     }
     if out is not None:
         make_folder(out)
+        _write_report(out / "report.html", trained, metrics)
         write_text(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     return metrics
 
 
 def features_of(trained: Trained, dataset: FaceDataset) -> Tensor:
+    """The features (n, d) of a dataset's images, as the run's test crops give them."""
     augment = trained.config.augment
     with watched(f"reading {dataset.split}") as progress:
         features, _ = predict(
@@ -162,3 +174,50 @@ def _score(labels: Tensor, predictions: Tensor, classes: Sequence[str], called: 
         "confusion_matrix": table.tolist(),
         "classes": list(called),
     }
+
+
+def _write_report(path: Path, trained: Trained, metrics: dict[str, Any]) -> None:
+    """The page: what images are called without their classes, with these beside the model's own, and by these alone."""
+    how, after, classes = metrics["enrol"], metrics["after"], metrics["classes"]
+    before = metrics["before"]
+    views = [
+        (
+            "Before",
+            f"The nearest of the model's {len(before['classes'])} classes; no cosine exceeds the threshold for "
+            f"{before['unknown']:.1%} of the images.",
+            before["confusion_matrix"],
+            before["classes"],
+        ),
+        (
+            "After",
+            f"By all {len(after['classes'])}: the model's own, and those that were enrolled.",
+            after["confusion_matrix"],
+            [*after["classes"], UNKNOWN],
+        ),
+        (
+            "Alone",
+            f"By the {len(classes)} that were enrolled, as the paper recognises them.",
+            metrics["confusion_matrix"],
+            [*classes, UNKNOWN],
+        ),
+    ]
+    write_page(
+        path,
+        "serve/custom_classes.html.j2",
+        title=f"{len(classes)} classes enrolled in {trained.config.loss} · {trained.config.backbone}",
+        facts=[
+            f"{how['samples']} images of train each",
+            f"{metrics['split']}, {metrics['images']:,} images",
+            f"unknown where no cosine exceeds {how['threshold']:g}",
+        ],
+        tiles={
+            "average accuracy, enrolled classes alone": metrics["average_accuracy"],
+            "average accuracy among all": after["average_accuracy"],
+            "unknown, alone": how["unknown"],
+        },
+        notes=metrics["notes"],
+        tables=[
+            (heading, text, zip(classes, shares(table), strict=True), columns)
+            for heading, text, table, columns in views
+        ],
+    )

@@ -168,6 +168,7 @@ def enrol(
     *,
     faces: Literal["largest", "whole"] = "largest",
     refresh: float | None = None,
+    threshold: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Enrolled]:
     """Enrol classes in a model, or refresh them; all of them or, where anything is wrong, none.
@@ -176,6 +177,7 @@ def enrol(
         model: which is changed.
         groups: name of a class -> its photos.
         faces, refresh: as for `FaceModel.enrol`.
+        threshold: what becomes the model's; None keeps it, or takes the paper's where there is none.
         progress: called with photos done and all of them.
 
     Raises:
@@ -186,27 +188,37 @@ def enrol(
     photos, unusable = read_photos(model, groups, faces, progress)
     if unusable:
         raise Unusable(unusable)
-    features = torch.cat([each.features for each in photos.values()]).double()
-    labels = torch.arange(len(photos)).repeat_interleave(torch.tensor([len(each.names) for each in photos.values()]))
-    means = mean_directions(features, labels, len(photos))
     weight = model.trained.recogniser.classifier.weight.detach().cpu()
-    if refresh is None:
-        rows, numbers = means, torch.arange(len(weight), len(weight) + len(photos))
-    else:
-        numbers = torch.tensor([model.classes.index(name) for name in groups])
-        rows = (1 - refresh) * F.normalize(weight[numbers].double(), dim=1) + refresh * means
-    for name, length in zip(photos, rows.norm(dim=1).tolist(), strict=True):
-        if length < SHORTEST:
-            raise InputError(f"the photos of {name} have no common direction: their features cancel")
+    numbers, rows = _rows(model, photos, weight, refresh)
     changed = torch.cat((weight, weight.new_zeros(len(photos) if refresh is None else 0, weight.shape[1])))
     changed[numbers] = F.normalize(rows, dim=1).to(weight.dtype)
     before = [None if refresh is None else weight[number] for number in numbers.tolist()]
-    _journalled(model, photos, refresh, before)
+    kept = THRESHOLD if model.threshold is None else model.threshold
+    threshold = kept if threshold is None else threshold
+    _journalled(model, photos, refresh, before, threshold)
     _give_rows(model, changed, model.classes if refresh is not None else (*model.classes, *groups))
     told = [_told(model, number, each.features) for number, each in zip(numbers.tolist(), photos.values(), strict=True)]
     for each, its in zip(told, photos.values(), strict=True):
-        _warn(each, its)
+        _warn(each, its, threshold)
     return told
+
+
+def _rows(
+    model: "FaceModel", photos: Mapping[str, Photos], weight: Tensor, refresh: float | None
+) -> tuple[Tensor, Tensor]:
+    """The classes' numbers, and their directions before they are normalised, float64."""
+    features = torch.cat([each.features for each in photos.values()]).double()
+    labels = torch.arange(len(photos)).repeat_interleave(torch.tensor([len(each.names) for each in photos.values()]))
+    rows = mean_directions(features, labels, len(photos))
+    if refresh is None:
+        numbers = torch.arange(len(weight), len(weight) + len(photos))
+    else:
+        numbers = torch.tensor([model.classes.index(name) for name in photos])
+        rows = (1 - refresh) * F.normalize(weight[numbers].double(), dim=1) + refresh * rows
+    for name, length in zip(photos, rows.norm(dim=1).tolist(), strict=True):
+        if not length > SHORTEST:  # nor where the old direction was none
+            raise InputError(f"the photos of {name} give no direction: the features cancel, or are no numbers")
+    return numbers, rows
 
 
 def undo(model: "FaceModel") -> str:
@@ -225,7 +237,7 @@ def undo(model: "FaceModel") -> str:
         if last["op"] == "add":
             weight, classes = weight[:-1], classes[:-1]
         else:
-            row = np.frombuffer(base64.b64decode(last["before"]), "<f4").astype(np.float32)
+            row = np.frombuffer(base64.b64decode(last["before"]), "<f4").astype(np.float32).reshape(weight.shape[1])
             weight = weight.clone()
             weight[classes.index(name)] = torch.from_numpy(row)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -239,7 +251,11 @@ def undo(model: "FaceModel") -> str:
 
 
 def _journalled(
-    model: "FaceModel", photos: Mapping[str, Photos], refresh: float | None, before: list[Tensor | None]
+    model: "FaceModel",
+    photos: Mapping[str, Photos],
+    refresh: float | None,
+    before: list[Tensor | None],
+    threshold: float,
 ) -> None:
     """Note in the model's state what is done to it, an entry a class, with what `undo` needs."""
     date, entries = datetime.now(UTC).isoformat(timespec="seconds"), []
@@ -250,7 +266,7 @@ def _journalled(
         if row is not None:
             entry["before"] = base64.b64encode(row.numpy().astype("<f4").tobytes()).decode()
         entries.append(entry)
-        model.threshold = THRESHOLD if model.threshold is None else model.threshold
+        model.threshold = threshold
     state = model.trained.state
     model.trained = replace(model.trained, state={**state, "enrolled": [*state.get("enrolled", ()), *entries]})
 
@@ -353,7 +369,7 @@ def _told(model: "FaceModel", number: int, features: Tensor) -> Enrolled:
     )
 
 
-def _warn(told: Enrolled, photos: Photos) -> None:
+def _warn(told: Enrolled, photos: Photos, threshold: float) -> None:
     """Say what makes a class that will not do well."""
     if told.photos < FEWEST:
         _say(f"{told.name} is enrolled by {told.photos} photo{'s' * (told.photos > 1)}; about ten make a direction")
@@ -362,6 +378,11 @@ def _warn(told: Enrolled, photos: Photos) -> None:
         if (other := first.setdefault(digest, number)) != number:
             same = f"{photos.names[number]} and {photos.names[other]}"
             _say(f"{told.name}: {same} are the same picture, which counts twice")
+    if told.left_out and told.left_out[1] <= threshold:
+        _say(
+            f"{told.name}: the mean cosine of its photos with each other ({told.left_out[1]:.2f}) does not exceed the "
+            f"threshold {threshold:g}: most faces of it will be called {UNKNOWN}; a rejection curve tells a better one"
+        )
     if told.left_out and told.nearest_cosine >= told.left_out[1]:
         _say(
             f"{told.name} is as near to {told.nearest} (cosine {told.nearest_cosine:.2f}) as its own photos are to "

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fer_fast.errors import InputError
 from fer_fast.page import write_page
+from fer_fast.serve.enrolment import THRESHOLD
 from fer_fast.train.checkpoint import write_text
 
 MOST_ROWS = 10_000  # of the csv; of more thresholds as many are taken, evenly by rank
@@ -128,6 +129,26 @@ def rejection_curve(known: Tensor, right: Tensor, unknown: Tensor) -> Curve:
     )
 
 
+def taken(cosines: Tensor, labels: Tensor, trained: int) -> tuple[float, float, Tensor]:
+    """What enrolled classes take of the others: a mean of features can lie nearer to all features than a weight does.
+
+    Args:
+        cosines: (n, C), the first `trained` columns with the classes that the model was trained on.
+        labels: int64 (n,).
+        trained: how many these are, at least 1.
+
+    Returns:
+        Of the faces of those classes the share that is rightly named, by those classes alone and by all; and the share
+        that each enrolled class takes (C - trained,).
+    """
+    rows = labels < trained
+    cosines, labels = cosines[rows], labels[rows]
+    chosen = cosines.argmax(1)
+    alone = (cosines[:, :trained].argmax(1) == labels).double().mean()
+    counts = torch.bincount(chosen, minlength=cosines.shape[1])[trained:].double()
+    return float(alone), float((chosen == labels).double().mean()), counts / max(1, len(labels))
+
+
 def _auroc(known: Tensor, unknown: Tensor) -> float:
     from sklearn.metrics import roc_auc_score  # takes a second to import
 
@@ -135,22 +156,22 @@ def _auroc(known: Tensor, unknown: Tensor) -> float:
     return float(roc_auc_score(positive, torch.cat((known, unknown)).numpy()))
 
 
-def marked(curve: Curve, threshold: float) -> dict[str, Operating]:
-    """The thresholds worth a name: that of the model, and two that the curve suggests."""
+def marked(curve: Curve, threshold: float | None) -> dict[str, Operating]:
+    """The thresholds worth a name: that of the model, or the paper's where it has none, and two of the curve."""
     return {
-        "the model's": curve.at(threshold),
+        "the paper's" if threshold is None else "the model's": curve.at(THRESHOLD if threshold is None else threshold),
         "equal error": curve.equal_error,
         "95 % of known accepted": curve.keeping(0.95),
     }
 
 
-def write_curve(path: Path, curve: Curve, threshold: float, about: str) -> Path:
+def write_curve(path: Path, curve: Curve, threshold: float | None, about: str) -> Path:
     """Write the curve as a page, and beside it as a csv, whose path it gives.
 
     Args:
         path: of the page.
         curve: to be shown.
-        threshold: the model's.
+        threshold: the model's, if it has any.
         about: what the faces are, in a sentence.
 
     Raises:

@@ -69,9 +69,12 @@ def load_trained(path: str | Path, device: str | None = None, processes: Process
     tensors, state = processes.from_first(lambda: load_checkpoint(path))
     try:
         config, classes = from_dict(state["config"]), tuple(state["classes"])
-        added = sum(each["op"] == "add" for each in state.get("enrolled", ()))
     except KeyError as error:
         raise InputError(f"the checkpoint {path} is corrupt: it has no {error}") from None
+    try:
+        added = sum(each["op"] == "add" for each in state.get("enrolled", ()))  # see fer_fast.serve.enrolment
+    except (KeyError, TypeError):
+        raise InputError(f"the checkpoint {path} is corrupt: its journal of enrolled classes") from None
     config.hardware.device = device or "auto"
     if config.hardware.precision == "float16" and not torch.cuda.is_available():
         config.hardware.precision = "float32"

@@ -14,33 +14,22 @@ from fer_fast.errors import InputError
 from fer_fast.serve import custom_classes
 from fer_fast.serve.custom_classes import Enrolment, evaluate_enrolment
 from fer_fast.serve.enrolment import NO_CLASS, prototypes, recognise
-from fer_fast.train.backbones import BACKBONES, BackboneInfo
+from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.config import RunConfig, config_parser, resolve
 from fer_fast.train.evaluation import Trained
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.learner import build_recogniser
 from fer_fast.train.objective import plan_losses
+from quarters import QUARTERS, SIDE
 from tiny_backbone import TINY
 
-SIDE = 32
 CLASSES = ("bright left", "bright right", "never seen")
-
-
-class Quarters(torch.nn.Module):
-    """Four features: the mean of each quarter of the image, 2 where it is white and -2 where it is black."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.ones(()))
-
-    def forward(self, images):
-        return self.scale * torch.nn.functional.adaptive_avg_pool2d(images.mean(1, keepdim=True), 2).flatten(1)
 
 
 @pytest.fixture(autouse=True)
 def backbones(monkeypatch, tmp_path):
     monkeypatch.setitem(BACKBONES, "tiny", TINY)
-    monkeypatch.setitem(BACKBONES, "quarters", BackboneInfo("a test", 4, Quarters))
+    monkeypatch.setitem(BACKBONES, "quarters", QUARTERS)
     monkeypatch.setenv("FER_FAST_CACHE", str(tmp_path / "cache"))
 
 
@@ -113,6 +102,43 @@ def test_numbers_of_images_whose_directions_are_known(tmp_path):
     assert (metrics["classes"], metrics["split"], metrics["images"]) == (list(CLASSES[:2]), "test", 7)
     with pytest.raises(InputError, match="already holds a run"):
         evaluate_enrolment(trained(), enrolled, verified, Enrolment(samples=2), tmp_path / "out")
+
+
+def test_before_and_after_by_directions_known_by_hand(tmp_path):
+    """Of the model's seven classes the third is quarter 0 and the fifth quarter 3; the others are opposite to all."""
+    model = trained()
+    quarter = torch.tensor([[2.0 * (i == k) - 2.0 * (i != k) for i in range(4)] for k in range(4)])
+    opposite = -torch.ones(4)
+    with torch.no_grad():
+        model.recogniser.classifier.weight.copy_(torch.stack([opposite] * 7))
+        model.recogniser.classifier.weight[2], model.recogniser.classifier.weight[4] = 3 * quarter[0], quarter[3]
+    enrolled = images([0, 0, 1, 1], "train", [0, 0, 1, 1])
+    verified = images([0, 0, 0, 1, 3, 1, 1, 2], "test", [0, 0, 0, 0, 0, 1, 1, 1])
+    metrics = evaluate_enrolment(model, enrolled, verified, Enrolment(samples=2), tmp_path / "out")
+    # Quarters 1 and 2 have cosine 0.5 with `opposite`, and 0 with each other: below the threshold.
+    assert metrics["before"] == {
+        "classes": list("abcdefg"),
+        "confusion_matrix": [[1, 0, 3, 0, 1, 0, 0], [3, 0, 0, 0, 0, 0, 0]],
+        "unknown": 4 / 8,
+    }
+    after = metrics["after"]
+    assert after["classes"] == [*"abcdefg", *CLASSES[:2]]
+    # Of equal cosines the first: quarter 0 stays the third class's.
+    assert after["confusion_matrix"] == [[0, 0, 3, 0, 1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0, 0, 0, 2, 1]]
+    assert [row["recall"] for row in after["per_class"].values()] == [0.0, 2 / 3]
+    assert (after["accuracy"], after["average_accuracy"]) == (2 / 8, pytest.approx(1 / 3))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert [page.count(f"<h2>{heading}</h2>") for heading in ("Before", "After", "Alone")] == [1, 1, 1]
+    assert page.count("</th>") == (1 + 7 + 2) + (1 + 10 + 2) + (1 + 3 + 2)
+
+
+def test_an_enrolled_class_takes_the_place_of_one_of_its_name():
+    model = trained()
+    names = ("c", "d", "never seen")
+    enrolled, verified = images([0, 1], "train", [0, 1], names), images([0, 0, 1], "test", [0, 0, 1], names)
+    after = evaluate_enrolment(model, enrolled, verified, Enrolment(1, threshold=-1))["after"]
+    assert after["classes"] == [*"abefg", "c", "d"]
+    assert [row["recall"] for row in after["per_class"].values()] == [1.0, 1.0]
 
 
 def test_a_threshold_below_every_cosine_leaves_nothing_unknown():
@@ -208,6 +234,13 @@ def test_compound_expressions_are_enrolled_in_a_model_of_basic_ones(tmp_path, ca
     metrics = json.loads((out / "metrics.json").read_text())
     assert "11 classes, each enrolled by 10 images of train, threshold -1\ntest (22 images), " in printed
     assert f"average_accuracy {metrics['average_accuracy']:.4f}  unknown 0.0000" in printed
+    assert "recall among 18  nearest before" in printed
+    assert f"among all 18: average_accuracy {metrics['after']['average_accuracy']:.4f}\n" in printed
+    assert [len(row) for row in metrics["before"]["confusion_matrix"]] == [7] * 11
+    assert [len(row) for row in metrics["after"]["confusion_matrix"]] == [19] * 11
+    counts, names = metrics["before"]["confusion_matrix"][3], metrics["before"]["classes"]
+    row = next(line for line in printed.splitlines() if "sadly angry" in line)
+    assert f"  {names[counts.index(max(counts))]} {max(counts) / 2:.0%}" in row
     assert metrics["classes"] == list(COMPOUND.classes)
     assert [row["support"] for row in metrics["per_class"].values()] == [2] * 11
     assert metrics["enrol"] == {"samples": 10, "threshold": -1.0, "verify": 2, "seed": 5, "unknown": 0.0}
