@@ -91,7 +91,11 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(n, 1 or 3, h, w) uint8 on any device -> float32 (n, channels, size, size) on that device."""
-        return self._standardise(resize(self._to_unit(images), self.config.size))
+        return self.unit(self._to_unit(images))
+
+    def unit(self, images: Tensor) -> Tensor:
+        """The same of float32 in [0, 1], in one channel or in those of the output, that is equalised already."""
+        return self._standardise(resize(images, self.config.size))
 
     def _to_unit(self, images: Tensor) -> Tensor:
         """uint8 -> float32 in [0, 1], in no more channels than the output needs."""
