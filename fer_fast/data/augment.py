@@ -229,7 +229,7 @@ def equalize(images: Tensor) -> Tensor:
     check_images(images)
     luma = to_channels(images, 1)
     levels = luma.flatten(1).long()  # (n, h·w)
-    histogram = torch.zeros(len(images), 256, dtype=torch.int64, device=images.device)
+    histogram = torch.zeros(images.shape[0], 256, dtype=torch.int64, device=images.device)
     histogram.scatter_add_(1, levels, torch.ones_like(levels))
     total = levels.shape[1]
     # The darkest value present maps to 0, so its count leaves both the running sum and the total.
