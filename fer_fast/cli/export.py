@@ -12,8 +12,8 @@ def run(argv: list[str]) -> int:
     """Export as the arguments say."""
     parser = Parser(
         prog="fer-fast export",
-        description="Write a checkpoint as a file that other programs run without this package: uint8 faces of any size "
-        "in, named scores out, the preparation of pixels in the graph. It is kept only where it gives what the "
+        description="Write a checkpoint as a file that other programs run without this package: uint8 faces of any "
+        "size in, named scores out, the preparation of pixels in the graph. It is kept only where it gives what the "
         "checkpoint gives. A model card lies beside it.",
     )
     parser.add_argument("--checkpoint", metavar="F", required=True, help="checkpoint.safetensors or a run's folder")

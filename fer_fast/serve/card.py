@@ -1,6 +1,7 @@
 """The model card beside an exported model, as Hugging Face reads it: what it is, of what data, how good, for what."""
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,27 +19,15 @@ from fer_fast.serve.usage import usage
 from fer_fast.train.checkpoint import read_json
 from fer_fast.train.metrics import CONFIDENCE, RESAMPLES
 from fer_fast.train.objective import plan_losses
+from fer_fast.train.papers import PAPERS, Paper, load_paper
 
 CARD = "README.md"
 
-_MARK = "<!-- fer-fast export: weights {}, text {} -->\n"
+_MARK = "<!-- fer-fast export: model {}, text {} -->\n"
 _NAMES = {  # number of a run: what people call it, and Hugging Face's type of it
     "accuracy": ("accuracy", "accuracy"),
     "average_accuracy": ("mean recall of the classes", "recall"),
     "macro_f1": ("macro F1", "f1"),
-}
-_PAPERS = {
-    registry.PHAM_2023: "T.-D. Pham, M.-T. Duong, Q.-T. Ho, S. Lee, M.-C. Hong: CNN-Based Facial Expression Recognition "
-    "with Simultaneous Consideration of Inter-class and Intra-class Variations. 2023. doi:10.20944/preprints202311.0027.v1",
-    registry.NGO_2020: "Q. T. Ngo, S. Yoon: Facial Expression Recognition Based on Weighted-Cluster Loss and Deep "
-    "Transfer Learning Using a Highly Imbalanced Dataset. 2020",
-    registry.FARD_2022: "A. P. Fard, M. H. Mahoor: Ad-Corre: Adaptive Correlation-Based Loss for Facial Expression "
-    "Recognition in the Wild. 2022. doi:10.1109/ACCESS.2022.3156598",
-    registry.LU_2022: "J. Lu, B. Wu: A Loss Function Base on Softmax for Expression Recognition. 2022",
-    registry.ZHU_2022: "J. Zhu, S. Liu, S. Yu, Y. Song: An Extra-Contrast Affinity Network for Facial Expression "
-    "Recognition in the Wild. Electronics 11, 2288, 2022. doi:10.3390/electronics11152288",
-    registry.DENG_2019: "J. Deng, J. Guo, N. Xue, S. Zafeiriou: ArcFace: Additive Angular Margin Loss for Deep Face "
-    "Recognition. CVPR 2019",
 }
 
 
@@ -67,7 +56,7 @@ class Card:
         front = yaml.safe_dump(self._front(), sort_keys=False, allow_unicode=True)
         parts = [f"---\n{front}---\n\n# {self.title}\n\n{self._what()}\n"]
         sections = {
-            "Use": "\n\n".join(usage(name, self.about) for name in self.files),
+            "Use": usage(self.files, self.about),
             "Data": self._data(),
             "Results": self._results(),
             "Limits": self._limits(),
@@ -75,7 +64,7 @@ class Card:
             "How to cite": self._cite(),
         }
         text = "\n".join([*parts, *(f"## {name}\n\n{body}\n" for name, body in sections.items())]) + "\n"
-        return text + _MARK.format(self.about["weights"], _digest(text))
+        return text + _MARK.format(_model(self.about), _digest(text))
 
     @property
     def title(self) -> str:
@@ -89,7 +78,9 @@ class Card:
     def _front(self) -> dict[str, Any]:
         drawn = all(name in DATASETS and DATASETS[name].draw for name in self.datasets)
         kinds = ["onnx" if name.endswith(".onnx") else "pytorch" for name in self.files]
-        front: dict[str, Any] = {"license": "mit"} if drawn else {"license": "other", "license_name": "terms-of-the-data"}
+        front: dict[str, Any] = (
+            {"license": "mit"} if drawn else {"license": "other", "license_name": "terms-of-the-data"}
+        )
         front |= {
             "library_name": kinds[0],
             "pipeline_tag": "image-classification",
@@ -115,12 +106,13 @@ class Card:
     def _what(self) -> str:
         config, about = self.config, self.about
         side, channels = about["input"]["side"], about["input"]["channels"]
-        enrolled = "" if self.model.threshold is None else f" A face is unknown where no cosine exceeds {about['threshold']:g}."
+        threshold = self.model.threshold
+        unknown = "" if threshold is None else f" A face is unknown where no cosine exceeds {threshold:g}."
         return (
-            f"Names the expression of a face: {_listed(about['classes'])}. A {config.backbone} with the losses "
-            f"{_listed(self._losses)} (recipe {config.recipe}), on {channels} images of {side}×{side} pixels.{enrolled} "
-            f"Exported by fer-fast {about['fer_fast']}, weights {about['weights'][:16]}; preparation of pixels, "
-            "normalisation and softmax are in the graph."
+            f"Names the expression of a face: {_listed(about['classes'])}. A {config.backbone} trained with "
+            f"{_listed(self._losses)} loss (recipe {config.recipe}), on {channels} images of {side}×{side} pixels."
+            f"{unknown} Exported by fer-fast {about['fer_fast']}, weights {about['weights'][:16]}; preparation of "
+            "pixels, normalisation and softmax are in the graph."
         )
 
     def _data(self) -> str:
@@ -146,12 +138,14 @@ class Card:
         if not metrics:
             return "There are none: no metrics.json of these weights lay beside the checkpoint."
         unit = metrics.get("intervals_by", "image")
+        precision = metrics.get("device", {}).get("precision", "float32")
         head = (
             f"On {metrics['images']:,} images of the {metrics['split']} split of "
-            f"{self.config.test_dataset or self.config.dataset}. Intervals are {CONFIDENCE:.0%} percentile bootstrap over "
-            f"{RESAMPLES:,} resamples by {unit}; they tell how few the {unit}s are, not how another camera would do."
+            f"{self.config.test_dataset or self.config.dataset}, in {precision}; the exported file computes in float32. "
+            f"Intervals are {100 * CONFIDENCE:g} %, percentile bootstrap over {RESAMPLES:,} resamples by {unit}; they tell "
+            f"how few the {unit}s are, not how another camera would do."
         )
-        table = ["| | value | 95 % interval |", "|---|---|---|"]
+        table = [f"| | value | {100 * CONFIDENCE:g} % interval |", "|---|---|---|"]
         for key, (name, _) in _NAMES.items():
             low, high = metrics["intervals"][key]
             table.append(f"| {name} | {metrics[key]:.4f} | {low:.4f} to {high:.4f} |")
@@ -160,7 +154,7 @@ class Card:
             numbers = (row["precision"], row["recall"], row["f1"])
             rows.append(f"| {name} | {' | '.join(map(_number, numbers))} | {row['support']} |")
         name, row = max(metrics["per_class"].items(), key=lambda item: item[1]["support"])
-        chance = f"Who always says {name} has an accuracy of {row['support'] / metrics['images']:.4f}."
+        chance = f"Always answering {name} has an accuracy of {row['support'] / metrics['images']:.4f}."
         return "\n\n".join((head, "\n".join(table), chance, "\n".join(rows)))
 
     def _limits(self) -> str:
@@ -169,14 +163,20 @@ class Card:
             "same expression means different things in different people, situations and cultures. Not for decisions "
             "about people.",
             f"It always answers with one of its {len(self.about['classes'])} classes, whatever it is shown"
-            + (", or unknown below the threshold." if self.model.threshold is not None else ", also where there is no face."),
+            + (
+                ", or unknown below the threshold."
+                if self.model.threshold is not None
+                else ", also where there is no face."
+            ),
             "Scores are probabilities of the softmax; nobody made sure that a score of 0.8 is right in 8 of 10 cases.",
-            "The data tell neither age nor sex nor origin of the people; how well it does on a group of them is unknown.",
+            "The data tell neither age nor sex nor origin of people; how well it does on a group of them is unknown.",
             "Faces are to be cut as it was trained on them (`preparation` in the file); others lower its accuracy.",
         ]
         if self.metrics:
             counts = {name: row["support"] for name, row in self.metrics["per_class"].items()}
-            few = [f"{name} ({count})" for name, count in counts.items() if 2 * count * len(counts) < sum(counts.values())]
+            few = [
+                f"{name} ({count})" for name, count in counts.items() if 2 * count * len(counts) < sum(counts.values())
+            ]
             if few:
                 lines.append(f"Classes with less than half their share of the images it was tested on: {_listed(few)}.")
             if unseen := [name for name in self.about["classes"] if not counts.get(name)]:
@@ -195,12 +195,20 @@ class Card:
         )
 
     def _cite(self) -> str:
-        papers = dict.fromkeys(registry.find(name).paper for name in self._losses)
-        return "The losses:\n\n" + "\n".join(f"- {_PAPERS[paper]}" for paper in papers)
+        labels = [registry.find(name).paper for name in self._losses if name != "softmax"]
+        papers = {name: load_paper(name) for name in PAPERS}
+        texts = [
+            next((_reference(paper) for paper in papers.values() if label.startswith(_author(paper))), label)
+            for label in labels
+        ]
+        if (recipe := self.config.recipe.partition("/")[0]) in papers:
+            texts.append(_reference(papers[recipe]))
+        texts.append(f"fer-fast {self.about['fer_fast']}, the program that trained it")
+        return "\n".join(f"- {text}" for text in dict.fromkeys(texts))
 
 
-def check_card(path: Path, weights: str, force: bool) -> bool:
-    """Whether an earlier export wrote this card of the same weights.
+def check_card(path: Path, about: dict[str, Any], force: bool) -> bool:
+    """Whether an earlier export wrote this card, of the same model.
 
     Raises:
         InputError: what is there was written by somebody else, was edited since, or is of another model and may not go.
@@ -214,9 +222,13 @@ def check_card(path: Path, weights: str, force: bool) -> bool:
     found = re.fullmatch(_MARK.removeprefix("<!--").format("(.*)", "(.*)"), mark)
     if found is None or found[2] != _digest(text):
         raise InputError(f"{path} is not as fer-fast export writes it and stays; move it, or choose another --out")
-    if found[1] != weights and not force:
-        raise InputError(f"{path} is of other weights; --force replaces it")
-    return found[1] == weights
+    if found[1] != _model(about) and not force:
+        raise InputError(f"{path} is of other weights or another threshold; --force replaces it")
+    return found[1] == _model(about)
+
+
+def _model(about: dict[str, Any]) -> str:
+    return _digest(json.dumps(about, sort_keys=True))
 
 
 def _metrics(path: Path, weights: str) -> dict[str, Any] | None:
@@ -234,6 +246,14 @@ def _digest(text: str) -> str:
 def _opening(text: str) -> str:
     """The first paragraph of a dataset's page, below its title."""
     return " ".join(text.split("\n\n")[1].split())
+
+
+def _author(paper: Paper) -> str:
+    return f"{paper.authors} {paper.year}"
+
+
+def _reference(paper: Paper) -> str:
+    return f"{_author(paper)}: {paper.title}"
 
 
 def _section(text: str, heading: str) -> str:

@@ -108,7 +108,7 @@ def export(
     model = _loaded(checkpoint, threshold)
     exported = Exported(model.trained)
     about = describe(model, exported)
-    earlier = check_card(card, about["weights"], force)
+    earlier = check_card(card, about, force)
     program = traced(exported)
     data = how.write(program, about, opset)
     faces, differences = _compared(model, how.read(data), file)
@@ -170,7 +170,9 @@ def _form(form: str | None, out: Path) -> str:
     by_suffix = {how.suffix: name for name, how in FORMATS.items()}
     form = one_of(form or by_suffix.get(out.suffix, "onnx"), FORMATS, "format")
     if out.suffix in by_suffix and by_suffix[out.suffix] != form:
-        raise InputError(f"--out {out} ends in {out.suffix}, and --format is {form}, which ends in {FORMATS[form].suffix}")
+        raise InputError(
+            f"--out {out} ends in {out.suffix}, and --format is {form}, which ends in {FORMATS[form].suffix}"
+        )
     return form
 
 

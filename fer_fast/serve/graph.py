@@ -49,12 +49,14 @@ class Exported(nn.Module):
         if augment.equalize:
             images = equalize(images.round().byte()).float()
         images = self.normalise.unit(to_channels(images / 255.0, 1) if augment.channels == 1 else images / 255.0)
-        features, logits = self.recogniser(images)
+        encoder, classifier = self.recogniser.encoder, self.recogniser.classifier
+        # Not by `Encoder.forward`: torch.export.load (2.14) refuses its step out of autocast, which no graph is in.
+        features = encoder.head(encoder.layer(encoder.backbone(images))).features
+        logits = classifier.logits(features)
         features = features.unflatten(0, (-1, crops)).mean(1)
         values = {"scores": logits.softmax(1).unflatten(0, (-1, crops)).mean(1), "embeddings": features}
-        if self.recogniser.classifier.directional:
-            directions = F.normalize(self.recogniser.classifier.weight, dim=1)
-            values["cosines"] = F.normalize(features, dim=1) @ directions.T
+        if classifier.directional:
+            values["cosines"] = F.normalize(features, dim=1) @ F.normalize(classifier.weight, dim=1).T
         return values
 
 

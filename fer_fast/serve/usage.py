@@ -1,8 +1,9 @@
 """How an exported model is used, as the card shows it: code that needs nothing of this package."""
 
+from collections.abc import Sequence
 from typing import Any
 
-_ONNX = '''
+_ONNX = """
 import json
 
 import numpy as np
@@ -14,9 +15,9 @@ classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 face = np.array(Image.open("face.png").convert("{mode}")){axes}  # uint8 {shape}
 {names} = (row[0] for row in session.run(None, {{"faces": face}}))
 {answer}
-'''
+"""
 
-_TORCH = '''
+_TORCH = """
 import json
 
 import numpy as np
@@ -29,16 +30,28 @@ classes = json.loads(about["fer_fast.json"])["classes"]
 face = torch.from_numpy(np.array(Image.open("face.png").convert("{mode}")){axes})  # uint8 {shape}
 {names} = (rows[0].numpy() for rows in model(face).values())
 {answer}
-'''
+"""
 
 
-def usage(file: str, about: dict[str, Any]) -> str:
-    """Markdown that says how to run an exported file.
+def usage(files: Sequence[str], about: dict[str, Any]) -> str:
+    """Markdown that says how to run exported files.
 
     Args:
-        file: its name.
-        about: what it says of itself.
+        files: their names.
+        about: what each says of itself.
     """
+    side, how = about["input"]["side"], about["preparation"]
+    text = (
+        f"Any number of uint8 faces of any size go in ({side}×{side} pixels are taken as they are). Out come "
+        + "; ".join(_OUTPUTS[name] for name in about["outputs"])
+        + ". `face.png` is the face alone: a square in which the eyes are level, "
+        f"{100 * how['eye_line']:g} % of its height from the top and {100 * how['eye_distance']:g} % of its width "
+        "apart. Class names and all of this are in the file too."
+    )
+    return "\n\n".join((text, *(_code(file, about) for file in files)))
+
+
+def _code(file: str, about: dict[str, Any]) -> str:
     template, needs = (_ONNX, "onnxruntime") if file.endswith(".onnx") else (_TORCH, "torch")
     gray, cosines = about["input"]["channels"] == "gray", "cosines" in about["outputs"]
     code = template.format(
@@ -49,16 +62,7 @@ def usage(file: str, about: dict[str, Any]) -> str:
         names=", ".join(about["outputs"]),
         answer=_answer(about["threshold"] if cosines else None),
     )
-    side, how = about["input"]["side"], about["preparation"]
-    text = (
-        f"`{file}` with {needs}, numpy and Pillow. It takes any number of faces of any size ({side}×{side} pixels are "
-        "taken as they are) and answers with " + "; ".join(_OUTPUTS[name] for name in about["outputs"]) + "."
-    )
-    cut = (
-        "`face.png` is the face alone: a square in which the eyes are level, "
-        f"{how['eye_line']:.0%} of its height from the top and {how['eye_distance']:.1%} of its width apart."
-    )
-    return f"{text}\n\n```python{code}```\n\n{cut}"
+    return f"`{file}`, with {needs}, numpy and Pillow:\n\n```python{code}```"
 
 
 def _answer(threshold: float | None) -> str:
