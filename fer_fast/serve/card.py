@@ -141,9 +141,9 @@ class Card:
         precision = metrics.get("device", {}).get("precision", "float32")
         head = (
             f"On {metrics['images']:,} images of the {metrics['split']} split of "
-            f"{self.config.test_dataset or self.config.dataset}, in {precision}; the exported file computes in float32. "
-            f"Intervals are {100 * CONFIDENCE:g} %, percentile bootstrap over {RESAMPLES:,} resamples by {unit}; they tell "
-            f"how few the {unit}s are, not how another camera would do."
+            f"{self.config.test_dataset or self.config.dataset}, in {precision}; exported files compute in float32. "
+            f"Intervals are {100 * CONFIDENCE:g} %, percentile bootstrap over {RESAMPLES:,} resamples by {unit}; they "
+            f"tell how few the {unit}s are, not how another camera would do."
         )
         table = [f"| | value | {100 * CONFIDENCE:g} % interval |", "|---|---|---|"]
         for key, (name, _) in _NAMES.items():
