@@ -2,9 +2,11 @@
 
 import io
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
@@ -32,6 +34,7 @@ from fer_fast.train.provenance import weights_digest
 OPSETS = range(18, 26)  # older ones have no antialiasing; newer ones the converter does not know
 TOLERANCE = 1e-5  # of float32: sums of a network in another order differ by some 1e-6 of the largest value
 BATCHES = (1, 2, 5)
+SIZES = {0: "batch", 2: "height", 3: "width"}  # of the input, which may be any
 ABOUT = "fer_fast.json"  # in a torch file
 
 Run = Callable[[Tensor], dict[str, Tensor]]
@@ -109,9 +112,10 @@ def export(
     exported = Exported(model.trained)
     about = describe(model, exported)
     earlier = check_card(card, about, force)
-    program = traced(exported)
-    data = how.write(program, about, opset)
-    faces, differences = _compared(model, how.read(data), file)
+    with _quiet(form):
+        data = how.write(traced(exported), about, opset)
+        run = how.read(data)
+    faces, differences = _compared(model, run, file)
     text = Card(model, about, checkpoint, [*_others(file, earlier), file.name]).text()
     make_folder(file.parent)
     write_bytes(file, data)
@@ -148,22 +152,33 @@ def describe(model: FaceModel, exported: Exported) -> dict[str, Any]:
 
 
 def traced(exported: Exported) -> ExportedProgram:
-    """The graph, for any number of faces of any size.
-
-    Raises:
-        InputError: the model cannot be traced.
-    """
+    """The graph, for any number of faces of any size."""
     example = torch.zeros(2, exported.channels, exported.side + 2, exported.side + 1, dtype=torch.uint8)
-    sizes = {place: Dim(name, min=1) for place, name in ((0, "batch"), (2, "height"), (3, "width"))}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(exported, (example,), dynamic_shapes=(sizes,))
-    except Exception as error:  # torch has many
-        raise InputError(f"this model cannot be exported: {_line(error)}") from error
+    sizes = {place: Dim(name, min=1) for place, name in SIZES.items()}
+    program = torch.export.export(exported, (example,), dynamic_shapes=(sizes,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     return program
+
+
+@contextmanager
+def _quiet(form: str) -> Iterator[None]:
+    """Keeps back what exporters say on their way, and makes one line of what they raise, which may be anything.
+
+    Raises:
+        InputError: the model cannot be exported.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"this model cannot be exported, --format {form}: {line[:300]}") from error
+    finally:
+        logging.disable(before)
 
 
 def _form(form: str | None, out: Path) -> str:
@@ -267,17 +282,15 @@ def _trials(model: FaceModel) -> Iterator[Tensor]:
 def _onnx(program: ExportedProgram, about: dict[str, Any], opset: int) -> bytes:
     import onnx
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = torch.onnx.export(
-            program,
-            input_names=[INPUT],
-            output_names=about["outputs"],
-            opset_version=opset,
-            external_data=False,
-            dynamo=True,
-            verbose=False,
-        )
+    made = torch.onnx.export(
+        program,
+        input_names=[INPUT],
+        output_names=about["outputs"],
+        opset_version=opset,
+        external_data=False,
+        dynamo=True,
+        verbose=False,
+    )
     model = made.model_proto
     graph = model.graph
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
@@ -293,7 +306,7 @@ def _onnx(program: ExportedProgram, about: dict[str, Any], opset: int) -> bytes:
 def _name_sizes(graph: Any) -> None:
     """Call the free sizes of a graph's inputs and outputs by their names."""
     sizes = graph.input[0].type.tensor_type.shape.dim
-    names = {sizes[place].dim_param: name for place, name in ((0, "batch"), (2, "height"), (3, "width"))}
+    names = {sizes[place].dim_param: name for place, name in SIZES.items()}
     for value in (*graph.input, *graph.output):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:
@@ -321,10 +334,6 @@ def _torch(program: ExportedProgram, about: dict[str, Any], _opset: int) -> byte
 
 def _run_torch(data: bytes) -> Run:
     return torch.export.load(io.BytesIO(data)).module()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 FORMATS: dict[str, Format] = {
