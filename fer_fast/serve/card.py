@@ -128,6 +128,9 @@ class Card:
             lines.append("\n".join(f"- {split}: `{digest}`" for split, digest in digests.items()))
         if self.config.model.weights:
             lines.append(f"Training started from the weights in `{Path(self.config.model.weights).name}`.")
+        if enrolled := self.state.get("enrolled"):
+            added = dict.fromkeys(f"{entry['name']} ({entry['samples']} photos)" for entry in enrolled)
+            lines.append(f"Without training, from photos of their own: {_listed(list(added))}.")
         if notes := self.state.get("notes"):
             lines.append("What reading them showed:")
             lines.append("\n".join(f"- {note}" for note in notes))

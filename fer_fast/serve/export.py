@@ -22,6 +22,7 @@ from fer_fast.data.dataset import to_channels
 from fer_fast.data.faces import load_faces
 from fer_fast.errors import InputError
 from fer_fast.serve.card import CARD, Card, check_card
+from fer_fast.serve.enrolment import check_threshold
 from fer_fast.serve.graph import INPUT, Exported
 from fer_fast.serve.model import FaceModel
 from fer_fast.suggest import one_of
@@ -222,8 +223,7 @@ def _loaded(checkpoint: str | Path, threshold: float | None) -> FaceModel:
                 f"--threshold is of cosines, which the classifier of this checkpoint ("
                 f"{trained.recogniser.classifier.name}) does not have"
             )
-        if not -1 <= threshold < 1:
-            raise InputError(f"threshold is {threshold}; allowed: a cosine, -1 or more and below 1")
+        check_threshold(threshold)
         model.threshold = threshold
     return model
 

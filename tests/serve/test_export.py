@@ -18,7 +18,7 @@ from fer_fast.errors import InputError
 from fer_fast.serve import export as exporting
 from fer_fast.serve.export import export
 from fer_fast.serve.graph import Exported
-from fer_fast.serve.model import load
+from fer_fast.serve.model import FaceModel, load
 from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.evaluation import measure
 from one_line import fails
@@ -50,8 +50,10 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def lmcl(tmp_path_factory):
-    """A checkpoint with a cosine head, an eighth class and a threshold, as one of which a class was enrolled."""
-    return keep(tiny_model("--loss", "lmcl", classes=(*CLASSES, "wink"), threshold=0.6), tmp_path_factory.mktemp("run"))
+    """A checkpoint with a cosine head in which an eighth class was enrolled, and which so has a threshold."""
+    model = FaceModel(tiny_model("--loss", "lmcl"))
+    model.enrol("wink", faces(12)[:4], faces="whole")
+    return model.save(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +209,9 @@ def test_a_second_format_joins_the_first_and_its_card(both):
     out = both[0].model.parent
     assert set(listing(out)) - {"face.png"} == {"model.onnx", "model.pt2", "README.md"}
     assert both[0].card == both[1].card == out / "README.md"
-    assert ModelCard.load(out / "README.md").data.tags[-2:] == ["onnx", "pytorch"]
+    card = ModelCard.load(out / "README.md")
+    assert card.data.tags[-2:] == ["onnx", "pytorch"]
+    assert "from photos of their own: wink (4 photos)." in card.text
 
 
 def test_a_file_has_its_card_beside_it(lmcl, tmp_path):
