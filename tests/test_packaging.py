@@ -147,7 +147,7 @@ def extra_modules() -> list[str]:
 
 def test_losses_need_torch_triton_and_numpy_alone():
     assert distributions(PROJECT["dependencies"]) == {"torch", "triton", "numpy"}
-    assert {"bench", "dev"} <= {
+    assert {"bench", "dev", "export"} <= {
         name for name, of in PROJECT["optional-dependencies"].items() if "fer-fast[train]" in of
     }
 
@@ -181,7 +181,9 @@ def test_losses_run_without_the_trainer_s_packages(unpacked: Path):
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "eval", "verify", "predict", "data", "table", "bench", "list"])
+@pytest.mark.parametrize(
+    "command", ["train", "sweep", "eval", "verify", "predict", "export", "data", "table", "bench", "list"]
+)
 def test_the_command_says_what_to_install(unpacked: Path, command: str):
     code = f"{WITHOUT_EXTRA}\nfrom fer_fast.cli import main\nsys.exit(main([{command!r}, '--help']))"
     run = run_in(unpacked, code, *extra_modules())

@@ -20,6 +20,7 @@ COMMANDS = {
     "enrol": ("fer_fast.cli.enrol", "add a class from about ten photos without training; choose a threshold"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
     "demo": ("fer_fast.cli.demo", "a page in the browser: a photo or the camera in, named faces out, classes enrolled"),
+    "export": ("fer_fast.cli.export", "a checkpoint as ONNX or torch.export, with a model card, for other programs"),
     "data": ("fer_fast.cli.data", "look at a dataset on disk, or read about one: fer-fast data check DIR"),
     "table": ("fer_fast.cli.table", "a paper's results beside those of your runs, and the command of every row"),
     "bench": ("fer_fast.bench.command", "time, memory and error of every loss beside its peers and the floor"),

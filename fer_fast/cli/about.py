@@ -1,13 +1,13 @@
 """``fer-fast data about``."""
 
 import argparse
-from importlib import resources
 
 from rich.console import Console
 from rich.markdown import Markdown
 
 from fer_fast.cli.summary import print_table
 from fer_fast.data.sources import DATASETS
+from fer_fast.data.table import page
 from fer_fast.suggest import one_of
 
 
@@ -38,8 +38,3 @@ def about(name: str | None) -> int:
     else:
         print(text, end="")
     return 0
-
-
-def page(name: str) -> str:
-    """The page of a dataset, Markdown."""
-    return resources.files("fer_fast.data").joinpath("pages", f"{name}.md").read_text(encoding="utf-8")

@@ -91,7 +91,11 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(n, 1 or 3, h, w) uint8 on any device -> float32 (n, channels, size, size) on that device."""
-        return self._standardise(resize(self._to_unit(images), self.config.size))
+        return self.unit(self._to_unit(images))
+
+    def unit(self, images: Tensor) -> Tensor:
+        """The same of float32 in [0, 1], in one channel or in those of the output, that is equalised already."""
+        return self._standardise(resize(images, self.config.size))
 
     def _to_unit(self, images: Tensor) -> Tensor:
         """uint8 -> float32 in [0, 1], in no more channels than the output needs."""
@@ -225,7 +229,7 @@ def equalize(images: Tensor) -> Tensor:
     check_images(images)
     luma = to_channels(images, 1)
     levels = luma.flatten(1).long()  # (n, h·w)
-    histogram = torch.zeros(len(images), 256, dtype=torch.int64, device=images.device)
+    histogram = torch.zeros(images.shape[0], 256, dtype=torch.int64, device=images.device)
     histogram.scatter_add_(1, levels, torch.ones_like(levels))
     total = levels.shape[1]
     # The darkest value present maps to 0, so its count leaves both the running sum and the total.

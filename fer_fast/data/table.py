@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.data.listing import Listing
@@ -39,3 +40,8 @@ class DatasetInfo:
     def needs_root(self) -> bool:
         """Whether a folder of the user is read."""
         return self.read is not None
+
+
+def page(name: str) -> str:
+    """The page of a dataset, Markdown."""
+    return resources.files("fer_fast.data").joinpath("pages", f"{name}.md").read_text(encoding="utf-8")

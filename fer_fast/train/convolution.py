@@ -35,3 +35,11 @@ def as_products(network: nn.Module) -> nn.Module:
         if plain and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             module.__class__ = SmallMapConv2d
     return network
+
+
+def as_convolutions(network: nn.Module) -> nn.Module:
+    """The reverse of `as_products`, in place: a graph for other programs says what is computed, not how on this CPU."""
+    for module in network.modules():
+        if type(module) is SmallMapConv2d:
+            module.__class__ = nn.Conv2d
+    return network
