@@ -27,6 +27,8 @@ COMMANDS = {
     "list": ("fer_fast.cli.list", "losses, backbones, datasets and recipes by name"),
 }
 
+_EXTRAS = {"demo": "demo"}  # what a command needs beside what all need
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 2 for bad input, 130 when interrupted."""
@@ -44,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("fer_fast", "triton"):
             raise
-        return fail(f'{error.name} is not installed, which this command needs: pip install "fer-fast[train]"')
+        extra = _EXTRAS.get(arguments[0], "train")
+        return fail(f'{error.name} is not installed, which this command needs: pip install "fer-fast[{extra}]"')
     except OSError as error:
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt as stop:

@@ -3,25 +3,15 @@
 import torch
 
 from fer_fast.data import load_dataset
-from fer_fast.train.checkpoint import save_checkpoint
-from fer_fast.train.config import config_parser, recipe_layer, resolve, to_dict
-from fer_fast.train.learner import build_recogniser
-from fer_fast.train.objective import plan_losses
+from tiny_model import CLASSES, keep, tiny_model
 
-CLASSES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 SIDE = 48
 
 
 def untrained(folder, *flags, loss="lmcl", backbone="mobilenetv3", classes=CLASSES, channels=1, **state):
     """Write the checkpoint of a network with its first weights, the same ones each time."""
-    given = ("--backbone", backbone, "--loss", loss, "--augment.size", str(SIDE), "--hardware.precision", "float32")
-    config = resolve(config_parser(), [*given, *flags], [recipe_layer("quick")])[0]
-    torch.manual_seed(0)
-    recogniser = build_recogniser(config, plan_losses(config), torch.ones(len(classes)), classes)
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {"config": to_dict(config), "classes": list(classes), "images": [channels, SIDE], **state}
-    save_checkpoint(folder, recogniser.state_dict(), about)
-    return folder
+    given = ("--backbone", backbone, "--loss", loss, "--augment.size", str(SIDE))
+    return keep(tiny_model(*given, *flags, images=(channels, SIDE), classes=classes, **state), folder)
 
 
 def photograph(faces=1, gap=100, side=160):

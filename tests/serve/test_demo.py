@@ -18,7 +18,8 @@ from fer_fast.cli import main
 from fer_fast.cli.demo import listening
 from fer_fast.serve.demo.app import MOST_UPLOAD, Demo
 from fer_fast.serve.model import load
-from untrained import CLASSES, photograph, untrained
+from tiny_model import CLASSES
+from untrained import photograph, untrained
 
 REFUSED = "the server responded with a status of 400"  # what the browser notes of an answer the page shows
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
