@@ -36,6 +36,7 @@ from fer_fast.train.folder import make_folder
 DESCRIPTION = """Add classes to a model from about ten photos of each, without training, or refresh classes; and choose
 the threshold below which a face is unknown. All classes are written or, where anything is wrong, none. The classifier
 has to tell classes by direction: lmcl, arcface or a-softmax."""
+TELLING = 0.7  # AUROC below which a line says that no threshold does much
 MOST_TAKEN = 0.05  # of the faces that were rightly named; above, a warning says what helps
 _OF_CURVE = ("dataset", "root", "split", "fold", "order", "known", "unknown")
 
@@ -277,3 +278,7 @@ def _suggest(curve: Curve, threshold: float | None, about: str) -> None:
     columns = ("threshold", "cosine", "known accepted", "rightly named", "unknown rejected")
     print_table(columns, rows, right=columns[1:])
     print(f"AUROC {curve.auroc:.4f}; suggested: --threshold {curve.equal_error.threshold:.3f} (equal error)")
+    if curve.auroc < TELLING:
+        print(
+            "the cosines hardly tell known from unknown faces: a threshold rejects nearly as many of one as of the other"
+        )
