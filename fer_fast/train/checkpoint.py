@@ -91,7 +91,26 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    _write(path, text.encode())
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -163,7 +182,7 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
 
 def _save(path: Path, kind: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    _write(path, save(plain, metadata={"format": FORMATS[kind][0], "state": json.dumps(state)}))
+    write_bytes(path, save(plain, metadata={"format": FORMATS[kind][0], "state": json.dumps(state)}))
 
 
 def _read(path: Path, kind: str, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -184,17 +203,3 @@ def _wrong_format(path: Path, found: str | None) -> str:
     if found in FORMATS[RESUME]:
         return f"{path} is the state to resume from; the weights are in {path.with_name(CHECKPOINT)}"
     return f"{path} is not a checkpoint of fer-fast (format {found!r})"
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
