@@ -1,63 +1,21 @@
 """The report page: complete, self-contained, safe against hostile names, unbothered by missing or broken numbers."""
 
-import base64
 import re
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 from fer_fast.errors import InputError
 from fer_fast.train import figures
-from fer_fast.train.calibration import calibration, reliability, tempered
 from fer_fast.train.metrics import evaluate
-from fer_fast.train.pictured import MOST_ACTIVATIONS, MOST_MISTAKES, MOST_OF_A_PAIR, MOST_PAIRS
+from fer_fast.train.pictured import MOST_MISTAKES, MOST_OF_A_PAIR, MOST_PAIRS
 from fer_fast.train.report import write_report
 from fer_fast.train.sphere import MOST_POINTS as MOST_ON_SPHERE
 from fer_fast.train.sphere import sphere
 from html_page import Page
-
-CLASSES = ("neutral", "happiness", "sadness")
-
-
-def run(n: int = 40, classes: tuple[str, ...] = CLASSES, channels: int = 3, size: int = 16, **changes) -> dict:
-    """Arguments of a report on random predictions."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(len(classes), (n,), generator=generator)
-    scores = torch.rand(n, len(classes), generator=generator).softmax(1)
-    numbers = evaluate(labels, scores, classes)
-    del numbers["intervals"]  # which earlier versions did not have
-    arguments = {
-        "title": "center · resnet18 · faces",
-        "metrics": {**numbers, "split": "test", "seconds": 83.4},
-        "history": [{"epoch": e, "train_loss": 2 / e, "val_loss": 2.5 / e, "learning_rate": 0.1} for e in range(1, 5)],
-        "config": {"loss": "center", "optimiser": {"name": "sgd", "rate": 0.1}, "root": None},
-        "features": torch.randn(n, 8, generator=generator),
-        "labels": labels,
-        "scores": scores,
-        "images": torch.randint(256, (n, channels, size, size), generator=generator, dtype=torch.uint8),
-        "names": tuple(f"face_{i}.jpg" for i in range(n)),
-        "classes": classes,
-    }
-    return arguments | changes
-
-
-def written(path, **arguments) -> tuple[str, Page]:
-    write_report(path / "report.html", **arguments)
-    text = (path / "report.html").read_text(encoding="utf-8")
-    return text, Page(text)
-
-
-def noise(size=8):
-    """A class activation that is noise."""
-    return lambda rows, classes: torch.rand(len(rows), size, size, generator=torch.Generator().manual_seed(0))
-
-
-def pixels(address):
-    coded = np.frombuffer(base64.b64decode(address.split(",")[1]), np.uint8)
-    return cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB).astype(int)
+from report_pages import CLASSES, pixels, run, written
 
 
 def test_everything_is_on_the_page(tmp_path):
@@ -296,19 +254,6 @@ def test_a_full_test_set_of_large_images_stays_small(tmp_path):
     assert len(page.images) == MOST_MISTAKES + 2 * MOST_PAIRS * MOST_OF_A_PAIR
 
 
-@pytest.mark.parametrize(("n", "channels", "size"), [(3589, 1, 48), (300, 3, 224)])
-def test_a_page_with_everything_stays_below_five_megabytes(tmp_path, n, channels, size):
-    """Noise, which no format compresses."""
-    arguments = run(n=n, channels=channels, size=size, classes=tuple(f"class {c}" for c in range(8)))
-    arguments["metrics"]["calibration"] = calibration(arguments["labels"], arguments["scores"])
-    arguments |= {"subjects": torch.arange(n) % 150, "activation": noise(size), "features": torch.randn(n, 3)}
-    text, page = written(tmp_path, **arguments)
-    assert len(text.encode()) < 5_000_000
-    assert len(page.images) == MOST_MISTAKES + 2 * MOST_PAIRS * MOST_OF_A_PAIR + 5 * MOST_ACTIVATIONS
-    for heading in ("Subjects", "Calibration", "Most confused", "What the model looks at", "Mistakes"):
-        assert heading in page.words
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -331,177 +276,3 @@ def test_a_place_that_cannot_be_written(tmp_path):
         write_report(tmp_path, **run())
     with pytest.raises(InputError, match="cannot be written"):
         write_report(tmp_path / "missing" / "report.html", **run())
-
-
-def test_training_and_validation_loss_share_an_axis_only_where_they_are_one_formula(tmp_path):
-    """And a margin's is said to be another."""
-    _, apart = written(tmp_path, **run())
-    assert "Training objective" in apart.words
-    assert "Validation cross-entropy" in apart.words
-    assert "their heights cannot be compared" in apart.words
-    _, together = written(tmp_path, **run(one_loss=True))
-    assert "Training objective" not in together.words
-    assert "cannot be compared" not in together.words
-    assert together.tags.count("svg") == apart.tags.count("svg") - 1
-
-
-def test_the_selected_epoch_is_marked_where_it_lies(tmp_path):
-    arguments = run()
-    assert "which was selected" not in written(tmp_path, **arguments)[1].words
-    arguments["metrics"]["epoch"] = 3
-    assert written(tmp_path, **arguments)[1].words.count("dotted: 3, which was selected") == 3
-    svg = figures.curves(arguments["history"], {"val_loss": "x"}, title="x", marked=3)
-    lines = [node.get("d") for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")]
-    points = [np.array(re.findall(r"[ML] (\S+) (\S+)", d), dtype=float) for d in lines if d and "z" not in d]
-    (drawn,) = (each for each in points if len(each) == 4)
-    assert any(len(each) == 2 and abs(each[:, 0] - drawn[2, 0]).max() < 1e-3 for each in points)
-
-
-def test_the_axis_of_the_rate_is_whole():
-    """Read back: every value lies inside of the axes, the last of a cosine and 0, too; decades are equally far."""
-    for last in (0.0, 1e-9, 2e-3):
-        rates = [0.0 if last == 0 else 1e-3, 0.1, 0.01, last]
-        history = [{"epoch": e, "rate": rate} for e, rate in enumerate(rates, 1)]
-        root = ElementTree.fromstring(figures.curves(history, {"rate": "rate"}, title="rate", scale="log"))
-        paths = [node.get("d") for node in root.iter("{http://www.w3.org/2000/svg}path")]
-        shapes = [np.array(re.findall(r"[ML] (\S+) (\S+)", d), dtype=float) for d in paths if d]
-        frame = shapes[1]  # the first is the figure's, the second that of the axes
-        (drawn,) = (
-            each for d, each in zip(filter(None, paths), shapes, strict=True) if len(each) == 4 and "z" not in d
-        )
-        assert drawn[:, 1].min() > frame[:, 1].min()
-        assert drawn[:, 1].max() < frame[:, 1].max()
-        heights = dict(zip(rates, drawn[:, 1], strict=True))
-        assert heights[last] > heights[0.01] > heights[0.1]  # SVG counts downwards
-        if 1e-3 in heights and last < 1e-3:
-            assert heights[1e-3] - heights[0.01] == pytest.approx(heights[0.01] - heights[0.1], abs=0.01)
-    assert figures.curves([{"epoch": 1, "rate": 0.0}], {"rate": "rate"}, title="rate", scale="log") is not None
-
-
-def test_what_a_run_was_is_in_its_first_lines(tmp_path):
-    arguments = run()
-    arguments["metrics"] |= {
-        "counts": {"train": 28709, "val": 1, "test": 40},
-        "parameters": 11_172_423,
-        "date": "2026-11-28T04:40:00+00:00",
-        "device": {"type": "cuda", "name": "NVIDIA H100", "precision": "bfloat16", "count": 4},
-        "resumed": [{"date": "2026-11-29T00:00:00+00:00"}, {"command": "older"}],
-    }
-    arguments["history"][0]["images_per_second"], arguments["history"][1]["images_per_second"] = 400, 601
-    _, page = written(tmp_path, **arguments)
-    for shown in (
-        "28\u202f709 train images, 1 val image, 40 test images",
-        "11.2 M parameters · cuda bfloat16 on 4 processes",
-        "date 2026-11-28T04:40:00+00:00",
-        "processes 4",
-        "resumed ['2026-11-29T00:00:00+00:00', 'at a date not told']",
-        "counts.train 28709",
-        "Training read 500 images per second, 400 to 601 by epoch.",
-        "AUC, macro, one-vs-rest",
-    ):
-        assert shown in page.words
-
-
-def test_chance_is_that_of_the_largest_class_and_of_the_classes_that_are_there(tmp_path):
-    labels = torch.tensor([0, 0, 0, 1, 1])
-    scores = torch.eye(3)[labels]
-    metrics = evaluate(labels, scores, CLASSES)
-    _, page = written(tmp_path, **run(n=5, labels=labels, scores=scores, metrics=metrics))
-    assert "neutral, the most frequent class, has an accuracy of 60.0 % and an average accuracy of 50.0 %" in page.words
-    assert "1 of 2 classes" in page.words
-
-
-def test_calibration_with_and_without_a_temperature(tmp_path):
-    arguments = run(n=200)
-    labels, scores = arguments["labels"], arguments["scores"]
-    assert "Calibration" not in written(tmp_path, **arguments)[1].words
-    arguments["metrics"]["calibration"] = calibration(labels, scores)
-    _, alone = written(tmp_path, **arguments)
-    assert f"15 bins of equal width) {reliability(labels, scores).error:.3f}." in alone.words
-    assert "at the temperature" not in alone.words
-    arguments["metrics"]["calibration"] = numbers = calibration(labels, scores, (labels[:50], scores[:50]))
-    _, both = written(tmp_path, **arguments)
-    after = reliability(labels, tempered(scores, numbers["temperature"])).error
-    assert f"temperature {numbers['temperature']:.2f}, which the validation split gives, {after:.3f}" in both.words
-
-
-def test_a_reliability_diagram_has_the_heights_of_its_bins():
-    labels, scores = torch.tensor([0, 1, 0, 0]), torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.55, 0.45], [0.95, 0.05]])
-    root = ElementTree.fromstring(figures.reliability_diagram(reliability(labels, scores)))
-    filled = [node for node in root.iter("{http://www.w3.org/2000/svg}path") if "z" in node.get("d")]
-    bars = [node.get("d") for node in filled if figures.PALETTE[0].lower() in node.get("style", "").lower()]
-    points = [np.array(re.findall(r"[ML] (\S+) (\S+)", d), dtype=float)[:, 1] for d in bars]
-    heights = np.array([each.max() - each.min() for each in points])[:15]  # then the legend's
-    np.testing.assert_allclose(heights[[8, 13, 14]] / heights[8], [1.0, 0.5, 1.0], atol=1e-3)
-    assert heights[:8].max() == 0
-
-
-def test_the_pairs_most_confused_stand_side_by_side(tmp_path):
-    """Two images of class 0 are taken for 1, one of 2 for 0; a gray level each tells the faces apart."""
-    labels, taken = torch.tensor([0, 0, 0, 1, 2, 2]), torch.tensor([0, 1, 1, 1, 2, 0])
-    scores = torch.full((6, 3), 0.1).scatter(1, taken[:, None], torch.tensor([0.5, 0.6, 0.7, 0.8, 0.5, 0.5])[:, None])
-    images = (40 * torch.arange(6, dtype=torch.uint8)).view(6, 1, 1, 1).expand(6, 1, 8, 8)
-    arguments = run(n=6, labels=labels, scores=scores, images=images, metrics=evaluate(labels, scores, CLASSES))
-    _, page = written(tmp_path, **arguments)
-    assert "neutral taken for happiness: 2, 66.7 % of neutral" in page.words
-    assert "sadness taken for neutral: 1, 50.0 % of sadness" in page.words
-    assert "happiness taken for" not in page.words
-    assert [pixels(address).mean() for address in page.images[:5]] == pytest.approx([80, 40, 120, 200, 0], abs=2)
-
-
-def test_class_activation_is_asked_for_predictions_and_truths(tmp_path):
-    labels, taken = torch.tensor([0, 0, 0, 1, 2, 2]), torch.tensor([0, 0, 1, 1, 2, 0])
-    scores = torch.full((6, 3), 0.1).scatter(1, taken[:, None], torch.tensor([0.5, 0.6, 0.7, 0.8, 0.5, 0.5])[:, None])
-    images = torch.full((6, 1, 8, 8), 100, dtype=torch.uint8)
-    asked = []
-
-    def activation(rows, classes):
-        asked.append((rows.tolist(), classes.tolist()))
-        maps = torch.zeros(len(rows), 4, 4)
-        maps[:, :2] = 1  # the upper half
-        return maps
-
-    arguments = run(n=6, labels=labels, scores=scores, images=images, metrics=evaluate(labels, scores, CLASSES))
-    assert "looks at" not in written(tmp_path, **arguments)[1].words
-    _, page = written(tmp_path, **arguments, activation=activation)
-    assert asked == [([1, 3, 4, 2, 5, 2, 5], [0, 1, 2, 1, 0, 0, 2])]
-    face, seen = [
-        pixels(each["src"]) for each in page.elements if each.get("alt") in ("neutral", "what speaks for neutral")
-    ][:2]
-    assert abs(face - 100).max() <= 2
-    assert abs(seen[-2:] - 100).max() <= 4
-    assert np.abs(seen[:2] - 100).max() > 60
-
-
-def test_activation_where_all_or_nothing_is_right(tmp_path):
-    labels = torch.tensor([0, 1, 2, 0])
-    for taken, words in ((labels, "Right: "), ((labels + 1) % 3, "Wrong: ")):
-        scores = torch.eye(3)[taken]
-        metrics = evaluate(labels, scores, CLASSES)
-        arguments = run(n=4, labels=labels, scores=scores, metrics=metrics, history=[], activation=noise())
-        page = written(tmp_path, **arguments)[1]
-        assert words in page.words
-        assert len(re.findall("Right: |Wrong: ", page.words)) == 1
-
-
-def test_subjects_from_the_lowest_to_the_highest(tmp_path):
-    """Subject s of 1 to 9 has ten images, s of them right; a tenth subject is right in its one image."""
-    subjects = torch.cat((torch.arange(1, 10).repeat_interleave(10), torch.tensor([77])))
-    labels = torch.zeros(91, dtype=torch.int64)
-    right = torch.cat((torch.arange(10).repeat(9) < subjects[:90], torch.tensor([True])))
-    scores = torch.eye(3)[(~right).long()]
-    arguments = run(n=91, labels=labels, scores=scores, metrics=evaluate(labels, scores, CLASSES), subjects=subjects)
-    _, page = written(tmp_path, **arguments)
-    assert "10 subjects, median accuracy 55.0 %" in page.words
-    rows = ("1, face_0.jpg lowest 10 10.0", "5, face_40.jpg median 10 50.0", "77, face_90.jpg highest 1 100.0")
-    places = [page.words.index(row) for row in rows]
-    assert places == sorted(places)
-    for absent in ("4, face_30.jpg", "7, face_60.jpg"):
-        assert f" {absent}" not in page.words.partition("Most confused")[0]
-    alone = written(tmp_path, **{**arguments, "subjects": torch.ones(91, dtype=torch.int64)})[1]
-    assert "Subjects" not in alone.words
-
-
-def test_classes_of_one_colour_have_another_form():
-    styles = {(c % len(figures.PALETTE), c % len(figures.MARKERS)) for c in range(56)}
-    assert len(styles) == 56
