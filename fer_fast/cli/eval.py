@@ -3,6 +3,7 @@
 import shlex
 import warnings
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,10 +69,12 @@ def _datasets(given: Namespace, trained: Trained) -> tuple[FaceDataset, FaceData
     """
     config = trained.config
     if not (config.test_dataset and given.split == "test" and given.dataset in (None, config.test_dataset)):
-        own = given.dataset in (None, config.dataset)
-        data = opened(given, config)
-        validation = data.split("val") if own and given.out and given.split == "test" else None
-        return data.split(given.split), validation, data.notes
+        wanted = given.out and given.split == "test" and given.dataset in (None, config.dataset)
+        data, validation = opened(given, config), None
+        dataset = data.split(given.split)
+        with suppress(InputError):  # of a copy that has test images alone
+            validation = data.split("val") if wanted else None
+        return dataset, validation, data.notes
     config.test_root, config.data.fold = given.root or config.test_root, given.fold
     if given.order is not None:
         config.data.options.setdefault(config.test_dataset, {})["order"] = given.order

@@ -57,7 +57,7 @@ class Trained:
         return Preparation(size, channels, "haar" if self.config.data.faces == "haar" else "align")
 
     def activation(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Class activation, float32 (n, size, size) in [0, 1], of whole images uint8 (n, c, h, w); see `activation`."""
+        """`class_activation` of whole images uint8 (n, c, h, w) for classes int64 (n,): float32 (n, size, size)."""
         device = self.hardware.device
         normalised = self.hardware.layout(Normalise(self.config.augment)(images.to(device)))
         return class_activation(self.recogniser, normalised, classes.to(device))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -213,6 +214,10 @@ def test_runs_and_evaluations_leave_what_is_compared(tmp_path, monkeypatch, caps
     assert main(["compare", str(tmp_path / "1"), str(tmp_path / "2"), str(tmp_path / "again")]) == 0
     assert re.search(r"B → C +\+0\.0000 +0 +0 +1 +1\n", capsys.readouterr().out)
     assert "tested on different images" in fails(["compare", tmp_path / "1", tmp_path / "val"], capsys)
+
+    shutil.copytree(tmp_path / "data" / "test", tmp_path / "alone" / "test")
+    assert main([*evaluate, f"--root={tmp_path / 'alone'}", f"--out={tmp_path / 'without'}"]) == 0
+    assert json.loads((tmp_path / "without" / "metrics.json").read_text())["calibration"].keys() == {"bins", "ece"}
 
     run, again, val = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("2", "again", "val"))
     assert run["calibration"].keys() == {"bins", "ece", "temperature", "ece_tempered"}
