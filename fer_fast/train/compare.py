@@ -147,7 +147,7 @@ def pairs_of(runs: Sequence[Run]) -> list[Pair]:
 def caution(runs: Sequence[Run]) -> str:
     """What to say where images are not independent of each other; nothing where they are."""
     unit = runs[0].metrics.get("intervals_by", "image")
-    return "" if unit == "image" else f"Images of one {unit} are not independent: these p are too small."
+    return "" if unit == "image" else f"Images of one {unit} are not independent: these p may be too small."
 
 
 def write_comparison(path: Path, runs: Sequence[Run], pairs: Sequence[Pair]) -> None:

@@ -101,7 +101,7 @@ def test_images_that_belong_together_are_said_to(tmp_path, capsys):
     for name, said in (("one", FIRST), ("two", SECOND)):
         written(tmp_path / name, said, dataset(TRUTH), intervals_by="subject")
     assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "page.html")]) == 0
-    caution = "Images of one subject are not independent: these p are too small."
+    caution = "Images of one subject are not independent: these p may be too small."
     assert caution in capsys.readouterr().out
     assert caution in Page((tmp_path / "page.html").read_text()).words
 
