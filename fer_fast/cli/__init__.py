@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("fer_fast.cli.train", "train a model; without options: the quick recipe on generated faces"),
     "sweep": ("fer_fast.cli.sweep", "train every combination of values of some options, ranked by validation"),
     "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
+    "compare": ("fer_fast.cli.compare", "finished runs on the same images: a paired test, what is confused"),
     "verify": ("fer_fast.cli.verify", "whether what a run says is so: its data, its weights, its numbers again"),
     "enrol": ("fer_fast.cli.enrol", "add a class from about ten photos without training; choose a threshold"),
     "predict": ("fer_fast.cli.predict", "class names and scores for photos"),

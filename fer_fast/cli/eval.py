@@ -3,6 +3,7 @@
 import shlex
 import warnings
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--fold", type=int, help="which fold is the test split, for data that is cut by subject")
     parser.add_argument("--order", metavar="NAME", help="which order the class numbers have, where nothing tells")
     parser.add_argument("--crops", type=int, choices=CROPS, help="average over so many views (default: the run's)")
-    parser.add_argument("--out", metavar="DIR", help="write metrics.json and report.html there")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write metrics.json and report.html there; without --enrol also predictions"
+    )
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     custom_classes.add_options(parser)
     given = parser.parse_args(argv)
@@ -48,26 +51,34 @@ def run(argv: list[str]) -> int:
         custom_classes.run(trained, opened(given, trained.config), given.split, enrolment, out)
         return 0
     command = shlex.join(("fer-fast", "eval", *argv))
-    dataset = _dataset(given, trained)
-    if given.split == "test":
-        for line in check_evaluated(trained.state, given.checkpoint, trained.config, dataset):
-            warnings.warn(line, stacklevel=2)
-    metrics = evaluate_checkpoint(trained, dataset, out, command=command)
+    dataset, validation, notes = _datasets(given, trained)
+    seen = check_evaluated(trained.state, given.checkpoint, trained.config, dataset) if given.split == "test" else ()
+    for line in seen:
+        warnings.warn(line, stacklevel=2)
+    notes = (*notes, *dataset.notes, *seen)
+    metrics = evaluate_checkpoint(trained, dataset, out, command=command, validation=validation, notes=notes)
     print_metrics(metrics)
     if out:
         print(f"report: {out / 'report.html'}")
     return 0
 
 
-def _dataset(given: Namespace, trained: Trained) -> FaceDataset:
-    """The images that are evaluated on; of a run that reports on another dataset, that one's."""
+def _datasets(given: Namespace, trained: Trained) -> tuple[FaceDataset, FaceDataset | None, tuple[str, ...]]:
+    """The images that are evaluated on; of a run that reports on another dataset, that one's. For a report on the test
+    split of the run's own also its validation split. And what to know of the whole.
+    """
     config = trained.config
     if not (config.test_dataset and given.split == "test" and given.dataset in (None, config.test_dataset)):
-        return opened(given, config).split(given.split)
+        wanted = given.out and given.split == "test" and given.dataset in (None, config.dataset)
+        data, validation = opened(given, config), None
+        dataset = data.split(given.split)
+        with suppress(InputError):  # of a copy that has test images alone
+            validation = data.split("val") if wanted else None
+        return dataset, validation, data.notes
     config.test_root, config.data.fold = given.root or config.test_root, given.fold
     if given.order is not None:
         config.data.options.setdefault(config.test_dataset, {})["order"] = given.order
-    return load_reported(config, trained.classes)
+    return load_reported(config, trained.classes), None, ()
 
 
 def opened(given: Namespace, config: RunConfig) -> Drawn | OnDisk | Crossed:

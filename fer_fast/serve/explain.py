@@ -6,16 +6,14 @@ import cv2
 import numpy as np
 import torch
 
-from fer_fast.data.augment import Normalise
 from fer_fast.data.prepare import Prepared
 from fer_fast.serve.model import FaceModel
-from fer_fast.train.activation import class_activation
 
 SHOWN = 160  # pixels of a side
 
 
 def explained(model: FaceModel, faces: Sequence[Prepared], classes: Sequence[int]) -> list[np.ndarray]:
-    """Faces under the class activation of these classes (see `class_activation`): uint8 (160, 160, 3) RGB each.
+    """Faces under the class activation of these classes (see `Trained.activation`): uint8 (160, 160, 3) RGB each.
 
     Args:
         faces: as `fer_fast.serve.pictures.cut` gives them.
@@ -23,10 +21,8 @@ def explained(model: FaceModel, faces: Sequence[Prepared], classes: Sequence[int
     """
     if not faces:
         return []
-    trained = model.trained
     images = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2).contiguous()
-    taken = trained.hardware.layout(Normalise(trained.config.augment)(images.to(trained.hardware.device)))
-    maps = class_activation(trained.recogniser, taken, torch.tensor(classes, device=taken.device)).float().cpu().numpy()
+    maps = model.trained.activation(images, torch.tensor(classes)).cpu().numpy()
     return [_heated(shown(face), seen) for face, seen in zip(faces, maps, strict=True)]
 
 

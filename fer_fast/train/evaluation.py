@@ -14,6 +14,8 @@ from fer_fast.data.dataset import FaceDataset, Images
 from fer_fast.data.prepare import Preparation
 from fer_fast.data.progress import watched
 from fer_fast.errors import InputError
+from fer_fast.train.activation import class_activation
+from fer_fast.train.calibration import calibration
 from fer_fast.train.checkpoint import load_checkpoint, restore
 from fer_fast.train.config import RunConfig, from_dict
 from fer_fast.train.feed import Feed
@@ -53,6 +55,12 @@ class Trained:
         # Checkpoints of earlier versions do not tell the shape of their images.
         channels, size = self.state.get("images", (3, self.config.augment.size))
         return Preparation(size, channels, "haar" if self.config.data.faces == "haar" else "align")
+
+    def activation(self, images: Tensor, classes: Tensor) -> Tensor:
+        """`class_activation` of whole images uint8 (n, c, h, w) for classes int64 (n,): float32 (n, size, size)."""
+        device = self.hardware.device
+        normalised = self.hardware.layout(Normalise(self.config.augment)(images.to(device)))
+        return class_activation(self.recogniser, normalised, classes.to(device))
 
 
 def load_trained(path: str | Path, device: str | None = None, processes: Processes = ALONE) -> Trained:
@@ -141,10 +149,18 @@ class Measured(NamedTuple):
     scores: Tensor
 
 
-def measure(trained: Trained, dataset: FaceDataset, processes: Processes = ALONE) -> Measured:
+def measure(
+    trained: Trained, dataset: FaceDataset, processes: Processes = ALONE, validation: FaceDataset | None = None
+) -> Measured:
     """Evaluate on a dataset with the test crops of the run, and with fewer crops too, so that they are told apart.
 
     Several processes share the images, and each has the numbers of all of them.
+
+    Args:
+        trained: a checkpoint.
+        dataset: what is reported.
+        processes: that share it.
+        validation: other images, which a temperature is fitted to.
 
     Raises:
         InputError: the dataset has images of a class the model does not know.
@@ -154,22 +170,23 @@ def measure(trained: Trained, dataset: FaceDataset, processes: Processes = ALONE
 
     tensors = trained.recogniser.state_dict()
     labels, (unit, units) = match_classes(dataset, trained.classes), drawn_together(dataset)
-    augment, apart = trained.config.augment, {}
+    augment, apart, fitted = trained.config.augment, {}, None
+
+    def predicted(part: FaceDataset, crops: int) -> tuple[Tensor, Tensor]:
+        with watched(f"evaluating {part.split}" + (f", {crops} crops" if crops > 1 else "")) as progress:
+            how = {"progress": progress, "crops": crops, "processes": processes}
+            return predict(trained.recogniser, part.images, augment, trained.hardware, **how)
+
     for crops in (count for count in CROPS if count <= augment.crops):
-        with watched(f"evaluating {dataset.split}" + (f", {crops} crops" if crops > 1 else "")) as progress:
-            features, scores = predict(
-                trained.recogniser,
-                dataset.images,
-                augment,
-                trained.hardware,
-                progress=progress,
-                crops=crops,
-                processes=processes,
-            )
+        features, scores = predicted(dataset, crops)
         metrics = evaluate(labels, scores, trained.classes, units)
         apart[str(crops)] = {key: metrics[key] for key in BOUNDED}
+    if validation is not None:
+        fitted = match_classes(validation, trained.classes), predicted(validation, augment.crops)[1]
     metrics |= {
         "intervals_by": unit,
+        "calibration": calibration(labels, scores, fitted),
+        "parameters": sum(parameter.numel() for parameter in trained.recogniser.parameters()),
         **({"crops": apart} if len(apart) > 1 else {}),
         "split": dataset.split,
         "images": len(dataset),

@@ -14,6 +14,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from fer_fast.train.calibration import Reliability
+
 # Okabe and Ito's palette for the colour-blind; gray for black and a darker yellow show on light and dark pages alike.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#808080", "#B8A400")
 MARKERS = "osD^vPX"  # seven against eight colours: 56 classes stay apart
@@ -47,14 +49,19 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "lines.markersize": 3.5,
 }
-LOG_RANGE = 1000  # of a logarithmic axis, from its largest value down
+LOG_RANGE = 1000  # of a logarithmic axis, from its largest value down; below that it is linear
 MOST_TICKS = 12
 DECADES = 30  # from the smallest value of a setting to the largest, where its axis becomes logarithmic
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def curves(
-    history: Sequence[dict[str, Any]], series: dict[str, str], *, title: str, scale: str = "linear"
+    history: Sequence[dict[str, Any]],
+    series: dict[str, str],
+    *,
+    title: str,
+    scale: str = "linear",
+    marked: float | None = None,
 ) -> Markup | None:
     """Draw some columns of the log against the epoch.
 
@@ -62,8 +69,8 @@ def curves(
         history: the rows of ``log.jsonl``; what is missing, no number or not finite leaves a gap.
         series: column -> its name in the legend.
         title: what the axis shows.
-        scale: "linear", "from zero", or "log", which shows three decades and stays linear where a value is not
-            positive.
+        scale: "linear", or "log": three decades from the largest value down, and linear from there to 0.
+        marked: the epoch that was selected.
 
     Returns:
         An SVG element; ``None`` where no row holds any of the columns.
@@ -79,19 +86,13 @@ def curves(
         for index, (name, values) in enumerate(columns.items()):
             style = {"color": PALETTE[index % len(PALETTE)], "linestyle": ("-", "--")[index % 2]}
             axes.plot(epochs, values, label=name, marker="o" if len(history) <= 30 else None, **style)
-        if scale == "from zero":
-            axes.update_datalim([(epochs[0], 0)])
-            axes.autoscale_view()
-            axes.set_ylim(bottom=0)
-        elif scale == "log" and all(np.nanmin(values) > 0 for values in columns.values()):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes mathtext
-            axes.yaxis.set_minor_locator(NullLocator())
-            # The last step of a cosine is nearly 0: drawn in full it would squeeze all others into a line.
-            highest = max(np.nanmax(values) for values in columns.values())
-            axes.set_ylim(bottom=max(axes.get_ylim()[0], highest / LOG_RANGE))
+        if scale == "log":
+            _log_to_zero(axes, np.concatenate(list(columns.values())))
+        if marked is not None:
+            axes.axvline(marked, color=_INK, linewidth=0.8, linestyle=":")
         _over_epochs(axes, title)
+        if marked is not None:
+            axes.set_xlabel(f"epoch; dotted: {marked:g}, which was selected")
         if len(columns) > 1:
             axes.legend()
         return _svg(figure, title)
@@ -174,15 +175,60 @@ def feature_map(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 5.6), layout="constrained")
         axes = figure.add_subplot()
+        size = 14 if len(classes) <= len(PALETTE) else 22  # where the forms have to be told apart, too
         for index, name in enumerate(classes):
             here = points[labels == index]
             if len(here):
                 style = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
-                axes.scatter(*here.T, s=14, alpha=0.75, linewidths=0, label=name, **style)
+                axes.scatter(*here.T, s=size, alpha=0.75, linewidths=0, label=name, **style)
         axes.set(xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set_visible(False)
         figure.legend(loc="outside right upper", markerscale=1.8, ncols=1 + len(classes) // 24)
         return _svg(figure, "t-SNE"), f"t-SNE of the features of {note}. Distances between far groups mean little."
+
+
+def reliability_diagram(measured: Reliability, tempered: Reliability | None = None) -> Markup:
+    """Draw accuracy against score, and how many predictions lie in each bin.
+
+    Args:
+        measured: the predictions as they are.
+        tempered: the same at the temperature, drawn as a line.
+    """
+    bins = len(measured.counts)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.5, 4.1), layout="constrained")
+        upper, lower = figure.subplots(2, sharex=True, height_ratios=(4, 1))
+        lefts, width = np.arange(bins) / bins, 1 / bins
+        heights = measured.accuracy.nan_to_num().numpy()
+        upper.bar(lefts, heights, width * 0.92, align="edge", color=PALETTE[0], label="accuracy")
+        upper.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":", label="calibrated")
+        if tempered is not None:
+            style = {"color": PALETTE[1], "marker": "o", "label": "at the temperature"}
+            there = tempered.counts > 0
+            upper.plot(tempered.confidence[there], tempered.accuracy[there], **style)
+        lower.bar(lefts, measured.counts.numpy(), width * 0.92, align="edge", color=PALETTE[6])
+        upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+        lower.set(xlabel="score of the predicted class", ylabel="images")
+        lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        upper.legend(loc="upper left")
+        return _svg(figure, "reliability")
+
+
+def ranks(values: np.ndarray, *, title: str) -> Markup:
+    """Draw shares in ascending order, a bar each.
+
+    Args:
+        values: (n,) from 0 to 1, ascending.
+        title: what they are.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 1.8), layout="constrained")
+        axes = figure.add_subplot()
+        axes.bar(np.arange(1, len(values) + 1), values, width=0.8 if len(values) <= 100 else 1.0, color=PALETTE[0])
+        axes.set(ylim=(0, 1), xlim=(0.4, len(values) + 0.6))
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+        return _svg(figure, title)
 
 
 def sample(rows: np.ndarray, most: int, lost: str) -> tuple[np.ndarray, str]:
@@ -214,6 +260,25 @@ def _embed(features: np.ndarray) -> np.ndarray | None:
     # A quarter of the time of the defaults, on maps of faces that look the same: 1.1 s for 1 000 images.
     tsne = TSNE(perplexity=perplexity, init=start, random_state=0, max_iter=500, angle=0.8)
     return tsne.fit_transform(features)
+
+
+def _log_to_zero(axes: Axes, values: np.ndarray) -> None:
+    """A logarithmic axis that shows all values: the last step of a cosine is nearly 0, or 0."""
+    highest, lowest = np.nanmax(values), np.nanmin(values)
+    if lowest < 0 or highest == 0:
+        return
+    if lowest > highest / LOG_RANGE:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        linear = highest / LOG_RANGE
+        axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
+        decades = 10.0 ** np.arange(math.ceil(math.log10(linear)), math.floor(math.log10(highest)) + 1)
+        axes.set_yticks([0.0, *decades])
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(-linear / 10, highest * 1.3)
+    axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes mathtext
 
 
 def _over_epochs(axes: Axes, title: str) -> None:

@@ -110,6 +110,16 @@ _READ: dict[str, Callable[[RunConfig, Plan], tuple[str, ...]]] = {
 }
 
 
+def settings_read(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain values, its mappings without the losses and datasets that it does not use."""
+    values, plan = to_dict(config), plan_losses(config)
+    for mapping, names in _READ.items():
+        group, _, key = mapping.partition(".")
+        read = names(config, plan)
+        values[group][key] = {name: value for name, value in values[group][key].items() if name in read}
+    return values
+
+
 def refuse_idle(
     config: RunConfig,
     arguments: list[str],

@@ -135,6 +135,13 @@ def plan_losses(config: RunConfig) -> Plan:
     return Plan(classifier, _classifier_weight(config, auxiliary), auxiliary, shapes[0] if shapes else "single")
 
 
+def is_cross_entropy(config: RunConfig) -> bool:
+    """Whether a run minimises what its validation loss is: the plain cross-entropy of the logits, nothing besides."""
+    plan = plan_losses(config)
+    plain = plan.classifier == "softmax" and not config.objective.options.get("softmax")
+    return plain and plan.classifier_weight == 1 and not plan.auxiliary
+
+
 def _classifier_weight(config: RunConfig, auxiliary: dict[str, float]) -> float:
     """The weight as configured, else as the paper of the loss has it."""
     if config.objective.classifier_weight is not None:

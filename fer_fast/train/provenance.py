@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,10 +33,16 @@ def provenance(command: str | None, hardware: Hardware, stored: dict[str, Any] |
         stored: the state of the run that is resumed; it keeps what made its first part.
 
     Returns:
-        ``command``, ``commit``, ``versions`` and ``device`` of the sitting that began the run, and ``resumed``: the
-        same of every later one.
+        ``date``, ``command``, ``commit``, ``versions`` and ``device`` of the sitting that began the run, and
+        ``resumed``: the same of every later one.
     """
-    here = {"command": command, "commit": commit(), "versions": versions(), "device": describe_device(hardware)}
+    here = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": commit(),
+        "versions": versions(),
+        "device": describe_device(hardware),
+    }
     if stored is None:
         return {**here, "resumed": []}
     began = {key: stored.get(key) for key in here}  # a run of an earlier version tells less

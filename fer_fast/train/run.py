@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,12 @@ from fer_fast.train.config import RunConfig, changed, file_layer, to_dict, to_ya
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
 from fer_fast.train.folder import claimed, make_folder, refuse_results
+from fer_fast.train.idle import settings_read
 from fer_fast.train.lineage import ancestors, check_start
 from fer_fast.train.loop import Trainer
 from fer_fast.train.nested import difference
+from fer_fast.train.objective import is_cross_entropy
+from fer_fast.train.predictions import PREDICTIONS, save_predictions
 from fer_fast.train.preflight import check_end, check_model, memory_named
 from fer_fast.train.processes import ALONE, Processes, joined
 from fer_fast.train.progress import make_progress
@@ -30,8 +34,8 @@ from fer_fast.train.weights import Weights, read_weights
 
 CONFIG = "config.yaml"
 _RECORDED = (
-    *("epoch", "epochs", "step", "val_accuracy", "data", "splits", "notes", "started_from"),
-    *("command", "commit", "versions", "device", "resumed"),
+    *("epoch", "epochs", "step", "val_accuracy", "counts", "data", "splits", "notes", "started_from"),
+    *("date", "command", "commit", "versions", "device", "resumed"),
 )
 _Stored = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
@@ -68,6 +72,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, command: str | 
                 "config": to_dict(trainer.config),
                 "classes": list(splits.train.classes),
                 "images": list(splits.train.images.shape[1:3]),  # channels, side
+                "counts": {dataset.split: len(dataset) for dataset in parts},
                 "data": {dataset.split: dataset.digest() for dataset in parts},
                 "splits": membership(parts),
                 "notes": list(splits.notes),
@@ -113,25 +118,37 @@ def _begin(trainer: Trainer, splits: Splits, out: Path) -> None:
 
 
 def evaluate_checkpoint(
-    trained: Trained, dataset: FaceDataset, out: Path | None, *, command: str | None = None
+    trained: Trained,
+    dataset: FaceDataset,
+    out: Path | None,
+    *,
+    command: str | None = None,
+    validation: FaceDataset | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Metrics of a checkpoint on a dataset; with `out`, metrics.json and report.html are written there.
+    """Metrics of a checkpoint on a dataset; with `out`, metrics.json, predictions and report.html are written there.
 
     Args:
+        trained: the checkpoint.
+        dataset: the split that is reported.
+        out: a folder, made if it is not there.
         command: the command line that asks for it, as the files will say; None from Python.
+        validation: another split, from which a temperature is fitted.
+        notes: what to know of the data, one line each.
 
     Raises:
         InputError: classes the model does not know, or a folder that already holds metrics.
     """
     if out is not None:
-        refuse_results(out, "metrics.json", "report.html")
+        refuse_results(out, "metrics.json", "report.html", PREDICTIONS)
     started = time.perf_counter()
-    measured = measure(trained, dataset)
+    measured = measure(trained, dataset, validation=validation)
     measured.metrics["seconds"] = time.perf_counter() - started
+    measured.metrics["notes"] = list(dict.fromkeys(notes))
     measured.metrics.update(provenance(command, trained.hardware))
     if out is not None:
         make_folder(out)
-        _write_results(out, trained.config, [], dataset, measured)
+        _write_results(out, trained, [], dataset, measured)
     return measured.metrics
 
 
@@ -276,9 +293,9 @@ def _conclude(trainer: Trainer, test: FaceDataset, out: Path, started: float) ->
     # From its file, as `fer-fast eval` and `fer-fast verify` do, so that these find the same numbers.
     processes = trainer.processes
     trained = load_trained(out, str(trainer.hardware.device), processes)
-    measured = measure(trained, test, processes)
+    measured = measure(trained, test, processes, trainer.val_set)
     measured.metrics.update(recorded(trained.state), seconds=time.perf_counter() - started)
-    processes.from_first(lambda: _write_results(out, trainer.config, trainer.history, test, measured))
+    processes.from_first(lambda: _write_results(out, trained, trainer.history, test, measured))
     return measured.metrics
 
 
@@ -289,23 +306,28 @@ def recorded(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_results(
-    out: Path, config: RunConfig, history: list[dict[str, Any]], dataset: FaceDataset, measured: Measured
+    out: Path, trained: Trained, history: list[dict[str, Any]], dataset: FaceDataset, measured: Measured
 ) -> None:
-    """report.html, then metrics.json, whose presence marks a finished run."""
+    """predictions.safetensors, report.html, then metrics.json, whose presence marks a finished run."""
     from fer_fast.train.report import write_report  # matplotlib and scikit-learn take seconds to import
 
+    config = trained.config
+    save_predictions(out, measured.labels, measured.scores, trained.classes, dataset)
     write_report(
         out / "report.html",
         title=titled(config),
         metrics=measured.metrics,
         history=history,
-        config=to_dict(config),
+        config=settings_read(config),
         features=measured.features,
         labels=measured.labels,
         scores=measured.scores,
         images=dataset.images,
         names=dataset.names,
         classes=measured.metrics["classes"],
+        subjects=dataset.subjects,
+        activation=lambda rows, classes: trained.activation(dataset.images[rows], classes),
+        one_loss=is_cross_entropy(config),
     )
     write_text(out / "metrics.json", json.dumps(measured.metrics, indent=1) + "\n")
 

@@ -12,12 +12,15 @@ HEADLINES = {
     "macro_f1": "Macro F1",
     "cohen_kappa": "Cohen's κ",
     "krippendorff_alpha": "Krippendorff's α",
-    "auc": "AUC",
-    "auc_pr": "AUC-PR",
+    "auc": "AUC, macro, one-vs-rest",
+    "auc_pr": "AUC-PR, macro, one-vs-rest",
 }
 # Axes of a study that repeat a run; each other axis makes another point of a grid.
 REPEATS = {"seed": "seed", "data.fold": "fold"}
-ORIGIN = ("command", "recipe", "commit", "device", "started_from", "weights")
+ORIGIN = (
+    *("date", "command", "recipe", "commit", "device", "resumed", "counts", "parameters", "started_from", "weights"),
+)
+_CALLED = {"device.count": "processes"}
 
 
 def tiles(numbers: dict[str, Any], deviation: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -77,8 +80,11 @@ def flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 def tables(numbers: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """What a result comes from, as headings and rows: `ORIGIN`, ``versions`` and ``data`` of it, the configuration."""
+    origin = {key: numbers[key] for key in ORIGIN if numbers.get(key)}
+    if "resumed" in origin:
+        origin["resumed"] = [sitting.get("date") or "at a date not told" for sitting in origin["resumed"]]
     return [
-        ("Where it comes from", list(flatten({key: numbers[key] for key in ORIGIN if numbers.get(key)}))),
+        ("Where it comes from", [(_CALLED.get(name, name), value) for name, value in flatten(origin)]),
         ("Configuration", list(flatten(config))),
         ("Versions", list(flatten(numbers.get("versions", {})))),
         ("SHA-256 of the data", list(flatten(numbers.get("data", {})))),

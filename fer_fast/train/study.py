@@ -25,6 +25,7 @@ from fer_fast.train.config import (
 )
 from fer_fast.train.evaluation import match_classes
 from fer_fast.train.folder import STUDY, claimed, refuse_results
+from fer_fast.train.idle import settings_read
 from fer_fast.train.nested import difference, placed
 from fer_fast.train.run import prepare, train, try_model
 from fer_fast.train.shown import HEADLINES, counted, short
@@ -240,7 +241,7 @@ def _conclude(study: Study, out: Path, failed: list[dict[str, str]]) -> dict[str
     if not complete(study.axes, results):
         raise failure(failed, len(study.runs), out)
     summary = summarise(study.axes, results, failed)
-    shown = {**summary, "config": to_dict(study.base)}
+    shown = {**summary, "config": settings_read(study.base)}
     write_study_report(out / "report.html", title=study.title, summary=shown, histories=histories)
     write_text(out / "metrics.json", json.dumps(summary, indent=1) + "\n")
     return summary

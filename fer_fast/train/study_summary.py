@@ -12,7 +12,12 @@ from fer_fast.train.shown import HEADLINES, REPEATS
 _MEANS = (*HEADLINES, "val_accuracy")
 _ABOUT = ("folder", "point", "seed", "fold")
 _OWN = (*_ABOUT, *_MEANS, "intervals", "epoch", "seconds")  # what `runs` tells of each run
-_OF_A_SITTING = ("command", "commit", "resumed")  # a study that was killed has more of them, and the same numbers
+_OF_A_SITTING = (
+    "date",
+    "command",
+    "commit",
+    "resumed",
+)  # a study that was killed has more of them, and the same numbers
 
 
 def complete(

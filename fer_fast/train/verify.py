@@ -12,8 +12,9 @@ from fer_fast.errors import InputError
 from fer_fast.train.checkpoint import CHECKPOINT, RESUME, read_json
 from fer_fast.train.config import changed, file_layer
 from fer_fast.train.data import Splits, load_splits
-from fer_fast.train.evaluation import Trained, load_trained, loss_and_accuracy, measure, predict
+from fer_fast.train.evaluation import Measured, Trained, load_trained, loss_and_accuracy, measure, predict
 from fer_fast.train.folder import check_finished
+from fer_fast.train.predictions import PREDICTIONS, load_predictions
 from fer_fast.train.provenance import last_sitting, membership, provenance
 from fer_fast.train.run import recorded
 from fer_fast.train.study import read_study
@@ -76,7 +77,8 @@ def verify_run(folder: Path, where: Where) -> list[Finding]:
     config.root, config.test_root = where.root or config.root, where.test_root or config.test_root
     splits = load_splits(config)
     elsewhere = _elsewhere(trained)
-    record, found = recorded(trained.state), measure(trained, splits.test).metrics
+    record, measured = recorded(trained.state), measure(trained, splits.test, validation=splits.val)
+    found = measured.metrics
     told = [key for key in record if key in stated]  # earlier versions tell less
     return [
         *_files(folder, trained.state),
@@ -87,6 +89,7 @@ def verify_run(folder: Path, where: Where) -> list[Finding]:
         *_data(stated, splits),
         *_selection(folder, trained, splits.val, bool(elsewhere)),
         *_numbers(stated, found, bool(elsewhere)),
+        _predictions(folder, measured, bool(elsewhere)),
         *(Finding("note", key, "not stated") for key in {**record, **found} if key not in stated),
         *(Finding("note", key, "not looked at") for key in (*stated, "report.html") if key not in {**record, **found}),
     ]
@@ -217,12 +220,29 @@ def _numbers(stated: dict[str, Any], found: dict[str, Any], elsewhere: bool) -> 
     support = matrix.sum(1)[matrix.sum(1) > 0]
     # The most that so many predictions move a mean over the classes: all of them in the smallest.
     slack = 2 * allowed / int(len(support) * support.min())
-    near = {"auc": _RANKS, "auc_pr": _RANKS, "intervals": _UNITS, "crops": slack, **dict.fromkeys(follows, _ROUNDING)}
+    near = {"auc": _RANKS, "auc_pr": _RANKS, "intervals": _UNITS, "calibration": _UNITS, "crops": slack}
+    near |= dict.fromkeys(follows, _ROUNDING)
     for key, value in {**found, **follows}.items():
         if key in stated and key not in ("confusion_matrix", "data", "splits"):
             finding = _compared(key, stated[key], value, near.get(key, 0) if elsewhere else 0)
             other = next(_unlike(stated[key], found[key], 0), None)
             yield finding._replace(said=other, exact=False) if other and finding.verdict == "holds" else finding
+
+
+def _predictions(folder: Path, found: Measured, elsewhere: bool) -> Finding:
+    """That the stored predictions are those of the reported split, image by image."""
+    if not (folder / PREDICTIONS).exists():  # of an earlier version
+        return Finding("note", "predictions", "not there")
+    stored, images = load_predictions(folder), len(found.labels)
+    data, classes = found.metrics["data"].get(stored.split), tuple(found.metrics["classes"])
+    if (stored.data, stored.classes) != (data, classes) or not stored.labels.equal(found.labels):
+        return Finding("differs", "predictions", "its images are others")
+    flips, allowed = (
+        int((stored.scores.argmax(1) != found.scores.argmax(1)).sum()),
+        _allowed(images) if elsewhere else 0,
+    )
+    said = f"{flips} of {images:,} predictions differ" + (f", {allowed} may" if elsewhere else "")
+    return Finding("holds" if flips <= allowed else "differs", "predictions", said, flips == 0)
 
 
 def _allowed(images: int) -> int:

@@ -54,8 +54,9 @@ def fails(arguments, capsys):
 
 
 def test_a_run_leaves_what_it_should(trained):
-    names = ("checkpoint.json", "checkpoint.safetensors", "config.yaml", "log.jsonl", "metrics.json", "report.html")
-    assert sorted(path.name for path in trained.iterdir()) == [*names, "resume.safetensors"]
+    names = ("checkpoint.json", "checkpoint.safetensors", "config.yaml", "log.jsonl", "metrics.json")
+    names += ("predictions.safetensors", "report.html", "resume.safetensors")
+    assert sorted(path.name for path in trained.iterdir()) == [*names]
     metrics = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
     assert metrics.keys() >= METRICS
     assert metrics["split"] == "test"

@@ -28,9 +28,11 @@ def test_every_backbone_and_head(name, shape):
     assert maps.shape == (7, 33, 41)
     assert maps.dtype == torch.float32
     assert not maps.requires_grad
-    assert (maps >= 0).all() and (maps <= 1).all()
+    assert (maps >= 0).all()
+    assert (maps <= 1).all()
     peaks = maps.amax((1, 2))
-    assert ((peaks - 1).abs() < 1e-6).logical_or(peaks == 0).all() and peaks.sum() >= 1
+    assert ((peaks - 1).abs() < 1e-6).logical_or(peaks == 0).all()
+    assert peaks.sum() >= 1
     assert maps[peaks > 0][0].std() > 0
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
@@ -68,7 +70,8 @@ def test_a_bright_place_is_found(monkeypatch):
     maps = class_activation(model, images, torch.tensor([3, 3]))
     for found, (row, column) in zip(maps, ((8, 34), (34, 8)), strict=True):
         at = divmod(int(found.argmax()), 48)
-        assert abs(at[0] - row) <= 4 and abs(at[1] - column) <= 4
+        assert abs(at[0] - row) <= 4
+        assert abs(at[1] - column) <= 4
     assert class_activation(model, images, torch.tensor([0, 0])).abs().max() == 0  # no channel speaks for it
 
 

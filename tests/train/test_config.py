@@ -18,8 +18,9 @@ from fer_fast.train.config import (
     to_dict,
     to_yaml,
 )
-from fer_fast.train.idle import given_keys
+from fer_fast.train.idle import given_keys, settings_read
 from fer_fast.train.nested import difference
+from fer_fast.train.objective import is_cross_entropy
 from fer_fast.train.schedule import ScheduleConfig, rate_factor
 from tiny_backbone import configure
 
@@ -147,3 +148,31 @@ def test_difference_names_the_first_key():
 )
 def test_schedule(config, expected):
     assert [rate_factor(config, step, 2, 8) for step in range(8)] == pytest.approx(expected)
+
+
+def test_a_page_shows_the_options_of_what_a_run_uses():
+    options = {"objective": {"options": {"lmcl": {"s": 20}, "softmax": {}}}}
+    options["data"] = {"options": {"faces": {"samples": 9}, "fer2013": {"joined": False}}}
+    config = resolve(config_parser(), ["--loss", "lmcl"], [options])[0]
+    shown, whole = settings_read(config), to_dict(config)
+    assert shown["objective"].pop("options") == {"lmcl": {"s": 20}}
+    assert shown["data"].pop("options") == {"faces": {"samples": 9}}
+    assert shown["objective"].pop("extra") == {}
+    for group, key in (("objective", "options"), ("objective", "extra"), ("data", "options")):
+        del whole[group][key]
+    assert shown == whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"),
+    [
+        (["--loss", "softmax"], True),
+        (["--loss", "lmcl"], False),
+        (["--loss", "weighted-softmax"], False),
+        (["--loss", "center"], False),
+        (["--loss", "softmax", "--objective.options.softmax.label_smoothing", "0.1"], False),
+        (["--loss", "softmax", "--objective.classifier_weight", "2"], False),
+    ],
+)
+def test_which_runs_minimise_what_validation_measures(arguments, same):
+    assert is_cross_entropy(resolve(config_parser(), arguments, [])[0]) is same

@@ -124,7 +124,8 @@ def test_two_processes_write_and_say_what_one_does(two):
     assert lines[0].endswith("cpu float32, 2 processes")
     assert [line[:10] for line in lines if line.startswith("epoch ")] == ["epoch 1/1 ", "epoch 1 of"]
     assert {path.name for path in folder.iterdir()} == {
-        *("checkpoint.json", "checkpoint.safetensors", "config.yaml", "log.jsonl", "metrics.json", "report.html"),
+        *("checkpoint.json", "checkpoint.safetensors", "config.yaml", "log.jsonl", "metrics.json"),
+        *("predictions.safetensors", "report.html"),
         "resume.safetensors",
     }
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -69,7 +69,9 @@ def test_a_resumed_run_keeps_its_first_command_and_adds_the_later_ones(tmp_path)
     assert told["command"] == first["command"]
     assert [each["command"] for each in told["resumed"]] == [shlex.join(["fer-fast", *more, n]) for n in "23"]
     here = {key: first[key] for key in ("commit", "versions", "device")}
-    assert [{**each, "command": None} for each in told["resumed"]] == [{"command": None, **here}] * 2
+    sittings = [{key: value for key, value in each.items() if key != "date"} for each in told["resumed"]]
+    assert [{**each, "command": None} for each in sittings] == [{"command": None, **here}] * 2
+    assert first["date"] == told["date"] <= told["resumed"][0]["date"] <= told["resumed"][1]["date"]
     assert provenance.last_sitting(told) == told["resumed"][1]
     assert provenance.last_sitting(first) is first
     assert main(["verify", str(out), "--device=cpu"]) == 0

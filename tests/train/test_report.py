@@ -1,10 +1,8 @@
 """The report page: complete, self-contained, safe against hostile names, unbothered by missing or broken numbers."""
 
-import base64
 import re
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,40 +10,12 @@ import torch
 from fer_fast.errors import InputError
 from fer_fast.train import figures
 from fer_fast.train.metrics import evaluate
-from fer_fast.train.report import MOST_MISTAKES, write_report
+from fer_fast.train.pictured import MOST_MISTAKES, MOST_OF_A_PAIR, MOST_PAIRS
+from fer_fast.train.report import write_report
 from fer_fast.train.sphere import MOST_POINTS as MOST_ON_SPHERE
 from fer_fast.train.sphere import sphere
 from html_page import Page
-
-CLASSES = ("neutral", "happiness", "sadness")
-
-
-def run(n: int = 40, classes: tuple[str, ...] = CLASSES, channels: int = 3, size: int = 16, **changes) -> dict:
-    """Arguments of a report on random predictions."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(len(classes), (n,), generator=generator)
-    scores = torch.rand(n, len(classes), generator=generator).softmax(1)
-    numbers = evaluate(labels, scores, classes)
-    del numbers["intervals"]  # which earlier versions did not have
-    arguments = {
-        "title": "center · resnet18 · faces",
-        "metrics": {**numbers, "split": "test", "seconds": 83.4},
-        "history": [{"epoch": e, "train_loss": 2 / e, "val_loss": 2.5 / e, "learning_rate": 0.1} for e in range(1, 5)],
-        "config": {"loss": "center", "optimiser": {"name": "sgd", "rate": 0.1}, "root": None},
-        "features": torch.randn(n, 8, generator=generator),
-        "labels": labels,
-        "scores": scores,
-        "images": torch.randint(256, (n, channels, size, size), generator=generator, dtype=torch.uint8),
-        "names": tuple(f"face_{i}.jpg" for i in range(n)),
-        "classes": classes,
-    }
-    return arguments | changes
-
-
-def written(path, **arguments) -> tuple[str, Page]:
-    write_report(path / "report.html", **arguments)
-    text = (path / "report.html").read_text(encoding="utf-8")
-    return text, Page(text)
+from report_pages import CLASSES, pixels, run, written
 
 
 def test_everything_is_on_the_page(tmp_path):
@@ -104,7 +74,7 @@ def test_metrics_of_earlier_versions_are_shown_without_the_rest(tmp_path):
 def test_the_page_needs_nothing_from_outside(tmp_path, dimensions):
     text, page = written(tmp_path, **run(features=torch.randn(40, dimensions)))
     assert "script" not in page.tags
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    assert all(link.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,")) for link in page.links)
     assert not re.search(r"@import|url\((?!#)", text)
     assert "prefers-color-scheme: dark" in text
 
@@ -140,7 +110,7 @@ def test_without_history_there_are_no_curves(tmp_path):
         ([{"epoch": 1}], 0),
         ([{"train_loss": 1.0}, {"train_loss": 0.5}], 1),
         ([{"epoch": 1, "train_loss": float("nan"), "val_accuracy": None}], 0),
-        ([{"epoch": 1, "train_loss": float("inf")}, {"epoch": 2, "train_loss": 1.0, "val_loss": 2.0}], 1),
+        ([{"epoch": 1, "train_loss": float("inf")}, {"epoch": 2, "train_loss": 1.0, "val_loss": 2.0}], 2),
         ([{"epoch": 1, "train_loss": "broken", "learning_rate": 0.0}, {"epoch": 2, "learning_rate": 0.1}], 1),
         ([{"epoch": e, "center": e, "affinity": -e, "note": "text"} for e in range(100)], 2),
     ],
@@ -267,7 +237,7 @@ def test_mistakes_are_the_surest_wrong_ones(tmp_path):
     _, page = written(tmp_path, **arguments)
     assert re.findall(r"face_\d+\.jpg", page.words) == [f"face_{i}.jpg" for i in wrong[:MOST_MISTAKES]]
     assert f"out of {len(wrong)}" in page.words
-    shown = cv2.imdecode(np.frombuffer(base64.b64decode(page.images[0].split(",")[1]), np.uint8), cv2.IMREAD_COLOR_RGB)
+    shown = pixels(page.images[-MOST_MISTAKES])
     np.testing.assert_array_equal(shown, arguments["images"][wrong[0]].permute(1, 2, 0).numpy())
 
 
@@ -281,7 +251,7 @@ def test_a_full_test_set_of_large_images_stays_small(tmp_path):
     text, page = written(tmp_path, **run(n=3589, classes=tuple(f"class {c}" for c in range(8)), size=128))
     assert len(text.encode()) < 2_000_000
     assert f"t-SNE of the features of {figures.MOST_POINTS} of 3589 images" in page.words
-    assert len(page.images) == MOST_MISTAKES
+    assert len(page.images) == MOST_MISTAKES + 2 * MOST_PAIRS * MOST_OF_A_PAIR
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import operator
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from safetensors import safe_open
@@ -17,6 +18,7 @@ from fer_fast.train.backbones import BACKBONES
 from fer_fast.train.checkpoint import load_checkpoint, save_checkpoint
 from fer_fast.train.data import load_splits
 from fer_fast.train.evaluation import load_trained, measure
+from fer_fast.train.predictions import PREDICTIONS, load_predictions, save_predictions
 from stub_datasets import photograph, put, put_classes
 from tiny_backbone import TINY
 from verified_runs import COUNTS, elsewhere, turned
@@ -88,7 +90,7 @@ def test_a_run_holds_wherever_its_data_lies(verified, made, folder):
     assert verdicts["confusion_matrix"] == ("holds", "0 of 18 predictions differ")
     stated = {*metrics} - {"seconds", "data", "splits", "confusion_matrix"}
     recorded = {"recipe", "seed", "epoch", "epochs", "step", "notes"}
-    recorded |= {"command", "commit", "versions", "device", "resumed"}
+    recorded |= {"command", "commit", "versions", "device", "resumed", "date", "counts"}
     assert verdicts.keys() >= stated - recorded  # the record is one line
     assert recorded <= stated
     assert verified(root=made / "data")[0] == 0
@@ -106,6 +108,8 @@ PLACES = {
     "per_class": ("per_class", "yawning", "recall"),
     "confusion_matrix": ("confusion_matrix", 2, 2),
     "crops": ("crops", "1", "accuracy"),
+    "calibration": ("calibration", "temperature"),
+    "parameters": ("parameters",),
     "images": ("images",),
     "classes": ("classes", 0),
     "weights": ("weights",),
@@ -120,7 +124,8 @@ def numbers(made):
         patch.setitem(BACKBONES, "tiny", TINY)
         patch.setenv("FER_FAST_CACHE", str(made / "cache"))
         trained = load_trained(made / "run", "cpu")
-        found = measure(trained, load_splits(trained.config).test).metrics
+        splits = load_splits(trained.config)
+        found = measure(trained, splits.test, validation=splits.val).metrics
     return json.loads((made / "run" / "metrics.json").read_text(encoding="utf-8")), found
 
 
@@ -150,6 +155,29 @@ def test_one_changed_number_of_a_run_is_found(verified, folder):
     status, verdicts, end = verified()
     assert (status, differing(verdicts)) == (1, {"auc"})
     assert re.fullmatch(rf"{folder / 'run'} does not hold: 1 of 2\d statements differ", end)
+
+
+def test_stored_predictions_are_those_of_the_images(verified, folder, monkeypatch):
+    stored = load_predictions(folder / "run")
+    test = load_splits(load_trained(folder / "run", "cpu").config).test
+
+    def keep(labels=stored.labels, scores=stored.scores, classes=stored.classes, of=test):
+        save_predictions(folder / "run", labels, scores, classes, of)
+        return verified()[1]["predictions"]
+
+    assert keep() == ("holds", "0 of 18 predictions differ")
+    assert keep(labels=stored.labels.flip(0)) == ("differs", "its images are others")
+    assert keep(classes=("a", "b", "c")) == ("differs", "its images are others")
+    assert keep(of=replace(test, images=255 - test.images[:])) == ("differs", "its images are others")
+    other = stored.scores.clone()
+    other[0] = other[0].roll(1)
+    assert keep(scores=other) == ("differs", "1 of 18 predictions differ")
+    elsewhere(monkeypatch)
+    assert keep(scores=other) == ("holds", "1 of 18 predictions differ, 1 may")
+    other[1] = other[1].roll(1)
+    assert keep(scores=other) == ("differs", "2 of 18 predictions differ, 1 may")
+    (folder / "run" / PREDICTIONS).unlink()
+    assert verified()[1]["predictions"] == ("note", "not there")
 
 
 def test_a_changed_record_is_found(verified, folder):
