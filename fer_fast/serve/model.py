@@ -203,7 +203,10 @@ class FaceModel:
 
     def name(self, faces: Sequence[Prepared], features: Tensor, scores: Tensor) -> list[NamedFace]:
         """What faces show, from the two results of `score`."""
-        cosines = self.cosines(features)
+        return self.decide(faces, scores, self.cosines(features))
+
+    def decide(self, faces: Sequence[Prepared], scores: Tensor, cosines: Tensor | None) -> list[NamedFace]:
+        """What faces show, from probabilities (n, C) and, where the classes have directions, cosines (n, C)."""
         named = []
         for number, (face, row) in enumerate(zip(faces, scores, strict=True)):
             best = int(row.argmax()) if cosines is None else int(cosines[number].argmax())
