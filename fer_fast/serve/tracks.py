@@ -30,7 +30,8 @@ class Tracker:
     The boxes of a frame and those that the known faces should have by now, moved on at their velocities, are paired so
     that the sum of their overlaps is largest (the Hungarian method). The overlap is the intersection over union of
     boxes widened by half their size on every side, so that it says something of faces that move by their own width
-    between two frames (buffered IoU: Yang et al. 2023, Hard to Track Objects with Irregular Motions and Similar Appearances?).
+    between two frames (buffered IoU: Yang et al. 2023, Hard to Track Objects with Irregular Motions and Similar
+    Appearances?).
 
     Values x(t) of a face that was last seen at t' become their exponential average
     s(t) = s(t') + (1 - exp(-(t - t') / τ)) · (x(t) - s(t')), s = x where it is first seen: the same

@@ -102,7 +102,7 @@ class Sampled:
 
 
 class Followed(NamedTuple):
-    """A frame, its faces with scores that are averages over time, and the number that each keeps from frame to frame."""
+    """A frame, its faces with scores averaged over time, and the number that each keeps from frame to frame."""
 
     frame: Frame
     numbers: list[int]
