@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
     goals = targets(inputs, given.paths, Path(given.out)) if given.out is not None else {}
     status = max((_broken(given, path, line) for path, line in inputs.faults.items()), default=0)
     if inputs.ignored:
-        _say("passed over in folders: " + ", ".join(f"{n} {what}" for what, n in sorted(inputs.ignored.items())))
+        _say("passed over in folders; " + ", ".join(f"{what}: {n}" for what, n in sorted(inputs.ignored.items())))
     if inputs.pictures or inputs.videos:
         model = _model(given)
         if goals:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -20,9 +20,15 @@ _COLOURS = tuple(colour for colour in PALETTE if colour != GRAY)  # gray is for 
 # The letters of DejaVu, which matplotlib ships, go beyond ASCII; those of Pillow's own font do not.
 _FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
 _LEAST_SIDE = 320  # a smaller picture is enlarged until its longer side has so many pixels: text needs them
+_SMALL_FACE, _FACE = 48, 80  # a picture with a face below the first is enlarged until that has the second,
+_ENLARGED = 1600  # or its longer side so many pixels
+_LEAST_PAGE = 160, 64  # a thinner picture gets a margin
 _LETTERS = (0.016, 0.03)  # height of letters at least and at most, as a share of the longer side,
 _OF_FACE = 0.12  # between which it is this share of the width of the face,
 _SMALLEST = 12, 8  # and in pixels; the second where a label would not fit into the picture
+_OF_LABELS = 4  # a label hidden is as bad as a face of so many times its area
+
+_Rectangle: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom on the page
 
 
 class Mark(NamedTuple):
@@ -64,104 +70,113 @@ def annotate(picture: str, target: Path, faces: Iterable[NamedFace], classes: Se
     target.write_bytes(data)
 
 
-def draw(image: np.ndarray, marked: Sequence[Mark], most: int | None = None) -> np.ndarray:
-    """A copy of a picture with boxes and labels.
+def draw(image: np.ndarray, marked: Sequence[Mark], side: int | None = None) -> np.ndarray:
+    """A copy of a picture with boxes and labels, which avoid one another and the faces.
 
     Args:
         image: uint8 (height, width, 3) RGB.
-        marked: what to draw; labels avoid one another.
-        most: side to which a larger picture is shrunk; None for none.
+        marked: what to draw.
+        side: the longer side of the copy. None keeps that of the picture, or enlarges it where text would hide faces:
+            to 320 pixels at least, and where a face is small to at most 1 600.
 
     Returns:
-        uint8 (height', width', 3) RGB: the size of the picture, at least 320 pixels on its longer side.
+        uint8 (height', width', 3) RGB; a picture too thin for text has a black margin.
     """
-    image, scale = _canvas(image, most)
+    image, scale = _canvas(image, side or _readable(image, marked))
     page = Image.fromarray(image)
-    pen, width = ImageDraw.Draw(page), max(2, round(max(page.size) / 400))
-    boxes = [_scaled(mark.box, scale, page.size, width) for mark in marked]
+    pen, line = ImageDraw.Draw(page), max(2, round(max(page.size) / 400))
+    boxes = [_scaled(mark.box, scale, page.size, line) for mark in marked]
     for mark, box in zip(marked, boxes, strict=True):
-        _outline(pen, box, mark, width)
-    taken: list[tuple[int, ...]] = []
+        _outline(pen, box, mark, line)
+    taken: list[_Rectangle] = []
     for mark, box in zip(marked, boxes, strict=True):
-        taken.append(_label(pen, box, mark, page.size, width, taken))
+        taken.append(_label(pen, box, mark, page.size, taken, boxes))
     return np.asarray(page)
 
 
-def _canvas(image: np.ndarray, most: int | None) -> tuple[np.ndarray, tuple[float, float]]:
+def _readable(image: np.ndarray, marked: Sequence[Mark]) -> int:
+    longest = max(image.shape[:2])
+    smallest = min((max(min(mark.box[2:]), 1) for mark in marked), default=_SMALL_FACE)
+    enlarged = min(longest * _FACE / smallest, _ENLARGED) if smallest < _SMALL_FACE else 0
+    return round(max(longest, _LEAST_SIDE, enlarged))
+
+
+def _canvas(image: np.ndarray, side: int) -> tuple[np.ndarray, tuple[float, float]]:
     """The picture at the size it is drawn on, and how much larger that is, across and down."""
     height, width = image.shape[:2]
     longest = max(height, width)
-    target = min(max(longest, _LEAST_SIDE), most or longest + _LEAST_SIDE)
-    if target == longest:
-        return image, (1.0, 1.0)
-    size = max(1, round(width * target / longest)), max(1, round(height * target / longest))
-    how = cv2.INTER_AREA if target < longest else cv2.INTER_CUBIC
-    return cv2.resize(image, size, interpolation=how), (size[0] / width, size[1] / height)
+    size = max(1, round(width * side / longest)), max(1, round(height * side / longest))
+    how = cv2.INTER_AREA if side < longest else cv2.INTER_CUBIC
+    resized = image if side == longest else cv2.resize(image, size, interpolation=how)
+    right, below = (max(least - length, 0) for least, length in zip(_LEAST_PAGE, size, strict=True))
+    if right or below:
+        resized = cv2.copyMakeBorder(resized, 0, below, 0, right, cv2.BORDER_CONSTANT)
+    return resized, (size[0] / width, size[1] / height)
 
 
-def _scaled(box: Box, scale: tuple[float, float], page: tuple[int, int], line: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom on the page, within it so that all four lines show."""
+def _scaled(box: Box, scale: tuple[float, float], page: tuple[int, int], line: int) -> _Rectangle:
+    """A box on the page, within it so that all four lines show."""
     ends = (box[0], box[1], box[0] + box[2], box[1] + box[3])
     left, top, right, bottom = (round(end * scale[i % 2]) for i, end in enumerate(ends))
-    left, top = (min(max(start, 0), size - 1) for start, size in zip((left, top), page, strict=True))
-    right, bottom = (min(end, size) - 1 for end, size in zip((right, bottom), page, strict=True))
-    return left, top, max(right, min(left + line, page[0] - 1)), max(bottom, min(top + line, page[1] - 1))
+    left, top = (min(max(start, 0), size - 2 * line) for start, size in zip((left, top), page, strict=True))
+    right, bottom = (min(end, size) for end, size in zip((right, bottom), page, strict=True))
+    return left, top, max(right, left + 2 * line), max(bottom, top + 2 * line)
 
 
-def _outline(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], mark: Mark, width: int) -> None:
-    if not mark.dashed:
-        pen.rectangle(box, outline=mark.colour, width=width)
-        return
+def _outline(pen: ImageDraw.ImageDraw, box: _Rectangle, mark: Mark, line: int) -> None:
+    """Four lines on a white rim, which shows on any picture; of a dashed box, white shows between the dashes."""
     left, top, right, bottom = box
-    dash = 4 * width
-    for start in range(left, right + 1, 2 * dash):
-        for y in (top, max(top, bottom - width + 1)):
-            pen.rectangle((start, y, min(start + dash, right), min(y + width - 1, bottom)), fill=mark.colour)
-    for start in range(top, bottom + 1, 2 * dash):
-        for x in (left, max(left, right - width + 1)):
-            pen.rectangle((x, start, min(x + width - 1, right), min(start + dash, bottom)), fill=mark.colour)
+    rim = max(1, line // 2)
+    pen.rectangle((left - rim, top - rim, right - 1 + rim, bottom - 1 + rim), outline="white", width=line + 2 * rim)
+    if not mark.dashed:
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=mark.colour, width=line)
+        return
+    dash = 4 * line
+    for start in range(left, right, 2 * dash):
+        for y in (top, bottom - line):
+            pen.rectangle((start, y, min(start + dash, right) - 1, y + line - 1), fill=mark.colour)
+    for start in range(top, bottom, 2 * dash):
+        for x in (left, right - line):
+            pen.rectangle((x, start, x + line - 1, min(start + dash, bottom) - 1), fill=mark.colour)
 
 
 def _label(
     pen: ImageDraw.ImageDraw,
-    box: tuple[int, int, int, int],
+    box: _Rectangle,
     mark: Mark,
     page: tuple[int, int],
-    line: int,
-    taken: Sequence[tuple[int, ...]],
-) -> tuple[int, ...]:
-    """Write a label where it hides least of those written before; where it stands."""
+    taken: Sequence[_Rectangle],
+    boxes: Sequence[_Rectangle],
+) -> _Rectangle:
+    """Write a label where it hides least of the labels before it and of faces; where it stands."""
     font = _fitting(mark.text, page, box[2] - box[0])
-    left, top, right, bottom = font.getbbox(mark.text)
-    pad = max(2, line)
+    left, top, right, bottom = map(round, font.getbbox(mark.text))
+    pad = max(2, font.size // 6)
     size = right - left + 2 * pad, bottom - top + 2 * pad
-    places = [(x, y, x + size[0], y + size[1]) for x, y in _places(box, size, page)]
-    place = min(places, key=lambda one: sum(_shared(one, other) for other in taken))  # the first among equals
+
+    def hidden(place: _Rectangle) -> int:
+        return _OF_LABELS * sum(_shared(place, one) for one in taken) + sum(_shared(place, one) for one in boxes)
+
+    place = min(((x, y, x + size[0], y + size[1]) for x, y in _places(box, size, page)), key=hidden)
     pen.rectangle((*place[:2], place[2] - 1, place[3] - 1), fill=mark.colour)
     pen.text((place[0] + pad - left, place[1] + pad - top), mark.text, font=font, fill=_ink(mark.colour))
     return place
 
 
-def _places(box: tuple[int, int, int, int], size: tuple[int, int], page: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def _places(box: _Rectangle, size: tuple[int, int], page: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Where a label may begin: above its box, below, inside at the top and bottom, beside it; all within the page."""
     left, top, right, bottom = box
-    tall = size[1]
-    for x, y in (
-        (left, top - tall),
-        (left, bottom + 1),
-        (right + 1 - size[0], top - tall),
-        (right + 1 - size[0], bottom + 1),
-        (left, top),
-        (left, bottom + 1 - tall),
-        (right + 1, top),
-        (left - size[0], top),
-    ):
-        if y >= 0 and y + tall <= page[1]:
-            yield min(max(x, 0), max(page[0] - size[0], 0)), y
-    yield min(max(left, 0), max(page[0] - size[0], 0)), min(max(top, 0), max(page[1] - tall, 0))
+    wide, tall = size
+    last_x, last_y = max(page[0] - wide, 0), max(page[1] - tall, 0)
+    for y in (top - tall, bottom, top, bottom - tall):
+        if 0 <= y <= last_y:
+            for x in (left, right - wide):
+                yield min(max(x, 0), last_x), y
+    for x in (right, left - wide):
+        yield min(max(x, 0), last_x), min(max(top, 0), last_y)
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _shared(one: _Rectangle, other: _Rectangle) -> int:
     """Pixels that two rectangles share."""
     across, down = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
     return max(across, 0) * max(down, 0)

@@ -19,7 +19,7 @@ from fer_fast.serve.pictures import AHEAD, Which, ahead, cut
 from fer_fast.serve.tracks import Tracker
 
 RATE = 5.0  # frames a second
-LARGEST = 1920  # longer side of an annotated video; its codec takes no 8 192 pixels
+_SIDES = 640, 1920  # the longer side of an annotated video lies between; its codec takes no 8 192 pixels
 _USUAL = 25.0  # frames a second of a video that does not say
 _LONGEST = 3600.0  # seconds: a time further from the one before is a mistake
 _MEMORY = 1 << 28  # bytes of frames that wait at once
@@ -160,8 +160,9 @@ def _followed(model: FaceModel, waiting: list[tuple[Frame, list[Prepared]]], tra
 class Film:
     """A video of the frames with their faces drawn on it, MPEG-4, as a context.
 
-    It has the sampled frames only, each shown until the next one: it takes as long as the video it was made of. Frames
-    above 1 920 pixels are shrunk to that. The file appears, whole, at the end of the context, however it is left.
+    It has the sampled frames only, each shown until the next one: it takes as long as the video it was made of. The
+    longer side is brought between 640 and 1 920 pixels. The file appears, whole, at the end of the context, however
+    that is left.
     """
 
     def __init__(self, path: Path, rate: float, classes: tuple[str, ...]):
@@ -179,9 +180,10 @@ class Film:
         """The next frame."""
         frame = followed.frame
         image = cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB)
-        page = draw(image, marks(followed.faces, self.classes, map(str, followed.numbers)), LARGEST)
+        side = min(max(*image.shape[:2], _SIDES[0]), _SIDES[1])
+        page = draw(image, marks(followed.faces, self.classes, map(str, followed.numbers)), side)
         if self._writer is None:
-            self._size = tuple(max(side // 2 * 2, 2) for side in page.shape[1::-1])  # the codec takes even sides
+            self._size = tuple(length // 2 * 2 for length in page.shape[1::-1])  # the codec takes even sides
             self._writer = self._open()
         while self._shown is not None and self._slot + 1 < frame.slot:
             self._write(self._shown)
