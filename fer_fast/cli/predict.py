@@ -144,7 +144,7 @@ def _videos(model: FaceModel, files: list[str], given: Namespace, goals: dict[st
 
 def _video(model: FaceModel, path: str, given: Namespace, goal: Path | None, tracks: dict[int, "_Track"]) -> None:
     sampled = Sampled(path, given.rate)
-    _say(f"{path}: {sampled.rate:.3g} frames a second of {sampled.own:.3g}")
+    _say(f"{path}: {sampled.rate:.3g} frames a second, of {sampled.own:.3g}")
     if goal is not None:
         goal.parent.mkdir(parents=True, exist_ok=True)
     header = ("frame", "seconds", "track", *_BOX, *_scored(model))
@@ -161,6 +161,8 @@ def _video(model: FaceModel, path: str, given: Namespace, goal: Path | None, tra
             if given.json:
                 _print_json(_moment(path, followed))
     if not sampled.frames:
+        if goal is not None:
+            beside(goal).unlink()
         raise InputError(f"{path}: a video without a frame that can be read")
     if line := sampled.cut_short():
         _say(line)

@@ -24,11 +24,11 @@ STILL = -1  # the number of the frame of an image file
 MOST_PIXELS = 1 << 26
 # How these containers begin. FFmpeg goes by content, and would follow a playlist under any name to other files.
 _CONTAINERS = re.compile(
-    rb"RIFF....AVI |....(ftyp|moov|mdat|wide|free|skip)|\0\0\1[\xba\xb3]|\x1aE\xdf\xa3|0&\xb2u\x8ef\xcf\x11", re.DOTALL
+    rb"RIFF....AVI |....(?:ftyp|moov|mdat|wide|free|skip)|\x00\x00\x01[\xba\xb3]|\x1aE\xdf\xa3|0&\xb2u\x8ef\xcf\x11",
+    re.DOTALL,
 )
-_STILLS = re.compile(
-    rb"....ftyp(avi[fs]|he[iv][cmsx]|mif1|msf1)", re.DOTALL
-)  # AVIF and HEIF: images in such a container
+# AVIF and HEIF, pictures in such a container.
+_STILLS = re.compile(rb"....ftyp(?:avi[fs]|he[iv][cmsx]|mif1|msf1)", re.DOTALL)
 # MMI stores frontal views lying on their side, except those of 480 rows.
 _UPRIGHT_ROWS = 480
 

@@ -181,7 +181,7 @@ class Film:
         frame = followed.frame
         image = cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB)
         side = min(max(*image.shape[:2], _SIDES[0]), _SIDES[1])
-        page = draw(image, marks(followed.faces, self.classes, map(str, followed.numbers)), side)
+        page = draw(image, marks(followed.faces, self.classes, (f"#{number}" for number in followed.numbers)), side)
         if self._writer is None:
             self._size = tuple(length // 2 * 2 for length in page.shape[1::-1])  # the codec takes even sides
             self._writer = self._open()
