@@ -11,6 +11,7 @@ SMOOTHING = 0.5  # seconds: time constant of the average
 _MOTION = 0.3  # seconds: time constant of the velocity
 _BUFFER = 0.5  # of its size, by which a box is widened on every side before boxes are compared
 _LEAST = 0.1  # overlap of what can be the same face
+_LOST = 0.5  # what the overlap counts of a face that the frame before did not show: where two fit, it is still hidden
 
 
 @dataclass
@@ -39,13 +40,14 @@ class Tracker:
 
     Args:
         smoothing: τ in seconds; 0 for none.
-        lifetime: seconds after which a face that was not found again has gone.
+        lifetime: seconds after which a face that was not found again, in one frame at least, has gone.
     """
 
     def __init__(self, smoothing: float = SMOOTHING, lifetime: float = LIFETIME):
         self.smoothing, self.lifetime = smoothing, lifetime
         self._tracks: list[_Track] = []
         self._count = 0
+        self._before = -math.inf  # when the last frame was
 
     def follow(self, seconds: float, boxes: np.ndarray, values: np.ndarray) -> tuple[list[int], np.ndarray]:
         """The numbers of a frame's faces, from 1, and their averages (n, k).
@@ -55,8 +57,10 @@ class Tracker:
             boxes: float (n, 4), left, top, width, height.
             values: (n, k).
         """
-        self._tracks = [track for track in self._tracks if seconds - track.seconds <= self.lifetime]
+        last = min(self._before, seconds - self.lifetime)
+        self._tracks = [track for track in self._tracks if track.seconds >= last]
         known = self._pairs(seconds, boxes)
+        self._before = seconds
         tracks = []
         for row, (box, value) in enumerate(zip(boxes, values, strict=True)):
             if (track := known.get(row)) is None:
@@ -81,6 +85,7 @@ class Tracker:
                 box[:2] += track.velocity * (seconds - track.seconds)
         overlaps = buffered_overlaps(expected, boxes)
         overlaps[overlaps < _LEAST] = 0
+        overlaps[[track.seconds < self._before for track in self._tracks]] *= _LOST
         pairs = zip(*linear_sum_assignment(-overlaps), strict=True)
         return {int(row): self._tracks[known] for known, row in pairs if overlaps[known, row]}
 
