@@ -64,7 +64,7 @@ def test_pictures_and_boxes_of_any_size(shape, box):
 
 
 def test_small_pictures_are_enlarged_for_their_labels_and_large_ones_keep_their_size():
-    assert draw(blank(48, 40), marks([face(box=(0, 0, 40, 48))], CLASSES)).shape == (533, 444, 3)
+    assert draw(blank(48, 40), marks([face(box=(0, 0, 40, 48))], CLASSES)).shape == (320, 267, 3)
     assert draw(blank(300, 500), marks([face(box=(9, 9, 25, 30))], CLASSES)).shape == (960, 1600, 3)
     assert draw(blank(1700, 900), marks([face(box=(9, 9, 25, 30))], CLASSES)).shape == (1700, 900, 3)
     assert draw(blank(2000, 1000), [], 640).shape == (640, 320, 3)

@@ -129,7 +129,7 @@ def test_a_video_that_ends_too_early_says_so(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_containers_are_videos_by_ending_and_by_content(tmp_path, kind):
     try:
-        path = record(tmp_path / f"a.{kind}", film(30), code=KINDS[kind])
+        path = record(tmp_path / f"a.{kind}", film(30, step=8), code=KINDS[kind])
     except AssertionError:
         pytest.skip(f"OpenCV writes no {kind} here")
     assert looks_like_video(path)
@@ -229,7 +229,7 @@ def test_the_annotated_video_takes_as_long_as_the_video(checkpoint, tmp_path, mo
 
 
 def test_videos_that_are_broken_are_named_and_the_rest_done(checkpoint, tmp_path, capsys):
-    good = write_video(tmp_path / "good.avi", film(50))
+    good = write_video(tmp_path / "good.avi", film(50, step=5))
     data = good.read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
     (tmp_path / "empty.mp4").write_bytes(b"")
@@ -284,7 +284,7 @@ def test_results_that_are_there_stay(checkpoint, tmp_path, capsys):
 def test_a_video_is_read_once_and_a_missing_one_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"x\.avi: No such file or directory"):
         Sampled(str(tmp_path / "x.avi"))
-    path = write_video(tmp_path / "a.avi", film(20))
+    path = write_video(tmp_path / "a.avi", film(20, step=10))
     opened = []
     real = video_module.open_video
     monkeypatch.setattr(video_module, "open_video", lambda p: opened.append(p) or real(p))
