@@ -18,7 +18,7 @@ COMMANDS = {
     "eval": ("fer_fast.cli.eval", "evaluate a checkpoint on a dataset"),
     "verify": ("fer_fast.cli.verify", "whether what a run says is so: its data, its weights, its numbers again"),
     "enrol": ("fer_fast.cli.enrol", "add a class from about ten photos without training; choose a threshold"),
-    "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
+    "predict": ("fer_fast.cli.predict", "name the faces of photos, folders and videos"),
     "demo": ("fer_fast.cli.demo", "a page in the browser: a photo or the camera in, named faces out, classes enrolled"),
     "data": ("fer_fast.cli.data", "look at a dataset on disk, or read about one: fer-fast data check DIR"),
     "table": ("fer_fast.cli.table", "a paper's results beside those of your runs, and the command of every row"),

@@ -203,13 +203,16 @@ class FaceModel:
 
     def name(self, faces: Sequence[Prepared], features: Tensor, scores: Tensor) -> list[NamedFace]:
         """What faces show, from the two results of `score`."""
-        return self.decide(faces, scores, self.cosines(features))
+        cosines = self.cosines(features)
+        best = (scores if cosines is None else cosines).argmax(1)
+        return self.named(faces, best, scores, cosines)
 
-    def decide(self, faces: Sequence[Prepared], scores: Tensor, cosines: Tensor | None) -> list[NamedFace]:
-        """What faces show, from probabilities (n, C) and, where the classes have directions, cosines (n, C)."""
+    def named(
+        self, faces: Sequence[Prepared], bests: Tensor, scores: Tensor, cosines: Tensor | None
+    ) -> list[NamedFace]:
+        """Faces with their best classes (n,), probabilities (n, C) and, where the classes have directions, cosines."""
         named = []
-        for number, (face, row) in enumerate(zip(faces, scores, strict=True)):
-            best = int(row.argmax()) if cosines is None else int(cosines[number].argmax())
+        for number, (face, best, row) in enumerate(zip(faces, bests.tolist(), scores, strict=True)):
             cosine = None if cosines is None else float(cosines[number, best])
             known = self.threshold is None or cosine is None or cosine > self.threshold
             label = self.classes[best] if known else UNKNOWN

@@ -154,7 +154,9 @@ def _followed(model: FaceModel, waiting: list[tuple[Frame, list[Prepared]]], tra
         boxes = np.array([face.box for face in faces], dtype=float).reshape(-1, 4)
         numbers, averages = tracker.follow(frame.seconds, boxes, own)
         smooth = torch.from_numpy(averages).split(scores.shape[1], dim=1)
-        yield Followed(frame, numbers, model.decide(faces, smooth[0], None if cosines is None else smooth[1]))
+        # The cosines' average may have another best class than that of the scores, which people see.
+        best = smooth[0].argmax(1)
+        yield Followed(frame, numbers, model.named(faces, best, smooth[0], None if cosines is None else smooth[1]))
 
 
 class Film:
