@@ -37,10 +37,10 @@ def collect(paths: Sequence[str]) -> Inputs:
     seen: set[str] = set()
     for path in paths:
         if os.path.isdir(path):
-            before = len(seen)
+            faults = len(found.faults)
             files = _below(Path(path), found)
             _add(files, found.pictures, seen)
-            if not files and path not in found.faults and len(seen) == before:
+            if not files and len(found.faults) == faults:
                 found.faults[path] = f"{path}: no image file in this folder"
         else:
             _add([path], found.videos if looks_like_video(path) else found.pictures, seen)
