@@ -19,7 +19,7 @@ COMMANDS = {
     "compare": ("fer_fast.cli.compare", "finished runs on the same images: a paired test, what is confused"),
     "verify": ("fer_fast.cli.verify", "whether what a run says is so: its data, its weights, its numbers again"),
     "enrol": ("fer_fast.cli.enrol", "add a class from about ten photos without training; choose a threshold"),
-    "predict": ("fer_fast.cli.predict", "class names and scores for photos"),
+    "predict": ("fer_fast.cli.predict", "name the faces of photos, folders and videos"),
     "demo": ("fer_fast.cli.demo", "a page in the browser: a photo or the camera in, named faces out, classes enrolled"),
     "export": ("fer_fast.cli.export", "a checkpoint as ONNX or torch.export, with a model card, for other programs"),
     "data": ("fer_fast.cli.data", "look at a dataset on disk, or read about one: fer-fast data check DIR"),

@@ -12,13 +12,19 @@ JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"}  # besi
 DEPTH = 4  # levels of folders around a dataset that are looked into
 
 
-def image_names(folder: Path, ignored: Counter[str] | None = None, within: Path | None = None) -> list[str]:
+def image_names(
+    folder: Path,
+    ignored: Counter[str] | None = None,
+    within: Path | None = None,
+    endings: tuple[str, ...] = IMAGE_SUFFIXES,
+) -> list[str]:
     """The names of the image files directly in `folder`, sorted; what else lies there is counted in `ignored`.
 
     Args:
         folder: to list.
         ignored: reason -> how many.
         within: links that lead out of this folder are not followed; None takes `folder`.
+        endings: of image files, in lower case.
 
     Raises:
         InputError: the folder cannot be read.
@@ -28,7 +34,7 @@ def image_names(folder: Path, ignored: Counter[str] | None = None, within: Path 
     for name, is_folder in _entries(folder, ignored, within):
         if is_folder:
             ignored["folders inside a folder of pictures"] += 1
-        elif name.lower().endswith(IMAGE_SUFFIXES):
+        elif name.lower().endswith(endings):
             names.append(name)
         else:
             ending = os.path.splitext(name)[1].lower()

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from fer_fast.data.decode import decode
+from fer_fast.data.files import IMAGE_SUFFIXES
 from fer_fast.data.pictures import Pictures, file_bytes, stamp_of
 from fer_fast.errors import InputError
 
@@ -18,11 +19,16 @@ from fer_fast.errors import InputError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".m4v", ".mpg", ".mpeg", ".mkv", ".webm")
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mov", ".m4v", ".mpg", ".mpeg", ".mkv", ".webm", ".wmv")
 STILL = -1  # the number of the frame of an image file
 MOST_PIXELS = 1 << 26
 # How these containers begin. FFmpeg goes by content, and would follow a playlist under any name to other files.
-_CONTAINERS = re.compile(rb"RIFF....AVI |....(ftyp|moov|mdat|wide|free|skip)|\0\0\1[\xba\xb3]|\x1aE\xdf\xa3", re.DOTALL)
+_CONTAINERS = re.compile(
+    rb"RIFF....AVI |....(?:ftyp|moov|mdat|wide|free|skip)|\x00\x00\x01[\xba\xb3]|\x1aE\xdf\xa3|0&\xb2u\x8ef\xcf\x11",
+    re.DOTALL,
+)
+# AVIF and HEIF, pictures in such a container.
+_STILLS = re.compile(rb"....ftyp(?:avi[fs]|he[iv][cmsx]|mif1|msf1)", re.DOTALL)
 # MMI stores frontal views lying on their side, except those of 480 rows.
 _UPRIGHT_ROWS = 480
 
@@ -37,14 +43,37 @@ def open_video(path: Path | str) -> cv2.VideoCapture:
     """
     with open(path, "rb") as file:
         known = _CONTAINERS.match(file.read(16))
-    # One thread a video: the cache already reads many at once.
-    options = [cv2.CAP_PROP_N_THREADS, 1]
-    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, options) if known else None
+        # One thread a video: the cache already reads many at once.
+        options = [cv2.CAP_PROP_N_THREADS, 1]
+        video = cv2.VideoCapture(spelled(path, file.fileno()), cv2.CAP_FFMPEG, options) if known else None
     if video is None or not video.isOpened():
         raise InputError("not a video that can be opened")
     if not 0 < video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) <= MOST_PIXELS:
         raise InputError(f"a video of frames without size, or of more than {MOST_PIXELS} pixels")
     return video
+
+
+def looks_like_video(path: Path | str) -> bool:
+    """Whether a file is to be read as a video: by its ending, else as it begins."""
+    name = os.fspath(path).lower()
+    if name.endswith(VIDEO_SUFFIXES) or name.endswith(IMAGE_SUFFIXES) or not os.path.isfile(path):
+        return name.endswith(VIDEO_SUFFIXES) and not os.path.isdir(path)
+    try:
+        with open(path, "rb") as file:
+            begins = file.read(16)
+    except OSError:  # said by whatever reads it
+        return False
+    return bool(_CONTAINERS.match(begins)) and not _STILLS.match(begins)
+
+
+def spelled(path: Path | str, descriptor: int) -> str:
+    """A name for OpenCV of a file or folder that is open; one that is not UTF-8 would end the process."""
+    name = os.path.abspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"/dev/fd/{descriptor}"
+    return name
 
 
 def count_frames(path: Path | str) -> int:

@@ -14,10 +14,13 @@ from fer_fast.data.prepare import Prepared
 from fer_fast.errors import InputError
 from fer_fast.serve.enrolment import UNKNOWN, Enrolled, enrol, undo
 from fer_fast.serve.pictures import BATCH, WHICH, Picture, Which, ahead, cut, pixels, several
+from fer_fast.serve.threads import cores, each_on_one_core
 from fer_fast.suggest import one_of
 from fer_fast.train.checkpoint import checkpoint_file, save_checkpoint
 from fer_fast.train.evaluation import Trained, load_trained, predict
 from fer_fast.train.folder import make_folder
+
+_PART = 8  # faces that are worth a thread
 
 
 class NamedFace(NamedTuple):
@@ -199,14 +202,28 @@ class FaceModel:
             width = trained.recogniser.encoder.feature_dim
             return torch.zeros(0, width), torch.zeros(0, len(trained.classes))
         images = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2).contiguous()
-        return predict(trained.recogniser, images, augment, trained.hardware, batch_size=BATCH, crops=augment.crops)
+
+        def run(part: Tensor) -> tuple[Tensor, Tensor]:
+            return predict(trained.recogniser, part, augment, trained.hardware, batch_size=BATCH, crops=augment.crops)
+
+        parts = images.split(max(_PART, -(-len(images) // cores()))) if trained.hardware.device.type == "cpu" else ()
+        if len(parts) < 2:
+            return run(images)
+        features, scores = zip(*each_on_one_core(run, parts), strict=True)
+        return torch.cat(features), torch.cat(scores)
 
     def name(self, faces: Sequence[Prepared], features: Tensor, scores: Tensor) -> list[NamedFace]:
         """What faces show, from the two results of `score`."""
         cosines = self.cosines(features)
+        best = (scores if cosines is None else cosines).argmax(1)
+        return self.named(faces, best, scores, cosines)
+
+    def named(
+        self, faces: Sequence[Prepared], bests: Tensor, scores: Tensor, cosines: Tensor | None
+    ) -> list[NamedFace]:
+        """Faces with their best classes (n,), probabilities (n, C) and, where the classes have directions, cosines."""
         named = []
-        for number, (face, row) in enumerate(zip(faces, scores, strict=True)):
-            best = int(row.argmax()) if cosines is None else int(cosines[number].argmax())
+        for number, (face, best, row) in enumerate(zip(faces, bests.tolist(), scores, strict=True)):
             cosine = None if cosines is None else float(cosines[number, best])
             known = self.threshold is None or cosine is None or cosine > self.threshold
             label = self.classes[best] if known else UNKNOWN

@@ -15,6 +15,7 @@ from fer_fast.data.decode import as_rgb
 from fer_fast.data.pictures import Files
 from fer_fast.data.prepare import Preparation, Prepared, prepare, prepare_each
 from fer_fast.errors import InputError
+from fer_fast.serve.threads import cores
 
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | Tensor
 Which: TypeAlias = Literal["all", "largest", "whole"]
@@ -88,7 +89,7 @@ def cut(image: np.ndarray, how: Preparation, which: Which) -> list[Prepared]:
 def ahead(items: Iterable[_In], do: Callable[[_In], _Out], most: int = AHEAD) -> Iterator[tuple[_In, Future[_Out]]]:
     """Items and what `do` gives for each, done by as many threads as there are cores, in order, a bounded way ahead."""
     waiting: deque[tuple[_In, Future[_Out]]] = deque()
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(cores())
     try:
         for item in items:
             waiting.append((item, pool.submit(do, item)))

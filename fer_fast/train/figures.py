@@ -14,10 +14,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from fer_fast.palette import PALETTE
 from fer_fast.train.calibration import Reliability
 
-# Okabe and Ito's palette for the colour-blind; gray for black and a darker yellow show on light and dark pages alike.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#808080", "#B8A400")
 MARKERS = "osD^vPX"  # seven against eight colours: 56 classes stay apart
 
 MOST_POINTS = 1000

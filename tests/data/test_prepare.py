@@ -154,10 +154,10 @@ def test_one_file_is_the_same_in_training_and_in_predict(photo, tmp_path, monkey
     """A PNG with an alpha channel, turned by its camera, read by a data set's cache and by `predict`."""
     from PIL import Image
 
-    from fer_fast.cli.predict import prepared
     from fer_fast.data.cache import store
     from fer_fast.data.listing import Part
     from fer_fast.data.pictures import Files
+    from fer_fast.serve.pictures import cut, pixels
 
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -171,7 +171,7 @@ def test_one_file_is_the_same_in_training_and_in_predict(photo, tmp_path, monkey
         how = Preparation(64, channels, "align")
         part = Part(Files([path]), np.zeros(1, np.int64), ("photo.png",))
         kept = store(part, how, {"dataset": "x", "part": "all", "root": str(tmp_path), "licence": ""})
-        own = prepared(str(path), how)
+        own = cut(pixels(path, gray=channels == 1), how, "largest")[0]
         assert own.found
         np.testing.assert_array_equal(kept.pixels[0].numpy(), own.pixels)
 
