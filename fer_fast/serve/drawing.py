@@ -12,11 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer_fast.data.align import Box
 from fer_fast.errors import InputError, printable
-from fer_fast.palette import GRAY, PALETTE
+from fer_fast.palette import GRAY, OF_CLASSES
 from fer_fast.serve.model import NamedFace
 from fer_fast.serve.pictures import pixels
 
-_COLOURS = tuple(colour for colour in PALETTE if colour != GRAY)  # gray is for what is unknown
 # The letters of DejaVu, which matplotlib ships, go beyond ASCII; those of Pillow's own font do not.
 _FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
 _LEAST_SIDE = 320  # a smaller picture is enlarged until its longer side has so many pixels: text needs them
@@ -42,7 +41,7 @@ class Mark(NamedTuple):
 
 def marks(faces: Iterable[NamedFace], classes: Sequence[str], names: Iterable[str] = ()) -> list[Mark]:
     """What `draw` takes, from named faces: "unknown" is gray, and dashed what was not found; names stand before."""
-    colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(classes)}
+    colours = {name: OF_CLASSES[number % len(OF_CLASSES)] for number, name in enumerate(classes)}
     before = [*(f"{name} " for name in names)]
     return [
         Mark(

@@ -8,6 +8,7 @@ import torch
 
 from fer_fast.data.prepare import Prepared
 from fer_fast.serve.model import FaceModel
+from fer_fast.train.activation import heated
 
 SHOWN = 160  # pixels of a side
 
@@ -23,17 +24,10 @@ def explained(model: FaceModel, faces: Sequence[Prepared], classes: Sequence[int
         return []
     images = torch.from_numpy(np.stack([face.pixels for face in faces])).permute(0, 3, 1, 2).contiguous()
     maps = model.trained.activation(images, torch.tensor(classes)).cpu().numpy()
-    return [_heated(shown(face), seen) for face, seen in zip(faces, maps, strict=True)]
+    return [heated(shown(face), seen) for face, seen in zip(faces, maps, strict=True)]
 
 
 def shown(face: Prepared) -> np.ndarray:
     """A face at the size of the page: uint8 (160, 160, 3) RGB."""
     image = cv2.resize(face.pixels, (SHOWN, SHOWN), interpolation=cv2.INTER_CUBIC)
     return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-
-
-def _heated(image: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """What counts is warm and what does not is as it was."""
-    seen = cv2.resize(seen, image.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)[..., None]
-    warm = cv2.applyColorMap((255 * seen).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    return (image * (1 - 0.65 * seen) + warm * 0.65 * seen).astype(np.uint8)

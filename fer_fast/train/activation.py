@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_fast.train.models import Recogniser
 
+_HEAT = 0.65  # of the colour where a map is 1
 PART = 8  # images at a time: gradients keep the activations of every layer
 
 
@@ -37,6 +40,19 @@ def class_activation(recogniser: Recogniser, images: Tensor, classes: Tensor) ->
         maps = torch.cat([_activation(recogniser, *pair) for pair in pairs])
     recogniser.train(training)
     return maps
+
+
+def heated(face: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """A face under its map: the stronger, the less of the face and the more of the colour.
+
+    Args:
+        face: uint8 (height, width, 3) RGB.
+        found: (h, w) in [0, 1], as `class_activation` gives one.
+    """
+    found = cv2.resize(found, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    colours = cv2.applyColorMap((255 * found).round().astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    share = _HEAT * found[..., None]
+    return ((1 - share) * face + share * colours).round().astype(np.uint8)
 
 
 def _activation(recogniser: Recogniser, images: Tensor, classes: Tensor) -> Tensor:

@@ -3,20 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
-import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
 
 from fer_fast.data.dataset import Images, to_channels
 from fer_fast.page import picture
+from fer_fast.train.activation import heated
 
 MOST_MISTAKES = 24
 MOST_PAIRS = 4
 MOST_OF_A_PAIR = 6  # faces on either side
 MOST_ACTIVATIONS = 8  # rows of right and of wrong ones
-_HEAT = 0.7  # of the colour at the strongest place
 
 # Rows (k,) and a class of each (k,) -> (k, h, w) in [0, 1].
 Activation = Callable[[Tensor, Tensor], Tensor]
@@ -115,12 +113,8 @@ class Faces:
         return self.images[row].movedim(0, -1).cpu().numpy()
 
     def _heated(self, row: int, found: np.ndarray) -> str:
-        """The face under a map (h, w) in [0, 1]: the stronger, the less of the face and the more of the colour."""
         face = to_channels(self.images[row][None], 3)[0].movedim(0, -1).cpu().numpy()
-        found = cv2.resize(found, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        colours = 255 * matplotlib.colormaps["inferno"](found)[..., :3]
-        share = _HEAT * found[..., None]
-        return picture(((1 - share) * face + share * colours).round().astype(np.uint8), ".jpg")
+        return picture(heated(face, found), ".jpg")
 
     def _name(self, row: int) -> str:
         return self.names[row] if self.names is not None else f"image {row}"

@@ -25,6 +25,7 @@ from starlette.routing import Route
 from fer_fast.data.decode import decode
 from fer_fast.errors import InputError
 from fer_fast.page import rendered
+from fer_fast.palette import GRAY, OF_CLASSES
 from fer_fast.serve.explain import explained, shown
 from fer_fast.serve.model import FaceModel
 from fer_fast.serve.pictures import cut
@@ -74,6 +75,8 @@ class Demo:
             nonce=nonce,
             about={
                 **self.state(),
+                "palette": OF_CLASSES,
+                "unknown": GRAY,
                 "token": self.token,
                 "teachable": self.model.trained.recogniser.classifier.directional,
                 "mostUpload": MOST_UPLOAD,

@@ -1,6 +1,4 @@
 const $ = (id) => document.getElementById(id);
-const PALETTE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A400"];
-const LIGHT = new Set(["#E69F00", "#56B4E9", "#B8A400", "#CC79A7"]);  // colours that black is read on
 const SHOWN_SCORES = 4;
 let photo = null;    // the Blob that is shown
 let picture = null;  // the same as an ImageBitmap
@@ -31,7 +29,12 @@ const percent = (score) => `${(100 * score).toFixed(0)} %`;
 
 function colour(name) {
   const place = about.classes.indexOf(name);
-  return place < 0 ? "#808080" : PALETTE[place % PALETTE.length];
+  return place < 0 ? about.unknown : about.palette[place % about.palette.length];
+}
+
+function inkOn(hex) {  // black or white, whichever is read on a colour
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  return 0.3 * red + 0.59 * green + 0.11 * blue > 140 ? "#000" : "#fff";
 }
 
 function element(tag, text = "", kind = "") {
@@ -60,7 +63,7 @@ function drawPicture(source, width, height) {
     const wide = pen.measureText(text).width + 1.6 * unit;
     const x = Math.max(0, Math.min(left, width - wide)), y = Math.max(0, top - 4 * unit);
     pen.fillRect(x, y, wide, 4 * unit);
-    pen.fillStyle = LIGHT.has(colour(face.label)) ? "#000" : "#fff";
+    pen.fillStyle = inkOn(colour(face.label));
     pen.fillText(text, x + 0.8 * unit, y + 3 * unit);
   }
 }
