@@ -279,6 +279,4 @@ def _suggest(curve: Curve, threshold: float | None, about: str) -> None:
     print_table(columns, rows, right=columns[1:])
     print(f"AUROC {curve.auroc:.4f}; suggested: --threshold {curve.equal_error.threshold:.3f} (equal error)")
     if curve.auroc < TELLING:
-        print(
-            "the cosines hardly tell known from unknown faces: a threshold rejects nearly as many of one as of the other"
-        )
+        print("the cosines hardly tell known from unknown faces: a threshold rejects nearly as many of both")
