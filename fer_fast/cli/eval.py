@@ -55,7 +55,8 @@ def run(argv: list[str]) -> int:
     seen = check_evaluated(trained.state, given.checkpoint, trained.config, dataset) if given.split == "test" else ()
     for line in seen:
         warnings.warn(line, stacklevel=2)
-    notes = (*notes, *dataset.notes, *seen)
+    told = trained.state.get("notes", ()) if validation is not None else ()  # of the run's own data
+    notes = (*told, *notes, *dataset.notes, *seen)
     metrics = evaluate_checkpoint(trained, dataset, out, command=command, validation=validation, notes=notes)
     print_metrics(metrics)
     if out:

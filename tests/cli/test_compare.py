@@ -203,6 +203,7 @@ def test_runs_and_evaluations_leave_what_is_compared(tmp_path, monkeypatch, caps
     monkeypatch.setitem(BACKBONES, "tiny", TINY)
     monkeypatch.setenv("FER_FAST_CACHE", str(tmp_path / "cache"))
     put_classes(tmp_path / "data", {"train": 8, "val": 5, "test": 6})
+    shutil.copy(tmp_path / "data" / "test" / "awake" / "0.png", tmp_path / "data" / "train" / "awake" / "more.png")
     command = ["train", "--backbone=tiny", "--dataset=folder", f"--root={tmp_path / 'data'}", "--batch_size=8"]
     command += ["--augment.size=32", "--epochs=2", "--hardware.device=cpu", "--ema=0"]
     for seed in ("1", "2"):
@@ -223,10 +224,12 @@ def test_runs_and_evaluations_leave_what_is_compared(tmp_path, monkeypatch, caps
     assert run["calibration"].keys() == {"bins", "ece", "temperature", "ece_tempered"}
     assert again["calibration"] == run["calibration"]
     assert val["calibration"].keys() == {"bins", "ece"}
-    assert run["counts"] == {"train": 24, "val": 15, "test": 18}
+    assert "also in the test split, pixel for pixel or nearly: 1 image of train and val" in run["notes"][-1]
+    assert again["notes"] == run["notes"]
+    assert run["counts"] == {"train": 25, "val": 15, "test": 18}
     assert run["parameters"] == again["parameters"] > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", run["date"])
     words = Page((tmp_path / "2" / "report.html").read_text()).words
-    for shown in ("24 train images, 15 val images, 18 test images", "What the model looks at", "at the temperature"):
+    for shown in ("25 train images, 15 val images, 18 test images", "What the model looks at", "at the temperature"):
         assert shown in words
     assert "Learning curves" not in Page((tmp_path / "again" / "report.html").read_text()).words
