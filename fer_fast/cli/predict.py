@@ -92,34 +92,41 @@ def _model(given: Namespace) -> FaceModel:
 
 def _pictures(model: FaceModel, files: list[str], given: Namespace, goals: dict[str, Path]) -> int:
     """Name the faces of pictures, and say what they are as they are done; the exit status."""
-    status, rows = 0, []
-    header = ("file", *_BOX, "found", *_scored(model))
+    if not files:
+        return 0
+    rows: list[tuple[str | None, ...]] = []
+    try:
+        return _name(model, files, given, goals, rows)
+    finally:  # interrupted too
+        if rows:
+            columns = ("file", "class", "score", "face", *(("cosine",) if rows[0][-1] is not None else ()))
+            print_table(columns, (row[: len(columns)] for row in rows), right=("score", "cosine"))
+
+
+def _name(model: FaceModel, files: list[str], given: Namespace, goals: dict[str, Path], rows: list[Any]) -> int:
+    """Write and print what each picture shows; the rows of a table go to `rows`."""
+    status, header = 0, ("file", *_BOX, "found", *_scored(model))
 
     def drawn(seen: Seen) -> None:
         if seen.error is None:
             annotate(seen.picture, goals[seen.picture], seen.faces, model.classes)
 
-    with _listed(Path(given.out) / TABLE if goals and files else None, header) as write, watched("predicting") as show:
+    with _listed(Path(given.out) / TABLE if goals else None, header) as write, watched("predicting") as show:
+        show(0, len(files))
         named = model.see(files, faces=given.faces, progress=lambda done: show(done, len(files)))
-        try:
-            for seen, drawing in ahead(named, drawn, _DRAWN) if goals else ((seen, None) for seen in named):
-                if drawing is not None:
-                    drawing.result()
-                if seen.error is not None:
-                    status = _broken(given, seen.picture, seen.error)
-                    continue
-                for face in seen.faces:
-                    write((printable(seen.picture), *face.box, face.found, *_numbers(face)))
-                if given.json:
-                    faces = [_fields(face) for face in seen.faces]
-                    _print_json({"file": seen.picture, "size": seen.size, "faces": faces})
-                else:
-                    rows += [_row(seen.picture, face, given.faces) for face in seen.faces]
-        finally:  # interrupted too
-            if rows:
-                directional = rows[0][-1] is not None
-                columns = ("file", "class", "score", "face", *(("cosine",) if directional else ()))
-                print_table(columns, (row[: len(columns)] for row in rows), right=("score", "cosine"))
+        for seen, drawing in ahead(named, drawn, _DRAWN) if goals else ((seen, None) for seen in named):
+            if drawing is not None:
+                drawing.result()
+            if seen.error is not None:
+                status = _broken(given, seen.picture, seen.error)
+                continue
+            for face in seen.faces:
+                write((printable(seen.picture), *face.box, face.found, *_numbers(face)))
+            if given.json:
+                faces = [_fields(face) for face in seen.faces]
+                _print_json({"file": seen.picture, "size": seen.size, "faces": faces})
+            else:
+                rows += [_row(seen.picture, face, given.faces) for face in seen.faces]
     return status
 
 
