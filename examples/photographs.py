@@ -2,8 +2,9 @@
 
     python examples/photographs.py photos
 
-leaves photos/contempt/1.png to 10.png (a class that seven-class models do not know), photos/group.png (six faces, one of
-them turned and one small) and photos/film.mp4 (two faces that pass each other, one of which changes its expression).
+leaves photos/contempt/1.png to 10.png (a class that seven-class models do not know), photos/known (ten photos of each class
+that they do), photos/group.png (six faces, one of them turned and one small) and photos/film.mp4 (two faces that pass each
+other, one of which changes its expression).
 """
 
 import sys
@@ -37,7 +38,7 @@ def group(faces: dict[str, list[np.ndarray]]) -> np.ndarray:
     """Six faces in a picture."""
     page = np.full((520, 700, 3), 120, np.uint8)
     for place, name in enumerate(("happiness", "surprise", "anger", "sadness", "disgust", "fear")):
-        face = faces[name][0]
+        face = faces[name][2 if name == "sadness" else 0]
         if name == "sadness":
             turn = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), 35, 1)
             face = cv2.warpAffine(face, turn, (SIDE, SIDE), borderValue=(120, 120, 120))
@@ -61,13 +62,15 @@ def film(faces: dict[str, list[np.ndarray]], path: Path) -> None:
 
 def main(folder: Path) -> None:
     """Write all of them."""
-    (folder / "contempt").mkdir(parents=True, exist_ok=True)
-    for number, face in enumerate(drawn_faces(80, "train")["contempt"][:10], 1):
-        cv2.imwrite(str(folder / "contempt" / f"{number}.png"), face)
+    for name, pictures in drawn_faces(80, "train").items():
+        home = folder / (name if name == "contempt" else f"known/{name}")
+        home.mkdir(parents=True, exist_ok=True)
+        for number, face in enumerate(pictures, 1):
+            cv2.imwrite(str(home / f"{number}.png"), face)
     faces = drawn_faces(64, "test")
     cv2.imwrite(str(folder / "group.png"), group(faces))
     film(faces, folder / "film.mp4")
-    print(f"{folder}: contempt/, group.png, film.mp4")
+    print(f"{folder}: contempt/, known/, group.png, film.mp4")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where in an image a class is seen: Grad-CAM, which is the class activation map where features are pooled maps."""
+"""Where in an image a class is seen: LayerCAM, a class activation map that is told apart also on earlier maps."""
 
 from collections.abc import Iterator
 
@@ -11,16 +11,18 @@ from torch.nn import functional as F
 from fer_fast.train.models import Recogniser
 
 _HEAT = 0.65  # of the colour where a map is 1
+POSITIONS = 36  # of the map that is looked at: six by six tell eyes from mouth
 PART = 8  # images at a time: gradients keep the activations of every layer
 
 
 def class_activation(recogniser: Recogniser, images: Tensor, classes: Tensor) -> Tensor:
     """How much each place of an image speaks for a class: float32 (n, h, w) in [0, 1], 1 at the strongest place.
 
-    L = max(0, Σ_k α_k A_k) with α_k = mean over positions of ∂z_c/∂A_k, A_k the channels of the last map of the network
-    that has more than one position, z_c the logit without a margin; enlarged bilinearly to the image and divided by its
-    maximum. All 0 where nothing speaks for the class. With a linear classifier on pooled maps α_k = w_ck / positions:
-    the class activation map of Zhou et al. (2016).
+    L = max(0, Σ_k max(0, ∂z_c/∂A_k) A_k), A_k the channels of the last map of the network that has 36 positions or more
+    (else of the largest), z_c the logit without a margin; enlarged bilinearly to the image and divided by its maximum.
+    All 0 where nothing speaks for the class. ResNet-18's last map of 48 pixels has four positions, on which Grad-CAM,
+    whose weights are the slopes' means, paints a corner of every face; on earlier maps these means say little.
+    With a linear classifier of positive weights w on a pooled map L is the class activation map Σ_k w_ck A_k.
 
     The recogniser is used in evaluation mode and left in the mode it was in; its gradients stay as they are.
 
@@ -29,7 +31,7 @@ def class_activation(recogniser: Recogniser, images: Tensor, classes: Tensor) ->
         images: float (n, c, h, w) as the network takes them, normalised, on its device.
         classes: int64 (n,), the class of each image to look for, on the same device.
 
-    Source: R. Selvaraju et al., Grad-CAM: visual explanations from deep networks via gradient-based localization, 2017.
+    Source: P.-T. Jiang et al., LayerCAM: exploring hierarchical class activation maps for localization, 2021.
     """
     if not len(images):
         return images.new_zeros(0, *images.shape[-2:], dtype=torch.float32)
@@ -60,7 +62,9 @@ def _activation(recogniser: Recogniser, images: Tensor, classes: Tensor) -> Tens
 
     def keep(module: nn.Module, _inputs: tuple, output: Tensor) -> None:
         # AlexNet's adaptive pool spreads one position over 36.
-        if output.ndim == 4 and output[0, 0].numel() > 1 and not isinstance(module, nn.AdaptiveAvgPool2d):
+        if output.ndim != 4 or isinstance(module, nn.AdaptiveAvgPool2d):
+            return
+        if not maps or output[0, 0].numel() >= min(POSITIONS, maps[0][0, 0].numel()):
             maps[:] = [output]
 
     hooks = [module.register_forward_hook(keep) for module in _chain(recogniser.encoder.backbone.network)]
@@ -72,8 +76,7 @@ def _activation(recogniser: Recogniser, images: Tensor, classes: Tensor) -> Tens
             hook.remove()
     (slopes,) = torch.autograd.grad(logits.gather(1, classes[:, None].clone()).sum(), maps)
     with torch.no_grad():
-        weights = slopes.float().mean((2, 3), keepdim=True)
-        found = (weights * maps[0].float()).sum(1, keepdim=True).relu().nan_to_num(0, 0)
+        found = (slopes.float().relu() * maps[0].float()).sum(1, keepdim=True).relu().nan_to_num(0, 0)
         found = F.interpolate(found, size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         highest = found.amax((1, 2), keepdim=True)
         return torch.where(highest > 0, found / highest, 0.0)

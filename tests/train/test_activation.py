@@ -38,7 +38,7 @@ def test_every_backbone_and_head(name, shape):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize(("name", "side"), [("resnet18", 64), ("densenet121", 64), ("googlenet", 64)])
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 192), ("densenet121", 192), ("googlenet", 192)])
 def test_pooled_maps_and_a_linear_classifier_give_the_class_activation_map(name, side):
     """Σ_k w_ck A_k, from the map that the pooled features are the mean of."""
     model, images = recogniser(name), torch.randn(2, 1, side, side)
@@ -54,6 +54,20 @@ def test_pooled_maps_and_a_linear_classifier_give_the_class_activation_map(name,
     wanted = F.interpolate(cam[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
     assert wanted.amax((1, 2)).min() > 0
     torch.testing.assert_close(class_activation(model, images, classes), wanted / wanted.amax((1, 2), keepdim=True))
+
+
+def test_small_images_are_told_apart_by_an_earlier_map():
+    """ResNet-18 leaves four positions of 48 pixels; 36 are looked at."""
+    model, images = recogniser("resnet18"), torch.randn(1, 1, 48, 48)
+    found = class_activation(model, images, torch.tensor([3]))
+    block, (classes, kept) = model.encoder.backbone.network.layer2, (torch.tensor([3]), [])
+    hook = block.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    (slopes,) = torch.autograd.grad(model(images)[1].gather(1, classes[:, None]).sum(), kept)
+    hook.remove()
+    assert kept[0].shape[2:] == (6, 6)
+    wanted = (slopes.clamp(min=0) * kept[0]).sum(1, keepdim=True).clamp(min=0).detach()
+    wanted = F.interpolate(wanted, size=(48, 48), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(found, wanted / wanted.max())
 
 
 def test_a_bright_place_is_found(monkeypatch):
