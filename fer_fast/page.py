@@ -8,7 +8,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from fer_fast.errors import InputError
+from fer_fast.written import write_text
 
 LARGEST_PICTURE = 96  # pixels; a page of larger ones would weigh megabytes
 
@@ -27,16 +27,12 @@ def rendered(template: str, **values: Any) -> str:
 
 
 def write_page(path: str | Path, template: str, **values: Any) -> None:
-    """Fill in a template and write it.
+    """Fill in a template and write it, over a page that is there.
 
     Raises:
         InputError: the file cannot be written.
     """
-    page = rendered(template, **values)
-    try:
-        Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")  # names that are not UTF-8
-    except OSError as error:
-        raise InputError(f"{path}: the report cannot be written ({error.strerror or error})") from error
+    write_text(Path(path), rendered(template, **values))
 
 
 def picture(pixels: np.ndarray, form: Literal[".png", ".jpg"] = ".png") -> str:

@@ -53,12 +53,22 @@ def file_bytes(path: str) -> bytes:
         InputError: a pipe or a device, which may have no end, or a file too large for an image.
         OSError: it cannot be read.
     """
+    bound(check_regular(path).st_size)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def check_regular(path: Path | str) -> os.stat_result:
+    """What the system says of a file.
+
+    Raises:
+        InputError: a pipe or a device, which may have no end and keep waiting whoever opens it.
+        OSError: there is none.
+    """
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode):
         raise InputError("not a file")
-    bound(about.st_size)
-    with open(path, "rb") as file:
-        return file.read()
+    return about
 
 
 def bound(size: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fer_fast.data.decode import decode
 from fer_fast.data.files import IMAGE_SUFFIXES
-from fer_fast.data.pictures import Pictures, file_bytes, stamp_of
+from fer_fast.data.pictures import Pictures, check_regular, file_bytes, stamp_of
 from fer_fast.errors import InputError
 
 # What is wrong with a video is said once, by name.
@@ -40,7 +40,9 @@ def open_video(path: Path | str) -> cv2.VideoCapture:
 
     Raises:
         InputError: it cannot be opened as a video.
+        OSError: it cannot be read.
     """
+    check_regular(path)
     with open(path, "rb") as file:
         known = _CONTAINERS.match(file.read(16))
         # One thread a video: the cache already reads many at once.

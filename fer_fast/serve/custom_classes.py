@@ -24,10 +24,10 @@ from fer_fast.serve.enrolment import (
     prototypes,
     recognise,
 )
-from fer_fast.train.checkpoint import write_text
 from fer_fast.train.evaluation import Trained, match_classes, predict
 from fer_fast.train.folder import make_folder, refuse_results
 from fer_fast.train.shown import shares
+from fer_fast.written import write_text
 
 
 @dataclass(frozen=True)

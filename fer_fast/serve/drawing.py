@@ -15,6 +15,8 @@ from fer_fast.errors import InputError, printable
 from fer_fast.palette import GRAY, OF_CLASSES
 from fer_fast.serve.model import NamedFace
 from fer_fast.serve.pictures import pixels
+from fer_fast.train.folder import make_folder
+from fer_fast.written import write_bytes
 
 # The letters of DejaVu, which matplotlib ships, go beyond ASCII; those of Pillow's own font do not.
 _FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
@@ -58,15 +60,14 @@ def annotate(picture: str, target: Path, faces: Iterable[NamedFace], classes: Se
     """Write an image file with its faces marked, as JPEG or PNG by the ending of `target`; folders are made.
 
     Raises:
-        InputError: the file cannot be read.
-        OSError: it cannot be written.
+        InputError: the file cannot be read, or the other not be written.
     """
     image = draw(pixels(picture, gray=False), marks(faces, classes))
     good, data = cv2.imencode(target.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
     if not good:
         raise InputError(f"{target}: OpenCV cannot write it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(data)
+    make_folder(target.parent)
+    write_bytes(target, data)
 
 
 def draw(image: np.ndarray, marked: Sequence[Mark], side: int | None = None) -> np.ndarray:

@@ -26,11 +26,11 @@ from fer_fast.serve.enrolment import check_threshold
 from fer_fast.serve.graph import INPUT, Exported
 from fer_fast.serve.model import FaceModel
 from fer_fast.suggest import one_of
-from fer_fast.train.checkpoint import write_bytes, write_text
 from fer_fast.train.evaluation import load_trained, predict
 from fer_fast.train.folder import make_folder
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.provenance import weights_digest
+from fer_fast.written import write_bytes, write_text
 
 OPSETS = range(18, 26)  # older ones have no antialiasing; newer ones the converter does not know
 TOLERANCE = 1e-5  # of float32: sums of a network in another order differ by some 1e-6 of the largest value

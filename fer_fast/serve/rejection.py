@@ -19,7 +19,7 @@ from torch import Tensor
 from fer_fast.errors import InputError
 from fer_fast.page import write_page
 from fer_fast.serve.enrolment import THRESHOLD
-from fer_fast.train.checkpoint import write_text
+from fer_fast.written import write_text
 
 MOST_ROWS = 10_000  # of the csv; of more thresholds as many are taken, evenly by rank
 MOST_POINTS = 400  # of a line on the page

@@ -5,8 +5,6 @@ state is written first: after a kill between the two the weights may be an epoch
 """
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fer_fast.errors import InputError
+from fer_fast.written import write_bytes, write_text
 
 CHECKPOINT = "checkpoint.safetensors"
 RESUME = "resume.safetensors"
@@ -83,34 +82,6 @@ def load_resume(folder: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor
             f"--model.weights {folder / CHECKPOINT} starts another run from them"
         )
     return _read(folder / RESUME, RESUME, tensors=tensors)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file at once; a kill leaves the old one or the new one.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file at once; a kill leaves the old one or the new one.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

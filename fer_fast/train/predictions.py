@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
-from fer_fast.train.checkpoint import CHECKPOINT, write_bytes
+from fer_fast.train.checkpoint import CHECKPOINT
+from fer_fast.written import write_bytes
 
 PREDICTIONS = "predictions.safetensors"
 _FORMAT = "fer-fast predictions 1"

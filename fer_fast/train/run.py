@@ -15,7 +15,7 @@ from fer_fast.data.augment import FOURTEEN_ANGLES
 from fer_fast.data.dataset import FaceDataset
 from fer_fast.errors import InputError
 from fer_fast.train.aside import Aside, copied
-from fer_fast.train.checkpoint import CHECKPOINT, RESUME, below, load_resume, save_checkpoint, save_resume, write_text
+from fer_fast.train.checkpoint import CHECKPOINT, RESUME, below, load_resume, save_checkpoint, save_resume
 from fer_fast.train.config import RunConfig, changed, file_layer, to_dict, to_yaml
 from fer_fast.train.data import Splits, load_splits
 from fer_fast.train.evaluation import Measured, Trained, load_trained, match_classes, measure
@@ -31,6 +31,7 @@ from fer_fast.train.processes import ALONE, Processes, joined
 from fer_fast.train.progress import make_progress
 from fer_fast.train.provenance import membership, provenance
 from fer_fast.train.weights import Weights, read_weights
+from fer_fast.written import write_text
 
 CONFIG = "config.yaml"
 _RECORDED = (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fer_fast.errors import InputError, printable
-from fer_fast.train.checkpoint import CHECKPOINT, RESUME, write_text
+from fer_fast.train.checkpoint import CHECKPOINT, RESUME
 from fer_fast.train.config import (
     RunConfig,
     changed,
@@ -31,6 +31,7 @@ from fer_fast.train.run import prepare, train, try_model
 from fer_fast.train.shown import HEADLINES, counted, short
 from fer_fast.train.study_axes import FOLD, SEED, check_axis, folder_of, names_of
 from fer_fast.train.study_summary import complete, summarise
+from fer_fast.written import write_text
 
 MOST_RUNS = 1000
 _NEEDED = {*HEADLINES, "split", "classes", "confusion_matrix", "data", "epoch", "seconds", "val_accuracy"}

@@ -188,7 +188,7 @@ def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fer_fast.train.checkpoint.os.fsync", full)
+    monkeypatch.setattr("fer_fast.written.os.fsync", full)
     assert "No space left on device" in fails([*TRAIN, "--out", tmp_path / "out"], capsys)
 
 

@@ -133,10 +133,11 @@ def test_what_is_wrong_with_a_picture_is_said(checkpoint, tmp_path, capsys):
     good = cv2.imencode(".jpg", np.zeros((60, 60, 3), np.uint8))[1].tobytes()
     files = {"broken.jpg": b"\xff\xd8\xff garbage", "empty.png": b"", "text.png": b"no picture", "cut.jpg": good[:-30]}
     (tmp_path / "folder.jpg").mkdir()
-    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "pipe.mp4"):
+        os.mkfifo(tmp_path / name)
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    for name in (*files, "folder.jpg", "pipe", "none.jpg", "none.mp4", "nu\0ll.jpg"):
+    for name in (*files, "folder.jpg", "pipe", "pipe.mp4", "none.jpg", "none.mp4", "nu\0ll.jpg"):
         assert f"{name.replace(chr(0), '')[:2]}" in fails(
             ["predict", "--checkpoint", checkpoint, tmp_path / name], capsys
         )

@@ -22,6 +22,7 @@ from fer_fast.cli import main
 from fer_fast.data import FaceDataset, load_dataset
 from fer_fast.data import pictures as pictures_module
 from fer_fast.data.pictures import Files, Slices
+from fer_fast.data.videos import open_video
 from fer_fast.errors import InputError
 from frames_on_disk import picture
 from layouts import LAYOUTS, class_tree, mutate
@@ -133,6 +134,8 @@ def test_only_regular_files_are_read(tmp_path):
     for path in (tmp_path / "pipe.jpg", "/dev/zero", tmp_path):
         with pytest.raises(InputError, match="not a file"):
             Files([path]).read(0, gray=True)
+        with pytest.raises(InputError, match="not a file"):
+            open_video(path)
 
 
 def test_members_of_archives_are_bounded(tmp_path, monkeypatch):

@@ -177,7 +177,7 @@ def test_a_killed_write_leaves_the_old_file(run, tmp_path, monkeypatch):
     def stop(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.os, "replace", stop)
+    monkeypatch.setattr("fer_fast.written.os.replace", stop)
     with pytest.raises(KeyboardInterrupt):
         model.save(run)
     monkeypatch.undo()

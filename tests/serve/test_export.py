@@ -324,7 +324,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(lmcl, tmp_path, capsys, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fer_fast.train.checkpoint.os.fsync", full)
+    monkeypatch.setattr("fer_fast.written.os.fsync", full)
     line = fails(("export", "--checkpoint", lmcl, "--out", tmp_path / "out", "--format", "torch", "--force"), capsys)
     assert "No space left on device" in line
     assert listing(tmp_path / "out") == before

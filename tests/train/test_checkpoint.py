@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 
 from fer_fast.errors import InputError
-from fer_fast.train import checkpoint
 from fer_fast.train.checkpoint import (
     below,
     load_checkpoint,
@@ -68,7 +67,7 @@ def test_a_stop_between_any_two_writes_leaves_one_consistent_file(tmp_path, monk
         real(source, target)
 
     real = os.replace
-    monkeypatch.setattr(checkpoint.os, "replace", stop)
+    monkeypatch.setattr("fer_fast.written.os.replace", stop)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, {"x": torch.ones(2)}, {"epoch": 2, "history": []})
     tensors, state = load(tmp_path)
@@ -84,7 +83,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_rubbish(tmp_path, monke
     def full(*_args, **_keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr("fer_fast.written.os.fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*safetensors: No space left on device"):
         save(tmp_path, {"x": torch.ones(2)}, {"epoch": 2, "history": []})
     assert load(tmp_path)[1]["epoch"] == 1

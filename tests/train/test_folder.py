@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fer_fast.errors import InputError
-from fer_fast.train.checkpoint import write_text
 from fer_fast.train.folder import LOCK, claimed, fresh_folder, latest_folder, refuse_results
+from fer_fast.written import write_text
 
 HOLD = """
 import sys
