@@ -10,6 +10,8 @@ from fer_fast.serve.model import load
 from fer_fast.train.run import titled
 
 PORT = 8765
+# An upload that does not come on would keep the server from ending.
+_SERVER = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": 1}
 
 
 def run(argv: list[str]) -> int:
@@ -32,7 +34,7 @@ def run(argv: list[str]) -> int:
     with listening(given.port) as door:
         model = load(given.checkpoint, given.device)
         demo = Demo(model, titled(model.trained.config), Path(given.out) if given.out else None)
-        server = uvicorn.Server(uvicorn.Config(demo.app(), log_level="warning", server_header=False))
+        server = uvicorn.Server(uvicorn.Config(demo.app(), **_SERVER))
         address = f"http://127.0.0.1:{door.getsockname()[1]}/"
         print(f"the page is at {address}, for this machine alone; Ctrl-C ends it", flush=True)
         if not given.no_browser:

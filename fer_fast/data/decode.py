@@ -3,6 +3,8 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import cv2
@@ -113,10 +115,26 @@ def _png_header(data: bytes) -> _Header:
 
 def _by_pillow(data: bytes) -> np.ndarray:
     """Any picture as RGB."""
+    with _in_a_line(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return from_pillow(image)
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """A PIL image as `decode` gives it, in RGB; it may still have to be read.
+
+    Raises:
+        InputError: as for `decode`.
+    """
+    with _in_a_line():
+        _bound(*image.size)
+        return np.array(as_rgb(ImageOps.exif_transpose(image)))
+
+
+@contextmanager
+def _in_a_line() -> Iterator[None]:
+    """Makes an `InputError` of whatever Pillow raises."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _bound(*image.size)
-            return np.array(as_rgb(ImageOps.exif_transpose(image)))
+        yield
     except InputError:
         raise
     except UnidentifiedImageError:

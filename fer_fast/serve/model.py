@@ -1,6 +1,7 @@
 """`fer_fast.load`: a checkpoint as an object that names the expressions of faces."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -79,8 +80,8 @@ class FaceModel:
         """Name the faces of pictures.
 
         Args:
-            images: image files, uint8 arrays (height, width[, 3]) RGB, uint8 tensors (1 or 3, height, width) or PIL
-                images; one, or several.
+            images: image files, the bytes of such, uint8 arrays (height, width[, 3]) RGB, uint8 tensors (1 or 3,
+                height, width) or PIL images; one, or several.
             faces: largest: one face a picture; all: every face found; whole: each picture is a face already, as in
                 most datasets. Where no face is found, the central square of the picture counts, and says so.
 
@@ -128,6 +129,18 @@ class FaceModel:
             InputError: no class was enrolled.
         """
         return undo(self)
+
+    @contextmanager
+    def unless_it_fails(self) -> Iterator[None]:
+        """As a context: where the block raises, the model is again as it was before `enrol` and `undo` in it."""
+        trained, threshold, classifier = self.trained, self.threshold, self.trained.recogniser.classifier
+        weight, count = classifier.weight, classifier.num_classes
+        try:
+            yield
+        except BaseException:
+            self.trained, self.threshold = trained, threshold
+            classifier.weight, classifier.num_classes = weight, count
+            raise
 
     def save(self, path: str | Path) -> Path:
         """Write the model as a checkpoint, which replaces one that is there at once; gives the file.

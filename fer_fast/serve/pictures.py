@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fer_fast.data.decode import as_rgb
+from fer_fast.data.decode import decode, from_pillow
 from fer_fast.data.pictures import Files
 from fer_fast.data.prepare import Preparation, Prepared, prepare, prepare_each
 from fer_fast.errors import InputError
 from fer_fast.serve.threads import cores
 
-Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | Tensor
+Picture: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray | Image.Image | Tensor
 Which: TypeAlias = Literal["all", "largest", "whole"]
 WHICH: tuple[Which, ...] = ("all", "largest", "whole")
 BATCH = 64  # faces that go through the network at once
@@ -31,8 +31,8 @@ def pixels(picture: Picture, *, gray: bool) -> np.ndarray:
     """A picture as `fer_fast.data.decode` gives it: uint8 (height, width), or (height, width, 3) RGB.
 
     Args:
-        picture: an image file; uint8 (height, width[, 1 or 3]) RGB as an array; a PIL image; a uint8 tensor of shape
-            (1 or 3, height, width), as torchvision reads it.
+        picture: an image file, or all bytes of one; uint8 (height, width[, 1 or 3]) RGB as an array; a PIL image, which
+            is turned as its camera says; a uint8 tensor of shape (1 or 3, height, width), as torchvision reads it.
         gray: whether one channel is wanted.
 
     Raises:
@@ -40,8 +40,10 @@ def pixels(picture: Picture, *, gray: bool) -> np.ndarray:
     """
     if isinstance(picture, str | os.PathLike):
         return _from_file(os.fspath(picture), gray)
+    if isinstance(picture, bytes):
+        return decode(picture, gray=gray)
     if isinstance(picture, Image.Image):
-        picture = np.array(as_rgb(picture))
+        picture = from_pillow(picture)
     elif isinstance(picture, Tensor):
         picture = picture.detach().cpu().movedim(0, -1).numpy() if picture.ndim == 3 else picture.detach().cpu().numpy()
     if not isinstance(picture, np.ndarray):
@@ -66,7 +68,7 @@ def _from_file(path: str, gray: bool) -> np.ndarray:
 
 def several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     """One picture or several, as several."""
-    one = isinstance(images, str | os.PathLike | np.ndarray | Tensor) or not isinstance(images, Iterable)
+    one = isinstance(images, str | os.PathLike | bytes | np.ndarray | Tensor) or not isinstance(images, Iterable)
     if one and isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         return iter(images)
     return [images] if one else images

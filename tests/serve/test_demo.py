@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 
 import cv2
 import pytest
@@ -16,8 +18,10 @@ import uvicorn
 
 from fer_fast.cli import main
 from fer_fast.cli.demo import listening
+from fer_fast.serve import pictures
 from fer_fast.serve.demo.app import MOST_UPLOAD, Demo
 from fer_fast.serve.model import load
+from fer_fast.serve.threads import cores
 from tiny_model import CLASSES
 from untrained import photograph, untrained
 
@@ -112,7 +116,14 @@ def test_what_is_sent_is_bounded_and_refused_in_a_line(served):
         status = 413
     assert status == 413
     photo = png(photograph())
-    for query in ("", "name=x", "name=x&lengths=1", f"name=x&lengths={len(photo)},5", "name=x&lengths=,"):
+    for query in (
+        "",
+        "name=x",
+        "name=x&lengths=1",
+        f"name=x&lengths={'9' * 5000}",
+        f"name=x&lengths={len(photo)},5",
+        "name=x&lengths=,",
+    ):
         assert served.ask("POST", f"/enrol?{query}", photo)[0] == 400
     assert served.ask("POST", f"/enrol?name=&lengths={len(photo)}", photo)[0] == 400
     assert "photo 1" in served.ask("POST", "/enrol?name=x&lengths=4", b"junk")[1]
@@ -129,8 +140,59 @@ def test_a_class_is_enrolled_kept_and_taken_back(served):
     (face,) = json.loads(served.ask("POST", "/predict", photo)[1])["faces"]
     assert face["label"] == face["best"] == "contempt"
     assert face["cosine"] == pytest.approx(1, abs=1e-4)
-    assert json.loads(served.ask("POST", "/undo", b"")[1])["classes"] == list(CLASSES)
+    assert json.loads(served.ask("POST", "/undo?name=contempt", b"")[1])["classes"] == list(CLASSES)
     assert load(served.demo.out, "cpu").classes == CLASSES
+
+
+def test_a_second_page_takes_back_only_what_it_shows(served):
+    photo = png(photograph())
+    for name in ("one", "two"):
+        assert served.ask("POST", f"/enrol?name={name}&lengths={len(photo)}", photo)[0] == 200
+    for query in ("?name=one", ""):
+        status, text, _ = served.ask("POST", f"/undo{query}", b"")
+        assert status == 400
+        assert "what was enrolled last is two" in text
+    assert json.loads(served.ask("POST", "/undo?name=two", b"")[1])["enrolled"] == ["one"]
+
+
+def test_the_model_does_not_run_ahead_of_a_file_that_cannot_be_written(served, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    photo, weights = png(photograph()), []
+    for query, classes in ((f"enrol?name=one&lengths={len(photo)}", CLASSES), ("undo?name=one", (*CLASSES, "one"))):
+        with monkeypatch.context() as disk:
+            disk.setattr("fer_fast.written.os.fsync", full)
+            status, text, _ = served.ask("POST", f"/{query}", photo)
+        assert status == 400
+        assert "No space left on device" in text
+        assert served.demo.model.classes == classes
+        weights.append(served.demo.model.trained.recogniser.classifier.weight)
+        assert len(weights[-1]) == len(classes) == served.demo.model.trained.recogniser.classifier.num_classes
+        if classes == CLASSES:
+            assert served.ask("POST", f"/{query}", photo)[0] == 200
+    assert load(served.demo.out, "cpu").classes == (*CLASSES, "one")
+    assert served.demo.model.threshold == 0.6
+
+
+def test_photos_of_a_class_are_not_all_decoded_at_once(served, monkeypatch):
+    """A hundred photos of a telephone are gigabytes of pixels."""
+    alive, most = set(), []
+    original = pictures.decode
+
+    def decoded(data, *, gray):
+        image, number = original(data, gray=gray), len(most)
+        alive.add(number)
+        most.append(len(alive))
+        weakref.finalize(image, alive.discard, number)
+        return image
+
+    photo, count = png(photograph()), 4 * cores()
+    monkeypatch.setattr(pictures, "decode", decoded)
+    lengths = ",".join([str(len(photo))] * count)
+    assert served.ask("POST", f"/enrol?name=one&lengths={lengths}", photo * count)[0] == 200
+    assert len(most) == count
+    assert max(most) <= 2 * cores()
 
 
 @pytest.mark.parametrize("port", ["-1", "70000", "taken", "1"])
@@ -168,6 +230,26 @@ def test_the_command_says_where_the_page_is_and_ends_with_ctrl_c(checkpoint):
     assert status == 200
     assert process.returncode == 130
     assert errors == "fer-fast: interrupted\n"
+
+
+def test_an_upload_that_stands_still_does_not_keep_it_from_ending(checkpoint):
+    command = (sys.executable, "-m", "fer_fast", "demo", "--checkpoint", str(checkpoint), "--no-browser", "--port", "0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())[1])
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", "/")
+            token = re.search('"token": "([^"]+)"', connection.getresponse().read().decode())[1]
+            connection.putrequest("POST", "/predict")
+            for header in (("X-Token", token), ("Content-Length", "100")):
+                connection.putheader(*header)
+            connection.endheaders(b"some")
+            time.sleep(0.5)  # until the server waits for the rest
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,11 @@ and takes nothing without a token that only its own page knows (no form elsewher
 """
 
 import base64
+import re
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -119,32 +121,25 @@ class Demo:
 
     def enrol(self, body: bytes, query: dict[str, str]) -> dict[str, Any]:
         """Add the class `name`, of photos that lie one behind the other in the body, of `lengths` bytes each."""
-        lengths = [int(part) for part in query.get("lengths", "").split(",") if part.isdecimal()]
+        lengths = [int(part) for part in query.get("lengths", "").split(",") if re.fullmatch("[0-9]{1,9}", part)]
         if not lengths or sum(lengths) != len(body) or len(lengths) > MOST_PHOTOS:
             raise InputError(f"photos: 1 to {MOST_PHOTOS} of them are needed, each as long as it says")
-        ends = np.cumsum(lengths).tolist()
-        gray = self.model.trained.preparation().channels == 1
-        images = []
-        for number, (end, length) in enumerate(zip(ends, lengths, strict=True), 1):
-            try:
-                images.append(decode(body[end - length : end], gray=gray))
-            except InputError as error:
-                raise InputError(f"photo {number}: {error}") from None
-        self.model.enrol(query.get("name", ""), images)
-        try:
-            return self._changed()
-        except InputError:  # of a file that could not be written, which the page shall not run ahead of
-            self.model.undo()
-            raise
+        photos = [body[end - length : end] for end, length in zip(accumulate(lengths), lengths, strict=True)]
+        return self._changed(lambda: self.model.enrol(query.get("name", ""), photos))
 
     def undo(self, body: bytes, query: dict[str, str]) -> dict[str, Any]:
-        """Take back what was enrolled last."""
-        self.model.undo()
-        return self._changed()
+        """Take back what was enrolled last, which has to be the class `name`: another page may have done more since."""
+        last = next(reversed(self.state()["enrolled"]), None)
+        if last is not None and last != query.get("name"):
+            raise InputError(f"what was enrolled last is {last}, which this page does not know yet; load it again")
+        return self._changed(self.model.undo)
 
-    def _changed(self) -> dict[str, Any]:
-        if self.out is not None:
-            self.model.save(self.out)
+    def _changed(self, change: Callable[[], object]) -> dict[str, Any]:
+        """Both the model and its file, or neither: the page shall not run ahead of what is kept."""
+        with self.model.unless_it_fails():
+            change()
+            if self.out is not None:
+                self.model.save(self.out)
         return self.state()
 
     def _posted(

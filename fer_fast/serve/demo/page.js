@@ -248,7 +248,7 @@ $("enrol").addEventListener("submit", async (event) => {
 });
 $("undo").addEventListener("click", () => {
   const last = about.enrolled.at(-1);
-  change("/undo", new Blob([]), () => `${last} taken back`);
+  change(`/undo?${new URLSearchParams({ name: last })}`, new Blob([]), () => `${last} taken back`);
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
