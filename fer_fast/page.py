@@ -1,6 +1,7 @@
 """Pages of HTML in one file: no script, no font, no picture from elsewhere."""
 
 import base64
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,14 +9,24 @@ import cv2
 import jinja2
 import numpy as np
 
+from fer_fast.errors import printable
 from fer_fast.written import write_text
 
 LARGEST_PICTURE = 96  # pixels; a page of larger ones would weigh megabytes
+
+# Of a name these would turn around what stands behind it on the page.
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
+def _upright(value: Any) -> Any:
+    return _TURNS.sub(lambda found: printable(found[0]), value) if type(value) is str else value
+
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
+    finalize=_upright,
     trim_blocks=True,
     lstrip_blocks=True,
 )

@@ -39,3 +39,18 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def check_free(file: Path, force: bool) -> None:
+    """Before any work: that a file is not there, or may go, and that its folder can be written or made.
+
+    Raises:
+        InputError: one of these is not so.
+    """
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; a file is needed")
+    if os.path.lexists(file) and not force:
+        raise InputError(f"{file} is there already; --force replaces it")
+    there = next(folder for folder in (file.parent, *file.parent.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {file}: {there} is {'not writable' if there.is_dir() else 'a file'}")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from fer_fast.cli.parser import Parser
 from fer_fast.cli.summary import print_table, say
-from fer_fast.errors import InputError
 from fer_fast.train.compare import SHOWN, Run, caution, pairs_of, read_runs, write_comparison
 from fer_fast.train.shown import counted
+from fer_fast.written import check_free
 
 DESCRIPTION = """Compare finished runs, or evaluations written with --out, on the same images: accuracies with their
 intervals, and for every two McNemar's exact test of the images that one alone recognises, corrected by Holm's method
@@ -18,9 +18,10 @@ def run(argv: list[str]) -> int:
     parser = Parser(prog="fer-fast compare", description=DESCRIPTION)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folder of a run or an evaluation")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the page there, e.g. compare.html")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
     given = parser.parse_intermixed_args(argv)
-    if given.out is not None and given.out.is_dir():
-        raise InputError(f"--out {given.out} is a folder; a file is needed, such as {given.out / 'compare.html'}")
+    if given.out is not None:
+        check_free(given.out, given.force)
     runs = read_runs(given.runs)
     pairs = pairs_of(runs)
     print(f"{runs[0].predictions.split} split, {counted(len(runs[0].right), 'image')}\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 from fer_fast.cli.parser import Parser
 from fer_fast.errors import InputError
 from fer_fast.serve.model import load
+from fer_fast.train.checkpoint import check_checkpoint_free
 from fer_fast.train.run import titled
 
 PORT = 8765
@@ -23,10 +24,13 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--checkpoint", metavar="F", required=True, help="checkpoint.safetensors or a run's folder")
     parser.add_argument("--out", metavar="F2", help="write the model there each time a class is enrolled on the page")
+    parser.add_argument("--force", action="store_true", help="replace files that are there, also the checkpoint read")
     parser.add_argument("--port", type=int, default=PORT, help=f"0 takes any that is free (default: {PORT})")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page, only say where it is")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     given = parser.parse_args(argv)
+    if given.out:
+        check_checkpoint_free(given.out, given.force)
     import uvicorn
 
     from fer_fast.serve.demo.app import Demo

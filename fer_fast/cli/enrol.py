@@ -29,9 +29,10 @@ from fer_fast.serve.enrolment import (
 )
 from fer_fast.serve.model import FaceModel, load
 from fer_fast.serve.rejection import Curve, leave_one_class_out, marked, rejection_curve, taken, write_curve
-from fer_fast.train.checkpoint import checkpoint_file
+from fer_fast.train.checkpoint import check_checkpoint_free
 from fer_fast.train.evaluation import match_classes
 from fer_fast.train.folder import make_folder
+from fer_fast.written import check_free
 
 DESCRIPTION = """Add classes to a model from about ten photos of each, without training, or refresh classes; and choose
 the threshold below which a face is unknown. All classes are written or, where anything is wrong, none. The classifier
@@ -163,19 +164,12 @@ def _check(given: Namespace, groups: dict[str, list[Path]]) -> None:
     if given.known and (idle := next((key for key in _OF_CURVE[:5] if getattr(given, key) is not None), None)):
         raise InputError(f"--{idle} is of a dataset, and --known takes its place")
     if given.out:
-        _refuse_existing(checkpoint_file(Path(given.out)), "--out", given.force)
+        check_checkpoint_free(given.out, given.force)
     if given.curve:
         if Path(given.curve).suffix != ".html":
             raise InputError(f"--curve {given.curve}: a file whose name ends in .html is needed")
-        _refuse_existing(Path(given.curve), "--curve", given.force)
-        _refuse_existing(Path(given.curve).with_suffix(".csv"), "--curve", given.force)
-
-
-def _refuse_existing(path: Path, option: str, force: bool) -> None:
-    if path.is_dir():
-        raise InputError(f"{option} {path} is a folder; a file is needed")
-    if path.exists() and not force:
-        raise InputError(f"{option}: {path} is there already; --force replaces it")
+        for suffix in (".html", ".csv"):
+            check_free(Path(given.curve).with_suffix(suffix), given.force)
 
 
 def _show(told: list[Enrolled]) -> None:

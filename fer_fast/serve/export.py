@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -30,7 +29,7 @@ from fer_fast.train.evaluation import load_trained, predict
 from fer_fast.train.folder import make_folder
 from fer_fast.train.hardware import Hardware
 from fer_fast.train.provenance import weights_digest
-from fer_fast.written import write_bytes, write_text
+from fer_fast.written import check_free, write_bytes, write_text
 
 OPSETS = range(18, 26)  # older ones have no antialiasing; newer ones the converter does not know
 TOLERANCE = 1e-5  # of float32: sums of a network in another order differ by some 1e-6 of the largest value
@@ -108,7 +107,7 @@ def export(
     for package in how.needs:
         _require(package, form)
     file, card = (out, out.with_suffix(".md")) if out.suffix == how.suffix else (out / f"model{how.suffix}", out / CARD)
-    _check_free(file, force)
+    check_free(file, force)
     model = _loaded(checkpoint, threshold)
     exported = Exported(model.trained)
     about = describe(model, exported)
@@ -199,17 +198,6 @@ def _require(package: str, form: str) -> None:
         raise InputError(
             f'{package} is not installed, which --format {form} needs: pip install "fer-fast[export]"'
         ) from None
-
-
-def _check_free(file: Path, force: bool) -> None:
-    """Before any work: that the file is not there, or may go, and that its folder can be written or made."""
-    if file.is_dir():
-        raise InputError(f"--out {file} is a folder; name one that does not end in {file.suffix}, or a file")
-    if file.exists() and not force:
-        raise InputError(f"{file} is there already; --force replaces it")
-    there = next(folder for folder in (file.parent, *file.parent.parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {file}: {there} is {'not writable' if there.is_dir() else 'a file'}")
 
 
 def _loaded(checkpoint: str | Path, threshold: float | None) -> FaceModel:

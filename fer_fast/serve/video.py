@@ -165,6 +165,9 @@ class Film:
     It has the sampled frames only, each shown until the next one: it takes as long as the video it was made of. The
     longer side is brought between 640 and 1 920 pixels. The file appears, whole, at the end of the context, however
     that is left.
+
+    Raises:
+        InputError: at the end, it could not be written whole; nothing is left of it.
     """
 
     def __init__(self, path: Path, rate: float, classes: tuple[str, ...]):
@@ -200,15 +203,28 @@ class Film:
         self._slot += 1
 
     def _open(self) -> cv2.VideoWriter:
-        name = os.path.join(spelled(self.path.parent, self._folder), self._part)
-        writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), self.rate, self._size)
+        writer = cv2.VideoWriter(self._name(), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), self.rate, self._size)
         if not writer.isOpened():
             raise InputError(f"{self.path}: OpenCV cannot write a video of {self._size[0]} × {self._size[1]} there")
         return writer
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            if (part := self.path.parent / self._part).exists():
-                os.replace(part, self.path)
-        os.close(self._folder)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        part, whole = self.path.parent / self._part, True
+        try:
+            if self._writer is not None:
+                self._writer.release()
+                if whole := self._is_whole():
+                    os.replace(part, self.path)
+        finally:
+            part.unlink(missing_ok=True)
+            os.close(self._folder)
+        if not whole and kind is None:
+            raise InputError(f"{self.path}: the video cannot be written whole; is the disk full?")
+
+    def _is_whole(self) -> bool:
+        """OpenCV does not say where a disk was full."""
+        written = cv2.VideoCapture(self._name(), cv2.CAP_FFMPEG)
+        return written.isOpened() and written.get(cv2.CAP_PROP_FRAME_COUNT) == self._slot + 1
+
+    def _name(self) -> str:
+        return os.path.join(spelled(self.path.parent, self._folder), self._part)

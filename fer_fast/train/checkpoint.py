@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fer_fast.errors import InputError
-from fer_fast.written import write_bytes, write_text
+from fer_fast.written import check_free, write_bytes, write_text
 
 CHECKPOINT = "checkpoint.safetensors"
 RESUME = "resume.safetensors"
@@ -42,6 +42,16 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
 def checkpoint_file(path: Path) -> Path:
     """The file that a path to a checkpoint means: itself where it ends in .safetensors, else one in that folder."""
     return path if path.suffix == ".safetensors" and not path.is_dir() else path / CHECKPOINT
+
+
+def check_checkpoint_free(path: str | Path, force: bool) -> None:
+    """Refuse a checkpoint to write that would replace a file of its two, unless that may go, or cannot be written.
+
+    Raises:
+        InputError: see `fer_fast.written.check_free`.
+    """
+    for suffix in (".safetensors", ".json"):
+        check_free(checkpoint_file(Path(path)).with_suffix(suffix), force)
 
 
 def save_resume(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

@@ -145,7 +145,10 @@ def test_what_cannot_be_compared(runs, tmp_path, capsys):
     assert f"{tmp_path / 'none'} does not exist" in refused(one, tmp_path / "none")
     assert "is no folder of a run" in refused(one, one / "metrics.json")
     assert "is a folder; a file is needed" in refused(one, two, "--out", tmp_path)
-    assert "cannot be written" in refused(one, two, "--out", tmp_path / "missing" / "page.html")
+    assert "cannot write" in refused(one, two, "--out", tmp_path / "missing" / "page.html")
+    assert "cannot write" in refused(one, two, "--out", one / "metrics.json" / "page.html")
+    for mine in ("metrics.json", "predictions.safetensors"):
+        assert f"{mine} is there already; --force replaces it" in refused(one, two, "--out", one / mine)
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "study.json").touch()
     assert "is a study of several runs" in refused(one, tmp_path / "study")

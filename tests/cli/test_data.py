@@ -95,7 +95,7 @@ def test_a_page_is_written(root, tmp_path, capsys):
         (["{root}", "--dataset", "rafdb"], "holds no rafdb"),
         (["{root}/train/awake"], "none of the data sets"),
         (["{root}/missing"], "does not exist"),
-        (["{root}", "--out", "{root}/missing/report.html"], "cannot be written"),
+        (["{root}", "--out", "{root}/missing/report.html"], "cannot write"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, root, capsys):

@@ -91,6 +91,9 @@ def test_a_refresh_a_threshold_and_undo_in_place(enrol, run, tmp_path, capsys):
     command = [*enrol, "--name", "fear", tmp_path / "fear", "--refresh", "0.5", "--out", run]
     photos(tmp_path / "fear", BLUE)
     assert f"{run / 'checkpoint.safetensors'} is there already; --force replaces it" in fails(command, capsys)
+    (tmp_path / "metrics.json").write_text("of a run")
+    beside = [*command[:-1], tmp_path / "metrics.safetensors"]
+    assert f"{tmp_path / 'metrics.json'} is there already; --force replaces it" in fails(beside, capsys)
     assert main([*map(str, command), "--force"]) == 0
     after, state = load_checkpoint(run)
     changed = (after["classifier.weight"] != before["classifier.weight"]).any(1)
@@ -167,7 +170,7 @@ def test_every_broken_photo_is_named_and_nothing_is_written(enrol, tmp_path, cap
         (["--curve", "X.html", "--unknown", "MISSING"], "is no folder"),
         (["--curve", "X.html", "--dataset", "facse"], "did you mean"),
         (["--curve", "X.html", "--dataset", "fer2013"], "fer2013"),
-        (["--name", "awe", "P", "--out", "FILE/x"], "cannot make the folder"),
+        (["--name", "awe", "P", "--out", "FILE/x"], "FILE is a file"),
         (["--checkpoint", "MISSING", "--undo", "--out", "O"], "no checkpoint at"),
         (["--checkpoint", "FILE", "--undo", "--out", "O"], "corrupt or unreadable"),
         (["--faces", "all", "--undo", "--out", "O"], "invalid choice: 'all'"),

@@ -308,5 +308,5 @@ def test_the_page_takes_hostile_names_and_many_classes(tmp_path, small):
     assert not {"script", "b"} & {*page.tags} - {"b"}
     assert len(page.images) == MOST_FACES
     assert "The last 10 classes are not shown." in page.words
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot write"):
         write_check_page(tmp_path / "missing" / "report.html", report, root)

@@ -195,6 +195,16 @@ def test_photos_of_a_class_are_not_all_decoded_at_once(served, monkeypatch):
     assert max(most) <= 2 * cores()
 
 
+def test_a_checkpoint_that_is_there_is_not_replaced_unasked(checkpoint, tmp_path, capsys):
+    command = ["demo", "--checkpoint", str(checkpoint), "--no-browser", "--port", "-1", "--out"]
+    (tmp_path / "file").touch()
+    for out, said in ((checkpoint, "is there already; --force replaces it"), (tmp_path / "file" / "x", "is a file")):
+        assert main([*command, str(out)]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*command, str(checkpoint), "--force"]) == 2
+    assert "--port" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("port", ["-1", "70000", "taken", "1"])
 def test_a_port_that_cannot_be_had_is_one_line(checkpoint, capsys, port):
     with listening(0) as taken:

@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import os
+import resource
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ from fer_fast.data.videos import looks_like_video, open_video
 from fer_fast.errors import InputError
 from fer_fast.serve import video as video_module
 from fer_fast.serve.model import load
-from fer_fast.serve.video import Sampled, watch
+from fer_fast.serve.video import Film, Followed, Frame, Sampled, watch
 from frames_on_disk import film, write_picture, write_video
 from one_line import fails
 from untrained import CLASSES, photograph, untrained
@@ -226,6 +228,34 @@ def test_the_annotated_video_takes_as_long_as_the_video(checkpoint, tmp_path, mo
     drawn = cv2.VideoCapture(str(tmp_path / "out" / "x.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 21
     assert drawn.get(cv2.CAP_PROP_FPS) == 5
+
+
+@pytest.mark.parametrize("stop", [None, KeyboardInterrupt])
+def test_a_full_disk_leaves_no_half_video(tmp_path, stop):
+    film, noise = Film(tmp_path / "a.mp4", 5.0, ()), np.random.default_rng(0)
+
+    def write():
+        for slot in range(9):
+            image = noise.integers(256, size=(480, 640, 3), dtype=np.uint8)
+            film.add(Followed(Frame(slot, slot / 5, slot, image), [], []))
+        if stop:
+            raise stop
+
+    with limited(100_000), pytest.raises(stop or InputError) as caught, film:
+        write()
+    assert stop or str(caught.value) == f"{tmp_path / 'a.mp4'}: the video cannot be written whole; is the disk full?"
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def limited(size):
+    """Files of this process of at most so many bytes, like a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_videos_that_are_broken_are_named_and_the_rest_done(checkpoint, tmp_path, capsys):

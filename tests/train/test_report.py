@@ -92,6 +92,16 @@ def test_names_cannot_break_the_page(tmp_path):
     assert re.search(r"<script>\d+</script>", page.words)  # a file's name, as text
 
 
+def test_a_name_does_not_turn_around_what_stands_behind_it(tmp_path):
+    arguments = run(classes=("\u202eabc", "\u2067\u05d0", "c", "d"))
+    arguments["names"] = tuple(f"\u202e{i}.png" for i in range(40))
+    text, page = written(tmp_path, **arguments)
+    shown = re.sub("<svg.*?</svg>", "", text, flags=re.DOTALL)
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", shown)
+    for name in (r"\u202eabc", "\\u2067\u05d0", r"\u202e1"):
+        assert name in page.words
+
+
 def test_the_same_run_gives_the_same_page(tmp_path):
     first, _ = written(tmp_path, **run())
     second, _ = written(tmp_path, **run())
@@ -272,7 +282,7 @@ def test_columns_that_do_not_fit(tmp_path, changes, message):
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot write"):
         write_report(tmp_path, **run())
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot write"):
         write_report(tmp_path / "missing" / "report.html", **run())

@@ -223,7 +223,7 @@ def test_what_is_missing_or_no_number_is_left_out(tmp_path):
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot write"):
         write_study_report(tmp_path / "missing" / "report.html", **study({"seed": (0,)}))
 
 
