@@ -2,9 +2,9 @@
 
     python examples/photographs.py photos
 
-leaves photos/contempt/1.png to 10.png (a class that seven-class models do not know), photos/known (ten photos of each class
-that they do), photos/group.png (six faces, one of them turned and one small) and photos/film.mp4 (two faces that pass each
-other, one of which changes its expression).
+leaves photos/contempt/1.png to 10.png (a class that seven-class models do not know), photos/known (ten photos of each
+class that they do), photos/group.png (six faces, one of them turned and one small) and photos/film.mp4 (two faces that
+pass each other, one of which changes its expression).
 """
 
 import sys

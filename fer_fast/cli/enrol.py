@@ -250,11 +250,9 @@ def _say_taken(model: FaceModel, cosines: Tensor, labels: Tensor) -> None:
         return
     alone, among_all, shares = taken(cosines, labels, trained)
     names = model.classes[trained:]
-    of_each = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, shares.tolist(), strict=True))
-    print(
-        f"faces of the {trained} classes trained on, rightly named whatever the cosine: {among_all:.1%}, without those "
-        f"enrolled {alone:.1%}; these take {of_each}"
-    )
+    of_each = ", ".join(f"{name} {100 * share:.1f} %" for name, share in zip(names, shares.tolist(), strict=True))
+    print(f"of the faces of the {trained} classes trained on, enrolled classes take: {of_each}")
+    print(f"rightly named, whatever the cosine: {100 * among_all:.1f} %; {100 * alone:.1f} % without those enrolled")
     if alone - among_all > MOST_TAKEN:
         warnings.warn(
             "the enrolled classes take faces of the others, whose weights lie further from all features than a mean of "
@@ -271,6 +269,7 @@ def _suggest(curve: Curve, threshold: float | None, about: str) -> None:
     )
     columns = ("threshold", "cosine", "known accepted", "rightly named", "unknown rejected")
     print_table(columns, rows, right=columns[1:])
-    print(f"AUROC {curve.auroc:.4f}; suggested: --threshold {curve.equal_error.threshold:.3f} (equal error)")
     if curve.auroc < TELLING:
-        print("the cosines hardly tell known faces from unknown ones: a threshold rejects nearly as many of either")
+        print(f"AUROC {curve.auroc:.4f}: cosines hardly tell known faces from unknown ones, so no threshold does much")
+    else:
+        print(f"AUROC {curve.auroc:.4f}; suggested: --threshold {curve.equal_error.threshold:.3f} (equal error)")

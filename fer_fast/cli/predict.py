@@ -23,6 +23,7 @@ from fer_fast.serve.video import RATE, Film, Followed, Sampled, watch
 from fer_fast.suggest import one_of
 from fer_fast.train.shown import counted
 
+_LONG = 100  # faces that are listed on the terminal where they are also written
 _DRAWN = 8  # pictures whose faces are named and not drawn yet
 
 
@@ -98,9 +99,19 @@ def _pictures(model: FaceModel, files: list[str], given: Namespace, goals: dict[
     try:
         return _name(model, files, given, goals, rows)
     finally:  # interrupted too
-        if rows:
+        if len(rows) > _LONG and goals:
+            print_table(("class", "faces"), _counts(rows), right=("faces",))
+            print(f"a row a face: {Path(given.out) / TABLE}")
+        elif rows:
             columns = ("file", "class", "score", "face", *(("cosine",) if rows[0][-1] is not None else ()))
             print_table(columns, (row[: len(columns)] for row in rows), right=("score", "cosine"))
+
+
+def _counts(rows: list[tuple[str | None, ...]]) -> Iterator[tuple[str, str]]:
+    """Faces by class, the most first, and of how many pictures."""
+    for name, count in Counter(row[1] for row in rows).most_common():
+        yield str(name), str(count)
+    yield f"of {counted(len({row[0] for row in rows}), 'picture')}", str(len(rows))
 
 
 def _name(model: FaceModel, files: list[str], given: Namespace, goals: dict[str, Path], rows: list[Any]) -> int:

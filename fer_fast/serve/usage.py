@@ -46,7 +46,10 @@ def usage(files: Sequence[str], about: dict[str, Any]) -> str:
         + "; ".join(_OUTPUTS[name] for name in about["outputs"])
         + ". `face.png` is the face alone: a square in which the eyes are level, "
         f"{100 * how['eye_line']:g} % of its height from the top and {100 * how['eye_distance']:g} % of its width "
-        "apart. Class names and all of this are in the file too."
+        "apart; where it reaches beyond the photo the edge is repeated. "
+        + ("The photo is made gray before the face is found. " if about["input"]["channels"] == "gray" else "")
+        + "`fer-fast predict` finds eyes by YuNet, with a closer look at each face; other eyes give other scores. "
+        "Class names and all of this are in the file too."
     )
     return "\n\n".join((text, *(_code(file, about) for file in files)))
 

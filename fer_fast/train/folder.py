@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from fer_fast.errors import InputError
 
 LOCK = ".lock"
+RESUMABLE = frozenset({"resume.safetensors"})  # what only runs leave
 STUDY = "study.json"  # what makes a folder that of many runs
 
 
@@ -53,10 +54,8 @@ def refuse_results(out: Path, *files: str) -> None:
     _refuse_file(out)
     if present := [name for name in (STUDY, *files) if (out / name).exists()]:
         kind = "study" if present[0] == STUDY else "run"
-        raise InputError(
-            f"{out} already holds a {kind} ({present[0]}); choose another --out, "
-            f"or continue it with --resume --out {out}"
-        )
+        more = "" if RESUMABLE.isdisjoint(files) else f", or continue it with --resume --out {out}"
+        raise InputError(f"{out} already holds a {kind} ({present[0]}); choose another --out{more}")
 
 
 def check_finished(folder: Path) -> None:

@@ -216,6 +216,18 @@ def test_annotated_pictures_lie_as_their_originals(checkpoint, tree, tmp_path, c
             assert float(line[f"score_{name}"]) == pytest.approx(score, abs=1e-6)
 
 
+def test_many_faces_are_counted_where_they_are_listed_elsewhere(checkpoint, tree, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fer_fast.cli.predict._LONG", 1)
+    given = ["predict", "--checkpoint", str(checkpoint), str(tree)]
+    assert main(given) == 0
+    faces = len(capsys.readouterr().out.splitlines()) - 1
+    assert main([*given, "--out", str(tmp_path / "out")]) == 0
+    head, *rows, total, written = capsys.readouterr().out.splitlines()
+    assert head.split() == ["class", "faces"]
+    assert sum(int(row.split()[-1]) for row in rows) == int(total.split()[-1]) == faces > 1
+    assert written == f"a row a face: {tmp_path / 'out' / 'predictions.csv'}"
+
+
 def test_nothing_is_overwritten(checkpoint, tree, tmp_path, capsys):
     before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
     given = ["predict", "--checkpoint", checkpoint, tree]

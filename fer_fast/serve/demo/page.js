@@ -7,9 +7,9 @@ let tray = [];       // Blobs of the class that is being taught
 let stream = null;   // of the camera
 let asked = 0;       // requests for a picture; answers to earlier ones come too late
 
-function say(text, wrong = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("wrong", wrong);
+function say(text, wrong = false, where = "status") {
+  $(where).textContent = text;
+  $(where).classList.toggle("wrong", wrong);
 }
 
 async function ask(path, body) {
@@ -161,20 +161,21 @@ function showClasses() {
   $("knows").textContent = `It knows ${about.classes.join(", ")}${limit}.`;
   $("kept").textContent = about.kept ? `Written to ${about.kept}.` : "Kept until the server ends (--out keeps it).";
   $("undo").hidden = !about.enrolled.length;
+  $("undo").textContent = `Take back ${about.enrolled.at(-1)}`;
   $("enrol").hidden = !about.teachable;
   if (!about.teachable) $("teaching").textContent = "Not this one: classes are told by direction in lmcl, a-softmax and arcface.";
 }
 
 async function change(path, body, done) {
-  say("Working…");
+  say("Working…", false, "taught");
   try {
     Object.assign(about, await ask(path, body));
     showClasses();
     if (photo && !stream) await look(photo);
-    say(done());
+    say(done(), false, "taught");
     return true;
   } catch (error) {
-    say(error.message, true);
+    say(error.message, true, "taught");
     return false;
   }
 }
