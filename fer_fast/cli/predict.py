@@ -111,7 +111,7 @@ def _counts(rows: list[tuple[str | None, ...]]) -> Iterator[tuple[str, str]]:
     """Faces by class, the most first, and of how many pictures."""
     for name, count in Counter(row[1] for row in rows).most_common():
         yield str(name), str(count)
-    yield f"of {counted(len({row[0] for row in rows}), 'picture')}", str(len(rows))
+    yield f"of all, in {len({row[0] for row in rows})} pictures", str(len(rows))
 
 
 def _name(model: FaceModel, files: list[str], given: Namespace, goals: dict[str, Path], rows: list[Any]) -> int:
