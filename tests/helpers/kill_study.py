@@ -90,7 +90,7 @@ def left(out: Path) -> tuple:
 
 def timeless(value):
     if isinstance(value, dict):
-        own = ("seconds", "images_per_second", "command", "resumed")  # of the processes that a run took
+        own = ("seconds", "images_per_second", "date", "command", "resumed")  # of the processes that a run took
         return {key: timeless(item) for key, item in value.items() if key not in own}
     return [timeless(item) for item in value] if isinstance(value, list) else value
 

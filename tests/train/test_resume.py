@@ -26,7 +26,7 @@ SMALL = (
     *("--epochs", "3", "--batch_size", "16", "--seed", "3", "--ema", "0.9"),
     *("--augment.size", "32", "--data.image_size", "32", "--data.options", "{faces: {samples: 48}}"),
 )
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "date")
 SITTINGS = ("command", "commit", "resumed")  # what tells a run from another of the same numbers
 # A shell lets what it starts in the background ignore Ctrl-C, and so do its children.
 PROGRAM = """
