@@ -8,6 +8,7 @@ import base64
 import re
 import secrets
 import threading
+import warnings
 from collections.abc import Awaitable, Callable
 from itertools import accumulate
 from pathlib import Path
@@ -136,11 +137,12 @@ class Demo:
 
     def _changed(self, change: Callable[[], object]) -> dict[str, Any]:
         """Both the model and its file, or neither: the page shall not run ahead of what is kept."""
-        with self.model.unless_it_fails():
+        with self.model.unless_it_fails(), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             change()
             if self.out is not None:
                 self.model.save(self.out)
-        return self.state()
+        return {**self.state(), "warnings": [str(line.message) for line in said]}
 
     def _posted(
         self, answer: Callable[[bytes, dict[str, str]], dict[str, Any]]

@@ -172,7 +172,7 @@ async function change(path, body, done) {
     Object.assign(about, await ask(path, body));
     showClasses();
     if (photo && !stream) await look(photo);
-    say(done(), false, "taught");
+    say([done(), ...about.warnings].join(". "), false, "taught");
     return true;
   } catch (error) {
     say(error.message, true, "taught");
