@@ -132,7 +132,7 @@ class Card:
             added = dict.fromkeys(f"{entry['name']} ({entry['samples']} photos)" for entry in enrolled)
             lines.append(f"Without training, from photos of their own: {_listed(list(added))}.")
         if notes := self.state.get("notes"):
-            lines.append("What reading them showed:")
+            lines.append("Of the copy that it was trained on:")
             lines.append("\n".join(f"- {note}" for note in notes))
         return "\n\n".join(lines)
 
@@ -160,6 +160,15 @@ class Card:
         chance = f"Always answering {name} has an accuracy of {row['support'] / metrics['images']:.4f}."
         return "\n\n".join((head, "\n".join(table), chance, "\n".join(rows)))
 
+    def _calibrated(self) -> str:
+        known = (self.metrics or {}).get("calibration")
+        if not known:
+            return "; nobody made sure that a score of 0.8 is right in 8 of 10 cases"
+        off = f", off by {known['ece']:.3f} on average (expected calibration error)"
+        if "temperature" in known:
+            off += f"; by {known['ece_tempered']:.3f} as softmax(log(scores) / {known['temperature']:.2f})"
+        return off
+
     def _limits(self) -> str:
         lines = [
             "It says what a face looks like to the people who labelled the data, not what a person feels or means; the "
@@ -171,7 +180,7 @@ class Card:
                 if self.model.threshold is not None
                 else ", also where there is no face."
             ),
-            "Scores are probabilities of the softmax; nobody made sure that a score of 0.8 is right in 8 of 10 cases.",
+            f"Scores are probabilities of the softmax{self._calibrated()}.",
             "The data tell neither age nor sex nor origin of people; how well it does on a group of them is unknown.",
             "Faces are to be cut as it was trained on them (`preparation` in the file); others lower its accuracy.",
         ]

@@ -163,6 +163,7 @@ def test_the_card_is_as_hugging_face_reads_it(tmp_path):
     found = {one.metric_type: one.metric_value for one in card.data.eval_results}
     names = {"accuracy": "accuracy", "recall": "average_accuracy", "f1": "macro_f1"}
     assert found == {kind: pytest.approx(metrics[name], abs=1e-6) for kind, name in names.items()}
+    assert f"off by {metrics['calibration']['ece']:.3f} on average (expected calibration error).\n" in card.text
     low, high = metrics["intervals"]["accuracy"]
     assert f"| accuracy | {metrics['accuracy']:.4f} | {low:.4f} to {high:.4f} |" in card.text
     for name, row in metrics["per_class"].items():
