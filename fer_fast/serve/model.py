@@ -28,7 +28,8 @@ class NamedFace(NamedTuple):
     """A face and what it shows.
 
     Attributes:
-        label: the class with the best score, or "unknown" where its cosine does not exceed the model's threshold.
+        label: the best class, or "unknown" where its cosine does not exceed the model's threshold.
+        best: the class with the largest cosine; of a classifier without directions, with the best score.
         score: probability of the best class.
         scores: probabilities by class.
         cosine: between the features and the direction of the best class; None for a classifier that has none.
@@ -37,6 +38,7 @@ class NamedFace(NamedTuple):
     """
 
     label: str
+    best: str
     score: float
     scores: dict[str, float]
     cosine: float | None
@@ -239,9 +241,9 @@ class FaceModel:
         for number, (face, best, row) in enumerate(zip(faces, bests.tolist(), scores, strict=True)):
             cosine = None if cosines is None else float(cosines[number, best])
             known = self.threshold is None or cosine is None or cosine > self.threshold
-            label = self.classes[best] if known else UNKNOWN
-            scored = dict(zip(self.classes, row.tolist(), strict=True))
-            named.append(NamedFace(label, float(row[best]), scored, cosine, face.box, face.found))
+            name, scored = self.classes[best], dict(zip(self.classes, row.tolist(), strict=True))
+            label = name if known else UNKNOWN
+            named.append(NamedFace(label, name, float(row[best]), scored, cosine, face.box, face.found))
         return named
 
     def cosines(self, features: Tensor) -> Tensor | None:

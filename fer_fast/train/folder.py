@@ -7,9 +7,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fer_fast.errors import InputError
+from fer_fast.train.checkpoint import RESUME
 
 LOCK = ".lock"
-RESUMABLE = frozenset({"resume.safetensors"})  # what only runs leave
 STUDY = "study.json"  # what makes a folder that of many runs
 
 
@@ -54,7 +54,7 @@ def refuse_results(out: Path, *files: str) -> None:
     _refuse_file(out)
     if present := [name for name in (STUDY, *files) if (out / name).exists()]:
         kind = "study" if present[0] == STUDY else "run"
-        more = "" if RESUMABLE.isdisjoint(files) else f", or continue it with --resume --out {out}"
+        more = f", or continue it with --resume --out {out}" if RESUME in files else ""
         raise InputError(f"{out} already holds a {kind} ({present[0]}); choose another --out{more}")
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 
 import cv2
 import pytest
@@ -225,40 +226,39 @@ def _may_bind(port):
     return True
 
 
-def test_the_command_says_where_the_page_is_and_ends_with_ctrl_c(checkpoint):
+@contextmanager
+def started(checkpoint):
+    """The command, and a connection to its page."""
     command = (sys.executable, "-m", "fer_fast", "demo", "--checkpoint", str(checkpoint), "--no-browser", "--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())[1])
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            connection.request("GET", "/")
-            status = connection.getresponse().status
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            yield process, http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         finally:
             process.kill()
-    assert status == 200
+
+
+def test_the_command_says_where_the_page_is_and_ends_with_ctrl_c(checkpoint):
+    with started(checkpoint) as (process, connection):
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == "fer-fast: interrupted\n"
 
 
 def test_an_upload_that_stands_still_does_not_keep_it_from_ending(checkpoint):
-    command = (sys.executable, "-m", "fer_fast", "demo", "--checkpoint", str(checkpoint), "--no-browser", "--port", "0")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())[1])
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            connection.request("GET", "/")
-            token = re.search('"token": "([^"]+)"', connection.getresponse().read().decode())[1]
-            connection.putrequest("POST", "/predict")
-            for header in (("X-Token", token), ("Content-Length", "100")):
-                connection.putheader(*header)
-            connection.endheaders(b"some")
-            time.sleep(0.5)  # until the server waits for the rest
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
-        finally:
-            process.kill()
+    with started(checkpoint) as (process, connection):
+        connection.request("GET", "/")
+        token = re.search('"token": "([^"]+)"', connection.getresponse().read().decode())[1]
+        connection.putrequest("POST", "/predict")
+        for header in (("X-Token", token), ("Content-Length", "100")):
+            connection.putheader(*header)
+        connection.endheaders(b"some")
+        time.sleep(0.5)  # until the server waits for the rest
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
     assert process.returncode == 130
 
 

@@ -17,7 +17,7 @@ def blank(height, width, value=60):
 
 
 def face(label="neutral", box=(100, 100, 80, 80), found=True):
-    return NamedFace(label, 0.875, dict.fromkeys(CLASSES, 0.3), None, box, found)
+    return NamedFace(label, label, 0.875, dict.fromkeys(CLASSES, 0.3), None, box, found)
 
 
 def of(image, colour):

@@ -104,19 +104,18 @@ class Demo:
         image = decode(body, gray=how.channels == 1)
         faces = cut(image, how, "all")[:MOST_FACES]
         named = self.model.name(faces, *self.model.score(faces))
-        best = [self.model.classes.index(max(one.scores, key=one.scores.__getitem__)) for one in named]
+        best = [self.model.classes.index(one.best) for one in named]
         maps = explained(self.model, faces, best) if query.get("activation") == "1" else [None] * len(faces)
         return {
             "size": [image.shape[1], image.shape[0]],
             "faces": [
                 {
                     **one._asdict(),
-                    "best": self.model.classes[number],
                     "scores": sorted(one.scores.items(), key=lambda pair: -pair[1]),
                     "face": _address(shown(face)),
                     "activation": None if seen is None else _address(seen),
                 }
-                for face, one, number, seen in zip(faces, named, best, maps, strict=True)
+                for face, one, seen in zip(faces, named, maps, strict=True)
             ],
         }
 
